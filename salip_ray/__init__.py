@@ -1,0 +1,1 @@
+"""Bulk zero-shot pseudo-labels for medical images: the SaLIP cascade of SAM and CLIP on Ray Data."""

@@ -1,0 +1,175 @@
+"""From files and ``--set`` assignments to one :class:`~salip_ray.config.Config`.
+
+Later wins: built-in defaults, preset, task file, ``--set section.field=value``. A preset or task is
+a path, or the name of one that ships with the package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from salip_ray.config.sections import Config
+from salip_ray.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+DEFAULT_PRESET = "bundled"
+
+
+def shipped_configs() -> Path:
+    """The folder of shipped tasks, ``presets/`` and ``prompts/`` (in a wheel, or a checkout)."""
+    installed = _PACKAGE / "_configs"
+    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
+
+
+def load_config(
+    task: str | Path | Mapping[str, Any],
+    *,
+    preset: str | Path | None = None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+) -> Config:
+    """Build the configuration of a job.
+
+    Args:
+        task: name of a shipped task (``"lungs"``), path of a YAML file, or the mapping itself.
+        preset: name of a shipped preset or path; by default the one the task names under
+            ``preset``, else ``bundled``.
+        overrides: ``"section.field=value"`` strings (values are YAML), or a nested mapping.
+
+    Raises:
+        ConfigError: a file is missing or malformed, a key unknown, a value out of range.
+    """
+    if isinstance(task, Mapping):
+        task_data, folder, origin = dict(task), Path.cwd(), "the task mapping"
+    else:
+        path = _find(task, shipped_configs(), "task")
+        task_data, folder, origin = _read_yaml(path), path.parent, str(path)
+    preset = preset or task_data.pop("preset", None) or DEFAULT_PRESET
+    task_data.pop("preset", None)
+    preset_path = _find(preset, shipped_configs() / "presets", "preset")
+    data = _merge(_read_yaml(preset_path), _with_prompts(task_data, folder, origin))
+    changes = overrides if isinstance(overrides, Mapping) else _parse_overrides(overrides)
+    data = _merge(data, _with_prompts(dict(changes), Path.cwd(), "--set"))
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_first_problem(error)}") from None
+
+
+def _find(name: str | Path, shipped: Path, kind: str) -> Path:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+        # configs/lungs.yaml works outside a checkout too, where the file ships in the wheel.
+        for candidate in (path, shipped / path.name):
+            if candidate.is_file():
+                return candidate
+        raise ConfigError(f"{kind} file {path} does not exist")
+    candidate = shipped / f"{name}.yaml"
+    if candidate.is_file():
+        return candidate
+    known = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
+    raise ConfigError(f"no {kind} named {str(name)!r}: give a path, or one of: {known}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must be a mapping of sections, found {type(data).__name__}")
+    return data
+
+
+def _with_prompts(data: dict[str, Any], folder: Path, origin: str) -> dict[str, Any]:
+    """Replace ``task.prompts: file.json`` by the file's content (SaLIP's own format)."""
+    task = data.get("task")
+    if not isinstance(task, dict) or not isinstance(task.get("prompts"), str):
+        return data
+    path = Path(task["prompts"])
+    path = path if path.is_absolute() else folder / path
+    try:
+        prompts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{origin}: task.prompts names {path}, which does not exist") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(prompts, dict):
+        raise ConfigError(
+            f"{path} must map each class to its sentences, found {type(prompts).__name__}"
+        )
+    # A lone sentence is accepted as a list of one.
+    listed = {label: [text] if isinstance(text, str) else text for label, text in prompts.items()}
+    return {**data, "task": {**task, "prompts": listed}}
+
+
+def _parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {assignment!r} must look like section.field=value")
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {assignment!r}: the value is not valid YAML") from None
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        data = _merge(data, value)
+    return data
+
+
+#: Mappings that are values of their own: a later one replaces an earlier one whole.
+_WHOLE = {("task", "prompts"), ("task", "top_k")}
+
+
+def _merge(
+    base: Mapping[str, Any], change: Mapping[str, Any], at: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        place = (*at, str(key))
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and place not in _WHOLE:
+            merged[key] = _merge(old, value, place)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line: field, what is wrong, what was found, and for an unknown key what is meant."""
+    problems = error.errors(include_url=False)
+    problem = problems[0]
+    field = ".".join(str(part) for part in problem["loc"]) or "config"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {field}; {hint}{more}"
+    if problem["type"] == "missing":
+        return f"{field} is missing{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem["input"]
+    secret = field.startswith("storage")
+    shown = "" if secret or isinstance(found, dict) else f", found {found!r}"
+    return f"{field}: {message[0].lower()}{message[1:]}{shown}{more}"
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        nested = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return sorted(model.model_fields)

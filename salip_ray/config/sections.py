@@ -1,0 +1,249 @@
+"""The configuration, as frozen typed sections.
+
+A *task* file says what is wanted (``task``: classes, sentences, top-k, area limits); a *preset*
+says with what (``sam``, ``clip``, ``propose``, ``retrieve``, ``refine``, ``image``); the rest
+(``run``, ``pools``, ``storage``) says how and where. See :mod:`salip_ray.config.loading` for how
+files are merged.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+Mode = Literal["cascade", "unprompted", "gt_sam"]
+VisualPrompt = Literal["crops", "crop_expand", "bbox", "reverse_box_mask", "contour"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and a key that does not exist is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ClassSpec(Section):
+    """One class as the cascade sees it: its id in label maps, its sentences, its k."""
+
+    label: str
+    class_id: Positive
+    sentences: tuple[str, ...]
+    top_k: Positive
+
+
+class TaskConfig(Section):
+    """What is wanted.
+
+    ``prompts`` maps a class to its sentences (in a file: a mapping, or the path of a SaLIP prompt
+    JSON); classes get the ids 1, 2, ... in that order. ``top_k`` is a number or a mapping of class
+    to number. ``min_area`` and ``max_area`` bound a candidate's area, both exclusive, as a fraction
+    of the working image (up to 1) or in its pixels (above 1).
+    """
+
+    name: str = Field(min_length=1)
+    prompts: dict[str, tuple[str, ...]] = Field(min_length=1)
+    top_k: Positive | dict[str, Positive] = 1
+    min_area: float = Field(default=0.0, ge=0.0)
+    max_area: float = Field(default=1.0, gt=0.0)
+
+    @field_validator("prompts")
+    @classmethod
+    def _sentences_exist(cls, prompts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for label, sentences in prompts.items():
+            if not label.strip():
+                raise ValueError("a class has an empty name")
+            if not sentences or not all(sentence.strip() for sentence in sentences):
+                raise ValueError(f"class {label!r} has no sentences, or an empty one")
+        if len(prompts) > 65_535:
+            raise ValueError(f"{len(prompts)} classes do not fit a 16-bit label map")
+        return prompts
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskConfig:
+        if isinstance(self.top_k, dict) and (unknown := set(self.top_k) - set(self.prompts)):
+            raise ValueError(
+                f"top_k names {sorted(unknown)}, but the classes are {sorted(self.prompts)}"
+            )
+        return self
+
+    @property
+    def classes(self) -> tuple[ClassSpec, ...]:
+        """The classes in label-map order."""
+        k = self.top_k
+        return tuple(
+            ClassSpec(
+                label=label,
+                class_id=index,
+                sentences=sentences,
+                top_k=k.get(label, 1) if isinstance(k, dict) else k,
+            )
+            for index, (label, sentences) in enumerate(self.prompts.items(), start=1)
+        )
+
+    def area_limits(self, height: int, width: int) -> tuple[float, float]:
+        """``(min, max)`` in pixels of a working image of this size; both bounds are exclusive.
+
+        No lower limit (0) lets every non-empty mask pass; a ``max_area`` of exactly 1 is no limit.
+        """
+        pixels = height * width
+        low = self.min_area * pixels if self.min_area <= 1 else self.min_area
+        high = self.max_area * pixels if self.max_area <= 1 else self.max_area
+        return low, math.inf if self.max_area == 1 else high
+
+
+class ImageConfig(Section):
+    """How an image becomes pixels. ``long_side`` is that of the working image."""
+
+    long_side: Annotated[int, Field(ge=16, le=8192)] = 1024
+    max_pixels: Positive = 300_000_000
+    max_bytes: Positive = 2_000_000_000
+
+
+class SamConfig(Section):
+    """Which SAM. ``checkpoint`` is a path or URI of an official file; unused by ``bundled``."""
+
+    model: Literal["bundled", "vit_b", "vit_l", "vit_h"] = "bundled"
+    checkpoint: str | None = None
+    sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _checkpoint_given(self) -> SamConfig:
+        if self.model != "bundled" and self.checkpoint is None:
+            raise ValueError(
+                f"sam.checkpoint is missing: {self.model} needs the path or URI of its official "
+                "checkpoint file"
+            )
+        return self
+
+
+class ClipConfig(Section):
+    """Which CLIP: ``bundled``, an open_clip model name, or ``hf-hub:...``.
+
+    ``pretrained`` is an open_clip tag, or the path or URI of a checkpoint.
+    """
+
+    model: str = Field(default="bundled", min_length=1)
+    pretrained: str | None = None
+    sha256: Sha256 | None = None
+
+
+class ProposeConfig(Section):
+    """Knobs of SAM's automatic mask generator under their own names, with upstream's defaults."""
+
+    points_per_side: Positive = 32
+    points_per_batch: Positive = 64
+    pred_iou_thresh: Fraction = 0.88
+    stability_score_thresh: Fraction = 0.95
+    stability_score_offset: float = Field(default=1.0, ge=0.0)
+    box_nms_thresh: Fraction = 0.7
+    crop_n_layers: Annotated[int, Field(ge=0, le=4)] = 0
+    crop_nms_thresh: Fraction = 0.7
+    crop_overlap_ratio: Fraction = 512 / 1500
+    crop_n_points_downscale_factor: Positive = 1
+    min_mask_region_area: Annotated[int, Field(ge=0)] = 0
+
+
+class RetrieveConfig(Section):
+    """How a candidate is shown to CLIP. ``padding: square`` keeps CLIP's centre crop from cutting
+    the ends off long crops; ``none`` is the paper's."""
+
+    visual_prompt: VisualPrompt = "crops"
+    padding: Literal["none", "square"] = "none"
+    expand_px: Annotated[int, Field(ge=0)] = 10
+    batch_size: Positive = 64
+
+
+class RefineConfig(Section):
+    """The box-prompted SAM. ``sam`` is set where it has other weights than the proposer."""
+
+    sam: SamConfig | None = None
+    batch_size: Positive = 64
+
+
+class RunConfig(Section):
+    """How the job runs. ``max_error_share`` is the share of error rows above which the command
+    exits non-zero, after it has finished."""
+
+    modes: tuple[Mode, ...] = ("cascade",)
+    rows_per_shard: Positive = 1024
+    max_error_share: Fraction = 0.05
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @field_validator("modes")
+    @classmethod
+    def _distinct(cls, modes: tuple[Mode, ...]) -> tuple[Mode, ...]:
+        if not modes or len(set(modes)) != len(modes):
+            raise ValueError(f"modes must be distinct and at least one, found {list(modes)}")
+        return modes
+
+
+class PoolConfig(Section):
+    """The actors of one stage: a fixed ``size``, or from ``min_size`` to ``max_size``.
+
+    ``gpus`` may be a fraction, so that stages share a device; null means 1 GPU split evenly where
+    the cluster has one, else none. ``threads`` are torch's CPU threads per actor (null: a fair
+    share of the node).
+    """
+
+    size: Positive | None = None
+    min_size: Positive | None = None
+    max_size: Positive | None = None
+    gpus: Annotated[float, Field(ge=0.0)] | None = None
+    cpus: Annotated[float, Field(gt=0.0)] = 1.0
+    threads: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PoolConfig:
+        if self.size is not None and (self.min_size or self.max_size):
+            raise ValueError("give size, or min_size and max_size, not both")
+        if self.min_size and self.max_size and self.min_size > self.max_size:
+            raise ValueError(f"min_size {self.min_size} is above max_size {self.max_size}")
+        return self
+
+
+class PoolsConfig(Section):
+    """Resources of the stages. ``fetch_cpus`` is what one fetch + decode task asks for."""
+
+    propose: PoolConfig = PoolConfig()
+    retrieve: PoolConfig = PoolConfig()
+    refine: PoolConfig = PoolConfig()
+    fetch_cpus: Annotated[float, Field(gt=0.0)] = 0.5
+
+
+class StorageConfig(Section):
+    """fsspec ``storage_options`` for each location (endpoint, anonymous access, requester pays).
+
+    They may hold credentials, and are therefore never written to the output nor logged.
+    """
+
+    input: dict[str, Any] = Field(default_factory=dict, repr=False)
+    output: dict[str, Any] = Field(default_factory=dict, repr=False)
+    weights: dict[str, Any] = Field(default_factory=dict, repr=False)
+
+
+class Config(Section):
+    """Everything a job needs to know."""
+
+    task: TaskConfig
+    image: ImageConfig = ImageConfig()
+    sam: SamConfig = SamConfig()
+    clip: ClipConfig = ClipConfig()
+    propose: ProposeConfig = ProposeConfig()
+    retrieve: RetrieveConfig = RetrieveConfig()
+    refine: RefineConfig = RefineConfig()
+    run: RunConfig = RunConfig()
+    pools: PoolsConfig = PoolsConfig()
+    storage: StorageConfig = StorageConfig()
+
+    def recipe(self) -> dict[str, Any]:
+        """The part of the configuration that decides the labels, as JSON-ready data.
+
+        Pools, storage and error limits may change between a run and its resume; this may not.
+        """
+        data = self.model_dump(mode="json", exclude={"pools", "storage"})
+        data["run"] = {key: data["run"][key] for key in ("modes", "rows_per_shard")}
+        return data

@@ -1,0 +1,103 @@
+"""Procedural phantoms: medical-looking images whose anatomy is known, to train and test on.
+
+Three kinds (chest X-ray, axial brain MRI, fetal head ultrasound), drawn from curves and noise
+alone: no pixel and no mask of a real image enters them. Everything is randomised far beyond what
+a scanner does, so that a model trained on phantoms meets real images as one more variation.
+
+Each phantom follows from (kind, bank, index, size) and nothing else. Banks keep apart what
+models train on, what thresholds are chosen on and what results are reported on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .brain import draw_brain
+from .chest import draw_chest
+from .fetal import draw_fetal
+from .phantom import Phantom, Role, Structure
+
+__all__ = [
+    "BANKS",
+    "KINDS",
+    "TARGETS",
+    "Phantom",
+    "Role",
+    "Structure",
+    "contact_sheet",
+    "make_phantom",
+]
+
+KINDS = ("chest_xray", "brain_mri", "fetal_ultrasound")
+BANKS = ("train", "tune", "test")
+# The organ of each kind that labelling is about; every phantom of the kind shows it.
+TARGETS = {"chest_xray": "lungs", "brain_mri": "brain", "fetal_ultrasound": "fetal head"}
+
+_Drawing = tuple[npt.NDArray[np.uint8], tuple[Structure, ...]]
+_DRAW: dict[str, Callable[[np.random.Generator, int], _Drawing]] = {
+    "chest_xray": draw_chest,
+    "brain_mri": draw_brain,
+    "fetal_ultrasound": draw_fetal,
+}
+_MIN_SIZE = 64
+# A pose or crop may push the target out of sight: then the next drawing of the same stream is
+# taken, which is as deterministic as the first.
+_MAX_DRAWINGS = 20
+_MIN_TARGET_AREA = 0.02
+
+
+def make_phantom(kind: str, index: int, *, bank: str = "train", size: int = 256) -> Phantom:
+    """The phantom `index` of `kind` in `bank`, its longer side `size` pixels.
+
+    The same arguments give the same bytes. Raises ValueError for an unknown kind or bank, a
+    negative index or a size under 64.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind: {kind!r} is not a kind of phantom, choose from {', '.join(KINDS)}")
+    if bank not in BANKS:
+        raise ValueError(f"bank: {bank!r} is not a bank of seeds, choose from {', '.join(BANKS)}")
+    if index < 0:
+        raise ValueError(f"index: {index} is negative, phantoms count from 0")
+    if size < _MIN_SIZE:
+        raise ValueError(f"size: {size} px is too small to draw in, use {_MIN_SIZE} or more")
+    seed = np.random.SeedSequence([BANKS.index(bank), KINDS.index(kind), index])
+    rng = np.random.Generator(np.random.PCG64(seed))
+    for _ in range(_MAX_DRAWINGS):
+        image, structures = _DRAW[kind](rng, size)
+        phantom = Phantom(kind, image, structures, bank, index)
+        if phantom.mask(TARGETS[kind]).mean() >= _MIN_TARGET_AREA:
+            return phantom
+    raise AssertionError(f"{kind} phantom {index} of bank {bank} never showed its target")
+
+
+def contact_sheet(
+    kind: str,
+    indices: Iterable[int],
+    *,
+    bank: str = "train",
+    columns: int = 6,
+    tile: int = 192,
+    outline: bool = True,
+) -> npt.NDArray[np.uint8]:
+    """Phantoms side by side, uint8 RGB [rows * tile, columns * tile, 3].
+
+    With `outline` the target's contour is drawn in red.
+    """
+    tiles = []
+    for index in indices:
+        phantom = make_phantom(kind, index, bank=bank, size=tile)
+        picture = phantom.image.copy()
+        if outline:
+            target = phantom.mask(TARGETS[kind]).astype(np.uint8)
+            contours, _ = cv2.findContours(target, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(picture, contours, -1, (255, 40, 40), 1)
+        padded = np.zeros((tile, tile, 3), np.uint8)
+        padded[: picture.shape[0], : picture.shape[1]] = picture
+        tiles.append(padded)
+    tiles += [np.zeros((tile, tile, 3), np.uint8)] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
+    return np.vstack(rows)

@@ -1,0 +1,88 @@
+"""What a training run is told, and how far through it is: shared by SAM's and CLIP's training."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from salip_ray.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """One training run. Exactly one of `minutes` and `steps` bounds it.
+
+    Attributes:
+        out: folder of the run: phantom banks, checkpoint, log and exported weights.
+        minutes: wall-clock budget, summed over resumed parts of the run.
+        steps: number of optimiser steps instead of minutes (reproducible bit by bit).
+        seed: seeds initial weights, phantom order, augmentation and prompts.
+        device: a torch device, "cpu" or "cuda".
+        threads: torch's CPU threads.
+        batch_size: images a step.
+        bank_size: training phantoms per kind kept in the bank.
+        checkpoint_minutes: minutes between two checkpoints.
+    """
+
+    out: Path
+    minutes: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 2
+    batch_size: int = 8
+    bank_size: int = 3000
+    checkpoint_minutes: float = 2.0
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.steps is None):
+            raise ConfigError(
+                f"training needs either minutes or steps, got minutes={self.minutes} and "
+                f"steps={self.steps}: give exactly one of them"
+            )
+        for name in ("minutes", "steps", "threads", "batch_size", "bank_size"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} is {value}: it must be greater than 0")
+
+
+class Progress:
+    """Position in a run's budget, from 0 (start) to 1 (spent), whichever the budget counts.
+
+    Counting minutes, the seconds of earlier parts of a resumed run are in `spent_seconds`; the
+    learning-rate schedule then follows the clock, so a slow machine still ends its cosine.
+    """
+
+    def __init__(
+        self, options: TrainOptions, *, step: int = 0, spent_seconds: float = 0.0
+    ) -> None:
+        self.step = step
+        self._options = options
+        self._earlier = spent_seconds
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds trained so far, earlier parts included."""
+        return self._earlier + time.monotonic() - self._started
+
+    @property
+    def fraction(self) -> float:
+        if self._options.steps is not None:
+            return min(1.0, self.step / self._options.steps)
+        assert self._options.minutes is not None
+        return min(1.0, self.seconds / (60.0 * self._options.minutes))
+
+    @property
+    def done(self) -> bool:
+        return self.fraction >= 1.0
+
+
+def warmup_cosine(fraction: float, *, peak: float, warmup: float = 0.03) -> float:
+    """Learning rate at `fraction` of the run: linear rise to `peak`, then one cosine to 1 %."""
+    if fraction < warmup:
+        return peak * (0.02 + 0.98 * fraction / warmup)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * (fraction - warmup) / (1.0 - warmup)))
+    return peak * (0.01 + 0.99 * cosine)
