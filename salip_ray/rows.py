@@ -5,8 +5,8 @@ needs a heavy column (pixels, embedding) drops it:
 
     manifest -> decode -> PROPOSE -> RETRIEVE -> REFINE -> commit
 
-Coordinates: ``(x, y)``, x to the right, y down, in pixels. A *working* image is the input resized so
-that its long side is ``image.long_side``; candidates live there. Masks of the output are of the
+Coordinates: ``(x, y)``, x to the right, y down, in pixels. A *working* image is the input resized
+so that its long side is ``image.long_side``; candidates live there. Masks of the output are of the
 original size. Boxes named ``box`` are xyxy and inclusive of the last pixel (SAM's convention);
 ``bbox`` is COCO's xywh.
 """
@@ -122,7 +122,11 @@ MANIFEST_SCHEMA = pa.schema(
 )
 
 ERROR_TYPE = pa.struct(
-    [pa.field("stage", pa.string()), pa.field("type", pa.string()), pa.field("message", pa.string())]
+    [
+        pa.field("stage", pa.string()),
+        pa.field("type", pa.string()),
+        pa.field("message", pa.string()),
+    ]
 )
 OUTCOME_TYPE = pa.struct(
     [
@@ -131,9 +135,7 @@ OUTCOME_TYPE = pa.struct(
         pa.field("reason", pa.string()),
     ]
 )
-RLE_TYPE = pa.struct(
-    [pa.field("size", pa.list_(pa.int32(), 2)), pa.field("counts", pa.string())]
-)
+RLE_TYPE = pa.struct([pa.field("size", pa.list_(pa.int32(), 2)), pa.field("counts", pa.string())])
 CANDIDATE_TYPE = pa.struct(
     [
         pa.field("id", pa.int32()),

@@ -148,8 +148,11 @@ class ProposeConfig(Section):
 
 
 class RetrieveConfig(Section):
-    """How a candidate is shown to CLIP. ``padding: square`` keeps CLIP's centre crop from cutting
-    the ends off long crops; ``none`` is the paper's."""
+    """How a candidate is shown to CLIP.
+
+    ``padding: square`` keeps CLIP's centre crop from cutting the ends off long crops; ``none`` is
+    the paper's.
+    """
 
     visual_prompt: VisualPrompt = "crops"
     padding: Literal["none", "square"] = "none"
@@ -165,8 +168,11 @@ class RefineConfig(Section):
 
 
 class RunConfig(Section):
-    """How the job runs. ``max_error_share`` is the share of error rows above which the command
-    exits non-zero, after it has finished."""
+    """How the job runs.
+
+    ``max_error_share`` is the share of error rows above which the command exits non-zero, after it
+    has finished.
+    """
 
     modes: tuple[Mode, ...] = ("cascade",)
     rows_per_shard: Positive = 1024

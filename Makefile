@@ -1,0 +1,50 @@
+# Every target makes the environment first, once: Python 3.11+ and network access are all it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+ENV := .venv/.installed
+
+.PHONY: help env test lint types unit demo realdata train-bundled wheel lock clean
+help:  ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+env: $(ENV)  ## make the environment in .venv from requirements.lock
+
+$(ENV): requirements.lock requirements-uv.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: lint types unit  ## lint, type check and run all tests
+
+lint: $(ENV)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(ENV)  ## mypy, strict
+	$(BIN)/mypy
+
+unit: $(ENV)  ## the tests alone
+	$(BIN)/python -m pytest
+
+demo: $(ENV)  ## label fresh phantoms with the bundled models, score and draw them
+	$(BIN)/salip-ray demo
+
+realdata: $(ENV)  ## label and score the real images in $$SALIP_REAL_DATA (default ../shared/data)
+	$(BIN)/python benchmarks/realdata.py
+
+train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
+	$(BIN)/python jobs/train_bundled.py --model all --out training-output
+
+wheel: $(ENV)  ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+lock: $(ENV)  ## pin the dependencies of pyproject.toml again
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	grep -A99 '^uv==' requirements.lock | awk 'NR==1 || /--hash/ {print} NR>1 && !/--hash/ {exit}' > requirements-uv.txt
+
+clean:  ## remove what the other targets made
+	rm -rf .venv dist demo-output realdata-output .pytest_cache .mypy_cache .ruff_cache
