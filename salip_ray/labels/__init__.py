@@ -1,0 +1,1 @@
+"""What a run wrote: masks, and reading them back."""
