@@ -147,7 +147,12 @@ def _first_problem(error: ValidationError) -> str:
     """One line: field, what is wrong, what was found, and for an unknown key what is meant."""
     problems = error.errors(include_url=False)
     problem = problems[0]
-    field = ".".join(str(part) for part in problem["loc"]) or "config"
+    # A union's branch names ("constrained-int") are pydantic's, not the user's.
+    parts = [str(part) for part in problem["loc"]]
+    field = (
+        ".".join(part for part in parts if not part.startswith(("constrained-", "dict[")))
+        or "config"
+    )
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         known = _fields_at(problem["loc"][:-1])

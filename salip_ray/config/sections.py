@@ -68,6 +68,9 @@ class TaskConfig(Section):
             raise ValueError(
                 f"top_k names {sorted(unknown)}, but the classes are {sorted(self.prompts)}"
             )
+        same_unit = (self.min_area <= 1) == (self.max_area <= 1)
+        if same_unit and self.min_area >= self.max_area:
+            raise ValueError(f"min_area {self.min_area} is not below max_area {self.max_area}")
         return self
 
     @property

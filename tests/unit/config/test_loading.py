@@ -1,0 +1,128 @@
+"""How files, presets and --set become one Config, and what a mistake says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from salip_ray.config import load_config, shipped_configs
+from salip_ray.errors import ConfigError
+
+TASK = {"task": {"name": "t", "prompts": {"lungs": ["two dark lungs"], "heart": ["a heart"]}}}
+
+
+def task(**fields):
+    return {"task": {**TASK["task"], **fields}}
+
+
+def test_preset_fills_in_models_and_task_wins_over_it():
+    config = load_config(
+        {**TASK, "propose": {"points_per_side": 7}}, overrides=["propose.crop_n_layers=1"]
+    )
+    assert config.sam.model == "bundled"
+    assert config.image.long_side == 256  # the bundled preset's, not the built-in 1024
+    assert config.propose.points_per_side == 7
+    assert config.propose.crop_n_layers == 1
+
+
+def test_set_wins_over_task():
+    config = load_config(
+        {**TASK, "propose": {"points_per_side": 7}}, overrides=["propose.points_per_side=9"]
+    )
+    assert config.propose.points_per_side == 9
+
+
+def test_classes_are_numbered_in_file_order_with_their_own_k():
+    first, second = load_config(task(top_k={"lungs": 2})).task.classes
+    assert (first.label, first.class_id, first.top_k) == ("lungs", 1, 2)
+    assert (second.label, second.class_id, second.top_k) == ("heart", 2, 1)
+
+
+def test_salip_prompt_file_is_read_relative_to_the_task(tmp_path: Path):
+    (tmp_path / "prompts.json").write_text(json.dumps({"brain": ["grey", "round"], "eye": "ball"}))
+    (tmp_path / "mine.yaml").write_text("task: {name: mine, prompts: prompts.json}")
+    config = load_config(tmp_path / "mine.yaml")
+    assert config.task.prompts == {"brain": ("grey", "round"), "eye": ("ball",)}
+
+
+def test_prompts_of_a_later_layer_replace_the_earlier_whole():
+    config = load_config(TASK, overrides={"task": {"prompts": {"liver": ["a liver"]}}})
+    assert list(config.task.prompts) == ["liver"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.1, 0.5, (1000.0, 5000.0)), (50, 4000, (50, 4000)), (0.0, 1.0, (0.0, float("inf")))],
+)
+def test_area_limits_are_a_fraction_up_to_one_and_pixels_above(low, high, expected):
+    config = load_config(task(min_area=low, max_area=high))
+    assert config.task.area_limits(100, 100) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (task(topk=2), "unknown key task.topk; did you mean top_k?"),
+        ({**TASK, "propose": {"zzz": 1}}, "known keys: box_nms_thresh"),
+        (task(prompts={"lungs": []}), "class 'lungs' has no sentences"),
+        (task(prompts={}), "task.prompts"),
+        (task(top_k={"liver": 1}), "top_k names ['liver'], but the classes are"),
+        (task(top_k=0), "task.top_k: input should be greater than 0, found 0"),
+        (task(min_area=0.5, max_area=0.1), "min_area 0.5 is not below max_area 0.1"),
+        ({"task": {"prompts": {"a": ["b"]}}}, "task.name is missing"),
+        ({**TASK, "sam": {"model": "vit_b", "checkpoint": None}}, "sam.checkpoint is missing"),
+        ({**TASK, "sam": {"model": "vit_x"}}, "'vit_b', 'vit_l' or 'vit_h', found 'vit_x'"),
+        ({**TASK, "propose": {"box_nms_thresh": 1.5}}, "propose.box_nms_thresh"),
+        ({**TASK, "run": {"modes": ["cascade", "cascade"]}}, "modes must be distinct"),
+        ({**TASK, "pools": {"refine": {"size": 2, "max_size": 3}}}, "not both"),
+        (task(prompts="missing.json"), "missing.json, which does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_field_value_and_remedy(data, said):
+    with pytest.raises(ConfigError) as caught:
+        load_config(data)
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("assignment", ["propose.points_per_side", "=3", "a.b=[1"])
+def test_a_malformed_set_is_refused(assignment):
+    with pytest.raises(ConfigError, match="--set"):
+        load_config(TASK, overrides=[assignment])
+
+
+def test_an_unknown_name_lists_the_shipped_ones(tmp_path: Path):
+    with pytest.raises(ConfigError, match="brain, fetal_head, lungs"):
+        load_config("lngs")
+    with pytest.raises(ConfigError, match="one of: bundled, paper-2d, paper-3d"):
+        load_config(TASK, preset="huge")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(tmp_path / "no.yaml")
+
+
+def test_secrets_never_show_in_messages_or_repr():
+    config = load_config({**TASK, "storage": {"input": {"secret": "hunter2"}}})
+    assert "hunter2" not in repr(config)
+    assert "hunter2" not in json.dumps(config.recipe())
+    with pytest.raises(ConfigError) as caught:
+        load_config({**TASK, "storage": {"input": "hunter2"}})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_recipe_holds_what_decides_labels_and_nothing_else():
+    base = load_config(TASK).recipe()
+    for same in ("pools.propose.size=3", "storage.input={anon: true}", "run.max_error_share=0.5"):
+        assert load_config(TASK, overrides=[same]).recipe() == base
+    for other in ("task.max_area=0.3", "propose.points_per_side=3", "run.modes=[unprompted]"):
+        assert load_config(TASK, overrides=[other]).recipe() != base
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in shipped_configs().glob("*.yaml")))
+@pytest.mark.parametrize("preset", ["bundled", "paper-2d", "paper-3d"])
+def test_every_shipped_task_loads_with_every_preset(name, preset):
+    config = load_config(name, preset=preset)
+    assert config.task.classes
+    assert load_config(f"configs/{name}.yaml", preset=preset) == config
