@@ -93,16 +93,18 @@ def expose(
     density = blur(density, scale * abs(rng.normal(0, 0.7)))
     sample = density[::3, ::3][shown[::3, ::3]]
     low, high = np.percentile(sample, [rng.uniform(0, clip), 100 - rng.uniform(0, clip)])
-    margin = (high - low) * rng.uniform(-0.03, 0.15, 2)
+    margin = (high - low) * rng.uniform((-0.05, -0.03), (0.05, 0.15))
     low, high = low - margin[0], high + margin[1]
     value = np.clip((density - np.float32(low)) / np.float32(max(high - low, 1e-6)), 0, 1)
     value = cv2.pow(value, float(np.exp(rng.normal(0, gamma))))
     if chance(rng, 0.3):  # an S-shaped film curve
         value = value * value * (3 - 2 * value)
-    if chance(rng, 0.7):
+    if chance(rng, 0.6):
         grain = rng.standard_normal(value.shape, dtype=np.float32)
         if chance(rng, 0.5):
             grain = blur(grain, rng.uniform(0.4, 0.9)) * 2
+        if chance(rng, 0.5):  # air stays black
+            grain = grain * value
         value = value + np.float32(rng.uniform(0, noise)) * grain
     if chance(rng, 0.25):
         value = value + np.float32(rng.uniform(0, 0.12)) * smooth_noise(

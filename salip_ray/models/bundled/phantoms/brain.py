@@ -79,7 +79,7 @@ def draw_brain(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
 def _place(rng: np.random.Generator, shape: tuple[int, int], sideways: bool) -> Canvas:
     height, width = shape
     across, along = (height, width) if sideways else (width, height)
-    fill = rng.uniform(0.68, 1.04)
+    fill = rng.uniform(0.75, 1.08)
     scale = min(across / 1.56, along / 1.96) * fill
     angle = rng.normal(0, 0.08)
     if sideways:
@@ -112,10 +112,10 @@ def _draw_vault(rng: np.random.Generator, slice_: _Slice, level: str) -> Field:
     )
     rx, ry = 0.74 * shrink * rng.uniform(0.94, 1.05), 0.94 * shrink * rng.uniform(0.95, 1.04)
     # Layers are cut at a slant near the crown and look thicker there.
-    slant = 1.0 if level != "crown" else rng.uniform(1.2, 2.6)
+    slant = 1.0 if level != "crown" else rng.uniform(1.1, 1.9)
     scalp = rng.uniform(0.035, 0.09) * slant
     skull = rng.uniform(0.035, 0.085) * slant
-    gap = rng.uniform(0.004, 0.05) * slant if chance(rng, 0.7) else rng.uniform(0.03, 0.1)
+    gap = (rng.uniform(0.004, 0.035) if chance(rng, 0.75) else rng.uniform(0.03, 0.09)) * slant
     square = rng.uniform(2.0, 2.3)
     wobble = rng.normal(0, 0.012, 3)
 
@@ -182,7 +182,7 @@ def _folded(
     depth = cv2.distanceTransform((brain > 0.5).astype(np.uint8), cv2.DIST_L2, 3) / np.float32(
         scale
     )
-    fold = folds(rng, shape, scale * rng.uniform(0.1, 0.17))
+    fold = _sulci(rng, slice_.canvas, depth, meander=level in ("upper", "crown"))
     reach = rng.uniform(0.18, 0.42) if level != "crown" else rng.uniform(0.3, 0.6)
     inward = np.clip(1 - depth / np.float32(reach), 0, 1)
     sulcus = np.float32(rng.uniform(0.05, 0.4)) * inward  # wide where the brain has shrunk
@@ -203,6 +203,27 @@ def _folded(
             line = smooth_curve(jitter(knots, rng, 0.03) * (side * bx, by), closed=False)
             slice_.paint(slice_.canvas.stroke(line, 0.1) * brain, "grey", 0.8)
             slice_.paint(slice_.canvas.stroke(line, rng.uniform(0.01, 0.05)) * brain, "fluid")
+
+
+def _sulci(
+    rng: np.random.Generator, canvas: Canvas, depth: Field, *, meander: bool
+) -> Field:
+    """Field that is zero along sulci: radial ones that enter from the hull, or a labyrinth."""
+    shape, scale = canvas.shape, canvas.scale
+    labyrinth = folds(rng, shape, scale * rng.uniform(0.1, 0.16))
+    if meander and chance(rng, 0.6):
+        return labyrinth
+    # Noise over (angle, depth), long in depth, so that its level sets run inwards.
+    cells = int(rng.integers(26, 44))
+    ring = rng.standard_normal((6, cells), dtype=np.float32)
+    ring = np.hstack([ring[:, -2:], ring, ring[:, :3]])
+    x, y = canvas.grid()
+    angle = np.arctan2(y, x) / np.float32(2 * np.pi) + np.float32(0.5)
+    swirl = np.float32(rng.uniform(0.2, 0.6)) * smooth_noise(rng, shape, 0.15 * scale)
+    columns = angle * np.float32(cells) + swirl + 2
+    rows = np.clip(depth * np.float32(rng.uniform(4, 8)), 0, 5)
+    radial = np.abs(cv2.remap(ring, columns, rows, cv2.INTER_CUBIC, None, cv2.BORDER_REPLICATE))
+    return np.minimum(radial, labyrinth + np.float32(rng.uniform(0.1, 1.0)))
 
 
 def _fissure(rng: np.random.Generator, slice_: _Slice, by: float, *, whole: bool) -> None:
@@ -239,7 +260,7 @@ def _ventricles(
             closed=False,
         )
         total = np.maximum(
-            total, canvas.stroke(front, list(np.linspace(2.2, 0.8, len(front)) * thickness))
+            total, canvas.stroke(front, np.linspace(2.2, 0.8, len(front)) * thickness)
         )
         if chance(rng, 0.75):
             back = smooth_curve(
@@ -250,7 +271,7 @@ def _ventricles(
                 closed=False,
             )
             total = np.maximum(
-                total, canvas.stroke(back, list(np.linspace(0.8, 2.4, len(back)) * thickness))
+                total, canvas.stroke(back, np.linspace(0.8, 2.4, len(back)) * thickness)
             )
     third = canvas.stroke(np.array([[0, -0.05], [0, 0.1], [0, 0.2]]) * by, 0.03 * size)
     _paint_part(slice_, "ventricles", np.maximum(total, third), "fluid")
@@ -296,8 +317,8 @@ def _draw_base(rng: np.random.Generator, slice_: _Slice, *, with_temporal_lobes:
         smooth_curve(
             jitter(
                 [
-                    (0.0, -1.0 - rng.uniform(0, 0.15)),
-                    (0.3, -0.88),
+                    (0.0, -0.93 - rng.uniform(0, 0.1)),
+                    (0.32, -0.87),
                     (0.58, -0.62),
                     (0.72, -0.1),
                     (0.7, 0.35),

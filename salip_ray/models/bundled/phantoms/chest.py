@@ -54,13 +54,18 @@ def draw_chest(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
 
     body = _body(rng, film)
     _abdomen(rng, film, body, left)
+    solid = _mediastinum(rng, film)
     # Ill or badly exposed lungs hardly differ from what surrounds them.
     air = rng.uniform(0.12, 0.65)
     for side in (_RIGHT, _LEFT):
-        film.add(lungs[side], -air * rng.uniform(0.8, 1.15), rng.uniform(0.005, 0.03))
-    _mediastinum(rng, film)
+        # Lung is thickest in its middle: part of its darkness fades towards the edges.
+        sharp = blur(lungs[side], rng.uniform(0.003, 0.025) * canvas.scale)
+        deep = blur(lungs[side], 0.12 * canvas.scale) * sharp
+        edge = np.float32(rng.uniform(0.25, 0.9))
+        dark = (edge * sharp + (1 - edge) * deep) * np.float32(air * rng.uniform(0.8, 1.2))
+        film.density -= dark * (1 - solid)
     _vessels(rng, film, both)
-    _opacities(rng, film, lungs)
+    _opacities(rng, film, lungs, 1 - 0.8 * solid)
     _bones(rng, film, body)
     _devices(rng, film)
 
@@ -76,7 +81,7 @@ def draw_chest(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
 def _place(rng: np.random.Generator, shape: tuple[int, int]) -> Canvas:
     height, width = shape
     # Lungs span about 1.6 x 1.55 units; from filling the frame to half of it.
-    extent = rng.uniform(1.55, 2.7)
+    extent = rng.uniform(1.55, 2.2) if chance(rng, 0.75) else rng.uniform(2.2, 2.8)
     stretch = float(np.clip(np.exp(rng.normal(0.02, 0.12)), 0.75, 1.35))
     scale = min(width / stretch**0.5, height * stretch**0.5 * 1.05) / extent
     centre = (
@@ -216,8 +221,9 @@ def _abdomen(rng: np.random.Generator, film: _Film, body: Field, left_lung: Poin
         film.drawn.append(("bowel gas", "part", loop))
 
 
-def _mediastinum(rng: np.random.Generator, film: _Film) -> None:
-    """Great vessels, heart, spine and trachea, over the lungs."""
+def _mediastinum(rng: np.random.Generator, film: _Film) -> Field:
+    """Great vessels, heart, spine and trachea; returns how much of the lung's air their bulk
+    displaces, 0..1 [H, W]."""
     wide = rng.uniform(0.13, 0.24)
     knob = rng.uniform(0.02, 0.14)
     band = smooth_curve(
@@ -238,7 +244,8 @@ def _mediastinum(rng: np.random.Generator, film: _Film) -> None:
             0.012,
         )
     )
-    film.add(film.canvas.fill(band), rng.uniform(0.1, 0.35), rng.uniform(0.015, 0.06))
+    soft = rng.uniform(0.015, 0.05)
+    middle = blur(film.canvas.fill(band), soft * film.canvas.scale)
 
     swell = rng.uniform(0.85, 1.35)
     apex_x, apex_y = 0.48 * swell, rng.uniform(0.38, 0.55)
@@ -260,7 +267,8 @@ def _mediastinum(rng: np.random.Generator, film: _Film) -> None:
         )
     )
     heart = film.canvas.fill(heart_line)
-    film.add(heart, rng.uniform(0.15, 0.45), rng.uniform(0.01, 0.04))
+    bulk = np.maximum(middle, blur(heart, rng.uniform(0.005, 0.03) * film.canvas.scale))
+    film.density += bulk * np.float32(rng.uniform(0.02, 0.15))
     film.drawn.append(("heart", "organ", heart))
 
     lean = rng.normal(0, 0.03, 5)
@@ -283,30 +291,33 @@ def _mediastinum(rng: np.random.Generator, film: _Film) -> None:
     )
     film.add(trachea, -rng.uniform(0.03, 0.2), 0.01)
     film.drawn.append(("trachea", "part", trachea))
+    return bulk * np.float32(rng.uniform(0.55, 1.0))
 
 
 def _vessels(rng: np.random.Generator, film: _Film, lungs: Field) -> None:
     """Hila, and vessels that branch from them and taper outwards."""
     sheet = np.zeros(film.canvas.shape, np.uint8)
-    strength = rng.uniform(0.02, 0.16)
+    width = rng.uniform(0.018, 0.04)
     for side in (_RIGHT, _LEFT):
-        root = np.array([side * rng.uniform(0.18, 0.26), rng.uniform(-0.22, -0.05)])
-        hilum = film.canvas.fill(
-            ellipse(
-                (root[0], root[1]),
-                (rng.uniform(0.06, 0.12), rng.uniform(0.1, 0.2)),
-                side * 0.3,
-                rng=rng,
-                wobble=0.15,
-            )
-        )
-        film.add(hilum, rng.uniform(0.02, 0.2), 0.03)
+        root = (side * rng.uniform(0.18, 0.26), rng.uniform(-0.22, -0.05))
+        radii = (rng.uniform(0.06, 0.12), rng.uniform(0.1, 0.2))
+        hilum = film.canvas.fill(ellipse(root, radii, side * 0.3, rng=rng, wobble=0.15))
+        film.add(hilum, rng.uniform(0.0, 0.15), 0.03)
         film.drawn.append(("hilum", "part", hilum))
-        for _ in range(rng.integers(7, 14)):
-            direction = rng.uniform(-1.3, 1.45)
-            _branch(rng, film.canvas, sheet, root, direction, side, rng.uniform(0.3, 0.7), 0.035)
-    vessels = sheet.astype(np.float32) / 255
-    film.add(vessels * lungs, strength, 0.006)
+        count = int(rng.integers(9, 18))
+        _branch(
+            rng,
+            film.canvas,
+            sheet,
+            np.tile(root, (count, 1)),
+            rng.uniform(-1.35, 1.5, count),
+            side,
+            rng.uniform(0.25, 0.45, count),
+            width,
+        )
+    vessels = blur(sheet.astype(np.float32) / 255, 0.005 * film.canvas.scale)
+    faint = 1 + 0.5 * smooth_noise(rng, film.canvas.shape, 0.15 * film.canvas.scale)
+    film.density += vessels * lungs * np.clip(faint, 0, 2) * np.float32(rng.uniform(0.01, 0.12))
 
 
 def _branch(
@@ -314,28 +325,33 @@ def _branch(
     canvas: Canvas,
     sheet: Image,
     start: Points,
-    direction: float,
+    direction: Points,
     side: float,
-    length: float,
+    length: Points,
     width: float,
 ) -> None:
-    """Draw one vessel into `sheet` and, as long as it is thick enough, two more from its end."""
-    bend = direction + rng.normal(0, 0.3)
-    middle = start + length * 0.35 * np.array([side * np.cos(direction), np.sin(direction)])
-    end = middle + length * 0.3 * np.array([side * np.cos(bend), np.sin(bend)])
-    curve = smooth_curve(np.stack([start, middle, end]), closed=False, steps=4)
-    canvas.stroke_onto(sheet, curve, list(np.linspace(width, width * 0.55, len(curve))))
-    if width > 0.016:
-        for turn in (-0.35, 0.4):
-            _branch(
-                rng, canvas, sheet, end, bend + turn, side, length * 0.7, width * 0.6
-            )
+    """Draw vessels [N] into `sheet` and, while they are thick enough, two more from each end."""
+    turns = direction + np.cumsum(rng.normal(0, 0.15, (4, len(direction))), axis=0)
+    steps = np.stack([side * np.cos(turns), np.sin(turns)], axis=-1) * length[:, None] * 0.2
+    curves = np.swapaxes(start + np.cumsum(np.concatenate([0 * steps[:1], steps]), axis=0), 0, 1)
+    canvas.stroke_onto(sheet, curves, np.linspace(width, width * 0.6, 5))
+    if width > 0.008:
+        fork = rng.uniform(0.2, 0.6, len(direction))
+        ends, onward = np.repeat(curves[:, -1], 2, axis=0), np.repeat(turns[-1], 2)
+        onward = onward + np.stack([-fork, 0.7 * fork], axis=1).ravel()
+        length = np.repeat(length, 2) * rng.uniform(0.6, 1.0, 2 * len(length))
+        _branch(rng, canvas, sheet, ends, onward, side, length, width * 0.6)
 
 
-def _opacities(rng: np.random.Generator, film: _Film, lungs: dict[float, Field]) -> None:
-    """Pneumonia, oedema, effusion: lung that has turned white, from a patch to all of it."""
+def _opacities(
+    rng: np.random.Generator, film: _Film, lungs: dict[float, Field], room: Field
+) -> None:
+    """Pneumonia, oedema, effusion: lung that has turned white, from a patch to all of it.
+
+    `room` [H, W] is the share of the beam that meets air: none is left to turn white elsewhere.
+    """
     shape, scale = film.canvas.shape, film.canvas.scale
-    both = np.maximum(lungs[_RIGHT], lungs[_LEFT])
+    both = np.maximum(lungs[_RIGHT], lungs[_LEFT]) * room
     if chance(rng, 0.45):  # fine or coarse streaks everywhere
         grain = fractal_noise(rng, shape, scale * rng.uniform(0.05, 0.2), 3)
         film.density += both * grain * np.float32(rng.uniform(0.01, 0.06))
@@ -350,22 +366,22 @@ def _opacities(rng: np.random.Generator, film: _Film, lungs: dict[float, Field])
         patch = film.canvas.fill(ellipse(centre, radii, rng.normal(0, 0.5), rng=rng, wobble=0.2))
         soft = blur(patch, scale * rng.uniform(0.02, 0.12)) * lungs[side]
         cloud = np.clip(0.8 + 0.4 * fractal_noise(rng, shape, scale * 0.15, 3), 0, 2)
-        film.density += soft * cloud * np.float32(rng.uniform(0.05, 0.4))
+        film.density += soft * room * cloud * np.float32(rng.uniform(0.05, 0.4))
         film.drawn.append(("opacity", "part", patch * lungs[side]))
     if chance(rng, 0.12):  # effusion, level at the base of one lung
         side = _RIGHT if chance(rng, 0.5) else _LEFT
         x, y = film.canvas.grid()
         level = np.float32(rng.uniform(0.0, 0.45)) - x * np.float32(side * rng.uniform(-0.1, 0.4))
         fluid = np.clip((y - level) * 8, 0, 1) * lungs[side]
-        film.density += fluid * np.float32(rng.uniform(0.15, 0.5))
+        film.density += fluid * room * np.float32(rng.uniform(0.15, 0.5))
         film.drawn.append(("opacity", "part", fluid))
 
 
 def _bones(rng: np.random.Generator, film: _Film, body: Field) -> None:
     """Ribs (brighter at their edges), clavicles and shoulder blades."""
     canvas = film.canvas
-    amount = rng.uniform(0.02, 0.16)
-    width = rng.uniform(0.045, 0.075)
+    amount = rng.uniform(0.03, 0.2)
+    width = rng.uniform(0.05, 0.09)
     spacing = rng.uniform(0.15, 0.2)
     tilt = rng.uniform(0.25, 0.6)
     wide = rng.uniform(0.86, 0.98)
@@ -405,7 +421,7 @@ def _bones(rng: np.random.Generator, film: _Film, body: Field) -> None:
             )
             canvas.stroke_onto(sheet, smooth_curve(front, closed=False), width, 110)
         total += sheet.astype(np.float32) / 255
-    bone = total - np.float32(rng.uniform(0.2, 0.7)) * hollow.astype(np.float32) / 255
+    bone = total - np.float32(rng.uniform(0.1, 0.6)) * hollow.astype(np.float32) / 255
     film.add(bone * body, amount, 0.006)
 
     amount = rng.uniform(0.04, 0.2)
@@ -484,7 +500,7 @@ def _develop(
     image = expose(rng, density, shown, gamma=0.35, noise=0.04, clip=4.0)
     if chance(rng, 0.08):
         image = 1 - image
-    border = 0.0 if chance(rng, 0.85) else rng.uniform(0, 1)
+    border = 0.0 if chance(rng, 0.9) else rng.uniform(0, 1)
     image[~shown] = np.float32(border)
     picture = (image * 255).astype(np.uint8)
     if chance(rng, 0.6):

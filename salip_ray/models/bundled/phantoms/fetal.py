@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from .acquisition import (
@@ -56,16 +57,15 @@ def draw_fetal(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     echo = _surroundings(rng, canvas, fan, head, drawn)
     inside = canvas.fill(_outline(head, 1.0))
     echo = echo * (1 - inside) + inside * _brain(rng, canvas, fan, head, drawn)
-    ring, bone = _skull(rng, fan, head)
-    echo = _shade(rng, echo, fan, head, bone, drawn) + ring
+    ring = _skull(rng, fan, head)
+    echo = _shade(rng, echo, fan, head, drawn) + ring
     drawn += [("fetal head", "organ", inside), ("skull ring", "part", _ring_mask(head))]
 
-    grain = size / 256 * rng.uniform(0.7, 1.6)
-    noise = speckle(rng, shape, (grain, grain * rng.uniform(1.2, 2.8)))
-    strength = np.float32(rng.uniform(0.35, 0.9))
+    noise = _fan_speckle(rng, fan)
+    strength = np.float32(rng.uniform(0.3, 0.8))
     echo = np.maximum(echo, 0) * (1 - strength + strength * noise)
     # Log compression: what makes faint echoes visible beside bone.
-    echo = np.log1p(echo * np.float32(rng.uniform(1.5, 12)))
+    echo = np.log1p(echo * np.float32(rng.uniform(0.8, 8)))
 
     image = expose(rng, echo, fan.shown, gamma=0.25, noise=0.03, clip=1.0)
     if chance(rng, 0.04):
@@ -98,6 +98,20 @@ def _draw_fan(rng: np.random.Generator, canvas: Canvas) -> _Fan:
     depth = np.clip((radius - np.float32(near)) / np.float32(far - near), 0, 1)
     angle = np.arctan2(dx, dy) / np.float32(half)
     return _Fan(shown, depth, dx / radius, dy / radius, angle)
+
+
+def _fan_speckle(rng: np.random.Generator, fan: _Fan) -> Field:
+    """Speckle of mean 1, drawn over (depth, angle): it widens with depth and follows the arcs."""
+    size = max(fan.depth.shape)
+    fine = size / 256 * rng.uniform(0.7, 1.4)
+    rows, columns = size, round(size * 0.7)
+    sheet = speckle(rng, (rows, columns), (fine, fine * rng.uniform(1.2, 3.0)))
+    return cv2.remap(
+        sheet,
+        (np.clip(fan.angle, -1.3, 1.3) + np.float32(1.3)) * np.float32((columns - 1) / 2.6),
+        fan.depth * np.float32(rows - 1),
+        cv2.INTER_LINEAR,
+    )
 
 
 def _place_head(rng: np.random.Generator, shape: tuple[int, int], fan: _Fan) -> _Head:
@@ -153,8 +167,11 @@ def _surroundings(
 ) -> Field:
     """Echo strength of everything but the head: tissue in layers, fluid, placenta, a limb."""
     shape, size = canvas.shape, max(canvas.shape)
-    tissue = rng.uniform(0.2, 0.6)
-    echo = np.float32(tissue) * (1 + 0.35 * fractal_noise(rng, shape, size * 0.12, 4))
+    tissue = rng.uniform(0.06, 0.4)
+    cloud = fractal_noise(rng, shape, size * 0.15, 4)
+    layer = smooth_noise(rng, shape, (size * 0.03, size * 0.25))
+    mottle = np.float32(rng.uniform(0.05, 0.35)) * cloud + np.float32(rng.uniform(0, 0.4)) * layer
+    echo = np.float32(tissue) * np.maximum(1 + mottle, 0.1)
     for _ in range(rng.integers(0, 5)):  # fasciae, bright along the probe's face
         at, thickness = rng.uniform(0.02, 0.35), rng.uniform(0.004, 0.02)
         wave = 0.02 * smooth_noise(rng, shape, (size * 0.5, size * 0.15))
@@ -167,7 +184,7 @@ def _surroundings(
         middle = (head.centre[0] + shift[0], head.centre[1] + shift[1])
         pool = canvas.fill(ellipse(middle, reach, rng.uniform(0, np.pi), rng=rng, wobble=0.12))
         echo *= 1 - blur(pool, size / 256 * rng.uniform(0.5, 3)) * np.float32(
-            rng.uniform(0.75, 1.0)
+            rng.uniform(0.85, 1.0)
         )
         drawn.append(("amniotic fluid", "organ", pool * fan.shown * (head.r > 1)))
     if chance(rng, 0.35):  # placenta or a wall of even grain
@@ -215,8 +232,8 @@ def _brain(
     """Echo strength inside the skull: dark brain, a haze near the probe, midline, plexus."""
     shape, long = canvas.shape, head.radii[0]
     early = long < 0.2 * max(shape) and chance(rng, 0.6)  # young brains fill with bright plexus
-    level = rng.uniform(0.03, 0.3)
-    echo = np.float32(level) * (1 + 0.5 * fractal_noise(rng, shape, max(long * 0.35, 4), 4))
+    level = rng.uniform(0.02, 0.22)
+    echo = np.float32(level) * (1 + 0.4 * fractal_noise(rng, shape, max(long * 0.35, 4), 4))
     near = np.clip(-(head.x * np.float32(np.sin(head.angle)) + head.y), -1, 1)
     echo += np.float32(rng.uniform(0, 0.25)) * np.clip(near, 0, 1)
     bright = rng.uniform(0.3, 1.3)
@@ -269,8 +286,8 @@ def _brain(
     return echo
 
 
-def _skull(rng: np.random.Generator, fan: _Fan, head: _Head) -> tuple[Field, Field]:
-    """Echo of the bone and its strength around the ring, both [H, W].
+def _skull(rng: np.random.Generator, fan: _Fan, head: _Head) -> Field:
+    """Echo of the bone [H, W].
 
     Bone reflects where the beam meets it square on: above and below, rarely at the sides.
     """
@@ -291,7 +308,7 @@ def _skull(rng: np.random.Generator, fan: _Fan, head: _Head) -> tuple[Field, Fie
     offset = (head.r - np.float32(1 - width * rng.uniform(0.6, 1.1))) / np.float32(width)
     offset += 0.25 * smooth_noise(rng, shape, max(long * 0.25, 4))
     ring = strength * np.exp(-offset * offset) * np.float32(rng.uniform(0.8, 3.5))
-    return ring, strength
+    return ring
 
 
 def _shade(
@@ -299,22 +316,22 @@ def _shade(
     echo: Field,
     fan: _Fan,
     head: _Head,
-    bone: Field,
     drawn: list[tuple[str, Role, Field | Mask]],
 ) -> Field:
-    """Loss with depth, dark sides, shadows behind bone."""
+    """Loss with depth, dark sides, shadows."""
     echo = echo * np.exp(-fan.depth * np.float32(rng.uniform(-0.3, 1.2)))
     side = np.float32(rng.uniform(0, 0.8))
     echo = echo * (1 - side * np.clip(np.abs(fan.angle) - 0.3, 0, 1))
     if chance(rng, 0.3):  # poor contact on one side of the probe
         edge, sign = rng.uniform(0.1, 0.8), rng.choice([-1.0, 1.0])
         echo = echo / (1 + np.exp((fan.angle * np.float32(sign) - np.float32(edge)) * 14))
-    shape = echo.shape
-    head_depth = float(fan.depth[_row(shape, head), _column(shape, head)])
-    behind = (fan.depth > head_depth) & (head.r > 0.97)
-    across = (head.x * np.float32(np.cos(head.angle)) - head.y * np.float32(np.sin(head.angle)))
-    within = np.abs(across) < 1
-    echo = np.where(behind & within, echo * np.float32(rng.uniform(0.35, 1.1)), echo)
+    # Behind the skull it is darker, or brighter where the beam came through fluid.
+    inside = head.r < 1
+    if inside.any():
+        middle, half = float(fan.angle[inside].mean()), float(fan.angle[inside].std()) * 2
+        within = 1 / (1 + np.exp((np.abs(fan.angle - np.float32(middle)) - half) * 12 / half))
+        behind = (fan.depth > float(fan.depth[inside].mean())) & ~inside
+        echo = echo * (1 - within * behind * np.float32(rng.uniform(-0.3, 0.75)))
     for _ in range(rng.integers(0, 4)):  # edge shadows: narrow wedges along the beam
         at, width = rng.uniform(-0.9, 0.9), rng.uniform(0.02, 0.12)
         start = rng.uniform(0.0, 0.6)
@@ -323,14 +340,6 @@ def _shade(
         echo = echo * (1 - wedge * np.float32(rng.uniform(0.3, 0.9)))
         drawn.append(("shadow", "part", (wedge > 0.5) & fan.shown))
     return echo
-
-
-def _row(shape: tuple[int, int], head: _Head) -> int:
-    return int(np.clip(head.centre[1], 0, shape[0] - 1))
-
-
-def _column(shape: tuple[int, int], head: _Head) -> int:
-    return int(np.clip(head.centre[0], 0, shape[1] - 1))
 
 
 def _mark(rng: np.random.Generator, picture: Image) -> None:

@@ -24,23 +24,27 @@ _SUBPIXEL_BITS = 4
 def smooth_curve(
     knots: Points | Sequence[Sequence[float]], *, closed: bool = True, steps: int = 8
 ) -> Points:
-    """A Catmull-Rom curve through `knots` (x, y): [N * steps, 2] if closed, else (N - 1) * steps."""
+    """A Catmull-Rom curve through `knots` [..., N, 2]: N * steps points if closed, else
+    (N - 1) * steps."""
     points = np.asarray(knots, dtype=np.float64)
     if closed:
-        before, start = np.roll(points, 1, axis=0), points
-        end, after = np.roll(points, -1, axis=0), np.roll(points, -2, axis=0)
+        around = np.concatenate([points[..., -1:, :], points, points[..., :2, :]], axis=-2)
     else:
-        padded = np.vstack([2 * points[0] - points[1], points, 2 * points[-1] - points[-2]])
-        before, start, end, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
-    t = (np.arange(steps) / steps)[None, :, None]
-    before, start, end, after = (p[:, None, :] for p in (before, start, end, after))
-    curve = 0.5 * (
-        2 * start
-        + (end - before) * t
-        + (2 * before - 5 * start + 4 * end - after) * t**2
-        + (3 * start - before - 3 * end + after) * t**3
-    )
-    return np.asarray(curve.reshape(-1, 2))
+        before = 2 * points[..., :1, :] - points[..., 1:2, :]
+        after = 2 * points[..., -1:, :] - points[..., -2:-1, :]
+        around = np.concatenate([before, points, after], axis=-2)
+    last = around.shape[-2] - 3
+    windows = np.stack([around[..., i : i + last, :] for i in range(4)], axis=-2)
+    curve = _catmull_rom(steps) @ windows  # [..., last, steps, 2]
+    return np.asarray(curve.reshape(*points.shape[:-2], last * steps, 2))
+
+
+def _catmull_rom(steps: int) -> npt.NDArray[np.float64]:
+    """Weights [steps, 4] of the four knots around a span."""
+    t = np.arange(steps) / steps
+    powers = np.stack([np.ones(steps), t, t**2, t**3], axis=1)
+    basis = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
+    return np.asarray(powers @ basis)
 
 
 def ellipse(
@@ -120,7 +124,7 @@ class Canvas:
         object.__setattr__(self, "scale", scale)
 
     def place(self, points: Points) -> Points:
-        """Anatomical (x, y) to pixel (x, y): [N, 2]."""
+        """Anatomical (x, y) to pixel (x, y): [..., 2]."""
         if self.warp is not None:
             points = self.warp(points)
         return np.asarray(points @ self.matrix[:, :2].T + self.matrix[:, 2])
@@ -129,34 +133,37 @@ class Canvas:
         """Coverage 0..1 [H, W] of the union of the closed outlines."""
         canvas = np.zeros(self.shape, np.uint8)
         for outline in outlines:
-            cv2.fillPoly(canvas, [self._fixed(outline)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+            pixels = _fixed_point(self.place(outline))
+            cv2.fillPoly(canvas, [pixels], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
         return canvas.astype(np.float32) / np.float32(255)
 
-    def stroke(self, curve: Points, width: float | Sequence[float]) -> Field:
-        """Coverage 0..1 [H, W] of an open curve; `width` in units, one or one per point."""
-        canvas = np.zeros(self.shape, np.uint8)
-        self.stroke_onto(canvas, curve, width)
-        return canvas.astype(np.float32) / np.float32(255)
+    def stroke(self, curves: Points, width: float | npt.ArrayLike) -> Field:
+        """Coverage 0..1 [H, W] of open curves [..., N, 2]; `width` in units, broadcast to
+        [..., N]."""
+        sheet = np.zeros(self.shape, np.uint8)
+        self.stroke_onto(sheet, curves, width)
+        return sheet.astype(np.float32) / np.float32(255)
 
     def stroke_onto(
         self,
-        canvas: npt.NDArray[np.uint8],
-        curve: Points,
-        width: float | Sequence[float],
+        sheet: npt.NDArray[np.uint8],
+        curves: Points,
+        width: float | npt.ArrayLike,
         value: int = 255,
     ) -> None:
-        """Draw a stroke as `stroke` does, but into `canvas` (uint8 [H, W]) with `value`."""
-        pixels = self.place(curve)
-        half = np.broadcast_to(np.asarray(width, dtype=np.float64), (len(pixels),)) * (
-            self.scale / 2
-        )
-        normals = np.gradient(pixels, axis=0)[:, ::-1] * np.array([1.0, -1.0])
-        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
-        # At least a pixel wide: a thinner polygon would break into dots.
-        offset = normals * np.maximum(half, 0.5)[:, None]
-        ribbon = np.vstack([pixels + offset, (pixels - offset)[::-1]])
-        fixed = np.round(ribbon * 2**_SUBPIXEL_BITS).astype(np.int32)
-        cv2.fillPoly(canvas, [fixed], value, cv2.LINE_AA, _SUBPIXEL_BITS)
+        """Draw as `stroke` does, into `sheet` (uint8 [H, W]) and with `value`."""
+        pixels = self.place(curves)
+        along = np.empty_like(pixels)
+        along[..., 1:-1, :] = pixels[..., 2:, :] - pixels[..., :-2, :]
+        along[..., 0, :] = pixels[..., 1, :] - pixels[..., 0, :]
+        along[..., -1, :] = pixels[..., -1, :] - pixels[..., -2, :]
+        along /= np.maximum(np.hypot(along[..., 0], along[..., 1]), 1e-6)[..., None]
+        # At least a pixel wide: a thinner ribbon would break into dots.
+        half = np.maximum(np.asarray(width, dtype=np.float64) * (self.scale / 2), 0.5)
+        offset = along[..., ::-1] * (1.0, -1.0) * half[..., None]
+        ribbons = np.concatenate([pixels + offset, (pixels - offset)[..., ::-1, :]], axis=-2)
+        for ribbon in _fixed_point(ribbons).reshape(-1, ribbons.shape[-2], 2):
+            cv2.fillPoly(sheet, [ribbon], value, cv2.LINE_AA, _SUBPIXEL_BITS)
 
     def grid(self) -> tuple[Field, Field]:
         """Anatomical x and y of each pixel, warp left out: two fields [H, W]."""
@@ -166,5 +173,7 @@ class Canvas:
         y = inverse[1, 0] * columns + inverse[1, 1] * rows + inverse[1, 2]
         return x, y
 
-    def _fixed(self, outline: Points) -> npt.NDArray[np.int32]:
-        return np.round(self.place(outline) * 2**_SUBPIXEL_BITS).astype(np.int32)
+
+def _fixed_point(pixels: Points) -> npt.NDArray[np.int32]:
+    """Pixel coordinates as cv2 takes them with fractional bits."""
+    return np.round(pixels * 2**_SUBPIXEL_BITS).astype(np.int32)
