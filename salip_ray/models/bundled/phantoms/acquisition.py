@@ -80,23 +80,25 @@ def expose(
     density: Field,
     shown: Mask,
     *,
-    gamma: float = 0.3,
-    noise: float = 0.03,
-    clip: float = 2.0,
+    gamma: tuple[float, float],
+    noise: float,
+    clip: float,
+    headroom: float = 0.15,
 ) -> Field:
     """Window, gamma, blur and noise: `density` of any range to brightness 0..1, [H, W].
 
-    The window spans the shown part's percentiles, up to `clip` per cent cut at each end; `gamma`
-    is the deviation of its logarithm and `noise` the largest deviation of the grain.
+    The window spans the shown part's percentiles, up to `clip` per cent cut at each end, and may
+    leave up to `headroom` of its width unused above. `gamma` is the mean and deviation of the
+    exponent's logarithm, `noise` the largest deviation of the grain.
     """
     scale = max(density.shape) / 256
     density = blur(density, scale * abs(rng.normal(0, 0.7)))
     sample = density[::3, ::3][shown[::3, ::3]]
     low, high = np.percentile(sample, [rng.uniform(0, clip), 100 - rng.uniform(0, clip)])
-    margin = (high - low) * rng.uniform((-0.05, -0.03), (0.05, 0.15))
+    margin = (high - low) * rng.uniform((-0.05, -0.03), (0.05, headroom))
     low, high = low - margin[0], high + margin[1]
     value = np.clip((density - np.float32(low)) / np.float32(max(high - low, 1e-6)), 0, 1)
-    value = cv2.pow(value, float(np.exp(rng.normal(0, gamma))))
+    value = cv2.pow(value, float(np.exp(rng.normal(*gamma))))
     if chance(rng, 0.3):  # an S-shaped film curve
         value = value * value * (3 - 2 * value)
     if chance(rng, 0.6):
@@ -147,7 +149,7 @@ def write_text(rng: np.random.Generator, image: Image, lines: int) -> None:
 def to_rgb(rng: np.random.Generator, image: Image) -> Image:
     """Grey uint8 [H, W] to RGB [H, W, 3], now and then with a faint tint."""
     rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    if chance(rng, 0.08):
+    if chance(rng, 0.05):
         tint = 1 - rng.uniform(0, 0.2, 3) * (rng.random(3) < 0.6)
         rgb = cv2.multiply(rgb, (*tint, 1.0))
     return rgb.astype(np.uint8)

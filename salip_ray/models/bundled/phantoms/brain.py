@@ -59,7 +59,7 @@ def draw_brain(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     """One brain phantom: RGB image [H, W, 3] and its structures."""
     level = rng.choice(
         ["neck", "base", "middle", "ventricles", "upper", "crown"],
-        p=[0.1, 0.17, 0.15, 0.3, 0.16, 0.12],
+        p=[0.09, 0.17, 0.17, 0.3, 0.17, 0.1],
     )
     sideways = chance(rng, 0.35)  # volumes are sliced in any orientation
     aspect = rng.uniform(0.78, 1.05)
@@ -79,7 +79,7 @@ def draw_brain(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
 def _place(rng: np.random.Generator, shape: tuple[int, int], sideways: bool) -> Canvas:
     height, width = shape
     across, along = (height, width) if sideways else (width, height)
-    fill = rng.uniform(0.75, 1.08)
+    fill = rng.uniform(0.85, 1.1)
     scale = min(across / 1.56, along / 1.96) * fill
     angle = rng.normal(0, 0.08)
     if sideways:
@@ -113,8 +113,8 @@ def _draw_vault(rng: np.random.Generator, slice_: _Slice, level: str) -> Field:
     rx, ry = 0.74 * shrink * rng.uniform(0.94, 1.05), 0.94 * shrink * rng.uniform(0.95, 1.04)
     # Layers are cut at a slant near the crown and look thicker there.
     slant = 1.0 if level != "crown" else rng.uniform(1.1, 1.9)
-    scalp = rng.uniform(0.035, 0.09) * slant
-    skull = rng.uniform(0.035, 0.085) * slant
+    scalp = rng.uniform(0.03, 0.075) * slant
+    skull = rng.uniform(0.03, 0.07) * slant
     gap = (rng.uniform(0.004, 0.035) if chance(rng, 0.75) else rng.uniform(0.03, 0.09)) * slant
     square = rng.uniform(2.0, 2.3)
     wobble = rng.normal(0, 0.012, 3)
@@ -183,10 +183,10 @@ def _folded(
         scale
     )
     fold = _sulci(rng, slice_.canvas, depth, meander=level in ("upper", "crown"))
-    reach = rng.uniform(0.18, 0.42) if level != "crown" else rng.uniform(0.3, 0.6)
+    reach = rng.uniform(0.2, 0.5) if level in ("base", "ventricles") else rng.uniform(0.3, 0.8)
     inward = np.clip(1 - depth / np.float32(reach), 0, 1)
     sulcus = np.float32(rng.uniform(0.05, 0.4)) * inward  # wide where the brain has shrunk
-    ribbon = sulcus + np.float32(rng.uniform(0.35, 0.7)) * np.sqrt(inward)
+    ribbon = sulcus + np.float32(rng.uniform(0.35, 0.8)) * np.sqrt(inward)
     rim = np.float32(rng.uniform(0.02, 0.05))
     sharp = np.float32(rng.uniform(5, 12))
     is_white = np.clip((fold - ribbon) * sharp + 0.5, 0, 1) * np.clip((depth - rim) * 60, 0, 1)
@@ -211,10 +211,10 @@ def _sulci(
     """Field that is zero along sulci: radial ones that enter from the hull, or a labyrinth."""
     shape, scale = canvas.shape, canvas.scale
     labyrinth = folds(rng, shape, scale * rng.uniform(0.1, 0.16))
-    if meander and chance(rng, 0.6):
+    if meander and chance(rng, 0.5):
         return labyrinth
     # Noise over (angle, depth), long in depth, so that its level sets run inwards.
-    cells = int(rng.integers(26, 44))
+    cells = int(rng.integers(30, 56))
     ring = rng.standard_normal((6, cells), dtype=np.float32)
     ring = np.hstack([ring[:, -2:], ring, ring[:, :3]])
     x, y = canvas.grid()
@@ -229,7 +229,7 @@ def _sulci(
 def _fissure(rng: np.random.Generator, slice_: _Slice, by: float, *, whole: bool) -> None:
     """The gap between the hemispheres, grey on both sides."""
     spans = [(-1.0, 1.0)] if whole else [(-1.0, -0.45), (0.5, 1.0)]
-    width = rng.uniform(0.01, 0.04)
+    width = rng.uniform(0.006, 0.025) if chance(rng, 0.75) else rng.uniform(0.02, 0.05)
     for start, end in spans:
         y = np.linspace(start, end, 5) * by
         line = smooth_curve(np.stack([rng.normal(0, 0.012, 5), y], axis=1), closed=False)
@@ -474,10 +474,12 @@ def _scan(
     if chance(rng, 0.1):  # a skull-stripped volume
         signal = signal * brain
         drawn = [part for part in drawn if part[0] not in ("head outline", "skull", "eye")]
-    signal = blur(signal, rng.uniform(0.2, 1.3) * max(shape) / 256)
+    signal = blur(signal, rng.uniform(0.3, 1.8) * max(shape) / 256)
     bias = np.exp(np.float32(rng.uniform(0, 0.25)) * smooth_noise(rng, shape, 1.2 * scale))
     shown = view(rng, shape, bars=0.15, tilt=0.0)
-    image = expose(rng, signal * bias, shown, gamma=0.25, noise=0.05, clip=1.0)
+    # One very bright vessel or fat layer leaves all else dim.
+    headroom = 0.9 if chance(rng, 0.4) else 0.15
+    image = expose(rng, signal * bias, shown, gamma=(0.0, 0.25), noise=0.04, clip=1.0, headroom=headroom)
     if chance(rng, 0.06):
         image = 1 - image
     image[~shown] = 0

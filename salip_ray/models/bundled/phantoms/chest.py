@@ -56,7 +56,7 @@ def draw_chest(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     _abdomen(rng, film, body, left)
     solid = _mediastinum(rng, film)
     # Ill or badly exposed lungs hardly differ from what surrounds them.
-    air = rng.uniform(0.12, 0.65)
+    air = rng.uniform(0.1, 0.5)
     for side in (_RIGHT, _LEFT):
         # Lung is thickest in its middle: part of its darkness fades towards the edges.
         sharp = blur(lungs[side], rng.uniform(0.003, 0.025) * canvas.scale)
@@ -81,7 +81,7 @@ def draw_chest(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
 def _place(rng: np.random.Generator, shape: tuple[int, int]) -> Canvas:
     height, width = shape
     # Lungs span about 1.6 x 1.55 units; from filling the frame to half of it.
-    extent = rng.uniform(1.55, 2.2) if chance(rng, 0.75) else rng.uniform(2.2, 2.8)
+    extent = rng.uniform(1.5, 2.1) if chance(rng, 0.75) else rng.uniform(2.1, 2.7)
     stretch = float(np.clip(np.exp(rng.normal(0.02, 0.12)), 0.75, 1.35))
     scale = min(width / stretch**0.5, height * stretch**0.5 * 1.05) / extent
     centre = (
@@ -274,8 +274,8 @@ def _mediastinum(rng: np.random.Generator, film: _Film) -> Field:
     lean = rng.normal(0, 0.03, 5)
     axis = smooth_curve(np.stack([lean, np.linspace(-1.6, 1.8, 5)], axis=1), closed=False)
     spine = film.canvas.stroke(axis, rng.uniform(0.16, 0.26))
-    film.add(spine, rng.uniform(0.02, 0.2), 0.015)
-    visible = rng.uniform(0.0, 0.12)
+    film.add(spine, rng.uniform(0.0, 0.14), 0.02)
+    visible = rng.uniform(0.0, 0.07)
     spacing = rng.uniform(0.13, 0.18)
     for y in np.arange(-1.5, 1.5, spacing):  # discs between the vertebrae, and spinous processes
         disc = film.canvas.stroke(np.array([[-0.1, y], [0.0, y + 0.005], [0.1, y]]), spacing * 0.25)
@@ -317,7 +317,7 @@ def _vessels(rng: np.random.Generator, film: _Film, lungs: Field) -> None:
         )
     vessels = blur(sheet.astype(np.float32) / 255, 0.005 * film.canvas.scale)
     faint = 1 + 0.5 * smooth_noise(rng, film.canvas.shape, 0.15 * film.canvas.scale)
-    film.density += vessels * lungs * np.clip(faint, 0, 2) * np.float32(rng.uniform(0.01, 0.12))
+    film.density += vessels * lungs * np.clip(faint, 0, 2) * np.float32(rng.uniform(0.01, 0.09))
 
 
 def _branch(
@@ -380,8 +380,8 @@ def _opacities(
 def _bones(rng: np.random.Generator, film: _Film, body: Field) -> None:
     """Ribs (brighter at their edges), clavicles and shoulder blades."""
     canvas = film.canvas
-    amount = rng.uniform(0.03, 0.2)
-    width = rng.uniform(0.05, 0.09)
+    amount = rng.uniform(0.02, 0.13)
+    width = rng.uniform(0.045, 0.075)
     spacing = rng.uniform(0.15, 0.2)
     tilt = rng.uniform(0.25, 0.6)
     wide = rng.uniform(0.86, 0.98)
@@ -424,7 +424,7 @@ def _bones(rng: np.random.Generator, film: _Film, body: Field) -> None:
     bone = total - np.float32(rng.uniform(0.1, 0.6)) * hollow.astype(np.float32) / 255
     film.add(bone * body, amount, 0.006)
 
-    amount = rng.uniform(0.04, 0.2)
+    amount = rng.uniform(0.03, 0.15)
     height = rng.uniform(-0.85, -0.68)
     for side in (_RIGHT, _LEFT):
         rise = rng.uniform(-0.12, 0.22)
@@ -433,8 +433,8 @@ def _bones(rng: np.random.Generator, film: _Film, body: Field) -> None:
                 jitter(
                     [
                         (side * 0.07, height + 0.06),
-                        (side * 0.3, height + 0.03),
-                        (side * 0.6, height - rise * 0.6),
+                        (side * 0.3, height + 0.05),
+                        (side * 0.6, height - 0.02 - rise * 0.6),
                         (side * 0.9, height - rise),
                     ],
                     rng,
@@ -442,9 +442,9 @@ def _bones(rng: np.random.Generator, film: _Film, body: Field) -> None:
                 ),
                 closed=False,
             ),
-            rng.uniform(0.05, 0.085),
+            rng.uniform(0.05, 0.085) * np.linspace(1.15, 0.75, 24),
         )
-        film.add(clavicle, amount, 0.006)
+        film.add(clavicle, amount, rng.uniform(0.004, 0.02))
         film.drawn.append(("clavicle", "part", clavicle))
         if chance(rng, 0.7):
             blade = canvas.fill(
@@ -497,7 +497,7 @@ def _develop(
     if chance(rng, 0.4):  # local contrast, as digital systems process it
         coarse = blur(density, film.canvas.scale * rng.uniform(0.15, 0.4))
         density = density + np.float32(rng.uniform(0.2, 1.0)) * (density - coarse)
-    image = expose(rng, density, shown, gamma=0.35, noise=0.04, clip=4.0)
+    image = expose(rng, density, shown, gamma=(-0.2, 0.35), noise=0.035, clip=4.0)
     if chance(rng, 0.08):
         image = 1 - image
     border = 0.0 if chance(rng, 0.9) else rng.uniform(0, 1)

@@ -67,7 +67,7 @@ def draw_fetal(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     # Log compression: what makes faint echoes visible beside bone.
     echo = np.log1p(echo * np.float32(rng.uniform(0.8, 8)))
 
-    image = expose(rng, echo, fan.shown, gamma=0.25, noise=0.03, clip=1.0)
+    image = expose(rng, echo, fan.shown, gamma=(-0.05, 0.25), noise=0.03, clip=0.6)
     if chance(rng, 0.04):
         image = 1 - image
     image[~fan.shown] = 0
@@ -116,8 +116,8 @@ def _fan_speckle(rng: np.random.Generator, fan: _Fan) -> Field:
 
 def _place_head(rng: np.random.Generator, shape: tuple[int, int], fan: _Fan) -> _Head:
     height, width = shape
-    # Area of the frame from a twentieth (first trimester) to a half.
-    area = np.exp(rng.uniform(np.log(0.05), np.log(0.48))) * height * width
+    # Share of the frame from a twentieth (first trimester) to a half.
+    area = rng.uniform(0.05, 0.5) * height * width
     ratio = rng.uniform(0.68, 0.95)
     long = np.sqrt(area / np.pi / ratio)
     radii = (float(long), float(long * ratio))
@@ -244,8 +244,9 @@ def _brain(
         bend = rng.normal(0, 0.03, 4)
         knots = np.stack([np.linspace(*ends, 4), bend + rng.normal(0, 0.05)], axis=1)
         curve = _local(head, smooth_curve(knots, closed=False))
-        line = canvas.stroke(curve, long * rng.uniform(0.015, 0.06))
-        echo += blur(line, long * 0.012) * gaps * np.float32(bright)
+        line = canvas.stroke(curve, long * rng.uniform(0.012, 0.05))
+        soft = blur(line * gaps, long * rng.uniform(0.008, 0.03))
+        echo += soft * np.float32(bright * rng.uniform(0.4, 1.2))
         drawn.append(("midline", "part", line))
     if chance(rng, 0.35):  # falx and cavum: short parallel lines
         for side in (-1, 1):
@@ -255,7 +256,8 @@ def _brain(
                 _local(head, np.array([[x, y], [x + width, y + rng.normal(0, 0.03)]])),
                 long * rng.uniform(0.01, 0.04),
             )
-            echo += line * np.float32(bright * rng.uniform(0.4, 1.2))
+            soft = blur(line, long * rng.uniform(0.005, 0.02))
+            echo += soft * np.float32(bright * rng.uniform(0.4, 1.2))
     for _ in range(int(rng.integers(2, 7)) if early else int(rng.integers(0, 4))):
         x, y = rng.uniform(-0.6, 0.6), rng.choice([-1, 1]) * rng.uniform(0.12, 0.5)
         middle = _local(head, np.array([[x, y]]))[0]
@@ -267,7 +269,9 @@ def _brain(
             wobble=0.2,
         )
         plexus = canvas.fill(outline)
-        echo += blur(plexus, long * 0.02) * np.float32(rng.uniform(0.2, 0.9))
+        grain = np.clip(1 + 0.5 * smooth_noise(rng, shape, max(long * 0.06, 2)), 0, 3)
+        soft = blur(plexus, long * rng.uniform(0.02, 0.07)) * grain
+        echo += soft * np.float32(rng.uniform(0.1, 0.7))
         drawn.append(("choroid plexus", "part", plexus * (head.r < 0.9)))
     if chance(rng, 0.4):  # dark ventricle or cisterna
         for _ in range(rng.integers(1, 3)):
@@ -298,17 +302,18 @@ def _skull(rng: np.random.Generator, fan: _Fan, head: _Head) -> Field:
         ((u * cos - v * sin) * fan.beam_x + (u * sin + v * cos) * fan.beam_y) / norm
     )
     shape, long = fan.depth.shape, head.radii[0]
-    floor = np.float32(rng.uniform(0.0, 0.6))
+    floor = np.float32(rng.uniform(0.0, 0.3) if chance(rng, 0.7) else rng.uniform(0.3, 0.7))
     strength = floor + (1 - floor) * facing ** np.float32(rng.uniform(1.0, 5.0))
-    broken = smooth_noise(rng, shape, max(long * rng.uniform(0.15, 0.5), 4))
-    strength *= np.clip(0.75 + np.float32(rng.uniform(0.1, 0.6)) * broken, 0.05, 1.6)
+    broken = smooth_noise(rng, shape, max(long * rng.uniform(0.12, 0.6), 4))
+    strength *= np.clip(0.75 + np.float32(rng.uniform(0.1, 0.8)) * broken, 0.02, 1.6)
 
     # The published outline runs along the outer edge of the bone.
     width = rng.uniform(0.02, 0.09)
     offset = (head.r - np.float32(1 - width * rng.uniform(0.6, 1.1))) / np.float32(width)
     offset += 0.25 * smooth_noise(rng, shape, max(long * 0.25, 4))
-    ring = strength * np.exp(-offset * offset) * np.float32(rng.uniform(0.8, 3.5))
-    return ring
+    ring = strength * np.exp(-offset * offset) * np.float32(rng.uniform(0.6, 2.5))
+    halo = blur(ring, width * long) * np.float32(rng.uniform(0, 0.6))
+    return ring + halo
 
 
 def _shade(
@@ -336,7 +341,7 @@ def _shade(
         at, width = rng.uniform(-0.9, 0.9), rng.uniform(0.02, 0.12)
         start = rng.uniform(0.0, 0.6)
         wedge = np.exp(-(((fan.angle - np.float32(at)) / np.float32(width)) ** 2))
-        wedge = wedge * (fan.depth > start)
+        wedge = wedge * np.clip((fan.depth - np.float32(start)) * 8, 0, 1)
         echo = echo * (1 - wedge * np.float32(rng.uniform(0.3, 0.9)))
         drawn.append(("shadow", "part", (wedge > 0.5) & fan.shown))
     return echo
