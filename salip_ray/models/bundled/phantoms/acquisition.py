@@ -149,7 +149,7 @@ def write_text(rng: np.random.Generator, image: Image, lines: int) -> None:
 def to_rgb(rng: np.random.Generator, image: Image) -> Image:
     """Grey uint8 [H, W] to RGB [H, W, 3], now and then with a faint tint."""
     rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    if chance(rng, 0.05):
+    if chance(rng, 0.03):
         tint = 1 - rng.uniform(0, 0.2, 3) * (rng.random(3) < 0.6)
         rgb = cv2.multiply(rgb, (*tint, 1.0))
     return rgb.astype(np.uint8)

@@ -183,9 +183,9 @@ def _folded(
         scale
     )
     fold = _sulci(rng, slice_.canvas, depth, meander=level in ("upper", "crown"))
-    reach = rng.uniform(0.2, 0.5) if level in ("base", "ventricles") else rng.uniform(0.3, 0.8)
+    reach = rng.uniform(0.3, 0.7) if level in ("upper", "crown") else rng.uniform(0.15, 0.45)
     inward = np.clip(1 - depth / np.float32(reach), 0, 1)
-    sulcus = np.float32(rng.uniform(0.05, 0.4)) * inward  # wide where the brain has shrunk
+    sulcus = np.float32(rng.uniform(0.02, 0.2) if chance(rng, 0.7) else rng.uniform(0.2, 0.4)) * inward  # wide where the brain has shrunk
     ribbon = sulcus + np.float32(rng.uniform(0.35, 0.8)) * np.sqrt(inward)
     rim = np.float32(rng.uniform(0.02, 0.05))
     sharp = np.float32(rng.uniform(5, 12))

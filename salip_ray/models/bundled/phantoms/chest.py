@@ -26,6 +26,8 @@ from .phantom import Role, Structure
 from .shapes import Canvas, Field, Mask, Points, Warp, ellipse, jitter, smooth_curve
 from .texture import blur, fractal_noise, smooth_noise
 
+# A lung's outline ends with its floor, from the heart to the costophrenic angle.
+_FLOOR_POINTS = 32
 _RIGHT, _LEFT = -1.0, 1.0  # where a side of the patient lies along x
 
 
@@ -53,7 +55,7 @@ def draw_chest(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     both = np.maximum(lungs[_RIGHT], lungs[_LEFT])
 
     body = _body(rng, film)
-    _abdomen(rng, film, body, left)
+    _abdomen(rng, film, body, right, left)
     solid = _mediastinum(rng, film)
     # Ill or badly exposed lungs hardly differ from what surrounds them.
     air = rng.uniform(0.1, 0.5)
@@ -199,13 +201,17 @@ def _body(rng: np.random.Generator, film: _Film) -> Field:
     return trunk
 
 
-def _abdomen(rng: np.random.Generator, film: _Film, body: Field, left_lung: Points) -> None:
+def _abdomen(
+    rng: np.random.Generator, film: _Film, body: Field, right: Points, left: Points
+) -> None:
     """What lies under the domes (liver, spleen) and the gas in stomach and bowel."""
-    x, y = film.canvas.grid()
-    base = float(np.quantile(left_lung[:, 1], 0.8))
-    slope = np.clip((y - np.float32(base - 0.12)) * 5, 0, 1)
-    film.density += slope * body * np.float32(rng.uniform(0.08, 0.35))
-    film.drawn.append(("abdomen", "organ", (slope > 0.5) & (body > 0.5)))
+    domes = np.vstack([right[-_FLOOR_POINTS:][::-1], left[-_FLOOR_POINTS:]])
+    low = max(left[-1, 1], right[-1, 1]) + 0.4
+    corners = np.array([(1.6, low), (1.6, 2.6), (-1.6, 2.6), (-1.6, low)])
+    below = film.canvas.fill(np.vstack([domes, corners])) * body
+    film.add(below, rng.uniform(0.02, 0.3), rng.uniform(0.005, 0.08))
+    film.drawn.append(("abdomen", "organ", below))
+    base = float(left[-_FLOOR_POINTS:, 1].mean())
     if chance(rng, 0.55):
         centre = (rng.uniform(0.25, 0.6), base + rng.uniform(0.12, 0.3))
         radii = (rng.uniform(0.08, 0.25), rng.uniform(0.05, 0.13))
@@ -275,11 +281,11 @@ def _mediastinum(rng: np.random.Generator, film: _Film) -> Field:
     axis = smooth_curve(np.stack([lean, np.linspace(-1.6, 1.8, 5)], axis=1), closed=False)
     spine = film.canvas.stroke(axis, rng.uniform(0.16, 0.26))
     film.add(spine, rng.uniform(0.0, 0.14), 0.02)
-    visible = rng.uniform(0.0, 0.07)
+    visible = rng.uniform(0.0, 0.06) if chance(rng, 0.5) else 0.0
     spacing = rng.uniform(0.13, 0.18)
     for y in np.arange(-1.5, 1.5, spacing):  # discs between the vertebrae, and spinous processes
         disc = film.canvas.stroke(np.array([[-0.1, y], [0.0, y + 0.005], [0.1, y]]), spacing * 0.25)
-        film.density -= disc * np.float32(visible)
+        film.add(disc, -visible, 0.01)
     film.drawn.append(("spine", "organ", spine))
 
     trachea = film.canvas.stroke(
@@ -287,9 +293,9 @@ def _mediastinum(rng: np.random.Generator, film: _Film) -> Field:
             jitter([(0, -1.5), (0.0, -1.0), (-0.01, -0.6), (-0.02, -0.42)], rng, 0.015),
             closed=False,
         ),
-        rng.uniform(0.07, 0.12),
+        rng.uniform(0.07, 0.12) * np.linspace(1.0, 0.6, 24),
     )
-    film.add(trachea, -rng.uniform(0.03, 0.2), 0.01)
+    film.add(trachea, -rng.uniform(0.02, 0.14), rng.uniform(0.01, 0.04))
     film.drawn.append(("trachea", "part", trachea))
     return bulk * np.float32(rng.uniform(0.55, 1.0))
 
