@@ -5,8 +5,8 @@ mask generator and its predictor run on this model as they do on ViT-B to ViT-H.
 own: convolutions down to a 16x16 grid, where patch 16 alone would lose edges, then transformer
 blocks of ``segment_anything`` with global attention and relative positions.
 
-    256x256 -> 128 (16 ch) -> 64 (32) -> 32 (64, residual) -> 16 (128, residual) -> 4 blocks -> 16x16x96
-                              |____________|__ finer grids folded into the embedding _________^
+    256 px -> 128 (16 channels) -> 64 (32) -> 32 (64) -> 16 (128) -> 4 blocks -> 16x16x96
+                                      |_________|__ folded into the embedding ______^
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _halve(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False),
         nn.GroupNorm(channels_out // 16, channels_out),
-        nn.GELU(),
+        nn.ReLU(),
     )
 
 
@@ -48,12 +48,13 @@ class Residual(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.GroupNorm(channels // 16, channels),
-            nn.GELU(),
+            nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.GroupNorm(channels // 16, channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
         out: Tensor = x + self.body(x)
         return out
 
@@ -89,6 +90,7 @@ class SmallImageEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, 256, 256] -> [B, 96, 16, 16]."""
         at_64: Tensor = self.to_64(x)
         at_32: Tensor = self.to_32(at_64)
         tokens = self.to_16(at_32).permute(0, 2, 3, 1) + self.pos_embed
@@ -140,5 +142,7 @@ def load_bundled_sam(path: Path | None = None) -> Sam:
     try:
         sam.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:
-        raise WeightsError(f"bundled SAM weights {path}: made for another network: {error}") from None
+        raise WeightsError(
+            f"bundled SAM weights {path}: made for another network: {error}"
+        ) from None
     return sam.eval()

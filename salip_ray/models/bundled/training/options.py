@@ -23,6 +23,7 @@ class TrainOptions:
         threads: torch's CPU threads.
         batch_size: images a step.
         bank_size: training phantoms per kind kept in the bank.
+        tune_size: tuning phantoms per kind that the figures in the log are taken on.
         checkpoint_minutes: minutes between two checkpoints.
     """
 
@@ -34,6 +35,7 @@ class TrainOptions:
     threads: int = 2
     batch_size: int = 8
     bank_size: int = 3000
+    tune_size: int = 40
     checkpoint_minutes: float = 2.0
 
     def __post_init__(self) -> None:
@@ -42,7 +44,7 @@ class TrainOptions:
                 f"training needs either minutes or steps, got minutes={self.minutes} and "
                 f"steps={self.steps}: give exactly one of them"
             )
-        for name in ("minutes", "steps", "threads", "batch_size", "bank_size"):
+        for name in ("minutes", "steps", "threads", "batch_size", "bank_size", "tune_size"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} is {value}: it must be greater than 0")
@@ -55,9 +57,7 @@ class Progress:
     learning-rate schedule then follows the clock, so a slow machine still ends its cosine.
     """
 
-    def __init__(
-        self, options: TrainOptions, *, step: int = 0, spent_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, options: TrainOptions, *, step: int = 0, spent_seconds: float = 0.0) -> None:
         self.step = step
         self._options = options
         self._earlier = spent_seconds
@@ -70,6 +70,7 @@ class Progress:
 
     @property
     def fraction(self) -> float:
+        """Share of the budget that is spent, 0 to 1."""
         if self._options.steps is not None:
             return min(1.0, self.step / self._options.steps)
         assert self._options.minutes is not None
@@ -77,6 +78,7 @@ class Progress:
 
     @property
     def done(self) -> bool:
+        """Whether the budget is spent."""
         return self.fraction >= 1.0
 
 

@@ -1,0 +1,40 @@
+"""One training checkpoint on disk: written whole or not at all, read without unpickling code."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salip_ray.errors import WeightsError
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and containers of them; a kill in between leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(dict(state), partial)
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path, *, seed: int) -> dict[str, Any] | None:
+    """What `save_checkpoint` wrote, on the CPU; None where there is none.
+
+    Raises:
+        WeightsError: the file is no checkpoint, or of a run with another seed.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"training checkpoint {path} cannot be read: {error}") from None
+    if state["seed"] != seed:
+        raise WeightsError(
+            f"training checkpoint {path} is of a run with seed {state['seed']}, not {seed}: "
+            "give that seed, or another output folder"
+        )
+    return state
