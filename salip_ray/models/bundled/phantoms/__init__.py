@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .brain import draw_brain
-from .chest import draw_chest
-from .fetal import draw_fetal
-from .phantom import Phantom, Role, Structure
+from salip_ray.models.bundled.phantoms.brain import draw_brain
+from salip_ray.models.bundled.phantoms.chest import draw_chest
+from salip_ray.models.bundled.phantoms.fetal import draw_fetal
+from salip_ray.models.bundled.phantoms.phantom import Phantom, Role, Structure
 
 __all__ = [
     "BANKS",

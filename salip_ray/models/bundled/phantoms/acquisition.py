@@ -1,21 +1,16 @@
-"""From drawn anatomy to a picture as archives hold them: pose, view, exposure, wear, burnt-in text."""
+"""From drawn anatomy to a picture as archives hold it: pose, view, exposure, wear, text."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .phantom import Role, Structure
-from .shapes import Field, Mask, Points
-from .texture import blur, smooth_noise
+from salip_ray.models.bundled.phantoms.shapes import Field, Mask, Points
+from salip_ray.models.bundled.phantoms.texture import blur, smooth_noise
 
 Image = npt.NDArray[np.uint8]  # [H, W] or [H, W, 3]
 
-# Structures with fewer pixels at 256 px (in proportion elsewhere) are too small to learn or ask for.
-_MIN_STRUCTURE_PIXELS_AT_256 = 24
 _LETTERS = "ABCDEFGHIKLMNOPRSTUVWX0123456789:./- "
 
 
@@ -153,17 +148,3 @@ def to_rgb(rng: np.random.Generator, image: Image) -> Image:
         tint = 1 - rng.uniform(0, 0.2, 3) * (rng.random(3) < 0.6)
         rgb = cv2.multiply(rgb, (*tint, 1.0))
     return rgb.astype(np.uint8)
-
-
-def collect(
-    shown: Mask, drawn: Sequence[tuple[str, Role, Field | Mask]]
-) -> tuple[Structure, ...]:
-    """Structures from coverages (0..1) or masks, cut to the part that is `shown`; specks are left
-    out."""
-    least = _MIN_STRUCTURE_PIXELS_AT_256 * (max(shown.shape) / 256) ** 2
-    structures = []
-    for name, role, coverage in drawn:
-        mask = (coverage if coverage.dtype == np.bool_ else coverage > 0.5) & shown
-        if np.count_nonzero(mask) >= least:
-            structures.append(Structure(name, mask, role))
-    return tuple(structures)

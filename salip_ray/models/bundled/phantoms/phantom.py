@@ -8,15 +8,21 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from .shapes import Mask
+from salip_ray.models.bundled.phantoms.shapes import Field, Mask
 
 Role = Literal["part", "organ", "whole"]
+
+# With fewer pixels at 256 px (in proportion elsewhere) a structure is too small to learn.
+_MIN_PIXELS_AT_256 = 24
 
 
 @dataclass(frozen=True)
 class Structure:
-    """One thing in a phantom. `mask` is bool [H, W]; `role` is its level of detail: a part of an
-    organ, an organ, or a whole that holds organs."""
+    """One thing in a phantom.
+
+    `mask` is bool [H, W]; `role` is its level of detail: a part of an organ, an organ, or a whole
+    that holds organs.
+    """
 
     name: str
     mask: Mask
@@ -44,3 +50,24 @@ class Phantom:
             if structure.name == name:
                 union |= structure.mask
         return union
+
+
+class Legend:
+    """Names what a generator draws, while it draws."""
+
+    def __init__(self) -> None:
+        self._structures: list[Structure] = []
+
+    def add(self, name: str, role: Role, coverage: Field | Mask) -> None:
+        """Note a structure by its coverage (0..1, in it from above one half) or mask, [H, W]."""
+        self._structures.append(Structure(name, coverage > 0.5, role))
+
+    def drop(self, *names: str) -> None:
+        """Forget the structures of these names."""
+        self._structures = [s for s in self._structures if s.name not in names]
+
+    def structures(self, shown: Mask) -> tuple[Structure, ...]:
+        """What was added, cut to the pixels that are `shown` (bool [H, W]); specks are left out."""
+        least = _MIN_PIXELS_AT_256 * (max(shown.shape) / 256) ** 2
+        visible = (Structure(s.name, s.mask & shown, s.role) for s in self._structures)
+        return tuple(s for s in visible if np.count_nonzero(s.mask) >= least)

@@ -25,7 +25,8 @@ def smooth_curve(
     knots: Points | Sequence[Sequence[float]], *, closed: bool = True, steps: int = 8
 ) -> Points:
     """A Catmull-Rom curve through `knots` [..., N, 2]: N * steps points if closed, else
-    (N - 1) * steps."""
+    (N - 1) * steps.
+    """
     points = np.asarray(knots, dtype=np.float64)
     if closed:
         around = np.concatenate([points[..., -1:, :], points, points[..., :2, :]], axis=-2)
@@ -88,7 +89,8 @@ def jitter(knots: Sequence[Sequence[float]], rng: np.random.Generator, size: flo
 @dataclass(frozen=True)
 class Warp:
     """A smooth displacement of anatomical coordinates: a sum of plane waves, the same for all
-    structures of one phantom, so that neighbours stay neighbours."""
+    structures of one phantom, so that neighbours stay neighbours.
+    """
 
     waves: Points  # [K, 2], radians per unit
     phases: npt.NDArray[np.float64]  # [K]
@@ -139,7 +141,8 @@ class Canvas:
 
     def stroke(self, curves: Points, width: float | npt.ArrayLike) -> Field:
         """Coverage 0..1 [H, W] of open curves [..., N, 2]; `width` in units, broadcast to
-        [..., N]."""
+        [..., N].
+        """
         sheet = np.zeros(self.shape, np.uint8)
         self.stroke_onto(sheet, curves, width)
         return sheet.astype(np.float32) / np.float32(255)

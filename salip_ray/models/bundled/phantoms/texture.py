@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 
-from .shapes import Field
+from salip_ray.models.bundled.phantoms.shapes import Field
 
 
 def smooth_noise(
@@ -56,9 +56,7 @@ def folds(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Fiel
     return np.abs(standardise(noise - blur(noise, 1.2 * cell)))
 
 
-def speckle(
-    rng: np.random.Generator, shape: tuple[int, int], grain: tuple[float, float]
-) -> Field:
+def speckle(rng: np.random.Generator, shape: tuple[int, int], grain: tuple[float, float]) -> Field:
     """Fully developed ultrasound speckle (Rayleigh amplitude, mean 1), `grain` in pixels (y, x)."""
     real, imaginary = smooth_noise(rng, shape, grain), smooth_noise(rng, shape, grain)
     return cv2.magnitude(real, imaginary) * np.float32(1 / math.sqrt(math.pi / 2))
