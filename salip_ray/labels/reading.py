@@ -1,0 +1,115 @@
+"""Reading what a run wrote, from local disk or any store that fsspec knows.
+
+What is committed is what counts: a shard's Parquet file is written last, so a shard without one is
+not there yet, whatever else of it may lie about.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from salip_ray.config import ClassSpec, TaskConfig
+from salip_ray.errors import OutputError
+from salip_ray.rows import SCHEMA_VERSION
+from salip_ray.sources.locations import filesystem, join, normalise, public_uri
+
+_SHARD = re.compile(r"part-\d{5,}\.parquet")
+_METHODS_OF_MODE = {
+    "cascade": ("cascade",),
+    "unprompted": ("unprompted_confident", "unprompted_largest"),
+    "gt_sam": ("gt_sam",),
+}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """An output folder, opened for reading.
+
+    ``uri`` names it in messages; ``run`` is its ``run.json``.
+    """
+
+    uri: str
+    run: Mapping[str, Any]
+    _fs: Any = field(repr=False)
+    _root: str = field(repr=False)
+
+    @classmethod
+    def open(cls, output: str, storage_options: Mapping[str, Any] | None = None) -> Labels:
+        """Open the output of ``salip-ray label``, complete or not.
+
+        Raises:
+            OutputError: there is no ``run.json``, or not one that this version can read.
+        """
+        uri = public_uri(output)
+        fs, root = filesystem(normalise(output), storage_options)
+        path = join(root, "run.json")
+        try:
+            run = json.loads(fs.cat_file(path))
+        except FileNotFoundError:
+            raise OutputError(
+                f"{uri} holds no run.json, so it is not the output of salip-ray label"
+            ) from None
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            raise OutputError(f"{join(uri, 'run.json')} is not valid JSON") from None
+        version = run.get("schema_version") if isinstance(run, dict) else None
+        if version != SCHEMA_VERSION:
+            raise OutputError(
+                f"{join(uri, 'run.json')} has the schema_version {version!r}, "
+                f"but this version of salip-ray reads {SCHEMA_VERSION}"
+            )
+        return cls(uri, run, fs, root)
+
+    @property
+    def classes(self) -> tuple[ClassSpec, ...]:
+        """The classes of the task, in label-map order."""
+        return TaskConfig.model_validate(self.run["config"]["task"]).classes
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that the run was asked for, in the order of its modes."""
+        modes = self.run["config"]["run"]["modes"]
+        return tuple(method for mode in modes for method in _METHODS_OF_MODE[mode])
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Names of the committed shards, in order: ``part-00000.parquet``, ..."""
+        try:
+            paths = self._fs.ls(join(self._root, "shards"), detail=False)
+        except FileNotFoundError:
+            return ()
+        names = (path.rstrip("/").rpartition("/")[2] for path in paths)
+        return tuple(sorted((n for n in names if _SHARD.fullmatch(n)), key=_shard_number))
+
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Rows of the committed shards, in order, one small batch in memory at a time.
+
+        A row is a dict with the columns of :data:`salip_ray.rows.LABEL_SCHEMA`, or those asked for.
+        """
+        for name in self.shards:
+            path = join(self._root, "shards", name)
+            with self._fs.open(path, "rb") as stream, pq.ParquetFile(stream) as shard:
+                for batch in shard.iter_batches(batch_size=64, columns=columns):
+                    yield from batch.to_pylist()
+
+    def n_images(self) -> int:
+        """Number of images of the manifest, committed or not.
+
+        Raises:
+            OutputError: the manifest is missing.
+        """
+        path = join(self._root, "manifest.parquet")
+        try:
+            with self._fs.open(path, "rb") as stream, pq.ParquetFile(stream) as manifest:
+                return int(manifest.metadata.num_rows)
+        except FileNotFoundError:
+            raise OutputError(f"{self.uri} holds no manifest.parquet: run label again") from None
+
+
+def _shard_number(name: str) -> int:
+    return int(name.removeprefix("part-").removesuffix(".parquet"))

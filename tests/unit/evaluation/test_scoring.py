@@ -1,0 +1,196 @@
+"""Scoring rows: what counts, what is left out of a mean, and that no image gets lost."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from salip_ray.errors import InputError
+from salip_ray.evaluation import Evaluation, as_json, score_rows
+from salip_ray.labels.masks import encode_rle
+
+LEFT = np.array([[1, 1, 0, 0]] * 3, np.bool_)
+RIGHT = ~LEFT
+ALL = np.ones((3, 4), np.bool_)
+NONE = np.zeros((3, 4), np.bool_)
+
+
+def row(name, masks=(), status="ok", error=None):
+    """A row as Parquet gives it back; ``masks`` are (method, label, mask)."""
+    failed = status == "error"
+    return {
+        "image_id": f"id-{name}",
+        "uri": f"/in/{name}.png",
+        "height": None if failed else 3,
+        "width": None if failed else 4,
+        "status": status,
+        "error": error,
+        "masks": None
+        if failed
+        else [{"method": m, "label": c, "rle": encode_rle(mask)} for m, c, mask in masks],
+    }
+
+
+def references(**masks):
+    return lambda uri: masks.get(uri.removeprefix("/in/").removesuffix(".png"))
+
+
+def test_mean_over_images():
+    rows = [
+        row("a", [("cascade", "lungs", LEFT)]),
+        row("b", [("cascade", "lungs", ALL)]),
+    ]
+    found = score_rows(
+        rows,
+        references(a={"lungs": LEFT}, b={"lungs": LEFT}),
+        labels=["lungs"],
+        methods=["cascade"],
+    )
+    assert [(s.image_id, s.dice, s.iou) for s in found.scores] == [
+        ("id-a", 1.0, 1.0),
+        ("id-b", pytest.approx(2 / 3), 0.5),
+    ]
+    mean = found.averages()["lungs"]["cascade"]
+    assert (mean.dice, mean.iou, mean.n, mean.empty) == (pytest.approx(5 / 6), 0.75, 2, 0)
+
+
+def test_nothing_found_where_something_is_counts_as_zero():
+    found = score_rows(
+        [row("a", status="empty"), row("b", [("cascade", "lungs", LEFT)])],
+        references(a={"lungs": LEFT}, b={"lungs": LEFT}),
+        labels=["lungs"],
+        methods=["cascade"],
+    )
+    assert [s.dice for s in found.scores] == [0.0, 1.0]
+    assert found.averages()["lungs"]["cascade"].dice == 0.5
+
+
+def test_nothing_found_where_nothing_is_stays_out_of_the_mean():
+    found = score_rows(
+        [row("a", status="empty"), row("b", [("cascade", "lungs", LEFT)])],
+        references(a={"lungs": NONE}, b={"lungs": LEFT}),
+        labels=["lungs"],
+        methods=["cascade"],
+    )
+    mean = found.averages()["lungs"]["cascade"]
+    assert (mean.dice, mean.n, mean.empty) == (1.0, 1, 1)
+
+
+def test_a_mean_over_no_image_is_null_in_json():
+    found = score_rows(
+        [row("a", status="empty")],
+        references(a={"lungs": NONE}),
+        labels=["lungs"],
+        methods=["cascade"],
+    )
+    data = json.loads(as_json(found))
+    assert data["classes"]["lungs"]["cascade"] == {"dice": None, "iou": None, "n": 0, "empty": 1}
+    assert data["images"][0]["dice"] is None
+
+
+def test_unprompted_is_the_better_of_its_variants_per_class():
+    methods = ["unprompted_confident", "unprompted_largest"]
+    rows = [
+        row(
+            "a",
+            [
+                ("unprompted_confident", "left", LEFT),
+                ("unprompted_largest", "left", ALL),
+                ("unprompted_confident", "all", LEFT),
+                ("unprompted_largest", "all", ALL),
+            ],
+        )
+    ]
+    means = score_rows(
+        rows, references(a={"left": LEFT, "all": ALL}), labels=["left", "all"], methods=methods
+    ).averages()
+    assert means["left"]["unprompted"].variant == "unprompted_confident"
+    assert means["all"]["unprompted"].variant == "unprompted_largest"
+    assert means["left"]["unprompted"].dice == means["all"]["unprompted"].dice == 1.0
+
+
+def test_the_better_is_chosen_on_average_not_per_image():
+    confident, largest = "unprompted_confident", "unprompted_largest"
+    rows = [
+        row("a", [(confident, "lungs", LEFT), (largest, "lungs", ALL)]),
+        row("b", [(confident, "lungs", RIGHT), (largest, "lungs", ALL)]),
+    ]
+    mean = score_rows(
+        rows,
+        references(a={"lungs": LEFT}, b={"lungs": LEFT}),
+        labels=["lungs"],
+        methods=[confident, largest],
+    ).averages()["lungs"]["unprompted"]
+    assert (mean.variant, mean.dice) == (largest, pytest.approx(2 / 3))
+
+
+def test_images_that_cannot_be_scored_are_listed():
+    rows = [
+        row("broken", status="error", error={"stage": "decode", "type": "X", "message": "cut off"}),
+        row("new", [("cascade", "lungs", LEFT)]),
+        row("a", [("cascade", "lungs", LEFT)]),
+    ]
+    found = score_rows(rows, references(a={"lungs": LEFT}), labels=["lungs"], methods=["cascade"])
+    data = json.loads(as_json(found))
+    assert (data["errors"], data["without_reference"]) == (1, 1)
+    assert [(item["image_id"], item["reason"]) for item in data["unscored"]] == [
+        ("id-broken", "error"),
+        ("id-new", "without_reference"),
+    ]
+    assert data["unscored"][0]["message"] == "cut off"
+    assert data["classes"]["lungs"]["cascade"]["n"] == 1
+
+
+def test_a_reference_of_another_size_names_the_image():
+    with pytest.raises(InputError, match=r"/in/a\.png is 4 x 3 .*image is 3 x 4"):
+        score_rows(
+            [row("a")], references(a={"lungs": LEFT.T}), labels=["lungs"], methods=["cascade"]
+        )
+
+
+def test_the_shape_of_the_json():
+    rows = [row("a", [("cascade", "fetal head", LEFT)])]
+    found = score_rows(
+        rows, references(a={"fetal head": ALL}), labels=["fetal head"], methods=["cascade"]
+    )
+    text = as_json(found)
+    assert json.loads(text) == {
+        "schema_version": 1,
+        "classes": {
+            "fetal head": {
+                "cascade": {"dice": pytest.approx(2 / 3), "iou": 0.5, "n": 1, "empty": 0}
+            }
+        },
+        "errors": 0,
+        "without_reference": 0,
+        "not_committed": 0,
+        "unscored": [],
+        "images": [
+            {
+                "image_id": "id-a",
+                "uri": "/in/a.png",
+                "label": "fetal head",
+                "method": "cascade",
+                "dice": pytest.approx(2 / 3),
+                "iou": 0.5,
+            }
+        ],
+    }
+
+
+def test_evaluations_add_up():
+    def one(label):
+        return score_rows(
+            [row("a", [("cascade", label, LEFT)]), row("b")],
+            references(a={label: LEFT}),
+            labels=[label],
+            methods=["cascade"],
+        )
+
+    both = one("lungs") + one("brain") + Evaluation((), not_committed=3)
+    assert list(both.averages()) == ["lungs", "brain"]
+    assert (len(both.unscored), both.not_committed) == (2, 3)
+    assert not any(math.isnan(score.dice) for score in both.scores)
