@@ -1,0 +1,1 @@
+"""The models: which SAM and which CLIP, where their weights come from, and the bundled ones."""

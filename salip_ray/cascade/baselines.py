@@ -1,0 +1,101 @@
+"""The baselines SaLIP is measured against, on the same images in the same run.
+
+Un-prompted SAM knows neither text nor reference: of the candidates that passed the area filter it
+takes the k SAM is most confident of (``unprompted_confident``), or the k largest
+(``unprompted_largest``). GT-SAM (``gt_sam``) is SAM prompted with the reference's own boxes: the
+upper bound of what any retrieval could reach.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from salip_ray.cascade.prompting import Size
+from salip_ray.cascade.reference import reference_boxes
+from salip_ray.cascade.refine import Refiner
+from salip_ray.cascade.resolution import box_to_working, to_original
+from salip_ray.config import ClassSpec
+from salip_ray.rows import Candidate, ClassMask, Mask
+
+_RANKINGS: dict[str, Callable[[Candidate], float]] = {
+    "unprompted_confident": lambda candidate: candidate.predicted_iou,
+    "unprompted_largest": lambda candidate: candidate.area,
+}
+
+
+def unprompted(
+    classes: Sequence[ClassSpec], candidates: Sequence[Candidate], original_size: Size
+) -> list[ClassMask]:
+    """The two un-prompted labels of every class: unions of k candidates' own masks.
+
+    Without candidates there is no label. Of equal candidates the lower id is taken.
+    """
+    masks = []
+    for method, merit in _RANKINGS.items():
+        ranked = sorted(candidates, key=lambda candidate: (-merit(candidate), candidate.id))
+        for spec in classes:
+            chosen = ranked[: spec.top_k]
+            union = np.any([to_original(c.mask, original_size) for c in chosen], axis=0)
+            if not np.any(union):
+                continue
+            masks.append(
+                ClassMask(
+                    method=method,
+                    label=spec.label,
+                    class_id=spec.class_id,
+                    mask=union,
+                    clip_score=math.nan,
+                    clip_margin=math.nan,
+                    predicted_iou=float(np.mean([c.predicted_iou for c in chosen])),
+                    stability_score=float(np.mean([c.stability_score for c in chosen])),
+                    candidate_ids=tuple(c.id for c in chosen),
+                    prompt_boxes=(),
+                )
+            )
+    return masks
+
+
+def gt_sam(
+    classes: Sequence[ClassSpec],
+    refiner: Refiner,
+    embedding: Tensor,
+    references: Mapping[str, Mask],
+    *,
+    working_size: Size,
+    original_size: Size,
+) -> list[ClassMask]:
+    """SAM's masks from the boxes of the references (original size, by label), united per class.
+
+    A class whose reference is missing, empty, or in parts too small for a box has no mask.
+    """
+    masks = []
+    for spec in classes:
+        reference = references.get(spec.label)
+        found = [] if reference is None else reference_boxes(reference)
+        boxes = [box_to_working(box, original_size, working_size) for box in found]
+        if not boxes:
+            continue
+        refined = refiner(
+            embedding, boxes=boxes, working_size=working_size, original_size=original_size
+        )
+        if not refined.union.any():
+            continue
+        masks.append(
+            ClassMask(
+                method="gt_sam",
+                label=spec.label,
+                class_id=spec.class_id,
+                mask=refined.union,
+                clip_score=math.nan,
+                clip_margin=math.nan,
+                predicted_iou=float(refined.predicted_iou.mean()),
+                stability_score=float(refined.stability.mean()),
+                candidate_ids=(),
+                prompt_boxes=tuple(boxes),
+            )
+        )
+    return masks

@@ -1,0 +1,233 @@
+"""The cascade on one image: propose, retrieve, refine, and the baselines beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from salip_ray.cascade.baselines import gt_sam, unprompted
+from salip_ray.cascade.prompting import Size
+from salip_ray.cascade.propose import Proposer
+from salip_ray.cascade.refine import Refiner
+from salip_ray.cascade.resolution import to_working
+from salip_ray.cascade.retrieve import Retriever
+from salip_ray.config import Config
+from salip_ray.errors import ConfigError, ImageError, InputError
+from salip_ray.models.clip import ClipModel, load_clip
+from salip_ray.models.sam import load_sam
+from salip_ray.rows import Candidate, ClassMask, Image, Mask, Outcome, Selection
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The class masks of every method asked for, and what became of each class in the cascade."""
+
+    masks: tuple[ClassMask, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class CascadeResult:
+    """All that the cascade made of one image of ``height`` x ``width`` pixels.
+
+    ``candidates`` passed the area filter, out of ``n_proposed``, and live on the working image;
+    ``masks`` are of the image's own size. ``outcomes`` holds one per class (none where
+    ``run.modes`` leaves the cascade out).
+    """
+
+    height: int
+    width: int
+    candidates: tuple[Candidate, ...]
+    n_proposed: int
+    selections: tuple[Selection, ...]
+    masks: tuple[ClassMask, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+class Cascade:
+    """SaLIP on single images, in this process.
+
+    Args:
+        config: a job's configuration (:func:`salip_ray.load_config`); its task, models and modes
+            count, its pools and rows do not.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; by default what ``run.device`` says.
+        sam: the SAM to use in place of the one the configuration names.
+        clip: the CLIP to use in place of the one the configuration names.
+
+    Raises:
+        WeightsError: a checkpoint is missing, altered or of another model.
+        ConfigError: the configuration names an unknown model, or a CUDA device that is not there.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        device: str | torch.device | None = None,
+        sam: Sam | None = None,
+        clip: ClipModel | None = None,
+    ) -> None:
+        self.config = config
+        place = resolve_device(config.run.device if device is None else device)
+        options = config.storage.weights
+        if sam is None:
+            sam = load_sam(config.sam, device=place, storage_options=options)
+        self.propose = Proposer(sam, config)
+        self.retrieve: Retriever | None = None
+        if "cascade" in config.run.modes:
+            if clip is None:
+                clip = load_clip(config.clip, device=place, storage_options=options)
+            self.retrieve = Retriever(clip, config)
+        if config.refine.sam is not None:
+            sam = load_sam(config.refine.sam, device=place, storage_options=options)
+        self.refine = Refiner(sam, config)
+
+    def __call__(
+        self, image: Image, *, references: Mapping[str, Mask] | None = None
+    ) -> CascadeResult:
+        """Label one image.
+
+        Args:
+            image: uint8 RGB, [H, W, 3].
+            references: the reference mask of each class, bool [H, W], by label; needed where
+                ``run.modes`` has ``gt_sam``.
+
+        Raises:
+            ImageError: the array is not such an image, or a reference is of another size.
+        """
+        check_image(image)
+        original_size = image.shape[0], image.shape[1]
+        if references is None and "gt_sam" in self.config.run.modes:
+            raise InputError("run.modes has gt_sam, which needs references, found None")
+        working = to_working(image, self.config.image.long_side)
+        proposals = self.propose(working)
+        selections = self.retrieve(working, proposals.candidates) if self.retrieve else ()
+        reuse = self.config.refine.sam is None
+        labels = compose(
+            self.config,
+            self.refine,
+            candidates=proposals.candidates,
+            n_proposed=proposals.n_proposed,
+            embedding=proposals.embedding if reuse else self.refine.encode(working),
+            selections=selections,
+            working_size=(working.shape[0], working.shape[1]),
+            original_size=original_size,
+            references=references,
+        )
+        return CascadeResult(
+            height=original_size[0],
+            width=original_size[1],
+            candidates=proposals.candidates,
+            n_proposed=proposals.n_proposed,
+            selections=selections,
+            masks=labels.masks,
+            outcomes=labels.outcomes,
+        )
+
+
+def compose(
+    config: Config,
+    refiner: Refiner,
+    *,
+    candidates: Sequence[Candidate],
+    n_proposed: int,
+    embedding: Tensor,
+    selections: Sequence[Selection],
+    working_size: Size,
+    original_size: Size,
+    references: Mapping[str, Mask] | None = None,
+) -> Labels:
+    """From candidates and selections to class masks, for every mode of ``run.modes``.
+
+    Args:
+        config: task and modes are used.
+        refiner: the box-prompted SAM.
+        candidates: those that passed the area filter.
+        n_proposed: how many there were before it.
+        embedding: of the working image, by the refiner's weights.
+        selections: what was retrieved.
+        working_size: height, width.
+        original_size: height, width of the masks to make.
+        references: bool [H, W] by label, for ``gt_sam``; a class without one has no such mask.
+
+    Raises:
+        ImageError: a reference is not of the original size.
+    """
+    sizes = {"working_size": working_size, "original_size": original_size}
+    masks: list[ClassMask] = []
+    outcomes: list[Outcome] = []
+    if "cascade" in config.run.modes:
+        boxes = {candidate.id: candidate.box for candidate in candidates}
+        for spec in config.task.classes:
+            chosen = [choice for choice in selections if choice.class_id == spec.class_id]
+            if not chosen:
+                outcomes.append(Outcome(spec.label, "empty", _why_no_candidate(n_proposed)))
+                continue
+            prompts = tuple(boxes[choice.candidate_id] for choice in chosen)
+            refined = refiner(embedding, boxes=prompts, **sizes)
+            if not refined.union.any():
+                reason = "SAM's mask from the retrieved boxes is empty"
+                outcomes.append(Outcome(spec.label, "empty", reason))
+                continue
+            outcomes.append(Outcome(spec.label, "labelled"))
+            masks.append(
+                ClassMask(
+                    method="cascade",
+                    label=spec.label,
+                    class_id=spec.class_id,
+                    mask=refined.union,
+                    clip_score=chosen[0].score,
+                    clip_margin=chosen[0].margin,
+                    predicted_iou=float(np.mean(refined.predicted_iou)),
+                    stability_score=float(np.mean(refined.stability)),
+                    candidate_ids=tuple(choice.candidate_id for choice in chosen),
+                    prompt_boxes=prompts,
+                )
+            )
+    if "unprompted" in config.run.modes:
+        masks += unprompted(config.task.classes, candidates, original_size)
+    if "gt_sam" in config.run.modes:
+        references = references or {}
+        for label, reference in references.items():
+            if reference.shape != original_size:
+                raise ImageError(
+                    f"the reference of {label!r} has shape {reference.shape}, "
+                    f"its image {original_size}"
+                )
+        masks += gt_sam(config.task.classes, refiner, embedding, references, **sizes)
+    return Labels(tuple(masks), tuple(outcomes))
+
+
+def _why_no_candidate(n_proposed: int) -> str:
+    if n_proposed == 0:
+        return "SAM proposed no candidate"
+    return f"none of the {n_proposed} candidates lies within the area limits"
+
+
+def check_image(image: Image) -> None:
+    """Raise ImageError unless ``image`` is a uint8 RGB array of shape [H, W, 3], not empty."""
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"the image must be a NumPy array, found {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(f"the image must have shape [H, W, 3] (RGB), found {list(image.shape)}")
+    if image.dtype != np.uint8:
+        raise ImageError(f"the image must be uint8 (0 to 255), found {image.dtype}")
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """``"auto"`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: a CUDA device is asked for and there is none.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = torch.device(device)
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"run.device is {str(device)!r}, but torch sees no CUDA device here")
+    return place

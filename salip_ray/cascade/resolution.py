@@ -1,0 +1,62 @@
+"""The working image, and the way back to the original pixels.
+
+Candidates, thresholds in pixels and prompt boxes live on the working image; the labels on the
+original one.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from salip_ray.rows import Box, Image, Mask
+
+
+def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """``(height, width)`` of the working image: the aspect is kept, no side falls below 1 pixel.
+
+    Rounded as SAM's own ``ResizeLongestSide`` does, so that a working image whose long side is
+    SAM's input size passes through SAM's resize untouched.
+    """
+    scale = long_side / max(height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def to_working(image: Image, long_side: int) -> Image:
+    """The image resized so that its long side is ``long_side``; itself where it has that size.
+
+    Pillow's antialiased bilinear filter, the one SAM was trained with and resizes by.
+
+    Args:
+        image: uint8 RGB, [H, W, 3].
+        long_side: pixels.
+    """
+    height, width = working_size(image.shape[0], image.shape[1], long_side)
+    if image.shape[:2] == (height, width):
+        return image
+    resized = PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def to_original(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A working mask on the original pixels (``size``: height, width), by nearest neighbour."""
+    height, width = size
+    if mask.shape == size:
+        return mask
+    resized = cv2.resize(
+        mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return resized.astype(np.bool_)
+
+
+def box_to_working(box: Box, original_size: tuple[int, int], size: tuple[int, int]) -> Box:
+    """An inclusive xyxy box of the original image, on the working image of ``size``.
+
+    The outline of the covered pixels is what scales, so a box over the whole image covers the whole
+    working image; a box that shrinks below a pixel keeps its first corner.
+    """
+    x0, y0, x1, y1 = box
+    y_scale, x_scale = (w / o for w, o in zip(size, original_size, strict=True))
+    left, top = x0 * x_scale, y0 * y_scale
+    return left, top, max(left, (x1 + 1) * x_scale - 1), max(top, (y1 + 1) * y_scale - 1)

@@ -1,0 +1,153 @@
+"""Weights files: fetched once per node, verified, and named by their content.
+
+Neither this module nor the loaders ever unpickle code: checkpoints load with ``weights_only=True``
+or as safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+from filelock import FileLock
+
+from salip_ray.errors import MissingDependencyError, WeightsError
+
+if TYPE_CHECKING:
+    from salip_ray.config import Config
+
+_CHUNK = 8 * 2**20
+
+
+def cache_dir() -> Path:
+    """Where fetched weights are kept: ``$SALIP_RAY_CACHE``, else ``~/.cache/salip_ray``."""
+    configured = os.environ.get("SALIP_RAY_CACHE")
+    return Path(configured) if configured else Path.home() / ".cache" / "salip_ray"
+
+
+def fetch(
+    uri: str, *, sha256: str | None = None, storage_options: Mapping[str, Any] | None = None
+) -> Path:
+    """A local file with the content of ``uri``.
+
+    A local path is used where it lies. Anything else (``s3://``, ``https://``, any fsspec scheme)
+    is copied into the cache, once per node: other processes wait for the one that
+    fetches, and never see half a file.
+
+    Args:
+        uri: path or URI of a weights file.
+        sha256: what the content must hash to, in hex.
+        storage_options: fsspec's, for a URI.
+
+    Raises:
+        WeightsError: the file does not exist or cannot be read, or its content is another.
+    """
+    if "://" not in uri or uri.startswith("file://"):
+        path = Path(uri.removeprefix("file://")).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"weights file {path} does not exist")
+        verify(path, sha256, uri)
+        return path
+    name = re.sub(r"[^\w.-]", "_", uri.partition("?")[0].rstrip("/").rpartition("/")[2])
+    path = cache_dir() / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}-{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if path.is_file() and (sha256 is None or digest(path) == sha256.lower()):
+            return path
+        _download(uri, path, sha256, storage_options)
+    return path
+
+
+def digest(path: Path) -> str:
+    """The file's sha256 in hex; remembered in the cache for as long as size and time stay."""
+    path = path.resolve()
+    stat = path.stat()
+    seen = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    key = hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    record = cache_dir() / "digests" / f"{key}.json"
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        if {name: known.get(name) for name in seen} == seen:
+            return str(known["sha256"])
+    except (OSError, ValueError):
+        pass
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    _remember(record, {**seen, "sha256": sha256})
+    return sha256
+
+
+def identify(config: Config) -> dict[str, str]:
+    """The sha256 of every weights file a job uses, by role: ``sam``, ``clip``, ``refine``.
+
+    Fetches and verifies them, and checks that each fits its model, so that a wrong file is told
+    before any worker starts. ``clip`` is left out where no mode needs it, ``refine`` where it is
+    the proposer's SAM.
+
+    Raises:
+        WeightsError: a file is missing, altered, unsafe or of another model.
+        ConfigError: a model or tag is unknown.
+    """
+    # The loaders are built on this module.
+    from salip_ray.models import clip, sam
+
+    options = config.storage.weights
+    found = {"sam": digest(sam.check(config.sam, storage_options=options))}
+    if "cascade" in config.run.modes:
+        found["clip"] = digest(clip.check(config.clip, storage_options=options))
+    if config.refine.sam is not None:
+        found["refine"] = digest(sam.check(config.refine.sam, storage_options=options))
+    return found
+
+
+def verify(path: Path, sha256: str | None, source: str) -> None:
+    """Raise WeightsError unless the file hashes to ``sha256`` (None: any content will do)."""
+    if sha256 is not None and (found := digest(path)) != sha256.lower():
+        raise WeightsError(f"{source}: its sha256 is {found}, expected {sha256.lower()}")
+
+
+def _download(
+    uri: str, path: Path, sha256: str | None, storage_options: Mapping[str, Any] | None
+) -> None:
+    shown = uri.partition("?")[0]  # what follows may be a signature
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as target:
+            hasher = hashlib.sha256()
+            with fsspec.open(uri, "rb", **(storage_options or {})) as source:
+                while chunk := source.read(_CHUNK):
+                    hasher.update(chunk)
+                    target.write(chunk)
+        if sha256 is not None and hasher.hexdigest() != sha256.lower():
+            raise WeightsError(
+                f"{shown}: its sha256 is {hasher.hexdigest()}, expected {sha256.lower()}"
+            )
+        partial.replace(path)
+    except WeightsError:
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(error.name or str(error), f"reading {shown}") from error
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise WeightsError(f"weights {shown} cannot be fetched: {reason}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _remember(record: Path, known: Mapping[str, Any]) -> None:
+    """Write atomically; a cache that cannot be written only costs hashing again."""
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        partial = record.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(known), encoding="utf-8")
+        partial.replace(record)
+    except OSError:
+        pass
