@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from salip_ray.models.bundled.phantoms.shapes import Field, Mask, Points
+from salip_ray.models.bundled.phantoms.shapes import Field, Mask, Points, as_field
 from salip_ray.models.bundled.phantoms.texture import blur, smooth_noise
 
 Image = npt.NDArray[np.uint8]  # [H, W] or [H, W, 3]
@@ -107,7 +107,7 @@ def expose(
         value = value + np.float32(rng.uniform(0, 0.12)) * smooth_noise(
             rng, value.shape, 90 * scale
         )
-    return np.clip(value, 0, 1)
+    return as_field(np.clip(value, 0, 1))
 
 
 def wear(rng: np.random.Generator, image: Image) -> Image:
@@ -118,11 +118,11 @@ def wear(rng: np.random.Generator, image: Image) -> Image:
         small = cv2.resize(
             image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA
         )
-        image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+        image = _as_image(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
     if chance(rng, 0.25):
         quality = int(rng.integers(30, 90))
         _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE).astype(np.uint8)
+        image = _as_image(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE))
     return image
 
 
@@ -143,8 +143,12 @@ def write_text(rng: np.random.Generator, image: Image, lines: int) -> None:
 
 def to_rgb(rng: np.random.Generator, image: Image) -> Image:
     """Grey uint8 [H, W] to RGB [H, W, 3], now and then with a faint tint."""
-    rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    rgb = np.repeat(image[:, :, None], 3, axis=2)
     if chance(rng, 0.03):
         tint = 1 - rng.uniform(0, 0.2, 3) * (rng.random(3) < 0.6)
-        rgb = cv2.multiply(rgb, (*tint, 1.0))
-    return rgb.astype(np.uint8)
+        rgb = np.round(rgb * tint).astype(np.uint8)
+    return rgb
+
+
+def _as_image(array: npt.ArrayLike | None) -> Image:
+    return np.asarray(array, dtype=np.uint8)

@@ -24,8 +24,9 @@ _SUBPIXEL_BITS = 4
 def smooth_curve(
     knots: Points | Sequence[Sequence[float]], *, closed: bool = True, steps: int = 8
 ) -> Points:
-    """A Catmull-Rom curve through `knots` [..., N, 2]: N * steps points if closed, else
-    (N - 1) * steps.
+    """A Catmull-Rom curve through `knots`, [..., N, 2].
+
+    It has N * steps points if closed, else (N - 1) * steps and not the last knot itself.
     """
     points = np.asarray(knots, dtype=np.float64)
     if closed:
@@ -88,8 +89,9 @@ def jitter(knots: Sequence[Sequence[float]], rng: np.random.Generator, size: flo
 
 @dataclass(frozen=True)
 class Warp:
-    """A smooth displacement of anatomical coordinates: a sum of plane waves, the same for all
-    structures of one phantom, so that neighbours stay neighbours.
+    """A smooth displacement of anatomical coordinates: a sum of plane waves.
+
+    All structures of a phantom share one, so that neighbours stay neighbours.
     """
 
     waves: Points  # [K, 2], radians per unit
@@ -98,6 +100,7 @@ class Warp:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, size: float, count: int = 5) -> Warp:
+        """A random warp of `count` waves, each moving points by about `size` units at most."""
         waves = rng.normal(0, 2.2, (count, 2))
         return cls(
             waves,
@@ -106,6 +109,7 @@ class Warp:
         )
 
     def __call__(self, points: Points) -> Points:
+        """The displaced `points`, [..., 2]."""
         return np.asarray(points + np.sin(points @ self.waves.T + self.phases) @ self.steps)
 
 
@@ -133,19 +137,20 @@ class Canvas:
 
     def fill(self, *outlines: Points) -> Field:
         """Coverage 0..1 [H, W] of the union of the closed outlines."""
-        canvas = np.zeros(self.shape, np.uint8)
+        sheet = np.zeros(self.shape, np.uint8)
         for outline in outlines:
             pixels = _fixed_point(self.place(outline))
-            cv2.fillPoly(canvas, [pixels], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
-        return canvas.astype(np.float32) / np.float32(255)
+            cv2.fillPoly(sheet, [pixels], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+        return coverage(sheet)
 
     def stroke(self, curves: Points, width: float | npt.ArrayLike) -> Field:
-        """Coverage 0..1 [H, W] of open curves [..., N, 2]; `width` in units, broadcast to
-        [..., N].
+        """Coverage 0..1 [H, W] of open curves [..., N, 2].
+
+        `width` is in units and is broadcast to [..., N].
         """
         sheet = np.zeros(self.shape, np.uint8)
         self.stroke_onto(sheet, curves, width)
-        return sheet.astype(np.float32) / np.float32(255)
+        return coverage(sheet)
 
     def stroke_onto(
         self,
@@ -177,6 +182,16 @@ class Canvas:
         return x, y
 
 
+def as_field(array: npt.ArrayLike) -> Field:
+    """`array` as float32, copied only where it is not that already."""
+    return np.asarray(array, dtype=np.float32)
+
+
+def coverage(sheet: npt.NDArray[np.uint8]) -> Field:
+    """A drawn sheet 0..255 as coverage 0..1."""
+    return as_field(sheet / np.float32(255))
+
+
 def _fixed_point(pixels: Points) -> npt.NDArray[np.int32]:
     """Pixel coordinates as cv2 takes them with fractional bits."""
-    return np.round(pixels * 2**_SUBPIXEL_BITS).astype(np.int32)
+    return np.asarray(np.round(pixels * 2**_SUBPIXEL_BITS), dtype=np.int32)

@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 
-from salip_ray.models.bundled.phantoms.shapes import Field
+from salip_ray.models.bundled.phantoms.shapes import Field, as_field
 
 
 def smooth_noise(
@@ -24,16 +24,18 @@ def smooth_noise(
     columns = max(4, math.ceil(width / max(cell_x, 1.0)) + 3)
     small = rng.standard_normal((rows, columns), dtype=np.float32)
     # Cropping one cell a side keeps the upsampling's border replication out of sight.
-    big = cv2.resize(
-        small,
-        (round(columns * max(cell_x, 1.0)), round(rows * max(cell_y, 1.0))),
-        interpolation=cv2.INTER_CUBIC,
+    big = as_field(
+        cv2.resize(
+            small,
+            (round(columns * max(cell_x, 1.0)), round(rows * max(cell_y, 1.0))),
+            interpolation=cv2.INTER_CUBIC,
+        )
     )
     top = (big.shape[0] - height) // 2 if big.shape[0] > height else 0
     left = (big.shape[1] - width) // 2 if big.shape[1] > width else 0
     field = big[top : top + height, left : left + width]
     if field.shape != shape:
-        field = cv2.resize(big, (width, height), interpolation=cv2.INTER_CUBIC)
+        field = as_field(cv2.resize(big, (width, height), interpolation=cv2.INTER_CUBIC))
     return standardise(field)
 
 
@@ -67,7 +69,7 @@ def blur(field: Field, sigma: float) -> Field:
     if sigma < 0.2:
         return field
     if sigma <= 4:
-        return cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        return as_field(cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE))
     height, width = field.shape
     factor = max(1.0, sigma / 2)
     small = cv2.resize(
@@ -76,7 +78,7 @@ def blur(field: Field, sigma: float) -> Field:
         interpolation=cv2.INTER_AREA,
     )
     small = cv2.GaussianBlur(small, (0, 0), sigma / factor, borderType=cv2.BORDER_REPLICATE)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return as_field(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def standardise(field: Field) -> Field:

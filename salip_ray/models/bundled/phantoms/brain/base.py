@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from salip_ray.models.bundled.phantoms.acquisition import chance
-from salip_ray.models.bundled.phantoms.brain.slice import Slice, draw_cerebellum, draw_cortex
+from salip_ray.models.bundled.phantoms.brain.slice import (
+    Slice,
+    depth_within,
+    draw_cerebellum,
+    draw_cortex,
+)
 from salip_ray.models.bundled.phantoms.shapes import Field, ellipse, jitter, smooth_curve
 from salip_ray.models.bundled.phantoms.texture import blur, fractal_noise
 
 
 def draw_base(rng: np.random.Generator, slice_: Slice, *, with_temporal_lobes: bool) -> Field:
+    """Paint face, cerebellum and brain stem, and perhaps what lies above them: the brain [H, W]."""
     canvas = slice_.canvas
     head = canvas.fill(
         smooth_curve(
@@ -41,17 +46,16 @@ def draw_base(rng: np.random.Generator, slice_: Slice, *, with_temporal_lobes: b
     lobes: Field | None = None
     if with_temporal_lobes:
         width = rng.uniform(0.17, 0.27)
-        outlines = []
-        for side in (-1, 1):
-            outlines.append(
-                ellipse(
-                    (side * rng.uniform(0.36, 0.44), rng.uniform(-0.3, -0.1)),
-                    (width, rng.uniform(0.2, 0.32)),
-                    side * rng.uniform(-0.3, 0.3),
-                    rng=rng,
-                    wobble=0.06,
-                )
+        outlines = [
+            ellipse(
+                (side * rng.uniform(0.36, 0.44), rng.uniform(-0.3, -0.1)),
+                (width, rng.uniform(0.2, 0.32)),
+                side * rng.uniform(-0.3, 0.3),
+                rng=rng,
+                wobble=0.06,
             )
+            for side in (-1, 1)
+        ]
         if chance(rng, 0.3):  # lowest part of the frontal lobes
             outlines.append(ellipse((0, -0.62), (rng.uniform(0.08, 0.3), 0.22), squareness=2.4))
         lobes = canvas.fill(*outlines)
@@ -104,7 +108,7 @@ def _face(rng: np.random.Generator, slice_: Slice, head: Field) -> None:
     canvas = slice_.canvas
     shape, scale, tissue = canvas.shape, canvas.scale, slice_.tissue
     slice_.paint(head, "fat")
-    depth = cv2.distanceTransform((head > 0.5).astype(np.uint8), cv2.DIST_L2, 3) / np.float32(scale)
+    depth = depth_within(head, scale)
     inner = np.clip((depth - np.float32(rng.uniform(0.04, 0.1))) * 30, 0, 1)
     patches = fractal_noise(rng, shape, scale * rng.uniform(0.12, 0.25), 3)
     value = np.select(

@@ -9,7 +9,7 @@ import numpy as np
 
 from salip_ray.models.bundled.phantoms.acquisition import chance
 from salip_ray.models.bundled.phantoms.phantom import Legend
-from salip_ray.models.bundled.phantoms.shapes import Canvas, Field, jitter, smooth_curve
+from salip_ray.models.bundled.phantoms.shapes import Canvas, Field, as_field, jitter, smooth_curve
 from salip_ray.models.bundled.phantoms.texture import folds, fractal_noise, smooth_noise
 
 
@@ -43,9 +43,7 @@ def draw_cortex(
 ) -> None:
     """Cortex: sulci that cut in from the hull, grey matter along them, white matter inside."""
     shape, scale = slice_.canvas.shape, slice_.canvas.scale
-    depth = cv2.distanceTransform((brain > 0.5).astype(np.uint8), cv2.DIST_L2, 3) / np.float32(
-        scale
-    )
+    depth = depth_within(brain, scale)
     fold = _sulci(rng, slice_.canvas, depth, meander=level in ("upper", "crown"))
     reach = rng.uniform(0.3, 0.7) if level in ("upper", "crown") else rng.uniform(0.15, 0.45)
     inward = np.clip(1 - depth / np.float32(reach), 0, 1)
@@ -87,15 +85,20 @@ def _sulci(rng: np.random.Generator, canvas: Canvas, depth: Field, *, meander: b
     columns = angle * np.float32(cells) + swirl + 2
     rows = np.clip(depth * np.float32(rng.uniform(4, 8)), 0, 5)
     radial = np.abs(cv2.remap(ring, columns, rows, cv2.INTER_CUBIC, None, cv2.BORDER_REPLICATE))
-    return np.minimum(radial, labyrinth + np.float32(rng.uniform(0.1, 1.0)))
+    return as_field(np.minimum(radial, labyrinth + np.float32(rng.uniform(0.1, 1.0))))
+
+
+def depth_within(coverage: Field, scale: float) -> Field:
+    """Distance to the edge of `coverage` in units, with `scale` pixels each; 0 outside, [H, W]."""
+    distance = cv2.distanceTransform((coverage > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
+    return as_field(distance / np.float32(scale))
 
 
 def draw_cerebellum(rng: np.random.Generator, slice_: Slice, cerebellum: Field) -> None:
     """The cerebellum's fine leaves around a white tree."""
     canvas = slice_.canvas
     shape, scale, tissue = canvas.shape, canvas.scale, slice_.tissue
-    depth = cv2.distanceTransform((cerebellum > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
-    depth /= np.float32(scale)
+    depth = depth_within(cerebellum, scale)
     bend = 0.03 * smooth_noise(rng, shape, scale * 0.2)
     leaves = np.sin((depth + bend) * np.float32(2 * np.pi / rng.uniform(0.045, 0.08)))
     value = np.float32(tissue["grey"]) + np.float32(rng.uniform(0.1, 0.5)) * leaves * np.float32(

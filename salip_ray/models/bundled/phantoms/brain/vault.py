@@ -11,6 +11,7 @@ from salip_ray.models.bundled.phantoms.texture import blur
 
 
 def draw_vault(rng: np.random.Generator, slice_: Slice, level: str) -> Field:
+    """Paint head and brain at "middle", "ventricles", "upper" or "crown": the brain [H, W]."""
     canvas = slice_.canvas
     shrink = {"middle": 0.98, "ventricles": 1.0, "upper": rng.uniform(0.82, 0.98)}.get(
         level, rng.uniform(0.55, 0.82)
@@ -49,7 +50,7 @@ def draw_vault(rng: np.random.Generator, slice_: Slice, level: str) -> Field:
     brain = canvas.fill(outline) * inside
     draw_cortex(rng, slice_, brain, level, bx, by)
     if level == "middle":
-        _midbrain(rng, slice_, bx, by)
+        _midbrain(rng, slice_, by)
     elif level == "ventricles":
         _ventricles(rng, slice_, bx, by, gap)
     elif level == "upper" and chance(rng, 0.4):
@@ -123,7 +124,7 @@ def _ventricles(rng: np.random.Generator, slice_: Slice, bx: float, by: float, g
     slice_.paint_part("ventricles", np.maximum(total, third), "fluid")
 
 
-def _midbrain(rng: np.random.Generator, slice_: Slice, bx: float, by: float) -> None:
+def _midbrain(rng: np.random.Generator, slice_: Slice, by: float) -> None:
     """Brain stem in its cistern and, behind it, the top of the cerebellum."""
     canvas = slice_.canvas
     y = rng.uniform(-0.05, 0.12) * by

@@ -10,6 +10,7 @@ from salip_ray.models.bundled.phantoms.shapes import (
     Canvas,
     Field,
     Points,
+    coverage,
     ellipse,
     jitter,
     smooth_curve,
@@ -84,7 +85,7 @@ def draw_vessels(rng: np.random.Generator, film: Film, lungs: Field) -> None:
             rng.uniform(0.25, 0.45, count),
             width,
         )
-    vessels = blur(sheet.astype(np.float32) / 255, 0.005 * film.canvas.scale)
+    vessels = blur(coverage(sheet), 0.005 * film.canvas.scale)
     faint = 1 + 0.5 * smooth_noise(rng, film.canvas.shape, 0.15 * film.canvas.scale)
     film.density += vessels * lungs * np.clip(faint, 0, 2) * np.float32(rng.uniform(0.01, 0.09))
 

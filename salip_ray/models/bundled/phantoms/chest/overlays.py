@@ -6,7 +6,7 @@ import numpy as np
 
 from salip_ray.models.bundled.phantoms.acquisition import chance
 from salip_ray.models.bundled.phantoms.chest.film import LEFT, RIGHT, Film
-from salip_ray.models.bundled.phantoms.shapes import Field, ellipse, jitter, smooth_curve
+from salip_ray.models.bundled.phantoms.shapes import Field, coverage, ellipse, jitter, smooth_curve
 
 
 def draw_bones(rng: np.random.Generator, film: Film, body: Field) -> None:
@@ -40,7 +40,7 @@ def draw_bones(rng: np.random.Generator, film: Film, body: Field) -> None:
         sheet[:] = 0
         canvas.stroke_onto(sheet, arc, width)
         canvas.stroke_onto(hollow, arc, width * 0.45)
-        rib = sheet.astype(np.float32) / 255
+        rib = coverage(sheet)
         total += rib
         film.legend.add("rib", "part", rib)
     if chance(rng, 0.6):  # front ends, fainter and falling the other way
@@ -52,8 +52,8 @@ def draw_bones(rng: np.random.Generator, film: Film, body: Field) -> None:
                 [(side * wide, y), (side * 0.65, y + drop * 0.7), (side * 0.3, y + drop)]
             )
             canvas.stroke_onto(sheet, smooth_curve(front, closed=False), width, 110)
-        total += sheet.astype(np.float32) / 255
-    bone = total - np.float32(rng.uniform(0.1, 0.6)) * hollow.astype(np.float32) / 255
+        total += coverage(sheet)
+    bone = total - np.float32(rng.uniform(0.1, 0.6)) * coverage(hollow)
     film.add(bone * body, amount, 0.006)
 
     amount = rng.uniform(0.03, 0.15)
@@ -114,4 +114,4 @@ def draw_devices(rng: np.random.Generator, film: Film) -> None:
         radius = rng.uniform(0.02, 0.05)
         disc = film.canvas.fill(ellipse(centre, (radius, radius)))
         film.add(disc, rng.uniform(0.05, 0.4))
-    film.density += sheet.astype(np.float32) / 255 * np.float32(rng.uniform(0.05, 0.4))
+    film.density += coverage(sheet) * np.float32(rng.uniform(0.05, 0.4))

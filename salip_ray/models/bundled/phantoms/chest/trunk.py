@@ -34,7 +34,7 @@ def draw_body(rng: np.random.Generator, film: Film) -> Field:
     # Thin at the skin: a blurred outline, cut off at the skin itself.
     thickness = np.minimum(blur(trunk, 0.12 * film.canvas.scale) * 1.2, 1.0) * trunk
     film.density += thickness * np.float32(tissue)
-    x, y = film.canvas.grid()
+    _, y = film.canvas.grid()
     film.density *= 1 - np.float32(rng.uniform(0, 0.35)) * np.clip(-y - np.float32(0.3), 0, 1)
 
     everything = trunk
@@ -99,8 +99,9 @@ def draw_abdomen(
 
 
 def draw_mediastinum(rng: np.random.Generator, film: Film) -> Field:
-    """Great vessels, heart, spine and trachea; returns how much of the lung's air their bulk
-    displaces, 0..1 [H, W].
+    """Great vessels, heart, spine and trachea.
+
+    Returns how much of the lung's air their bulk displaces, 0..1 [H, W].
     """
     wide = rng.uniform(0.13, 0.24)
     knob = rng.uniform(0.02, 0.14)

@@ -35,12 +35,12 @@ def draw_fetal(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     shape = image_shape(size, aspect)
     canvas = Canvas(shape, pose((0, 0), 1.0))  # outlines here are in pixels
     fan = draw_fan(rng, canvas)
-    head = place_head(rng, shape, fan)
+    head = place_head(rng, shape)
     legend = Legend()
 
     echo = draw_surroundings(rng, canvas, fan, head, legend)
-    inside = canvas.fill(outline_of(head, 1.0))
-    echo = echo * (1 - inside) + inside * draw_inside(rng, canvas, fan, head, legend)
+    inside = canvas.fill(outline_of(head))
+    echo = echo * (1 - inside) + inside * draw_inside(rng, canvas, head, legend)
     ring = draw_skull(rng, fan, head)
     echo = shade(rng, echo, fan, head, legend) + ring
     legend.add("fetal head", "organ", inside)

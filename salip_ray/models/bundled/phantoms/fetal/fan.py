@@ -8,14 +8,16 @@ import cv2
 import numpy as np
 
 from salip_ray.models.bundled.phantoms.acquisition import chance
-from salip_ray.models.bundled.phantoms.shapes import Canvas, Field, Mask
+from salip_ray.models.bundled.phantoms.shapes import Canvas, Field, Mask, as_field
 from salip_ray.models.bundled.phantoms.texture import speckle
 
 
 @dataclass(frozen=True)
 class Fan:
-    """The sector that the probe sees. `depth` is 0 at the probe and 1 at the far edge; `beam_x`
-    and `beam_y` are the unit direction in which sound travels. All [H, W].
+    """The sector that the probe sees, as fields [H, W].
+
+    `depth` is 0 at the probe and 1 at the far edge; `beam_x` and `beam_y` are the unit direction
+    in which sound travels.
     """
 
     shown: Mask
@@ -26,6 +28,7 @@ class Fan:
 
 
 def draw_fan(rng: np.random.Generator, canvas: Canvas) -> Fan:
+    """A sector probe, its apex above the frame; now and then a view without black corners."""
     height, width = canvas.shape
     apex_x = width * rng.normal(0.5, 0.04)
     above = height * rng.uniform(0.1, 1.6)  # the apex lies above the frame
@@ -53,9 +56,6 @@ def fan_speckle(rng: np.random.Generator, fan: Fan) -> Field:
     fine = size / 256 * rng.uniform(0.7, 1.4)
     rows, columns = size, round(size * 0.7)
     sheet = speckle(rng, (rows, columns), (fine, fine * rng.uniform(1.2, 3.0)))
-    return cv2.remap(
-        sheet,
-        (np.clip(fan.angle, -1.3, 1.3) + np.float32(1.3)) * np.float32((columns - 1) / 2.6),
-        fan.depth * np.float32(rows - 1),
-        cv2.INTER_LINEAR,
-    )
+    across = (np.clip(fan.angle, -1.3, 1.3) + np.float32(1.3)) * np.float32((columns - 1) / 2.6)
+    along = fan.depth * np.float32(rows - 1)
+    return as_field(cv2.remap(sheet, across, along, cv2.INTER_LINEAR))

@@ -14,6 +14,7 @@ from salip_ray.models.bundled.phantoms.shapes import (
     Field,
     Mask,
     Points,
+    as_field,
     ellipse,
     smooth_curve,
 )
@@ -22,15 +23,18 @@ from salip_ray.models.bundled.phantoms.texture import blur, fractal_noise, smoot
 
 @dataclass(frozen=True)
 class Head:
-    centre: tuple[float, float]  # pixels
+    """An ellipse, its outline the outer edge of the skull, and coordinates in it [H, W]."""
+
+    centre: tuple[float, float]  # pixels (x, y)
     radii: tuple[float, float]  # pixels, longer first
-    angle: float
+    angle: float  # of the long axis, radians
     x: Field  # along the long axis, +-1 at the outline
     y: Field
     r: Field  # 1 on the outline
 
 
-def place_head(rng: np.random.Generator, shape: tuple[int, int], fan: Fan) -> Head:
+def place_head(rng: np.random.Generator, shape: tuple[int, int]) -> Head:
+    """A head of random size and pose; most lie within the frame."""
     height, width = shape
     # Share of the frame from a twentieth (first trimester) to a half.
     area = rng.uniform(0.05, 0.5) * height * width
@@ -53,16 +57,18 @@ def place_head(rng: np.random.Generator, shape: tuple[int, int], fan: Fan) -> He
     rows, columns = np.indices(shape, dtype=np.float32)
     dx, dy = columns - np.float32(centre[0]), rows - np.float32(centre[1])
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    x = (dx * cos + dy * sin) / np.float32(radii[0])
-    y = (dy * cos - dx * sin) / np.float32(radii[1])
+    x = as_field((dx * cos + dy * sin) / np.float32(radii[0]))
+    y = as_field((dy * cos - dx * sin) / np.float32(radii[1]))
     return Head(centre, radii, float(angle), x, y, np.sqrt(x * x + y * y))
 
 
-def outline_of(head: Head, factor: float) -> Points:
-    return ellipse(head.centre, (head.radii[0] * factor, head.radii[1] * factor), head.angle)
+def outline_of(head: Head) -> Points:
+    """The skull's outer edge in pixels, [N, 2]."""
+    return ellipse(head.centre, head.radii, head.angle)
 
 
 def ring_mask(head: Head) -> Mask:
+    """Where bone lies, whether it echoes there or not: the outer tenth, bool [H, W]."""
     return np.asarray((head.r > 0.9) & (head.r <= 1.0))
 
 
@@ -74,13 +80,7 @@ def to_pixels(head: Head, points: Points) -> Points:
     return np.asarray(scaled @ turn + head.centre)
 
 
-def draw_inside(
-    rng: np.random.Generator,
-    canvas: Canvas,
-    fan: Fan,
-    head: Head,
-    legend: Legend,
-) -> Field:
+def draw_inside(rng: np.random.Generator, canvas: Canvas, head: Head, legend: Legend) -> Field:
     """Echo strength inside the skull: dark brain, a haze near the probe, midline, plexus."""
     shape, long = canvas.shape, head.radii[0]
     early = long < 0.2 * max(shape) and chance(rng, 0.6)  # young brains fill with bright plexus
@@ -163,4 +163,4 @@ def draw_skull(rng: np.random.Generator, fan: Fan, head: Head) -> Field:
     offset += 0.25 * smooth_noise(rng, shape, max(long * 0.25, 4))
     ring = strength * np.exp(-offset * offset) * np.float32(rng.uniform(0.6, 2.5))
     halo = blur(ring, width * long) * np.float32(rng.uniform(0, 0.6))
-    return ring + halo
+    return as_field(ring + halo)

@@ -8,7 +8,7 @@ from salip_ray.models.bundled.phantoms.acquisition import chance
 from salip_ray.models.bundled.phantoms.fetal.fan import Fan
 from salip_ray.models.bundled.phantoms.fetal.head import Head, to_pixels
 from salip_ray.models.bundled.phantoms.phantom import Legend
-from salip_ray.models.bundled.phantoms.shapes import Canvas, Field, ellipse
+from salip_ray.models.bundled.phantoms.shapes import Canvas, Field, as_field, ellipse
 from salip_ray.models.bundled.phantoms.texture import blur, fractal_noise, smooth_noise
 
 
@@ -25,7 +25,7 @@ def draw_surroundings(
     cloud = fractal_noise(rng, shape, size * 0.15, 4)
     layer = smooth_noise(rng, shape, (size * 0.03, size * 0.25))
     mottle = np.float32(rng.uniform(0.05, 0.35)) * cloud + np.float32(rng.uniform(0, 0.4)) * layer
-    echo = np.float32(tissue) * np.maximum(1 + mottle, 0.1)
+    echo = as_field(np.float32(tissue) * np.maximum(1 + mottle, 0.1))
     for _ in range(rng.integers(0, 5)):  # fasciae, bright along the probe's face
         at, thickness = rng.uniform(0.02, 0.35), rng.uniform(0.004, 0.02)
         wave = 0.02 * smooth_noise(rng, shape, (size * 0.5, size * 0.15))
@@ -86,24 +86,25 @@ def shade(
     legend: Legend,
 ) -> Field:
     """Loss with depth, dark sides, shadows."""
-    echo = echo * np.exp(-fan.depth * np.float32(rng.uniform(-0.3, 1.2)))
+    echo = as_field(echo * np.exp(-fan.depth * np.float32(rng.uniform(-0.3, 1.2))))
     side = np.float32(rng.uniform(0, 0.8))
-    echo = echo * (1 - side * np.clip(np.abs(fan.angle) - 0.3, 0, 1))
+    echo = as_field(echo * (1 - side * np.clip(np.abs(fan.angle) - 0.3, 0, 1)))
     if chance(rng, 0.3):  # poor contact on one side of the probe
         edge, sign = rng.uniform(0.1, 0.8), rng.choice([-1.0, 1.0])
-        echo = echo / (1 + np.exp((fan.angle * np.float32(sign) - np.float32(edge)) * 14))
+        falling = (fan.angle * np.float32(sign) - np.float32(edge)) * 14
+        echo = as_field(echo / (1 + np.exp(falling)))
     # Behind the skull it is darker, or brighter where the beam came through fluid.
     inside = head.r < 1
     if inside.any():
         middle, half = float(fan.angle[inside].mean()), float(fan.angle[inside].std()) * 2
         within = 1 / (1 + np.exp((np.abs(fan.angle - np.float32(middle)) - half) * 12 / half))
         behind = (fan.depth > float(fan.depth[inside].mean())) & ~inside
-        echo = echo * (1 - within * behind * np.float32(rng.uniform(-0.3, 0.75)))
+        echo = as_field(echo * (1 - within * behind * np.float32(rng.uniform(-0.3, 0.75))))
     for _ in range(rng.integers(0, 4)):  # edge shadows: narrow wedges along the beam
         at, width = rng.uniform(-0.9, 0.9), rng.uniform(0.02, 0.12)
         start = rng.uniform(0.0, 0.6)
         wedge = np.exp(-(((fan.angle - np.float32(at)) / np.float32(width)) ** 2))
         wedge = wedge * np.clip((fan.depth - np.float32(start)) * 8, 0, 1)
-        echo = echo * (1 - wedge * np.float32(rng.uniform(0.3, 0.9)))
+        echo = as_field(echo * (1 - wedge * np.float32(rng.uniform(0.3, 0.9))))
         legend.add("shadow", "part", (wedge > 0.5) & fan.shown)
     return echo
