@@ -68,12 +68,12 @@ class Labels:
     @property
     def classes(self) -> tuple[ClassSpec, ...]:
         """The classes of the task, in label-map order."""
-        return TaskConfig.model_validate(self.run["config"]["task"]).classes
+        return TaskConfig.model_validate(self.run["fingerprint"]["recipe"]["task"]).classes
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that the run was asked for, in the order of its modes."""
-        modes = self.run["config"]["run"]["modes"]
+        modes = self.run["fingerprint"]["recipe"]["run"]["modes"]
         return tuple(method for mode in modes for method in _METHODS_OF_MODE[mode])
 
     @property
