@@ -1,0 +1,254 @@
+"""Trains the bundled CLIP on crops of phantoms and exports it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip import CLIP, SimpleTokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from salip_ray.models.bundled.clip_net import (
+    build_bundled_clip,
+    bundled_preprocess,
+    bundled_tokenizer,
+    compact_tokens,
+    save_bundled_clip,
+)
+from salip_ray.models.bundled.concepts import CONCEPTS
+from salip_ray.models.bundled.phantoms import KINDS
+from salip_ray.models.bundled.sentences import LABELS, train_sentence, training_texts
+from salip_ray.models.bundled.training.clip_candidates import TARGET_LABEL
+from salip_ray.models.bundled.training.clip_data import CropBank, open_crop_bank
+from salip_ray.models.bundled.training.clip_losses import CropBatch, clip_loss
+from salip_ray.models.bundled.training.clip_mining import open_mined_bank
+from salip_ray.models.bundled.training.options import Progress, TrainOptions, warmup_cosine
+from salip_ray.models.bundled.training.resume import load_checkpoint, save_checkpoint
+
+log = logging.getLogger(__name__)
+
+_PEAK_RATE = 1.5e-3
+_WEIGHT_DECAY = 0.05
+_CLIP_NORM = 1.0
+_AVERAGING = 0.98  # per step: weights averaged over the last fifty or so
+_HIGHEST_SCALE = math.log(100.0)  # CLIP's own bound of its logit scale
+_VIEWS = 1  # sentences a class and step
+_FORGOTTEN_WORDS = 0.06  # tokens replaced by "any other": what a word never learnt looks like
+_LOG_EVERY = 20  # steps
+
+
+def train_clip(options: TrainOptions) -> Path:
+    """Train, or go on training, until the budget is spent; export after every checkpoint.
+
+    `options.batch_size` counts images, each with up to 16 candidates; `options.bank_size` counts
+    phantoms of a kind. Masks that a trained SAM proposed take part where `clip_mining` has put them
+    into `options.out`.
+
+    Writes to `options.out`: `crops/`, `clip.checkpoint.pt` (to resume), `clip.log.jsonl` and
+    `clip.safetensors`, the float16 weights averaged over recent steps: usable at any time, best
+    when the cosine is over.
+
+    Returns:
+        The exported weights.
+    """
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    folder = options.out / "crops"
+    made = open_crop_bank(
+        folder, "train", options.bank_size * len(KINDS), workers=options.threads
+    )
+    batches = CropBatches(
+        [made, *open_mined_bank(folder)], seed=options.seed, batch_size=options.batch_size
+    )
+
+    clip = build_bundled_clip(len(batches.sentences.tokens) + 1).to(options.device)
+    clip.visual.to(memory_format=torch.channels_last)
+    averaged = AveragedModel(
+        clip, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGING), use_buffers=True
+    )
+    optimiser = _optimiser(clip)
+    trained = {"clip": clip, "averaged": averaged, "optimiser": optimiser}
+
+    checkpoint = options.out / "clip.checkpoint.pt"
+    state = load_checkpoint(checkpoint, seed=options.seed)
+    progress = Progress(options)
+    if state is not None:
+        for name, part in trained.items():
+            part.load_state_dict(state[name])
+        progress = Progress(options, step=state["step"], spent_seconds=state["seconds"])
+        log.info("resuming at step %d, %.0f s", progress.step, progress.seconds)
+
+    weights = options.out / "clip.safetensors"
+
+    def keep() -> None:
+        save_checkpoint(
+            checkpoint,
+            {
+                **{name: part.state_dict() for name, part in trained.items()},
+                "seed": options.seed,
+                "step": progress.step,
+                "seconds": progress.seconds,
+            },
+        )
+        save_bundled_clip(averaged.module.state_dict(), batches.sentences.tokens, weights)
+
+    kept = progress.seconds
+    for batch, tokens in _prefetched(batches, progress.step):
+        if progress.done:
+            break
+        batch = _on(batch, options.device)
+        losses = _step(clip, averaged, optimiser, batch, tokens.to(options.device), progress)
+        progress.step += 1
+        if progress.step % _LOG_EVERY == 0:
+            _log(options.out, progress, losses)
+        if progress.seconds - kept > 60.0 * options.checkpoint_minutes:
+            keep()
+            kept = progress.seconds
+    keep()
+    return weights
+
+
+class Sentences:
+    """Random training sentences of every class, in compact token ids (see `clip_net`)."""
+
+    def __init__(self) -> None:
+        self.tokenizer: SimpleTokenizer = bundled_tokenizer()
+        used = self.tokenizer(list(training_texts()))
+        # Start and end of a text are in it; so is 0, the padding, which needs no row.
+        self.tokens = used[used > 0].unique()
+
+    def draw(self, rng: np.random.Generator) -> Tensor:
+        """Int64 [_VIEWS, classes, 77]."""
+        texts = [train_sentence(concept, rng) for _ in range(_VIEWS) for concept in CONCEPTS]
+        ids = compact_tokens(self.tokenizer(texts), self.tokens)
+        # The end of the text, the highest id, is found by its value: it must stay.
+        words = (ids > 0) & (ids < len(self.tokens) - 1)
+        forgotten = torch.from_numpy(rng.random(ids.shape) < _FORGOTTEN_WORDS)
+        return ids.masked_fill(words & forgotten, 0).unflatten(0, (_VIEWS, len(CONCEPTS)))
+
+
+class CropBatches:
+    """Batch `step` follows from the seed and `step` alone: a resumed run draws the same ones."""
+
+    def __init__(self, banks: list[CropBank], *, seed: int, batch_size: int) -> None:
+        self.banks = banks
+        self.seed = seed
+        self.batch_size = batch_size
+        self.sentences = Sentences()
+        normalise = bundled_preprocess().transforms[-1]  # type: ignore[attr-defined]
+        self.mean, self.std = (
+            torch.tensor(values).view(3, 1, 1) for values in (normalise.mean, normalise.std)
+        )
+        self.targets = torch.tensor([LABELS.index(TARGET_LABEL[kind]) for kind in KINDS])
+
+    def batch(self, step: int) -> tuple[CropBatch, Tensor]:
+        """The crops of step `step`, augmented, and sentences int64 [views, classes, 77]."""
+        rng = np.random.default_rng((self.seed, step))
+        groups = []
+        for place in range(self.batch_size):
+            bank = self.banks[place % len(self.banks)]  # the banks take turns
+            groups.append((bank, int(rng.integers(len(bank)))))
+        crops, labels, shares, grades = (
+            torch.from_numpy(np.stack([getattr(bank, name)[index] for bank, index in groups]))
+            for name in ("crops", "labels", "shares", "grades")
+        )
+        kinds = torch.tensor([int(bank.kinds[index]) for bank, index in groups])
+        pixels = _augment(crops.permute(0, 1, 4, 2, 3).float() / 255.0, rng)
+        batch = CropBatch(
+            crops=((pixels - self.mean) / self.std).flatten(0, 1),
+            labels=labels.long().flatten(0, 1),
+            shares=shares.flatten(),
+            grades=grades,
+            targets=self.targets[kinds],
+        )
+        return batch, self.sentences.draw(rng)
+
+
+def _augment(crops: Tensor, rng: np.random.Generator) -> Tensor:
+    """Flip, zoom and shift a little, and change the brightness of [G, M, 3, S, S] in 0..1.
+
+    All candidates of a group change alike, as they would with another image; black stays black.
+    """
+    changed = []
+    for group in crops:
+        sides = 1 + rng.normal(0, 0.04, 2)
+        sides[0] *= rng.choice((-1, 1))
+        shift = rng.normal(0, 0.03, 2)
+        matrix = torch.tensor([[sides[0], 0, shift[0]], [0, sides[1], shift[1]]]).float()
+        grid = F.affine_grid(
+            matrix.expand(len(group), 2, 3), list(group.shape), align_corners=False
+        )
+        moved = F.grid_sample(group, grid, align_corners=False)
+        gamma, gain = np.exp(rng.normal(0, 0.3)), np.exp(rng.normal(0, 0.25))
+        changed.append((gain * moved.clamp_min(0) ** gamma).clamp(max=1))
+    return torch.stack(changed)
+
+
+def _optimiser(clip: CLIP) -> torch.optim.AdamW:
+    """AdamW; decay for matrices and kernels only, not for norms, biases and embeddings."""
+    decayed, others = [], []
+    for name, parameter in clip.named_parameters():
+        plain = parameter.ndim < 2 or "embedding" in name
+        (others if plain else decayed).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": others, "weight_decay": 0}],
+        lr=_PEAK_RATE,
+        betas=(0.9, 0.98),
+    )
+
+
+def _step(
+    clip: CLIP,
+    averaged: AveragedModel,
+    optimiser: torch.optim.Optimizer,
+    batch: CropBatch,
+    tokens: Tensor,
+    progress: Progress,
+) -> dict[str, float]:
+    rate = warmup_cosine(progress.fraction, peak=_PEAK_RATE)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    clip.train()
+    losses = clip_loss(clip, batch, tokens)
+    optimiser.zero_grad(set_to_none=True)
+    losses["total"].backward()
+    nn.utils.clip_grad_norm_(clip.parameters(), _CLIP_NORM)
+    optimiser.step()
+    with torch.no_grad():
+        clip.logit_scale.clamp_(0.0, _HIGHEST_SCALE)
+    averaged.update_parameters(clip)
+    figures = {name: float(loss.detach()) for name, loss in losses.items()}
+    return {"rate": rate, "scale": float(clip.logit_scale.detach().exp()), **figures}
+
+
+def _on(batch: CropBatch, device: str) -> CropBatch:
+    return CropBatch(
+        *(getattr(batch, name).to(device) for name in CropBatch.__dataclass_fields__)
+    )
+
+
+def _prefetched(batches: CropBatches, step: int) -> Iterator[tuple[CropBatch, Tensor]]:
+    """Batches from `step` on, the next one being made while one is used."""
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(batches.batch, step)
+        while True:
+            step += 1
+            ready, coming = coming.result(), worker.submit(batches.batch, step)
+            yield ready
+
+
+def _log(folder: Path, progress: Progress, figures: dict[str, float]) -> None:
+    """One line of `clip.log.jsonl`."""
+    line = {"step": progress.step, "seconds": round(progress.seconds, 1)}
+    line |= {name: round(value, 5) for name, value in figures.items()}
+    with (folder / "clip.log.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    log.info("%s", line)
