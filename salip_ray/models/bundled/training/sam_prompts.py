@@ -24,10 +24,12 @@ TARGET_ORGANS = {
 }
 
 #: Not things to point at: background by another name, the shell of an organ, or a texture in it.
-NOT_ASKED_FOR = frozenset(("fan", "skull", "skull ring", "shadow", "white matter"))
+NOT_ASKED_FOR = frozenset(
+    ("fan", "hilum", "opacity", "rib", "shadow", "skull", "skull ring", "white matter")
+)
 
 POINTS, BOXES = 7, 2  #: prompts an image
-_ON_TARGET, _ON_NOTHING = 0.45, 0.12
+_ON_TARGET, _ON_NOTHING = 0.55, 0.12
 _SMALLEST = 40  #: visible pixels below which a structure is not asked for
 NOTHING = -1
 
