@@ -1,0 +1,7 @@
+"""The job on Ray Data: the only room that knows Ray."""
+
+from salip_ray.pipeline.dataset import label_dataset
+from salip_ray.pipeline.run import label
+from salip_ray.pipeline.summary import Summary
+
+__all__ = ["Summary", "label", "label_dataset"]

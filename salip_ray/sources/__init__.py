@@ -1,0 +1,1 @@
+"""Where images come from: locations, listings and manifests, fetching, decoding, references."""

@@ -1,0 +1,222 @@
+"""The columns that rows carry between stages, and how nouns are packed into them.
+
+Internal columns begin with an underscore, so that a row may carry columns of its owner beside them;
+the commit drops them. Each stage adds its own and drops the heavy ones it is the last to need:
+
+    column        added by    dropped by            holds
+    _working      decode      RETRIEVE (*)          RGB bytes of the working image
+    _working_size decode      REFINE                its [height, width]
+    _references   decode      REFINE                reference masks by class, as RLEs
+    _candidates   PROPOSE     REFINE                candidates, their masks bit-packed
+    _n_proposed   PROPOSE     REFINE                candidates before the area filter
+    _embedding    PROPOSE (*) REFINE                float32 bytes
+    _embedding_size PROPOSE (*) REFINE              its [C, h, w]
+    _selections   RETRIEVE    REFINE                what was retrieved
+    _png          REFINE      commit                the label map
+    _seconds      decode      commit                time spent in each stage
+
+(*) REFINE where it has weights of its own and encodes the image again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from salip_ray.labels.masks import area, bbox_xywh, decode_rle, encode_rle
+from salip_ray.rows import (
+    CANDIDATE_TYPE,
+    LABEL_SCHEMA,
+    RLE_TYPE,
+    SELECTION_TYPE,
+    Candidate,
+    ClassMask,
+    Image,
+    Mask,
+    Outcome,
+    Selection,
+)
+
+STAGES = ("fetch", "propose", "retrieve", "refine")
+
+REFERENCE_TYPE = pa.struct([pa.field("label", pa.string()), pa.field("rle", RLE_TYPE)])
+SECONDS_TYPE = pa.struct([pa.field(stage, pa.float32()) for stage in STAGES])
+
+TYPES: dict[str, pa.DataType] = {
+    **{field.name: field.type for field in LABEL_SCHEMA},
+    "_shard": pa.int32(),
+    "_seq": pa.int32(),
+    "_working": pa.large_binary(),
+    "_working_size": pa.list_(pa.int32(), 2),
+    "_references": pa.list_(REFERENCE_TYPE),
+    "_candidates": pa.large_list(CANDIDATE_TYPE),
+    "_n_proposed": pa.int32(),
+    "_embedding": pa.large_binary(),
+    "_embedding_size": pa.list_(pa.int32(), 3),
+    "_selections": pa.list_(SELECTION_TYPE),
+    "_png": pa.large_binary(),
+    "_seconds": SECONDS_TYPE,
+}
+
+DECODED = (
+    "height",
+    "width",
+    "status",
+    "error",
+    "_working",
+    "_working_size",
+    "_references",
+    "_seconds",
+)
+PROPOSED = ("n_candidates", "_n_proposed", "_candidates", "_embedding", "_embedding_size")
+RETRIEVED = ("_selections",)
+REFINED = ("outcomes", "masks", "_png")
+INTERNAL = tuple(name for name in TYPES if name.startswith("_"))
+LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in {"image_id", "uri"})
+
+
+def row_table(kept: pa.Table, values: Mapping[str, Any]) -> pa.Table:
+    """One row: what is kept of the old one, with columns added or replaced."""
+    table = kept.drop_columns([name for name in values if name in kept.column_names])
+    for name, value in values.items():
+        table = table.append_column(name, pa.array([value], TYPES[name]))
+    return table
+
+
+def empty_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Append columns of nothing, where no row has passed to show what they look like."""
+    for name in names:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, TYPES[name]))
+    return table
+
+
+# ---------------------------------------------------------------------------------- packing
+
+
+def error(stage: str, problem: BaseException) -> dict[str, str]:
+    """An ``error`` cell: where it happened, the exception's type, one line of its message."""
+    message = " ".join(str(problem).split()) or "no message"
+    return {"stage": stage, "type": type(problem).__name__, "message": message[:1000]}
+
+
+def pack_working(image: Image) -> dict[str, Any]:
+    """``_working`` and ``_working_size`` of an RGB image."""
+    return {
+        "_working": np.ascontiguousarray(image).data.cast("B"),
+        "_working_size": list(image.shape[:2]),
+    }
+
+
+def unpack_working(cells: Mapping[str, pa.Scalar]) -> Image:
+    """The RGB image of a row, read-only: its bytes stay in the object store."""
+    height, width = cells["_working_size"].as_py()
+    return np.frombuffer(cells["_working"].as_buffer(), np.uint8).reshape(height, width, 3)
+
+
+def pack_embedding(embedding: torch.Tensor) -> dict[str, Any]:
+    """``_embedding`` and ``_embedding_size`` of a tensor [1, C, h, w]."""
+    array = np.ascontiguousarray(embedding[0].float().cpu().numpy())
+    return {"_embedding": array.data.cast("B"), "_embedding_size": list(array.shape)}
+
+
+def unpack_embedding(cells: Mapping[str, pa.Scalar]) -> torch.Tensor:
+    """The float32 embedding [1, C, h, w] of a row, in memory of its own."""
+    stored = np.frombuffer(cells["_embedding"].as_buffer(), np.float32)
+    return torch.from_numpy(stored.reshape(1, *cells["_embedding_size"].as_py()).copy())
+
+
+def pack_candidates(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """The ``_candidates`` cell."""
+    return [
+        {
+            "id": item.id,
+            "mask": np.packbits(item.mask).tobytes(),
+            "area": item.area,
+            "box": item.box,
+            "predicted_iou": item.predicted_iou,
+            "stability_score": item.stability_score,
+            "point": item.point,
+            "crop_box": item.crop_box,
+        }
+        for item in candidates
+    ]
+
+
+def unpack_candidates(cells: Mapping[str, pa.Scalar]) -> tuple[Candidate, ...]:
+    """The candidates of a row, masks of its working size."""
+    height, width = cells["_working_size"].as_py()
+    return tuple(
+        Candidate(
+            id=item["id"],
+            mask=np.unpackbits(np.frombuffer(item["mask"], np.uint8), count=height * width)
+            .reshape(height, width)
+            .view(np.bool_),
+            area=item["area"],
+            box=tuple(item["box"]),
+            predicted_iou=item["predicted_iou"],
+            stability_score=item["stability_score"],
+            point=tuple(item["point"]),
+            crop_box=tuple(item["crop_box"]),
+        )
+        for item in cells["_candidates"].as_py()
+    )
+
+
+def pack_selections(selections: Sequence[Selection]) -> list[dict[str, Any]]:
+    """The ``_selections`` cell."""
+    return [asdict(item) for item in selections]
+
+
+def unpack_selections(cells: Mapping[str, pa.Scalar]) -> tuple[Selection, ...]:
+    """The selections of a row; none where RETRIEVE is not part of the job."""
+    if "_selections" not in cells:
+        return ()
+    return tuple(Selection(**item) for item in cells["_selections"].as_py())
+
+
+def pack_references(references: Mapping[str, Mask] | None) -> list[dict[str, Any]] | None:
+    """The ``_references`` cell; None where the image has no reference."""
+    if references is None:
+        return None
+    return [{"label": label, "rle": encode_rle(mask)} for label, mask in references.items()]
+
+
+def unpack_references(cells: Mapping[str, pa.Scalar]) -> dict[str, Mask]:
+    """The reference masks of a row by class label."""
+    packed = cells["_references"].as_py() if "_references" in cells else None
+    return {item["label"]: decode_rle(item["rle"]) for item in packed or ()}
+
+
+def pack_masks(masks: Sequence[ClassMask]) -> list[dict[str, Any]]:
+    """The ``masks`` cell: dense masks become RLEs."""
+    cells = []
+    for item in masks:
+        rle = encode_rle(item.mask)
+        cells.append(
+            {
+                "method": item.method,
+                "label": item.label,
+                "class_id": item.class_id,
+                "rle": rle,
+                "bbox": bbox_xywh(rle),
+                "area": area(rle),
+                "clip_score": item.clip_score,
+                "clip_margin": item.clip_margin,
+                "predicted_iou": item.predicted_iou,
+                "stability_score": item.stability_score,
+                "candidate_ids": list(item.candidate_ids),
+                "prompt_boxes": [list(box) for box in item.prompt_boxes],
+            }
+        )
+    return cells
+
+
+def pack_outcomes(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
+    """The ``outcomes`` cell."""
+    return [asdict(item) for item in outcomes]

@@ -1,0 +1,123 @@
+"""Committing a shard: label maps first, then its statistics, its Parquet file last.
+
+The Parquet file is the commit. Whatever dies before it leaves a shard that is not there and will be
+made again, under the same names and, timings aside, with the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from salip_ray.pipeline.columns import STAGES
+from salip_ray.pipeline.resume import MASKS, SHARDS, STATS, shard_file
+from salip_ray.pipeline.store import Store
+from salip_ray.rows import LABEL_SCHEMA, SCHEMA_VERSION
+
+_MODE = 0o644
+
+
+class IncompleteShardError(AssertionError):
+    """A shard came to its commit with rows missing or twice: a bug, never to be written."""
+
+
+def commit_shard(
+    store: Store, shard: int, rows: pa.Table, n_rows: int, classes: Mapping[str, int]
+) -> dict[str, Any]:
+    """Write one shard.
+
+    Args:
+        store: the output.
+        shard: its number.
+        rows: refined rows with ``_seq``, ``_png`` and ``_seconds``, in any order.
+        n_rows: how many there must be.
+        classes: class ids by label, for the JSON beside each label map.
+
+    Returns:
+        The shard's statistics, as written to ``stats/``.
+
+    Raises:
+        IncompleteShardError: the rows are not exactly those of the shard.
+        OutputError: the output cannot be written.
+    """
+    rows = rows.sort_by("_seq")
+    if rows["_seq"].to_pylist() != list(range(n_rows)):
+        raise IncompleteShardError(
+            f"shard {shard} must have the rows 0 to {n_rows - 1}, found {rows.num_rows} rows"
+        )
+    labels = _as_labels(rows)
+    stats = {"schema_version": SCHEMA_VERSION, "shard": shard, **shard_stats(rows)}
+    store.write(shard_file(MASKS, shard, "tar"), tar_bytes(rows, classes))
+    store.write(shard_file(STATS, shard, "json"), json.dumps(stats, indent=2).encode() + b"\n")
+    store.write(shard_file(SHARDS, shard, "parquet"), parquet_bytes(labels))
+    return stats
+
+
+def _as_labels(rows: pa.Table) -> pa.Table:
+    # Blocks in which a column held nothing may have lost its type on the way.
+    columns = [rows[field.name].cast(field.type) for field in LABEL_SCHEMA]
+    return pa.table(columns, schema=LABEL_SCHEMA).combine_chunks()
+
+
+def parquet_bytes(labels: pa.Table) -> bytes:
+    """A shard's rows as a Parquet file; the same rows give the same bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(labels, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def tar_bytes(rows: pa.Table, classes: Mapping[str, int]) -> bytes:
+    """The label maps of a shard in WebDataset's naming: ``KEY.mask.png`` beside ``KEY.json``.
+
+    KEY is the image id. Rows of status ``error`` have no label map and are left out. Headers hold
+    nothing of the machine or the hour.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in _tar_members(rows, classes):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), _MODE
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _tar_members(rows: pa.Table, classes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+    names = ["image_id", "uri", "height", "width", "status", "outcomes", "_png"]
+    for batch in rows.select(names).to_batches(max_chunksize=64):
+        for row in batch.to_pylist():
+            if row["status"] == "error":
+                continue
+            png = row.pop("_png")
+            about = {**row, "classes": dict(classes)}
+            yield f"{row['image_id']}.mask.png", png
+            yield f"{row['image_id']}.json", json.dumps(about, ensure_ascii=False).encode()
+
+
+def shard_stats(rows: pa.Table) -> dict[str, Any]:
+    """Counts and timings of a shard's rows."""
+    statuses = Counter(rows["status"].to_pylist())
+    outcomes: dict[str, Counter[str]] = {}
+    for row in rows["outcomes"].to_pylist():
+        for item in row or ():
+            outcomes.setdefault(item["label"], Counter())[item["outcome"]] += 1
+    errors = Counter(f"{item['stage']}" for item in rows["error"].to_pylist() if item)
+    seconds = rows["_seconds"].to_pylist()
+    spent = {
+        stage: round(sum((row or {}).get(stage) or 0.0 for row in seconds), 4) for stage in STAGES
+    }
+    return {
+        "rows": rows.num_rows,
+        "status": dict(sorted(statuses.items())),
+        "outcomes": {label: dict(sorted(found.items())) for label, found in outcomes.items()},
+        "errors": dict(sorted(errors.items())),
+        "seconds": spent,
+        "host": platform.node(),
+    }

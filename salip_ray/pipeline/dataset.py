@@ -1,0 +1,133 @@
+"""The cascade inside a Ray Data pipeline of somebody's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ray.data import Dataset
+
+from salip_ray.cascade.cascade import check_image
+from salip_ray.cascade.reference import class_references
+from salip_ray.cascade.resolution import to_working
+from salip_ray.config import Config
+from salip_ray.errors import ConfigError, ImageError, InputError
+from salip_ray.models.weights import identify
+from salip_ray.pipeline import columns
+from salip_ray.pipeline.assembly import cascaded
+from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.resources import plan_pools, require_fit
+from salip_ray.pipeline.session import current_machine
+from salip_ray.pipeline.stages import stages_of
+from salip_ray.rows import Image
+from salip_ray.sources.decode import decode
+
+
+def label_dataset(
+    images: Dataset, config: Config, *, image: str = "image", reference: str | None = None
+) -> Dataset:
+    """Append the label columns to a dataset of images.
+
+    Lazy, as all of Ray Data: nothing runs before the result is consumed. Rows keep all their own
+    columns. An image that cannot be used gives a row of status ``error``; it does not end the job.
+
+    Args:
+        images: rows with a column of images: uint8 RGB arrays [H, W, 3], grey arrays [H, W], or
+            the bytes of an image file.
+        config: from :func:`salip_ray.load_config`; its ``pools`` say how many actors there are.
+        image: name of the column with the images.
+        reference: name of a column of reference masks, integer arrays [H, W], for ``gt_sam``.
+
+    Returns:
+        The rows with ``height, width, status, outcomes, error, masks, n_candidates``, as in
+        :data:`salip_ray.rows.LABEL_SCHEMA`.
+
+    Raises:
+        ConfigError: ``gt_sam`` is a mode but no column of references is named.
+        InputError: the dataset has no such column, or has one of a label column's name.
+        WeightsError: a checkpoint is missing or altered.
+        ResourceError: the pools do not fit the cluster.
+    """
+    if "gt_sam" in config.run.modes and reference is None:
+        raise ConfigError("run.modes has gt_sam: name the column of reference masks as reference")
+    identify(config)
+    schema = images.schema(fetch_if_missing=False)
+    if schema is not None:
+        _check_columns(schema.names, image, reference)
+    machine = current_machine()
+    pools = plan_pools(config.pools, list(stages_of(config)), machine)
+    require_fit(pools, config.pools.fetch_cpus, machine)
+    prepared = images.map_batches(
+        prepare,
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=config.pools.fetch_cpus,
+        fn_kwargs={"config": config, "image": image, "reference": reference},
+    )
+    labelled = cascaded(prepared, config, pools, Reporter())
+    return labelled.drop_columns(["_png", "_seconds"])
+
+
+def prepare(
+    batch: pa.Table, config: Config, image: str, reference: str | None
+) -> Iterator[pa.Table]:
+    """Yield the rows of a batch with the columns that PROPOSE needs."""
+    _check_columns(batch.column_names, image, reference)
+    for index in range(batch.num_rows):
+        row = batch.slice(index, 1)
+        began = time.perf_counter()
+        values: dict[str, Any] = dict.fromkeys(columns.DECODED)
+        try:
+            values |= _prepared(row, config, image, reference)
+        except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)
+            values |= {"status": "error", "error": columns.error("decode", problem)}
+        values["_seconds"] = {"fetch": time.perf_counter() - began}
+        yield columns.row_table(row, values)
+    if batch.num_rows == 0:
+        yield columns.empty_columns(batch, columns.DECODED)
+
+
+def _prepared(row: pa.Table, config: Config, image: str, reference: str | None) -> dict[str, Any]:
+    pixels = _pixels(row[image][0].as_py(), config)
+    height, width = pixels.shape[:2]
+    masks = None
+    if reference is not None and (stored := row[reference][0].as_py()) is not None:
+        ids = np.asarray(stored)
+        if ids.shape != (height, width):
+            raise ImageError(
+                f"the reference has the shape {list(ids.shape)}, its image {height} x {width}"
+            )
+        masks = class_references(ids, config.task.classes)
+    return {
+        "status": "ok",
+        "height": height,
+        "width": width,
+        "_references": columns.pack_references(masks),
+        **columns.pack_working(to_working(pixels, config.image.long_side)),
+    }
+
+
+def _pixels(value: Any, config: Config) -> Image:
+    if isinstance(value, bytes):
+        return decode(value, "", config.image)
+    if value is None:
+        raise ImageError("the row has no image")
+    pixels = np.asarray(value)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    check_image(pixels)
+    return pixels
+
+
+def _check_columns(names: list[str], image: str, reference: str | None) -> None:
+    for wanted in filter(None, (image, reference)):
+        if wanted not in names:
+            raise InputError(
+                f"the dataset has no column {wanted!r}; its columns are {', '.join(names)}"
+            )
+    if taken := sorted(set(names) & {*columns.LABELS, *columns.INTERNAL}):
+        raise InputError(f"the dataset has a column {taken[0]!r} already: rename it first")

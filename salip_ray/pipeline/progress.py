@@ -1,0 +1,133 @@
+"""What a person sees while a job runs: live bars in a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from salip_ray.pipeline.monitor import Snapshot
+from salip_ray.pipeline.summary import Summary
+
+_EVERY_LIVE, _EVERY_LINE = 0.5, 10.0  # seconds
+COMMIT = "commit"
+
+
+class Talker:
+    """Says things on stderr, or nothing at all.
+
+    Args:
+        quiet: say nothing; errors are raised, not said.
+        console: where to; stderr by default.
+    """
+
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, quiet=quiet, highlight=False)
+
+    def say(self, line: str) -> None:
+        """Print one line as it is."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def watching(
+        self, snapshot: Callable[[], Snapshot], stages: Sequence[str], rows: int, shards: int
+    ) -> Iterator[None]:
+        """Show the progress of ``rows`` images through ``stages`` and of ``shards`` commits."""
+        if self.console.quiet:
+            yield
+            return
+        over = threading.Event()
+        show = self._live if self.console.is_terminal else self._lines
+        watcher = threading.Thread(
+            target=show, args=(snapshot, stages, rows, shards, over), name="progress", daemon=True
+        )
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join(timeout=10)
+
+    def _live(
+        self,
+        snapshot: Callable[[], Snapshot],
+        stages: Sequence[str],
+        rows: int,
+        shards: int,
+        over: threading.Event,
+    ) -> None:
+        bars = Progress(
+            TextColumn("{task.description:>10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        tasks = {stage: bars.add_task(stage, total=rows, unit="images") for stage in stages}
+        commits = bars.add_task(COMMIT, total=shards, unit="shards")
+        with bars:
+            for now in _snapshots(snapshot, over, _EVERY_LIVE):
+                for stage, task in tasks.items():
+                    bars.update(task, completed=min(rows, now.rows.get(stage, 0)))
+                bars.update(commits, completed=now.committed)
+
+    def _lines(
+        self,
+        snapshot: Callable[[], Snapshot],
+        stages: Sequence[str],
+        rows: int,
+        shards: int,
+        over: threading.Event,
+    ) -> None:
+        start, said = time.monotonic(), ""
+        for now in _snapshots(snapshot, over, _EVERY_LINE):
+            counts = ", ".join(f"{stage} {now.rows.get(stage, 0):,}" for stage in stages)
+            line = f"{counts} of {rows:,} images; {now.committed:,} of {shards:,} shards committed"
+            if line != said:
+                self.say(f"[{time.monotonic() - start:.0f} s] {line}")
+                said = line
+
+
+def _snapshots(
+    snapshot: Callable[[], Snapshot], over: threading.Event, every: float
+) -> Iterator[Snapshot]:
+    """What the monitor says from time to time, and once more when all is over."""
+    while True:
+        last = over.wait(every)
+        with contextlib.suppress(Exception):  # a job does not fail because nobody can watch it
+            yield snapshot()
+        if last:
+            return
+
+
+def summary_table(summary: Summary) -> Table:
+    """The summary of a job for a terminal."""
+    table = Table(title=f"{summary.images:,} images in {summary.output}", title_justify="left")
+    table.add_column("what")
+    table.add_column("images", justify="right")
+    table.add_column("share", justify="right")
+    for status, count in summary.status.items():
+        table.add_row(f"status {status}", f"{count:,}", f"{count / summary.images:.1%}")
+    for label, outcomes in summary.outcomes.items():
+        for outcome, count in outcomes.items():
+            table.add_row(f"{label}: {outcome}", f"{count:,}", f"{count / summary.images:.1%}")
+    for stage, count in summary.errors.items():
+        table.add_row(f"errors in {stage}", f"{count:,}", f"{count / summary.images:.1%}")
+    for stage, spent in summary.stages.items():
+        rate = f"{spent.images_per_second:,.1f}/s a worker" if spent.images_per_second else ""
+        table.add_row(f"{stage}: {spent.seconds:,.1f} s", "", rate)
+    return table

@@ -1,0 +1,104 @@
+"""How many actors a stage gets and what each asks of Ray, and whether that fits.
+
+Logical CPUs and GPUs are Ray's bookkeeping: a plan that asks for more than there is never starts,
+and Ray says so only after half an hour. So the sum is done here, first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from salip_ray.config import PoolConfig, PoolsConfig
+from salip_ray.errors import ResourceError
+
+_TASK_CPUS = 0.5  # a commit, or a re-cut of blocks
+_LIGHTEST = 0.01
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a cluster has: Ray's logical CPUs and GPUs, and real cores of a node."""
+
+    cpus: float
+    gpus: float
+    cores: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The actors of one stage."""
+
+    min_size: int
+    max_size: int
+    cpus: float
+    gpus: float
+    threads: int
+
+
+def plan_pools(config: PoolsConfig, stages: Sequence[str], machine: Machine) -> dict[str, Pool]:
+    """Fill in what the configuration leaves open.
+
+    With GPUs: one actor of each stage per GPU, which they share evenly. Without: PROPOSE, where
+    nearly all the work is, gets a single-threaded actor per core, the others one for every eight
+    cores; single-threaded actors waste nothing on synchronisation. Where the configuration does not
+    say how many logical CPUs an actor asks for, it asks for one, or less where that would not fit.
+    """
+    wanted: dict[str, PoolConfig] = {stage: getattr(config, stage) for stage in stages}
+    sizes = {stage: _sizes(pool, stage, machine) for stage, pool in wanted.items()}
+    actors = sum(least for least, _ in sizes.values())
+    free = machine.cpus - max(config.fetch_cpus, _TASK_CPUS) - _TASK_CPUS
+    open_cpus = [stage for stage, pool in wanted.items() if "cpus" not in pool.model_fields_set]
+    asked = sum(wanted[stage].cpus * sizes[stage][0] for stage in stages if stage not in open_cpus)
+    open_actors = sum(sizes[stage][0] for stage in open_cpus)
+    share = min(1.0, (free - asked) / open_actors) if open_actors else 1.0
+    # Rounded down, as Ray counts in ten-thousandths.
+    share = max(_LIGHTEST, int(share * 100) / 100)
+    gpus_each = int(100 / len(stages)) / 100 if machine.gpus else 0.0
+    return {
+        stage: Pool(
+            min_size=sizes[stage][0],
+            max_size=sizes[stage][1],
+            cpus=share if stage in open_cpus else pool.cpus,
+            gpus=gpus_each if pool.gpus is None else pool.gpus,
+            threads=pool.threads or max(1, machine.cores // actors),
+        )
+        for stage, pool in wanted.items()
+    }
+
+
+def _sizes(pool: PoolConfig, stage: str, machine: Machine) -> tuple[int, int]:
+    if pool.size is not None:
+        return pool.size, pool.size
+    if pool.min_size is not None or pool.max_size is not None:
+        least = pool.min_size or 1
+        return least, max(least, pool.max_size or least)
+    if machine.gpus:
+        size = max(1, int(machine.gpus))
+    else:
+        size = machine.cores if stage == "propose" else max(1, machine.cores // 8)
+    return size, size
+
+
+def cpus_needed(pools: Mapping[str, Pool], fetch_cpus: float) -> float:
+    """Logical CPUs below which the job would stall: all actors, a fetch task, and a commit."""
+    return sum(pool.min_size * pool.cpus for pool in pools.values()) + fetch_cpus + _TASK_CPUS
+
+
+def require_fit(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) -> None:
+    """Raise ResourceError, with the arithmetic, where the smallest pools do not fit."""
+    cpus = cpus_needed(pools, fetch_cpus)
+    gpus = sum(pool.min_size * pool.gpus for pool in pools.values())
+    for kind, need, have in (("CPUs", cpus, machine.cpus), ("GPUs", gpus, machine.gpus)):
+        if need > have + 1e-6:
+            unit = kind.lower()
+            terms = [
+                f"{stage} {pool.min_size} x {getattr(pool, unit):g}"
+                for stage, pool in pools.items()
+            ]
+            if kind == "CPUs":
+                terms += [f"fetch {fetch_cpus:g}", f"commit {_TASK_CPUS:g}"]
+            raise ResourceError(
+                f"the pools need {need:g} {kind} ({' + '.join(terms)}), but Ray has {have:g}: "
+                f"lower pools.*.size or pools.*.{unit}, or add nodes"
+            )

@@ -1,0 +1,217 @@
+"""The job: a location of images in, a location of labels out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from salip_ray.config import Config
+from salip_ray.errors import ConfigError, JobError, SalipError
+from salip_ray.models.weights import identify
+from salip_ray.pipeline.assembly import cascaded, decoded, streaming
+from salip_ray.pipeline.interrupt import Stopped, graceful_stop
+from salip_ray.pipeline.monitor import Reporter, Snapshot, start_monitor
+from salip_ray.pipeline.plan import Plan, make_plan
+from salip_ray.pipeline.progress import Talker, summary_table
+from salip_ray.pipeline.resources import Machine, cpus_needed, plan_pools, require_fit
+from salip_ray.pipeline.resume import begin, committed_shards, make_fingerprint, record_devices
+from salip_ray.pipeline.session import ray_session
+from salip_ray.pipeline.sink import ShardSink
+from salip_ray.pipeline.stages import stages_of
+from salip_ray.pipeline.store import Store
+from salip_ray.pipeline.summary import Summary, summarise, write_summary
+from salip_ray.sources.listing import list_images
+from salip_ray.sources.locations import public_uri
+from salip_ray.sources.references import References
+
+_DRAIN_SECONDS = 120.0
+
+
+def label(
+    input: str | os.PathLike[str],  # noqa: A002  (the word a person would use)
+    output: str | os.PathLike[str],
+    config: Config,
+    *,
+    references: str | None = None,
+    quiet: bool = False,
+) -> Summary:
+    """Label every image of ``input`` and commit the labels to ``output``, shard by shard.
+
+    The same call goes on where an earlier one was stopped, even by kill -9, and returns at once
+    where all is done. What an output holds is described in :mod:`salip_ray.pipeline.resume` and
+    :data:`salip_ray.rows.LABEL_SCHEMA`. Uses the Ray that this process is connected to, else the
+    one at ``RAY_ADDRESS``, else starts one on this machine for the time of the job.
+
+    Args:
+        input: folder, prefix, glob, image or manifest (CSV or Parquet with a column ``uri``); local
+            or of any fsspec scheme.
+        output: an empty or new location, or one that this very job began.
+        config: from :func:`salip_ray.load_config`.
+        references: reference masks for the mode ``gt_sam``: a folder or an ``index.csv``.
+        quiet: show no progress.
+
+    Raises:
+        ConfigError: ``gt_sam`` is a mode but there are no references.
+        InputError: no image is found.
+        WeightsError: a checkpoint is missing or altered.
+        OutputError: the output is not ours, or (ResumeError) was begun by another job.
+        ResourceError: the pools do not fit.
+        JobError: the job was stopped or broke down, or ended with too many error rows.
+    """
+    began = time.monotonic()
+    talker = Talker(quiet=quiet)
+    known = _open_references(references, config)
+    plan = _plan(input, config, talker)
+    where = None if known is None or references is None else public_uri(references)
+    fingerprint = make_fingerprint(config.recipe(), identify(config), plan, where)
+    store = Store(output, config.storage.output)
+    begun = begin(store, plan, fingerprint)
+    for note in begun.notes:
+        talker.say(f"note: {note}")
+    todo = plan.todo(begun.committed)
+    if todo.num_rows:
+        done = len(begun.committed)
+        if done:
+            talker.say(f"going on: {done:,} of {plan.n_shards:,} shards are committed already")
+        _run(todo, plan, config, store, known, talker)
+        summary = summarise(
+            store, plan, wall_seconds=time.monotonic() - began, images_in_run=todo.num_rows
+        )
+        write_summary(store, summary)
+    else:
+        talker.say(f"{store} is complete: {plan.n_images:,} images in {plan.n_shards:,} shards")
+        summary = summarise(store, plan)
+    if not talker.console.quiet:
+        talker.console.print(summary_table(summary))
+    _require_few_errors(summary, config.run.max_error_share)
+    return summary
+
+
+def _open_references(references: str | None, config: Config) -> References | None:
+    if "gt_sam" not in config.run.modes:
+        return None
+    if references is None:
+        raise ConfigError(
+            "run.modes has gt_sam, which needs reference masks: give their folder or index.csv "
+            "as references (--reference)"
+        )
+    return References.open(references, config.storage.input)
+
+
+def _plan(location: str | os.PathLike[str], config: Config, talker: Talker) -> Plan:
+    listing = list_images(location, config.storage.input)
+    plan = make_plan(listing, config.run.rows_per_shard)
+    left_out = f" (left out: {listing.skipped})" if str(listing.skipped) else ""
+    talker.say(f"{plan.n_images:,} images in {plan.n_shards:,} shards{left_out}")
+    if plan.duplicates:
+        talker.say(
+            f"note: {plan.duplicates:,} URIs are named more than once; each is labelled once"
+        )
+    return plan
+
+
+def _run(
+    todo: Any,
+    plan: Plan,
+    config: Config,
+    store: Store,
+    references: References | None,
+    talker: Talker,
+) -> None:
+    """Label the rows of ``todo`` on Ray."""
+    stages = list(stages_of(config))
+
+    def needed(machine: Machine) -> float:
+        pools = plan_pools(config.pools, stages, machine)
+        return cpus_needed(pools, config.pools.fetch_cpus)
+
+    talker.say("starting Ray and the models")
+    with ray_session(needed) as machine:
+        pools = plan_pools(config.pools, stages, machine)
+        require_fit(pools, config.pools.fetch_cpus, machine)
+        record_devices(store, _devices(machine))
+        monitor = start_monitor()
+        reporter = Reporter(monitor)
+        sink = ShardSink(
+            store,
+            shard_rows=plan.rows_per_shard,
+            n_images=plan.n_images,
+            classes={spec.label: spec.class_id for spec in config.task.classes},
+            reporter=reporter,
+        )
+
+        def snapshot() -> Snapshot:
+            return ray.get(monitor.snapshot.remote(), timeout=5)  # type: ignore[no-any-return]
+
+        shards = -(-todo.num_rows // plan.rows_per_shard)
+        try:
+            with (
+                streaming(),
+                talker.watching(snapshot, ["fetch", *stages], todo.num_rows, shards),
+                graceful_stop(lambda: _drain(monitor, snapshot), talker.say),
+            ):
+                images = decoded(todo, config, pools, references, reporter)
+                # Rows are light again: gathered into exactly the shards of the manifest.
+                labels = cascaded(images, config, pools, reporter).repartition(
+                    target_num_rows_per_block=plan.rows_per_shard, strict=True
+                )
+                labels.write_datasink(sink, ray_remote_args={"num_cpus": 0.5})
+        except Stopped as stopped:
+            raise JobError(f"stopped by {stopped}: {_how_far(store, plan)}") from None
+        except (RayError, RuntimeError) as problem:
+            if isinstance(problem, SalipError):
+                raise
+            raise JobError(f"{_first_cause(problem)}; {_how_far(store, plan)}") from problem
+    if missing := set(range(plan.n_shards)) - committed_shards(store):
+        raise JobError(
+            f"{len(missing)} of {plan.n_shards} shards are not in {store} (the first is "
+            f"{min(missing)}): every node must see the same output location"
+        )
+
+
+def _drain(monitor: Any, snapshot: Callable[[], Snapshot]) -> None:
+    """Close the gate and wait until nothing is being committed."""
+    ray.get(monitor.close.remote(), timeout=10)
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while snapshot().committing and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _how_far(store: Store, plan: Plan) -> str:
+    done = len(committed_shards(store))
+    return (
+        f"{done:,} of {plan.n_shards:,} shards are committed; the same command goes on from there"
+    )
+
+
+def _first_cause(problem: BaseException) -> str:
+    """The error at the bottom of Ray's wrapping, in one line."""
+    cause = problem
+    while (deeper := getattr(cause, "cause", None) or cause.__cause__) is not None:
+        cause = deeper
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"the job broke down: {type(cause).__name__}: {lines[-1] if lines else 'no message'}"
+
+
+def _devices(machine: Machine) -> dict[str, Any]:
+    resources = ray.cluster_resources()
+    kinds = sorted(
+        name.removeprefix("accelerator_type:")
+        for name in resources
+        if name.startswith("accelerator_type:")
+    )
+    return {"cpus": machine.cpus, "gpus": machine.gpus, "accelerators": kinds}
+
+
+def _require_few_errors(summary: Summary, limit: float) -> None:
+    if summary.error_share > limit:
+        raise JobError(
+            f"{summary.status['error']:,} of {summary.images:,} images "
+            f"({summary.error_share:.1%}) are error rows, above run.max_error_share = {limit:g}: "
+            f"the column error in {summary.output}/shards says why"
+        )

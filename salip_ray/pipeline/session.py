@@ -1,0 +1,95 @@
+"""Joining a Ray that runs, or starting one for the time of a job."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ray
+
+from salip_ray.pipeline.resources import Machine
+
+_OBJECT_STORE = 2 * 1024**3
+_ENVIRONMENT = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",  # a job on patients' images tells nobody about itself
+}
+
+
+def local_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def ray_session(cpus_for: Callable[[Machine], float]) -> Iterator[Machine]:
+    """Yield what there is to run on.
+
+    A Ray that this process is already connected to is used and left alone; else the cluster that
+    ``RAY_ADDRESS`` names (as in ``ray job submit``) is joined; else one is started on this machine
+    and stopped at the end.
+
+    Args:
+        cpus_for: the logical CPUs that a job needs on a machine, for a Ray of our own.
+    """
+    if ray.is_initialized():
+        yield current_machine()
+        return
+    with _environment():
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        else:
+            _start_local(cpus_for)
+        try:
+            yield current_machine()
+        finally:
+            ray.shutdown()
+
+
+def _start_local(cpus_for: Callable[[Machine], float]) -> None:
+    cores = local_cores()
+    needed = cpus_for(Machine(cpus=math.inf, gpus=0, cores=cores))
+    ray.init(
+        address="local",
+        num_cpus=max(cores, math.ceil(needed)),
+        object_store_memory=_OBJECT_STORE,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
+
+
+def current_machine() -> Machine:
+    """What the Ray that this process is connected to has."""
+    has = ray.cluster_resources()
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    # On a cluster the nodes' logical CPUs are the best word there is about their cores.
+    cores = local_cores()
+    if len(nodes) > 1:
+        cores = int(max(node["Resources"].get("CPU", 1) for node in nodes))
+    return Machine(cpus=has.get("CPU", 0.0), gpus=has.get("GPU", 0.0), cores=cores)
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """Set what Ray reads from the environment, and put it back.
+
+    Ray keeps a token of a local session; unless its place was chosen, it is kept out of the home
+    directory, in a folder that only this user can read.
+    """
+    own: dict[str, str] = dict(_ENVIRONMENT)
+    with tempfile.TemporaryDirectory(prefix="salip-ray-") as folder:
+        if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+            own["RAY_AUTH_TOKEN_PATH"] = str(Path(folder, "ray-token"))
+        added = {name: value for name, value in own.items() if name not in os.environ}
+        os.environ.update(added)
+        try:
+            yield
+        finally:
+            for name in added:
+                os.environ.pop(name, None)

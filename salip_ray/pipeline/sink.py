@@ -1,0 +1,66 @@
+"""The Ray Data sink: whole shards in, committed shards out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from ray.data import Datasink
+from ray.data._internal.execution.interfaces import TaskContext
+from ray.data.block import Block, BlockAccessor
+
+from salip_ray.pipeline.commit import commit_shard
+from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.store import Store
+
+
+class StoppingError(RuntimeError):
+    """The driver was told to stop: no further shard is committed."""
+
+
+class ShardSink(Datasink[list[int]]):
+    """Commits each block it is given, which must be exactly one shard, or a few whole ones.
+
+    Args:
+        store: the output.
+        shard_rows: how many rows each shard has.
+        n_images: rows of the whole job; the last shard may be shorter.
+        classes: class ids by label.
+        reporter: asked before each commit, told after it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        shard_rows: int,
+        n_images: int,
+        classes: Mapping[str, int],
+        reporter: Reporter,
+    ) -> None:
+        self._store = store
+        self._shard_rows = shard_rows
+        self._n_images = n_images
+        self._classes = dict(classes)
+        self._reporter = reporter
+
+    def write(self, blocks: Iterable[Block], ctx: TaskContext) -> list[int]:  # noqa: ARG002
+        """Commit the shards of one write task; a retry writes the same files again."""
+        tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
+        rows = pa.concat_tables(tables, promote_options="permissive")
+        shards = sorted(pc.unique(rows["_shard"]).to_pylist()) if rows.num_rows else []
+        for shard in shards:
+            self._commit(shard, rows.filter(pc.equal(rows["_shard"], shard)))
+        return shards
+
+    def _commit(self, shard: int, rows: pa.Table) -> None:
+        n_rows = min(self._shard_rows, self._n_images - shard * self._shard_rows)
+        if not self._reporter.begin_commit(shard):
+            raise StoppingError(f"shard {shard} is left to the next run")
+        committed = False
+        try:
+            commit_shard(self._store, shard, rows, n_rows, self._classes)
+            committed = True
+        finally:
+            self._reporter.end_commit(shard, committed=committed)

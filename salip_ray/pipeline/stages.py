@@ -1,0 +1,199 @@
+"""The stages: what runs in the tasks and actors of the job.
+
+A stage maps a table of rows to rows, one by one: no tensor ever mixes images, so a row's bytes do
+not depend on which rows came along. An exception belongs to its row: it becomes ``status`` and
+``error``, and later stages pass the row through untouched. Models are loaded inside the actor,
+once.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from salip_ray.cascade.cascade import compose, resolve_device
+from salip_ray.cascade.propose import Proposer
+from salip_ray.cascade.refine import Refiner
+from salip_ray.cascade.retrieve import Retriever
+from salip_ray.config import Config
+from salip_ray.labels.masks import encode_png, label_map
+from salip_ray.models.clip import load_clip
+from salip_ray.models.sam import load_sam
+from salip_ray.pipeline import columns
+from salip_ray.pipeline.monitor import Reporter
+
+Cells = Mapping[str, pa.Scalar]
+
+
+class Stage(ABC):
+    """One actor of a pool.
+
+    Attributes:
+        name: of the stage, as errors and timings give it.
+        adds: columns it appends.
+        drops: columns it is the last to need.
+    """
+
+    name: str
+    adds: tuple[str, ...]
+    drops: tuple[str, ...]
+
+    def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+        torch.set_num_threads(threads)
+        self.config = config
+        self.device = resolve_device(config.run.device)
+        self.reporter = reporter
+
+    @abstractmethod
+    def work(self, cells: Cells) -> dict[str, Any]:
+        """The new columns of one good row."""
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Yield the rows of a batch as they get done, so that heavy ones flow on at once."""
+        for index in range(batch.num_rows):
+            yield self._row(batch.slice(index, 1))
+        if batch.num_rows == 0:
+            yield columns.empty_columns(self._without_heavy(batch), self.adds)
+
+    def _row(self, row: pa.Table) -> pa.Table:
+        cells = {name: row.column(name)[0] for name in row.column_names}
+        kept = self._without_heavy(row)
+        nothing = dict.fromkeys(self.adds)
+        if cells["status"].as_py() == "error":
+            self.reporter.done(self.name, 0.0)
+            return columns.row_table(kept, nothing)
+        start = time.perf_counter()
+        try:
+            values = {**nothing, **self.work(cells)}
+        except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)
+            failed = {"status": "error", "error": columns.error(self.name, problem)}
+            values = {**nothing, **failed}
+        seconds = time.perf_counter() - start
+        self.reporter.done(self.name, seconds)
+        values["_seconds"] = {**cells["_seconds"].as_py(), self.name: seconds}
+        return columns.row_table(kept, values)
+
+    def _without_heavy(self, table: pa.Table) -> pa.Table:
+        return table.drop_columns([name for name in self.drops if name in table.column_names])
+
+
+def _encodes_again(config: Config) -> bool:
+    """Whether the refiner has weights of its own, for which the embedding means nothing."""
+    return config.refine.sam is not None
+
+
+class Propose(Stage):
+    """SAM's parts of the image, and its embedding."""
+
+    name = "propose"
+    adds = columns.PROPOSED
+
+    def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+        super().__init__(config, threads, reporter)
+        self.drops = () if _pixels_go_on(config) else ("_working",)
+        sam = load_sam(config.sam, device=self.device, storage_options=config.storage.weights)
+        self.propose = Proposer(sam, config)
+
+    def work(self, cells: Cells) -> dict[str, Any]:
+        """Propose candidates."""
+        proposals = self.propose(columns.unpack_working(cells))
+        values = {
+            "n_candidates": len(proposals.candidates),
+            "_n_proposed": proposals.n_proposed,
+            "_candidates": columns.pack_candidates(proposals.candidates),
+        }
+        if not _encodes_again(self.config):
+            values |= columns.pack_embedding(proposals.embedding)
+        return values
+
+
+def _pixels_go_on(config: Config) -> bool:
+    return "cascade" in config.run.modes or _encodes_again(config)
+
+
+class Retrieve(Stage):
+    """CLIP's choice of candidates for each class; part of the job where ``cascade`` is a mode."""
+
+    name = "retrieve"
+    adds = columns.RETRIEVED
+
+    def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+        super().__init__(config, threads, reporter)
+        self.drops = () if _encodes_again(config) else ("_working",)
+        clip = load_clip(config.clip, device=self.device, storage_options=config.storage.weights)
+        self.retrieve = Retriever(clip, config)
+
+    def work(self, cells: Cells) -> dict[str, Any]:
+        """Select candidates."""
+        candidates = columns.unpack_candidates(cells)
+        selections = self.retrieve(columns.unpack_working(cells), candidates)
+        return {"_selections": columns.pack_selections(selections)}
+
+
+class Refine(Stage):
+    """SAM's masks from boxes, the baselines, and all of it in the form that is kept."""
+
+    name = "refine"
+    adds = columns.REFINED
+    drops = (
+        "_working",
+        "_working_size",
+        "_references",
+        "_candidates",
+        "_n_proposed",
+        "_embedding",
+        "_embedding_size",
+        "_selections",
+    )
+
+    def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+        super().__init__(config, threads, reporter)
+        sam = load_sam(
+            config.refine.sam or config.sam,
+            device=self.device,
+            storage_options=config.storage.weights,
+            decoder_only=not _encodes_again(config),
+        )
+        self.refine = Refiner(sam, config)
+
+    def work(self, cells: Cells) -> dict[str, Any]:
+        """Make the class masks, the label map and the row's final status."""
+        height, width = cells["height"].as_py(), cells["width"].as_py()
+        working_height, working_width = cells["_working_size"].as_py()
+        if _encodes_again(self.config):
+            embedding = self.refine.encode(columns.unpack_working(cells))
+        else:
+            embedding = columns.unpack_embedding(cells)
+        labels = compose(
+            self.config,
+            self.refine,
+            candidates=columns.unpack_candidates(cells),
+            n_proposed=cells["_n_proposed"].as_py(),
+            embedding=embedding,
+            selections=columns.unpack_selections(cells),
+            working_size=(working_height, working_width),
+            original_size=(height, width),
+            references=columns.unpack_references(cells),
+        )
+        classes = len(self.config.task.classes)
+        return {
+            "status": "ok" if labels.masks else "empty",
+            "outcomes": columns.pack_outcomes(labels.outcomes),
+            "masks": columns.pack_masks(labels.masks),
+            "_png": encode_png(label_map(labels.masks, height, width, n_classes=classes)),
+        }
+
+
+STAGES: dict[str, type[Stage]] = {"propose": Propose, "retrieve": Retrieve, "refine": Refine}
+
+
+def stages_of(config: Config) -> dict[str, type[Stage]]:
+    """The stages a configuration needs, in order: without ``cascade`` nothing is retrieved."""
+    if "cascade" in config.run.modes:
+        return STAGES
+    return {name: stage for name, stage in STAGES.items() if name != "retrieve"}

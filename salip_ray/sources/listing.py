@@ -1,0 +1,236 @@
+"""Finding the images of an input: a folder, a prefix, a glob, one file, or a manifest.
+
+A listing of a million images has to fit a driver, so entries are streamed from the store into
+Arrow columns, never held as Python objects. Manifests are CSV or Parquet files with a column
+``uri``; relative URIs are taken from the manifest's own folder. What a manifest names is taken as
+it is; elsewhere hidden files and names without an image's suffix are left out, and counted.
+"""
+
+from __future__ import annotations
+
+import glob as local_glob
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from salip_ray.errors import InputError
+from salip_ray.sources.decode import IMAGE_SUFFIXES, suffix
+from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
+from salip_ray.sources.manifests import MANIFEST_SUFFIXES, read_addresses
+
+#: What a listing yields: address, size in bytes, etag (either None where the store does not say).
+Entry = tuple[str, int | None, str | None]
+
+LISTING_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),  # public: hashed and written
+        pa.field("size", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("address", pa.string()),  # how to fetch it, where that is not the URI itself
+    ]
+)
+_CHUNK = 32_768
+
+
+@dataclass
+class Skipped:
+    """How many names a listing left out."""
+
+    hidden: int = 0
+    other: int = 0  # not an image's suffix
+    unnamed: int = 0  # a name that is not valid UTF-8
+
+    def __str__(self) -> str:
+        kinds = (
+            (self.other, "without an image suffix"),
+            (self.hidden, "hidden"),
+            (self.unnamed, "whose name is not UTF-8"),
+        )
+        return ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of an input, in no particular order, as :data:`LISTING_SCHEMA`."""
+
+    table: pa.Table
+    skipped: Skipped = field(default_factory=Skipped)
+
+
+def list_images(
+    location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> Listing:
+    """List the images of an input.
+
+    Args:
+        location: folder, prefix, glob (``*``, ``?``, ``[...]``, ``**``), image or manifest; local
+            or of any fsspec scheme.
+        storage_options: fsspec's options for a remote input.
+
+    Raises:
+        InputError: nothing is there, nothing of it is an image, or the manifest is malformed.
+    """
+    where = normalise(location)
+    skipped = Skipped()
+    try:
+        if suffix(where) in MANIFEST_SUFFIXES and not _is_glob(where):
+            entries = ((address, None, None) for address in read_addresses(where, storage_options))
+        elif is_remote(where):
+            entries = _images(_remote(where, storage_options), where, skipped)
+        else:
+            entries = _images(_local(where), where, skipped)
+        table = _to_arrow(entries)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"input {public_uri(where)} cannot be listed: {said}") from None
+    if table.num_rows == 0:
+        found = str(skipped)
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(
+            f"no image found in {public_uri(where)}"
+            + (f" (left out: {found}; images end in {known})" if found else "")
+        )
+    return Listing(table, skipped)
+
+
+def _to_arrow(entries: Iterator[Entry]) -> pa.Table:
+    batches: list[pa.RecordBatch] = []
+    chunk: list[tuple[str, int | None, str | None, str | None]] = []
+    for address, size, etag in entries:
+        uri = public_uri(address)
+        chunk.append((uri, size, etag, None if uri == address else address))
+        if len(chunk) == _CHUNK:
+            batches.append(_batch(chunk))
+            chunk = []
+    batches.append(_batch(chunk))
+    return pa.Table.from_batches(batches, LISTING_SCHEMA)
+
+
+def _batch(chunk: list[tuple[str, int | None, str | None, str | None]]) -> pa.RecordBatch:
+    columns = zip(*chunk, strict=True) if chunk else ((), (), (), ())
+    arrays = [
+        pa.array(column, type=kind.type)
+        for column, kind in zip(columns, LISTING_SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=LISTING_SCHEMA)
+
+
+def _images(entries: Iterator[Entry], root: str, skipped: Skipped) -> Iterator[Entry]:
+    """Leave out, and count, what is not an image: seen from the root, for that one was named."""
+    for entry in entries:
+        address = entry[0]
+        below = address.removeprefix(root)
+        try:
+            address.encode("utf-8")
+        except UnicodeEncodeError:
+            skipped.unnamed += 1
+            continue
+        if "/." in below or "/__MACOSX/" in below:
+            skipped.hidden += 1
+        elif suffix(address) not in IMAGE_SUFFIXES:
+            skipped.other += 1
+        else:
+            yield entry
+
+
+def _is_glob(location: str) -> bool:
+    wild = "*[" if location.startswith(("http://", "https://")) else "*?["
+    return any(sign in location for sign in wild)
+
+
+# --------------------------------------------------------------------------------------- local
+
+
+def _local(where: str) -> Iterator[Entry]:
+    path = Path(where)
+    if path.is_dir():
+        yield from _walk(where)
+    elif path.exists():
+        yield _local_entry(where, path.stat())
+    elif _is_glob(where):
+        for name in local_glob.iglob(where, recursive=True):  # noqa: PTH207 (the pattern is a path)
+            status = Path(name).stat()
+            if stat.S_ISREG(status.st_mode):
+                yield _local_entry(name, status)
+    else:
+        raise InputError(f"input {where} does not exist")
+
+
+def _walk(folder: str) -> Iterator[Entry]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
+            elif entry.is_file():
+                yield _local_entry(entry.path, entry.stat())
+            elif entry.is_symlink() and not entry.is_dir():
+                yield entry.path, None, None  # dangling: its row will say so
+
+
+def _local_entry(path: str, status: os.stat_result) -> Entry:
+    # The time of the last change stands in for an etag, as in make and rsync.
+    return path, status.st_size, f"{status.st_mtime_ns:x}"
+
+
+# -------------------------------------------------------------------------------------- remote
+
+
+def _remote(where: str, storage_options: Mapping[str, Any] | None) -> Iterator[Entry]:
+    fs, path = filesystem(where, storage_options)
+    fs.invalidate_cache()
+    scheme = where.partition("://")[0]
+    if _is_glob(where):
+        found = fs.glob(path, detail=True).values()
+        yield from (_entry(scheme, info) for info in found if info["type"] == "file")
+        return
+    pages = _s3_pages if scheme == "s3" else _found
+    any_found = False
+    if not where.endswith("/") and suffix(where) and fs.isfile(path):
+        yield _entry(scheme, fs.info(path))
+        return
+    for start in (path.rstrip("/") + "/", path):  # a folder, else a prefix of names
+        for info in pages(fs, start):
+            any_found = True
+            yield _entry(scheme, info)
+        if any_found:
+            return
+
+
+def _entry(scheme: str, info: Mapping[str, Any]) -> Entry:
+    name = str(info["name"])
+    etag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
+    address = name if "://" in name else f"{scheme}://{name}"
+    return address, info.get("size"), str(etag).strip('"') if etag else None
+
+
+def _s3_pages(fs: Any, start: str) -> Iterator[Mapping[str, Any]]:
+    """List page by page; fsspec's ``find`` would hold a dict for each object at once."""
+    bucket, _, prefix = start.partition("/")
+    token: dict[str, str] = {}
+    while True:
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
+        for item in page.get("Contents", ()):
+            if not item["Key"].endswith("/"):
+                name = join(bucket, item["Key"])
+                yield {"name": name, "size": item["Size"], "ETag": item.get("ETag")}
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _found(fs: Any, start: str) -> Iterator[Mapping[str, Any]]:
+    if start.endswith("/"):
+        try:
+            yield from fs.find(start.rstrip("/"), detail=True).values()
+        except FileNotFoundError:
+            return
+    else:
+        matches = fs.glob(f"{start}**", detail=True).values()
+        yield from (info for info in matches if info["type"] == "file")

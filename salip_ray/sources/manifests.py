@@ -1,0 +1,73 @@
+"""Reading a manifest that names the images: CSV or Parquet with a column ``uri``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from salip_ray.errors import InputError
+from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
+
+MANIFEST_SUFFIXES = frozenset({".csv", ".parquet"})
+_COLUMN = "uri"
+
+
+def read_addresses(
+    location: str, storage_options: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    """The normalised addresses that a manifest names, in its order.
+
+    Raises:
+        InputError: the file is missing or malformed, has no column ``uri``, or a row leaves it
+            empty.
+    """
+    shown = public_uri(location)
+    column = _read_column(location, shown, storage_options)
+    folder = normalise(location).rpartition("/")[0]
+    row = 0
+    for chunk in column.chunks:
+        for text in chunk.to_pylist():
+            row += 1
+            if text is None or not text.strip():
+                raise InputError(f"row {row} of the manifest {shown} has no {_COLUMN}")
+            yield _resolve(text.strip(), folder)
+
+
+def _read_column(
+    location: str, shown: str, storage_options: Mapping[str, Any] | None
+) -> pa.ChunkedArray:
+    fs, path = filesystem(location, storage_options)
+    try:
+        with fs.open(path, "rb") as file:
+            if location.lower().endswith(".parquet"):
+                parquet = pq.ParquetFile(file)
+                _require(parquet.schema_arrow.names, shown)
+                return parquet.read(columns=[_COLUMN]).column(_COLUMN).cast(pa.string())
+            table = pa.csv.read_csv(
+                file, convert_options=pa.csv.ConvertOptions(column_types={_COLUMN: pa.string()})
+            )
+            _require(table.column_names, shown)
+            return table.column(_COLUMN)
+    except FileNotFoundError:
+        raise InputError(f"manifest {shown} does not exist") from None
+    except pa.ArrowException as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"manifest {shown} cannot be read: {said}") from None
+
+
+def _require(names: list[str], shown: str) -> None:
+    if _COLUMN not in names:
+        raise InputError(
+            f"manifest {shown} has no column {_COLUMN!r}; its columns are {', '.join(names)}"
+        )
+
+
+def _resolve(text: str, folder: str) -> str:
+    """A relative URI is one without a scheme and without a leading slash."""
+    if is_remote(text) or text.startswith(("/", "~", "file://")):
+        return normalise(text)
+    return normalise(join(folder, text))
