@@ -54,7 +54,7 @@ def load_config(
     task_data.pop("preset", None)
     preset_path = _find(preset, shipped_configs() / "presets", "preset")
     data = _merge(_read_yaml(preset_path), _with_prompts(task_data, folder, origin))
-    changes = overrides if isinstance(overrides, Mapping) else _parse_overrides(overrides)
+    changes = overrides if isinstance(overrides, Mapping) else parse_assignments(overrides)
     data = _merge(data, _with_prompts(dict(changes), Path.cwd(), "--set"))
     try:
         return Config.model_validate(data)
@@ -109,7 +109,12 @@ def _with_prompts(data: dict[str, Any], folder: Path, origin: str) -> dict[str, 
     return {**data, "task": {**task, "prompts": listed}}
 
 
-def _parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Nested data from ``"section.field=value"`` strings; values are YAML, later ones win.
+
+    Raises:
+        ConfigError: a string has no key or no ``=``, or its value is not YAML.
+    """
     data: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")

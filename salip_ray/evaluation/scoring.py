@@ -74,6 +74,11 @@ class Evaluation:
             self.not_committed + other.not_committed,
         )
 
+    @property
+    def n_images(self) -> int:
+        """Number of images, scored or not."""
+        return len({s.image_id for s in self.scores} | {u.image_id for u in self.unscored})
+
     def averages(self) -> dict[str, dict[str, Average]]:
         """Means per class and method, with ``unprompted`` as the better of its two variants.
 

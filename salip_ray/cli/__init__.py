@@ -1,0 +1,66 @@
+"""The command line: one thin file a command, nothing heavy imported before it is needed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import salip_ray
+from salip_ray.cli.demo import demo
+from salip_ray.cli.evaluate import evaluate
+from salip_ray.cli.label import label
+from salip_ray.cli.weights import weights
+from salip_ray.errors import JobError, SalipError
+
+__all__ = ["app"]
+
+
+class _OneLineErrors(TyperGroup):
+    """Ends a command with one line on stderr where the package raised an error on purpose.
+
+    Exit status 2: something given is wrong; 1: the job ran, but its result is not acceptable.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SalipError as error:
+            typer.echo(f"salip-ray: {error}", err=True)
+            raise typer.Exit(1 if isinstance(error, JobError) else 2) from None
+
+
+app = typer.Typer(
+    name="salip-ray",
+    cls=_OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"salip-ray {salip_ray.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Zero-shot pseudo-labels for medical images, in bulk.
+
+    SAM proposes parts, CLIP retrieves the part that fits a description, SAM segments it from its
+    box; Ray Data does so for folders and buckets. Research use only: not a medical device.
+    """
+
+
+app.command()(label)
+app.command()(demo)
+app.command()(evaluate)
+app.add_typer(weights, name="weights")

@@ -1,0 +1,7 @@
+"""``salip-ray demo``."""
+
+from __future__ import annotations
+
+
+def demo() -> None:
+    """Label phantoms."""

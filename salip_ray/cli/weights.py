@@ -1,0 +1,108 @@
+"""``salip-ray weights``: where the official checkpoints are, and fetching them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from salip_ray.cli.options import storage_options
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """An official file: its address, size in bytes, SHA-256 and licence, and who asks for it."""
+
+    uri: str
+    size: int
+    sha256: str
+    licence: str
+    used_as: str
+
+
+_SAM = "https://dl.fbaipublicfiles.com/segment_anything"
+_CLIP = "https://openaipublic.azureedge.net/clip/models"
+# SAM: addresses and licence from its repository (facebookresearch/segment-anything); sizes and
+# hashes as public mirrors with content-addressed storage give them. CLIP: addresses from
+# openai/CLIP, each holding its file's hash.
+CHECKPOINTS = {
+    "sam_vit_b": _Checkpoint(
+        f"{_SAM}/sam_vit_b_01ec64.pth",
+        375_042_383,
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        "Apache-2.0",
+        "sam.model=vit_b",
+    ),
+    "sam_vit_l": _Checkpoint(
+        f"{_SAM}/sam_vit_l_0b3195.pth",
+        1_249_524_607,
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        "Apache-2.0",
+        "sam.model=vit_l",
+    ),
+    "sam_vit_h": _Checkpoint(
+        f"{_SAM}/sam_vit_h_4b8939.pth",
+        2_564_550_879,
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        "Apache-2.0",
+        "sam.model=vit_h (presets paper-2d, paper-3d)",
+    ),
+    "clip_vit_l_14": _Checkpoint(
+        f"{_CLIP}/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+        932_768_134,
+        "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+        "MIT",
+        "clip.model=ViT-L-14-quickgelu (preset paper-2d)",
+    ),
+    "clip_vit_b_32": _Checkpoint(
+        f"{_CLIP}/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
+        353_976_522,
+        "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
+        "MIT",
+        "clip.model=ViT-B-32-quickgelu (preset paper-3d)",
+    ),
+}
+
+weights = typer.Typer(
+    no_args_is_help=True,
+    help="Official checkpoints: list and fetch them. The bundled models need none.",
+)
+
+
+@weights.command(name="list")
+def list_weights() -> None:
+    """Addresses, sizes, SHA-256 and licences of the official files."""
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("name", "MB", "licence", "used as"):
+        table.add_column(name, justify="right" if name == "MB" else "left")
+    for name, file in CHECKPOINTS.items():
+        table.add_row(name, f"{file.size / 1e6:,.0f}", file.licence, file.used_as)
+    console.print(table)
+    for name, file in CHECKPOINTS.items():
+        # Plain lines, whole at any width, to be copied.
+        typer.echo(f"{name}\n  {file.uri}\n  sha256 {file.sha256}")
+
+
+@weights.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME_OR_URI", help="A name of the list, or any.")],
+    sha256: Annotated[
+        str | None, typer.Option(metavar="HEX", help="What the file must hash to.")
+    ] = None,
+    weights_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="fsspec storage option.")
+    ] = None,
+) -> None:
+    """Fetch a file into the cache ($SALIP_RAY_CACHE), verify it and print its path."""
+    from salip_ray.models.weights import fetch as fetch_file
+
+    options = storage_options("weights", weights_option)
+    known = CHECKPOINTS.get(name)
+    expected = sha256 or (known.sha256 if known else None)
+    path = fetch_file(known.uri if known else name, sha256=expected, storage_options=options)
+    typer.echo(path)
