@@ -35,8 +35,8 @@ class TrainOptions:
     threads: int = 2
     batch_size: int = 8
     bank_size: int = 3000
-    tune_size: int = 40
-    checkpoint_minutes: float = 2.0
+    tune_size: int = 24
+    checkpoint_minutes: float = 3.0
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
@@ -63,16 +64,16 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     sam = load_bundled_sam(arguments.weights)
-    print("| phantoms | box IoU | point IoU, best of 3 | point IoU, chosen | oracle Dice | masks |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    out = Console(width=200)
+    out.print("| phantoms | box IoU | best of 3 by a point | chosen of 3 | oracle Dice | masks |")
+    out.print("| --- | --- | --- | --- | --- | --- |")
     for kind in KINDS:
         bank = open_bank(arguments.banks, kind, arguments.split, arguments.phantoms, workers=1)
         ious = prompt_ious(sam, [bank])
         dice, masks = oracle_dice(sam, kind, arguments.split, arguments.phantoms)
         cells = [ious[f"{kind}/{name}"] for name in ("box", "point", "chosen")] + [dice]
-        print(
-            f"| {kind} | {' | '.join(f'{cell:.3f}' for cell in cells)} | {masks:.0f} |", flush=True
-        )
+        row = " | ".join(f"{cell:.3f}" for cell in cells)
+        out.print(f"| {kind} | {row} | {masks:.0f} |")
 
 
 if __name__ == "__main__":
