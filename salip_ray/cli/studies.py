@@ -1,0 +1,147 @@
+"""Several labelling tasks run, scored and drawn together: what the demo and a benchmark share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from salip_ray.config import Config
+from salip_ray.report.tables import METHOD_NAMES, dice_table, notes
+
+if TYPE_CHECKING:
+    from salip_ray.evaluation import Evaluation
+    from salip_ray.report.overview import Band, Panel
+    from salip_ray.sources.references import References
+
+
+@dataclass(frozen=True)
+class Study:
+    """One task on one set of images with reference masks.
+
+    ``images`` and ``references`` are as for ``salip-ray label``; ``subtitle`` says in a few words
+    what the images are.
+    """
+
+    config: Config
+    images: Path
+    references: Path
+    output: Path
+    subtitle: str
+
+
+def run_studies(
+    studies: Sequence[Study], folder: Path, *, heading: str, shown: int = 4, quiet: bool = False
+) -> Evaluation:
+    """Label, score and draw; a study whose output is complete is not labelled again.
+
+    Writes ``evaluation.json`` and ``overview.png`` into ``folder`` and prints the mean Dice of the
+    un-prompted SAM, the cascade and GT-SAM. The picture shows the first ``shown`` images of each
+    study, whatever became of them.
+    """
+    from salip_ray import pipeline
+    from salip_ray.evaluation import Evaluation, as_json
+    from salip_ray.labels.reading import Labels
+    from salip_ray.labels.scores import evaluate_output
+    from salip_ray.report.overview import overview
+    from salip_ray.sources.references import References
+
+    evaluation, bands = Evaluation(()), []
+    with ExitStack() as stack:
+        if not all(_complete(study.output) for study in studies):
+            stack.enter_context(_one_ray(studies))
+        for study in studies:
+            pipeline.label(
+                study.images,
+                study.output,
+                study.config,
+                references=str(study.references),
+                quiet=quiet,
+            )
+    for study in studies:
+        labels = Labels.open(str(study.output))
+        references = References.open(str(study.references))
+        found = evaluate_output(labels, references)
+        evaluation += found
+        bands += _bands(study, labels, references, found, shown)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluation.json").write_text(as_json(evaluation), encoding="utf-8")
+    overview(
+        bands,
+        folder / "overview.png",
+        method_names=METHOD_NAMES,
+        heading=heading,
+        footnote=f"The first {shown} images of each set. Research use only.",
+    )
+    console = Console()
+    console.print(dice_table(evaluation))
+    for note in notes(evaluation):
+        console.print(note, highlight=False)
+    return evaluation
+
+
+def _complete(output: Path) -> bool:
+    """Whether a run ended here; it writes its summary last."""
+    return (output / "summary.json").is_file()
+
+
+def _one_ray(studies: Sequence[Study]) -> Any:
+    """One Ray for all runs: starting it takes as long as labelling a few images."""
+    from salip_ray.pipeline.resources import Machine, cpus_needed, plan_pools
+    from salip_ray.pipeline.session import ray_session
+    from salip_ray.pipeline.stages import stages_of
+
+    def needed(machine: Machine) -> float:
+        return max(
+            cpus_needed(
+                plan_pools(study.config.pools, list(stages_of(study.config)), machine),
+                study.config.pools.fetch_cpus,
+            )
+            for study in studies
+        )
+
+    return ray_session(needed)
+
+
+def _bands(
+    study: Study, labels: Any, references: References, found: Evaluation, shown: int
+) -> list[Band]:
+    """A band of the overview for each class of a study."""
+    from itertools import islice
+
+    from salip_ray.cascade.reference import class_references
+    from salip_ray.labels.masks import decode_rle
+    from salip_ray.report.overview import Band, Panel
+    from salip_ray.sources.decode import decode
+
+    averages = found.averages()
+    dice = {(s.image_id, s.label, s.method): s.dice for s in found.scores}
+    scored = {score.image_id for score in found.scores}
+    rows = list(islice((row for row in labels.rows() if row["image_id"] in scored), shown))
+    bands = []
+    for label, means in averages.items():
+        panels: list[Panel] = []
+        for row in rows:
+            uri = row["uri"]
+            masks = {m["method"]: m["rle"] for m in row["masks"] if m["label"] == label}
+            # The headline's unprompted is one of two methods, chosen on average.
+            methods = {name: means[name].variant or name for name in METHOD_NAMES if name in means}
+            reference = references.load(references.find(uri) or "")
+            panels.append(
+                Panel(
+                    image=decode(Path(uri).read_bytes(), uri, study.config.image),
+                    reference=class_references(reference, labels.classes)[label],
+                    masks={n: decode_rle(masks[m]) for n, m in methods.items() if m in masks},
+                    dice={n: dice[row["image_id"], label, m] for n, m in methods.items()},
+                )
+            )
+        mean_dice: Mapping[str, float] = {
+            name: means[name].dice for name in METHOD_NAMES if name in means
+        }
+        n = max(mean.n for mean in means.values())
+        bands.append(Band(label, study.subtitle, panels, mean_dice, n))
+    return bands
