@@ -45,10 +45,10 @@ def real_data() -> Path:
 def slice_brain(source: Path, inputs: Path) -> tuple[Path, Path]:
     """Write the axial slices of the brain volume as grey PNGs; returns image and mask folders.
 
-    The volume is turned to nibabel's closest canonical axes (x to the patient's right to left as
-    stored, R+, A+, S+), and each axial slice drawn as a radiologist sees it: the nose up and the
-    patient's right on the picture's left. Intensities are scaled once for the whole volume, so
-    slices stay comparable. The mask goes the same way.
+    The volume is brought to canonical axes (x grows to the patient's right, y to the front, z up;
+    stored, its x runs the other way), and each axial slice drawn as a radiologist sees it: the nose
+    up, the patient's right on the picture's left. Intensities are scaled once for the whole volume,
+    so slices stay comparable. The mask goes the same way.
     """
     volume = nibabel.as_closest_canonical(nibabel.load(source / "single_subj_T1.nii"))
     mask = nibabel.as_closest_canonical(nibabel.load(source / "brainmask.nii"))
@@ -137,7 +137,9 @@ def main(
             images, references = lay_out(data / folder, output / "inputs" / name)
             studies.append(
                 Study(
-                    config=load_config(name, preset=preset, overrides=[MODES, *assignments or ()]),
+                    config=load_config(
+                        name, preset=preset, overrides=[MODES, *(assignments or ())]
+                    ),
                     images=limited(images, limit),
                     references=references,
                     output=output / name,
