@@ -108,15 +108,16 @@ def _verdict(
         mistake = _UNION[kind]
     else:
         mistake = "background"
-    if names[best] == target:
-        # From clearly not the organ (IoU .6) to clearly the organ (.85), both are partly right.
-        share = float(np.clip((iou[best] - 0.6) / 0.25, 0, 1))
-        other = mistake if mistake != "background" else _FRAGMENT[kind]
+    # From clearly not the organ (IoU .6) to clearly the organ (.85), both are partly right.
+    share = float(np.clip((iou[best] - 0.6) / 0.25, 0, 1))
+    if names[best] == target and share > 0:
+        first, second = LABELS.index(target), LABELS.index(mistake)
         if share < 0.5:
-            return Verdict(LABELS.index(other), LABELS.index(target), 1 - share, grade)
-        return Verdict(LABELS.index(target), LABELS.index(other), share, grade)
-    label = names[best] if iou[best] >= 0.5 and names[best] in LABELS else mistake
-    return Verdict(LABELS.index(label), LABELS.index(label), 1.0, grade)
+            return Verdict(second, first, 1 - share, grade)
+        return Verdict(first, second, share, grade)
+    named = names[best] if names[best] != target and iou[best] >= 0.5 else mistake
+    label = LABELS.index(named)
+    return Verdict(label, label, 1.0, grade)
 
 
 def structure_masks(
@@ -169,9 +170,7 @@ def _masks(structures: Sequence[NamedMask]) -> list[Mask]:
     return [s.mask for s in structures]
 
 
-def _box_iou(
-    a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def _box_iou(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """IoU of inclusive xyxy boxes [n, 4] and [m, 4]: [n, m]."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])

@@ -159,9 +159,7 @@ def pack_group(
     prompt: VisualPrompt = (
         "crops" if rng.random() < _SHARE_OF_CROPS else others[rng.integers(len(others))]
     )
-    group: Group = {
-        name: np.zeros(shape, dtype=dtype) for name, (dtype, shape) in _DTYPES.items()
-    }
+    group: Group = {name: np.zeros(shape, dtype=dtype) for name, (dtype, shape) in _DTYPES.items()}
     group["labels"][:] = -1
     group["kinds"] = np.asarray(KINDS.index(kind), np.int16)
     pictures = show(image, masks, prompt)

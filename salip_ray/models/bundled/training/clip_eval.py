@@ -87,9 +87,7 @@ def naming(clip: ClipModel, split: Split, count: int) -> Naming:
             phantom = make_phantom(kind, index, bank=split)
             masks, structures = _drawn_masks(phantom)
             verdicts = judge(masks, structures, kind)
-            for picture, verdict in zip(
-                show(phantom.image, masks, "crops"), verdicts, strict=True
-            ):
+            for picture, verdict in zip(show(phantom.image, masks, "crops"), verdicts, strict=True):
                 if verdict.share >= 0.9:
                     crops.append(PILImage.fromarray(picture))
                     labels.append(verdict.label)
@@ -172,9 +170,7 @@ def _drawn_masks(phantom: Phantom) -> tuple[list[Mask], list[NamedMask]]:
     return structure_masks(grey, structures, phantom.kind, 2 * GROUP, rng), structures
 
 
-def _filtered(
-    candidates: Iterator[Candidate], config: Config, image: Image
-) -> list[Candidate]:
+def _filtered(candidates: Iterator[Candidate], config: Config, image: Image) -> list[Candidate]:
     low, high = config.task.area_limits(image.shape[0], image.shape[1])
     return [c for c in candidates if low < c.area < high]
 

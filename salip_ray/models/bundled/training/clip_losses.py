@@ -4,6 +4,10 @@ The cascade reads CLIP text to image: of all candidates of an image, the one nea
 sentences wins. So beside CLIP's usual contrast of a crop against the texts, two losses compare
 crops for one text: the candidates of the same image, whose order should follow how well each covers
 the organ, and all crops of the batch, of which those of other organs should stay below.
+
+Two towers that know nothing have nothing to align with. Each class therefore has an anchor, a
+learnt direction that plays one more sentence to the crops and a target to the sentences; anchors
+are thrown away after training.
 """
 
 from __future__ import annotations
@@ -12,12 +16,12 @@ from dataclasses import dataclass
 
 import torch
 from open_clip import CLIP
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 _SHARPNESS = 14.0  # of the wanted ranking: a grade .1 lower is worth a quarter as much
 _GOOD_ENOUGH = 0.6  # a group whose best candidate is worse teaches no ranking
-_WEIGHTS = {"name": 1.0, "rank": 1.0, "find": 0.5}
+_WEIGHTS = {"name": 1.0, "rank": 1.0, "find": 0.5, "read": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,24 @@ def encode_text(clip: CLIP, tokens: Tensor) -> Tensor:
     return ends @ clip.text_projection
 
 
-def clip_loss(clip: CLIP, batch: CropBatch, tokens: Tensor) -> dict[str, Tensor]:
+class Anchors(nn.Module):
+    """A direction for each class, [classes, d], orthogonal at first."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(classes, width)))
+
+    def forward(self) -> Tensor:
+        """Unit vectors [classes, d]."""
+        return F.normalize(self.weight, dim=-1)
+
+
+def clip_loss(clip: CLIP, anchors: Anchors, batch: CropBatch, tokens: Tensor) -> dict[str, Tensor]:
     """Losses of one batch: "total" and its parts.
 
     Args:
         clip: the model, in training mode.
+        anchors: of the classes that `tokens` has sentences of.
         batch: groups of crops.
         tokens: int64 [views, classes, length]: some sentences of every class.
     """
@@ -65,16 +82,18 @@ def clip_loss(clip: CLIP, batch: CropBatch, tokens: Tensor) -> dict[str, Tensor]
     raw = encode_text(clip, tokens.flatten(0, 1)).unflatten(0, (views, classes))
     if views > 1:  # each sentence on its own, and all of a class as one mean, as the cascade does
         raw = torch.cat((raw, raw.mean(dim=0, keepdim=True)))
-    texts = F.normalize(raw, dim=-1)
+    texts = torch.cat((F.normalize(raw, dim=-1), anchors()[None]))
+    scale = clip.logit_scale.exp()
     valid = batch.labels[:, 0] >= 0
     images = F.normalize(clip.encode_image(batch.crops[valid]), dim=-1)
-    seen = clip.logit_scale.exp() * torch.einsum("nd,vcd->vnc", images, texts)
-    logits = seen.new_zeros(len(seen), len(valid), classes)
+    seen = scale * torch.einsum("nd,vcd->vnc", images, texts)
+    logits = seen.new_zeros(len(texts), len(valid), classes)
     logits[:, valid] = seen
 
     losses = {
         "name": _name(seen, batch.labels[valid], batch.shares[valid]),
         "rank": _rank(logits, batch),
+        "read": _read(scale * texts[:-1] @ texts[-1].T),
         "find": _find(seen, batch.labels[valid, 0], batch.shares[valid]),
     }
     total = torch.stack([_WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
@@ -87,6 +106,13 @@ def _name(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
     chosen = log_p.gather(2, labels.expand(len(log_p), -1, -1))
     # Where both classes are one, the parts add up to it.
     return -(shares * chosen[..., 0] + (1 - shares) * chosen[..., 1]).mean()
+
+
+def _read(logits: Tensor) -> Tensor:
+    """Text to anchor: sentences [views, classes] each name their class."""
+    views, classes = logits.shape[:2]
+    labels = torch.arange(classes, device=logits.device).repeat(views)
+    return F.cross_entropy(logits.flatten(0, 1), labels)
 
 
 def _rank(logits: Tensor, batch: CropBatch) -> Tensor:

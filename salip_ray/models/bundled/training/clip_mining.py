@@ -36,8 +36,12 @@ _STEM = "crops-mined"
 # Phantoms of the training bank from here on: CLIP's other crops come from those before.
 _FIRST = 100_000
 _SEED = 20_240_613
-# Proposals, thresholds as shipped; of the task only its area limits would matter, and it has none.
-_ANY_TASK = {"task": {"name": "mining", "prompts": {"organ": "an organ"}}}
+# The shipped thresholds with a grid as coarse as a group has room for; of the task only its area
+# limits would matter, and it has none.
+_PROPOSE = {
+    "task": {"name": "mining", "prompts": {"organ": "an organ"}},
+    "propose": {"points_per_side": 8},
+}
 
 
 def open_mined_bank(folder: Path) -> list[CropBank]:
@@ -47,7 +51,7 @@ def open_mined_bank(folder: Path) -> list[CropBank]:
 
 def mine(folder: Path, count: int, sam: Sam) -> None:
     """Write the proposals of `sam` on `count` augmented training phantoms into `folder`."""
-    proposer = Proposer(sam, load_config(_ANY_TASK))
+    proposer = Proposer(sam, load_config(_PROPOSE))
     write_crop_bank(folder, _STEM, count, _mined(proposer, count))
 
 

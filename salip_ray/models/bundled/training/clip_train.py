@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from open_clip import CLIP, SimpleTokenizer
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from salip_ray.models.bundled.clip_net import (
+    EMBED_DIM,
     build_bundled_clip,
     bundled_preprocess,
     bundled_tokenizer,
@@ -28,7 +30,7 @@ from salip_ray.models.bundled.phantoms import KINDS
 from salip_ray.models.bundled.sentences import LABELS, train_sentence, training_texts
 from salip_ray.models.bundled.training.clip_candidates import TARGET_LABEL
 from salip_ray.models.bundled.training.clip_data import CropBank, open_crop_bank
-from salip_ray.models.bundled.training.clip_losses import CropBatch, clip_loss
+from salip_ray.models.bundled.training.clip_losses import Anchors, CropBatch, clip_loss
 from salip_ray.models.bundled.training.clip_mining import open_mined_bank
 from salip_ray.models.bundled.training.options import Progress, TrainOptions, warmup_cosine
 from salip_ray.models.bundled.training.resume import load_checkpoint, save_checkpoint
@@ -62,20 +64,17 @@ def train_clip(options: TrainOptions) -> Path:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     folder = options.out / "crops"
-    made = open_crop_bank(
-        folder, "train", options.bank_size * len(KINDS), workers=options.threads
-    )
+    made = open_crop_bank(folder, "train", options.bank_size * len(KINDS), workers=options.threads)
     batches = CropBatches(
         [made, *open_mined_bank(folder)], seed=options.seed, batch_size=options.batch_size
     )
 
     clip = build_bundled_clip(len(batches.sentences.tokens) + 1).to(options.device)
     clip.visual.to(memory_format=torch.channels_last)
-    averaged = AveragedModel(
-        clip, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGING), use_buffers=True
-    )
-    optimiser = _optimiser(clip)
-    trained = {"clip": clip, "averaged": averaged, "optimiser": optimiser}
+    averaged = AveragedModel(clip, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGING), use_buffers=True)
+    anchors = Anchors(len(CONCEPTS), EMBED_DIM).to(options.device)
+    optimiser = _optimiser(nn.ModuleDict({"clip": clip, "embedding of classes": anchors}))
+    trained = {"clip": clip, "anchors": anchors, "averaged": averaged, "optimiser": optimiser}
 
     checkpoint = options.out / "clip.checkpoint.pt"
     state = load_checkpoint(checkpoint, seed=options.seed)
@@ -105,7 +104,9 @@ def train_clip(options: TrainOptions) -> Path:
         if progress.done:
             break
         batch = _on(batch, options.device)
-        losses = _step(clip, averaged, optimiser, batch, tokens.to(options.device), progress)
+        losses = _step(
+            clip, anchors, averaged, optimiser, batch, tokens.to(options.device), progress
+        )
         progress.step += 1
         if progress.step % _LOG_EVERY == 0:
             _log(options.out, progress, losses)
@@ -144,9 +145,7 @@ class CropBatches:
         self.batch_size = batch_size
         self.sentences = Sentences()
         normalise = bundled_preprocess().transforms[-1]  # type: ignore[attr-defined]
-        self.mean, self.std = (
-            torch.tensor(values).view(3, 1, 1) for values in (normalise.mean, normalise.std)
-        )
+        self.mean, self.std = (torch.tensor(values) for values in (normalise.mean, normalise.std))
         self.targets = torch.tensor([LABELS.index(TARGET_LABEL[kind]) for kind in KINDS])
 
     def batch(self, step: int) -> tuple[CropBatch, Tensor]:
@@ -156,14 +155,18 @@ class CropBatches:
         for place in range(self.batch_size):
             bank = self.banks[place % len(self.banks)]  # the banks take turns
             groups.append((bank, int(rng.integers(len(bank)))))
-        crops, labels, shares, grades = (
+        crops = torch.from_numpy(
+            np.stack([_augment(bank.crops[index], rng) for bank, index in groups])
+        )
+        labels, shares, grades = (
             torch.from_numpy(np.stack([getattr(bank, name)[index] for bank, index in groups]))
-            for name in ("crops", "labels", "shares", "grades")
+            for name in ("labels", "shares", "grades")
         )
         kinds = torch.tensor([int(bank.kinds[index]) for bank, index in groups])
-        pixels = _augment(crops.permute(0, 1, 4, 2, 3).float() / 255.0, rng)
+        # A permuted view: channels last in memory, as the vision tower wants it.
+        pixels = crops.flatten(0, 1).float().div_(255.0).sub_(self.mean).div_(self.std)
         batch = CropBatch(
-            crops=((pixels - self.mean) / self.std).flatten(0, 1),
+            crops=pixels.permute(0, 3, 1, 2),
             labels=labels.long().flatten(0, 1),
             shares=shares.flatten(),
             grades=grades,
@@ -172,30 +175,27 @@ class CropBatches:
         return batch, self.sentences.draw(rng)
 
 
-def _augment(crops: Tensor, rng: np.random.Generator) -> Tensor:
-    """Flip, zoom and shift a little, and change the brightness of [G, M, 3, S, S] in 0..1.
+def _augment(group: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Flip, zoom and shift the crops [M, S, S, 3] of a group a little and change their brightness.
 
-    All candidates of a group change alike, as they would with another image; black stays black.
+    All alike, as they would with another image; black stays black.
     """
-    changed = []
-    for group in crops:
-        sides = 1 + rng.normal(0, 0.04, 2)
-        sides[0] *= rng.choice((-1, 1))
-        shift = rng.normal(0, 0.03, 2)
-        matrix = torch.tensor([[sides[0], 0, shift[0]], [0, sides[1], shift[1]]]).float()
-        grid = F.affine_grid(
-            matrix.expand(len(group), 2, 3), list(group.shape), align_corners=False
-        )
-        moved = F.grid_sample(group, grid, align_corners=False)
-        gamma, gain = np.exp(rng.normal(0, 0.3)), np.exp(rng.normal(0, 0.25))
-        changed.append((gain * moved.clamp_min(0) ** gamma).clamp(max=1))
-    return torch.stack(changed)
+    side = group.shape[1]
+    zoom = 1 + rng.normal(0, 0.04, 2)
+    zoom[0] *= rng.choice((-1, 1))
+    middle = (side - 1) / 2
+    shift = middle - zoom * middle + rng.normal(0, 0.015 * side, 2)
+    matrix = np.column_stack((np.diag(zoom), shift))
+    gamma, gain = np.exp(rng.normal(0, 0.3)), np.exp(rng.normal(0, 0.25))
+    curve = 255 * np.clip(gain * np.linspace(0, 1, 256) ** gamma, 0, 1)
+    moved = [cv2.warpAffine(crop, matrix, (side, side)) for crop in group]
+    return curve.round().astype(np.uint8)[np.stack(moved)]
 
 
-def _optimiser(clip: CLIP) -> torch.optim.AdamW:
+def _optimiser(model: nn.Module) -> torch.optim.AdamW:
     """AdamW; decay for matrices and kernels only, not for norms, biases and embeddings."""
     decayed, others = [], []
-    for name, parameter in clip.named_parameters():
+    for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or "embedding" in name
         (others if plain else decayed).append(parameter)
     return torch.optim.AdamW(
@@ -207,6 +207,7 @@ def _optimiser(clip: CLIP) -> torch.optim.AdamW:
 
 def _step(
     clip: CLIP,
+    anchors: Anchors,
     averaged: AveragedModel,
     optimiser: torch.optim.Optimizer,
     batch: CropBatch,
@@ -217,10 +218,10 @@ def _step(
     for group in optimiser.param_groups:
         group["lr"] = rate
     clip.train()
-    losses = clip_loss(clip, batch, tokens)
+    losses = clip_loss(clip, anchors, batch, tokens)
     optimiser.zero_grad(set_to_none=True)
     losses["total"].backward()
-    nn.utils.clip_grad_norm_(clip.parameters(), _CLIP_NORM)
+    nn.utils.clip_grad_norm_((p for g in optimiser.param_groups for p in g["params"]), _CLIP_NORM)
     optimiser.step()
     with torch.no_grad():
         clip.logit_scale.clamp_(0.0, _HIGHEST_SCALE)
@@ -230,9 +231,7 @@ def _step(
 
 
 def _on(batch: CropBatch, device: str) -> CropBatch:
-    return CropBatch(
-        *(getattr(batch, name).to(device) for name in CropBatch.__dataclass_fields__)
-    )
+    return CropBatch(*(getattr(batch, name).to(device) for name in CropBatch.__dataclass_fields__))
 
 
 def _prefetched(batches: CropBatches, step: int) -> Iterator[tuple[CropBatch, Tensor]]:
