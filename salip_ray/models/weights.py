@@ -107,6 +107,22 @@ def identify(config: Config) -> dict[str, str]:
     return found
 
 
+def pin(config: Config, identity: Mapping[str, str]) -> Config:
+    """The configuration with the digests of :func:`identify` filled in.
+
+    A worker on another node fetches for itself; pinned, it refuses what is not the driver's file.
+    """
+    roles: dict[str, Any] = {
+        role: getattr(config, role).model_copy(update={"sha256": identity[role]})
+        for role in ("sam", "clip")
+        if role in identity
+    }
+    if config.refine.sam is not None and "refine" in identity:
+        refiner = config.refine.sam.model_copy(update={"sha256": identity["refine"]})
+        roles["refine"] = config.refine.model_copy(update={"sam": refiner})
+    return config.model_copy(update=roles)
+
+
 def verify(path: Path, sha256: str | None, source: str) -> None:
     """Raise WeightsError unless the file hashes to ``sha256`` (None: any content will do)."""
     if sha256 is not None and (found := digest(path)) != sha256.lower():

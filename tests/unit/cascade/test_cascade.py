@@ -1,0 +1,271 @@
+"""The whole cascade on one image, and its baselines."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamPredictor
+
+from salip_ray.cascade.baselines import unprompted
+from salip_ray.cascade.cascade import Cascade, compose, resolve_device
+from salip_ray.cascade.refine import Refiner
+from salip_ray.cascade.resolution import to_original
+from salip_ray.config import TaskConfig
+from salip_ray.errors import ConfigError, ImageError, InputError
+from salip_ray.rows import Candidate, Selection
+
+TASK = {"prompts": {"lung": ["a lobe"], "heart": ["a blob", "a ball"]}, "top_k": {"lung": 2}}
+ALL = ["cascade", "unprompted", "gt_sam"]
+
+
+def of(result, method):
+    return {mask.label: mask for mask in result.masks if mask.method == method}
+
+
+@pytest.fixture
+def cascade(sam, clip, configure):
+    return Cascade(configure(task=TASK, run={"modes": ALL}), sam=sam, clip=clip)
+
+
+@pytest.fixture
+def references():
+    lung, heart = np.zeros((2, 180, 256), dtype=bool)
+    lung[20:100, 20:80] = lung[30:110, 160:230] = heart[100:160, 100:150] = True
+    return {"lung": lung, "heart": heart}
+
+
+def test_every_method_labels_every_class(cascade, picture, references):
+    result = cascade(picture(180, 256), references=references)
+    assert (result.height, result.width) == (180, 256)
+    assert [outcome.outcome for outcome in result.outcomes] == ["labelled", "labelled"]
+    for method in ("cascade", "unprompted_confident", "unprompted_largest", "gt_sam"):
+        for class_id, label in enumerate(TASK["prompts"], start=1):
+            mask = of(result, method)[label]
+            assert mask.class_id == class_id
+            assert mask.mask.shape == (180, 256)
+            assert mask.mask.dtype == np.bool_
+            assert mask.mask.any()
+    assert len(result.masks) == 8
+
+
+def test_trap_4_the_union_is_per_class_over_k(cascade, sam, picture, references):
+    """Each class's mask is the union of the official predictor's masks from its own k boxes."""
+    image = picture(90, 128)
+    result = cascade(image, references={})
+    predictor = SamPredictor(sam)
+    predictor.set_image(image)
+    boxes = {candidate.id: candidate.box for candidate in result.candidates}
+    for label, k in (("lung", 2), ("heart", 1)):
+        chosen = [s for s in result.selections if s.label == label]
+        assert len(chosen) == k
+        expected = np.zeros((90, 128), dtype=bool)
+        for selection in chosen:
+            box = np.array(boxes[selection.candidate_id])
+            expected |= predictor.predict(box=box, multimask_output=False)[0][0]
+        mask = of(result, "cascade")[label]
+        np.testing.assert_array_equal(mask.mask, expected)
+        assert mask.candidate_ids == tuple(s.candidate_id for s in chosen)
+        assert mask.prompt_boxes == tuple(boxes[s.candidate_id] for s in chosen)
+        assert (mask.clip_score, mask.clip_margin) == (chosen[0].score, chosen[0].margin)
+
+
+def test_trap_11_the_image_is_encoded_once_per_view(sam, clip, configure, picture, monkeypatch):
+    calls = []
+    encoder = sam.image_encoder.forward
+    monkeypatch.setattr(sam.image_encoder, "forward", lambda x: calls.append(1) or encoder(x))
+    config = configure(propose={"crop_n_layers": 1}, run={"modes": ALL})
+    Cascade(config, sam=sam, clip=clip)(picture(90, 128), references={})
+    assert len(calls) == 5  # the full view and four crops; no sixth for the box prompts
+
+
+def test_a_refiner_with_other_weights_encodes_again(
+    sam, other_sam, clip, configure, picture, monkeypatch
+):
+    """`refine.sam` answers as the official predictor does with those weights."""
+    monkeypatch.setattr("salip_ray.cascade.cascade.load_sam", lambda *_, **__: other_sam)
+    image = picture(90, 128)
+    config = configure(refine={"sam": {"model": "bundled"}})
+    mask = Cascade(config, sam=sam, clip=clip)(image).masks[0]
+    predictor = SamPredictor(other_sam)
+    predictor.set_image(image)
+    expected, _, _ = predictor.predict(box=np.array(mask.prompt_boxes[0]), multimask_output=False)
+    np.testing.assert_array_equal(mask.mask, expected[0])
+
+
+def test_trap_2_no_candidate_is_an_outcome_with_a_reason(sam, clip, configure, picture):
+    config = configure(task=TASK, propose={"pred_iou_thresh": 1.0}, run={"modes": ALL})
+    reference = {"heart": np.ones((90, 128), dtype=bool)}
+    result = Cascade(config, sam=sam, clip=clip)(picture(90, 128), references=reference)
+    assert [(o.label, o.outcome, o.reason) for o in result.outcomes] == [
+        ("lung", "empty", "SAM proposed no candidate"),
+        ("heart", "empty", "SAM proposed no candidate"),
+    ]
+    assert (result.candidates, result.selections) == ((), ())
+    assert [(m.method, m.label) for m in result.masks] == [("gt_sam", "heart")]
+
+
+def test_trap_2_one_candidate_is_enough(sam, clip, configure, picture):
+    image = picture(90, 128)
+    scores = {c.predicted_iou for c in Cascade(configure(), sam=sam, clip=clip)(image).candidates}
+    config = configure(task=TASK, propose={"pred_iou_thresh": sorted(scores)[-2]})
+    result = Cascade(config, sam=sam, clip=clip)(image)
+    assert len(result.candidates) == 1
+    assert [len(mask.candidate_ids) for mask in result.masks] == [1, 1]
+    assert math.isnan(result.masks[0].clip_margin)
+
+
+def test_candidates_outside_the_area_limits_are_counted_in_the_reason(
+    sam, clip, configure, picture
+):
+    config = configure(task={"max_area": 2.0})
+    result = Cascade(config, sam=sam, clip=clip)(picture(90, 128))
+    assert result.n_proposed > 0
+    assert result.outcomes[0].reason == (
+        f"none of the {result.n_proposed} candidates lies within the area limits"
+    )
+
+
+def test_an_empty_refined_mask_is_an_outcome_with_a_reason(sam, configure):
+    class Nothing(Refiner):
+        def __call__(self, *args, **kwargs):
+            refined = super().__call__(*args, **kwargs)
+            refined.masks[:] = False
+            return refined
+
+    config = configure(run={"modes": ALL})
+    whole = np.ones((90, 128), dtype=bool)
+    candidate = Candidate(7, whole, whole.size, (0, 0, 127, 89), 0.9, 0.9, (0, 0), (0, 0, 127, 89))
+    labels = compose(
+        config,
+        Nothing(sam, config),
+        candidates=[candidate],
+        n_proposed=9,
+        embedding=torch.zeros(1, 32, 16, 16),
+        selections=[Selection("organ", 1, 7, 0, 20.0, math.nan)],
+        working_size=(90, 128),
+        original_size=(90, 128),
+        references={"organ": whole},
+    )
+    assert [(o.outcome, o.reason) for o in labels.outcomes] == [
+        ("empty", "SAM's mask from the retrieved boxes is empty")
+    ]
+    assert {mask.method for mask in labels.masks} == {"unprompted_confident", "unprompted_largest"}
+
+
+def part(number, columns, predicted_iou, height=40, width=60):
+    mask = np.zeros((height, width), dtype=bool)
+    mask[5:15, columns] = True
+    return Candidate(
+        number, mask, int(mask.sum()), (0, 0, 1, 1), predicted_iou, 0.8, (0, 0), (0, 0, 1, 1)
+    )
+
+
+def test_unprompted_takes_the_k_most_confident_and_the_k_largest():
+    classes = TaskConfig(name="t", prompts={"a": ("x",), "b": ("y",)}, top_k={"a": 2}).classes
+    parts = [
+        part(2, slice(0, 10), 0.9),
+        part(3, slice(10, 40), 0.7),
+        part(5, slice(20, 25), 0.9),
+        part(8, slice(30, 60), 0.8),
+    ]
+    masks = {(m.method, m.label): m for m in unprompted(classes, parts, (80, 120))}
+    ids = {key: mask.candidate_ids for key, mask in masks.items()}
+    assert ids == {
+        ("unprompted_confident", "a"): (2, 5),  # of equals, the lower id first
+        ("unprompted_confident", "b"): (2,),
+        ("unprompted_largest", "a"): (3, 8),
+        ("unprompted_largest", "b"): (3,),
+    }
+    confident = masks["unprompted_confident", "a"]
+    np.testing.assert_array_equal(
+        confident.mask, to_original(parts[0].mask | parts[2].mask, (80, 120))
+    )
+    np.testing.assert_allclose(confident.predicted_iou, 0.9)
+    assert confident.prompt_boxes == ()
+    assert math.isnan(confident.clip_score)
+    assert unprompted(classes, [], (80, 120)) == []
+
+
+def test_gt_sam_is_sam_prompted_with_the_references_boxes(cascade, sam, picture):
+    image = picture(90, 128)
+    lung = np.zeros((90, 128), dtype=bool)
+    lung[10:50, 10:40] = lung[15:60, 80:115] = True
+    lung[88, 2] = True  # too small for a box
+    mask = of(cascade(image, references={"lung": lung}), "gt_sam")
+    assert list(mask) == ["lung"]
+    assert mask["lung"].prompt_boxes == ((10, 10, 39, 49), (80, 15, 114, 59))
+    predictor = SamPredictor(sam)
+    predictor.set_image(image)
+    expected = [
+        predictor.predict(box=np.array(box), multimask_output=False)[0][0]
+        for box in mask["lung"].prompt_boxes
+    ]
+    np.testing.assert_array_equal(mask["lung"].mask, expected[0] | expected[1])
+
+
+def test_an_empty_reference_has_no_gt_sam_mask(cascade, picture):
+    empty = {"lung": np.zeros((90, 128), dtype=bool)}
+    assert of(cascade(picture(90, 128), references=empty), "gt_sam") == {}
+
+
+def test_without_the_cascade_mode_no_clip_is_loaded(sam, configure, picture, monkeypatch):
+    monkeypatch.setattr("salip_ray.cascade.cascade.load_clip", None)
+    config = configure(run={"modes": ["unprompted"]})
+    result = Cascade(config, sam=sam)(picture(90, 128))
+    assert {m.method for m in result.masks} == {"unprompted_confident", "unprompted_largest"}
+    assert (result.selections, result.outcomes) == ((), ())
+
+
+def test_the_modes_beside_it_do_not_change_the_cascade(sam, clip, configure, picture, references):
+    image = picture(180, 256)
+    alone = Cascade(configure(task=TASK), sam=sam, clip=clip)(image)
+    beside = Cascade(configure(task=TASK, run={"modes": ALL}), sam=sam, clip=clip)(
+        image, references=references
+    )
+    assert alone.selections == beside.selections
+    for label, mask in of(alone, "cascade").items():
+        np.testing.assert_array_equal(mask.mask, of(beside, "cascade")[label].mask)
+
+
+def test_trap_5_channels_are_rgb_as_the_official_predictor_takes_them(cascade, sam, picture):
+    image = picture(90, 128)
+    predictor = SamPredictor(sam)
+    predictor.set_image(image, image_format="RGB")
+    assert torch.equal(cascade.propose(image).embedding, predictor.get_image_embedding())
+    assert not torch.equal(cascade.propose(image[..., ::-1]).embedding, predictor.features)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((10, 10), dtype=np.uint8), r"shape \[H, W, 3\] \(RGB\), found \[10, 10\]"),
+        (np.zeros((10, 10, 4), dtype=np.uint8), r"found \[10, 10, 4\]"),
+        (np.zeros((0, 10, 3), dtype=np.uint8), r"found \[0, 10, 3\]"),
+        (np.zeros((10, 10, 3)), "must be uint8 .*, found float64"),
+        ([[1, 2]], "must be a NumPy array, found list"),
+    ],
+    ids=["grey", "alpha", "empty", "float", "list"],
+)
+def test_what_is_no_rgb_image_is_refused(cascade, image, message):
+    with pytest.raises(ImageError, match=message):
+        cascade(image, references={})
+
+
+def test_references_are_needed_and_must_fit(cascade, picture):
+    with pytest.raises(InputError, match="gt_sam, which needs references"):
+        cascade(picture(90, 128))
+    with pytest.raises(ImageError, match=r"reference of 'lung' has shape \(90, 127\)"):
+        cascade(picture(90, 128), references={"lung": np.ones((90, 127), dtype=bool)})
+
+
+def test_devices():
+    assert resolve_device("cpu") == torch.device("cpu")
+    if torch.cuda.is_available():
+        assert resolve_device("auto").type == "cuda"
+    else:
+        assert resolve_device("auto").type == "cpu"
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            resolve_device("cuda")

@@ -1,0 +1,198 @@
+"""Weights files: fetched once, verified, never executed."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from salip_ray.config import load_config
+from salip_ray.errors import MissingDependencyError, WeightsError
+from salip_ray.models import weights
+from salip_ray.models.bundled import clip_net, sam_net
+
+CONTENT = os.urandom(3_000_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SALIP_RAY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def remote():
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/weights/sam.pth", CONTENT)
+    yield "memory://weights/sam.pth"
+    memory.rm("/weights", recursive=True)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """An HTTP server that is slow to answer and writes down what it was asked for."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer()
+
+        def do_GET(self):
+            asked.append(self.path)
+            time.sleep(0.5)
+            self.answer(CONTENT)
+
+        def answer(self, body=b""):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_port}/sam.pth", asked
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+def test_a_local_file_is_used_where_it_lies(tmp_path):
+    path = tmp_path / "sam.pth"
+    path.write_bytes(CONTENT)
+    assert weights.fetch(str(path), sha256=SHA256) == path
+    assert weights.fetch(f"file://{path}") == path
+
+
+def test_a_uri_is_copied_into_the_cache(remote, cache):
+    path = weights.fetch(remote, sha256=SHA256.upper())
+    assert path.read_bytes() == CONTENT
+    assert path.parent == cache
+    assert path.name.endswith("-sam.pth")
+
+
+def test_a_cached_file_is_not_fetched_again(remote):
+    first = weights.fetch(remote)
+    fsspec.filesystem("memory").pipe_file("/weights/sam.pth", b"gone")
+    assert weights.fetch(remote, sha256=SHA256) == first
+
+
+def test_a_damaged_cached_file_is_fetched_again(remote):
+    path = weights.fetch(remote, sha256=SHA256)
+    path.write_bytes(b"damaged")
+    assert weights.fetch(remote, sha256=SHA256).read_bytes() == CONTENT
+
+
+def test_four_processes_fetch_once(server, cache):
+    uri, asked = server
+    code = (
+        "import sys; from salip_ray.models.weights import fetch; "
+        "print(fetch(sys.argv[1], sha256=sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, uri, SHA256]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    answers = {process.communicate(timeout=300)[0].strip() for process in running}
+    assert [process.returncode for process in running] == [0, 0, 0, 0]
+    assert len(answers) == 1
+    assert Path(answers.pop()).read_bytes() == CONTENT
+    assert asked == ["/sam.pth"]
+    assert not [path for path in cache.iterdir() if path.name.startswith(".")]
+
+
+def test_another_content_is_refused_and_leaves_nothing_behind(remote, cache):
+    wrong = "0" * 64
+    with pytest.raises(WeightsError, match=f"sam.pth: its sha256 is {SHA256}, expected {wrong}"):
+        weights.fetch(remote, sha256=wrong)
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+def test_another_local_content_is_refused(tmp_path):
+    path = tmp_path / "sam.pth"
+    path.write_bytes(CONTENT)
+    with pytest.raises(WeightsError, match="its sha256 is"):
+        weights.fetch(str(path), sha256="0" * 64)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"no.pth does not exist"):
+        weights.fetch(str(tmp_path / "no.pth"))
+    with pytest.raises(WeightsError, match=r"memory://weights/no.pth cannot be fetched"):
+        weights.fetch("memory://weights/no.pth")
+
+
+def test_an_unknown_scheme_is_named_and_a_signature_is_not():
+    with pytest.raises(WeightsError, match="cannot be fetched") as caught:
+        weights.fetch("nothing://host/sam.pth?sig=secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_filesystem_package_is_asked_for(monkeypatch):
+    def fail(*_, **__):
+        raise ImportError("Please install gcsfs", name="gcsfs")
+
+    monkeypatch.setattr(weights.fsspec, "open", fail)
+    with pytest.raises(MissingDependencyError, match="pip install gcsfs"):
+        weights.fetch("gs://bucket/sam.pth")
+
+
+def test_the_digest_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
+    path = tmp_path / "sam.pth"
+    path.write_bytes(CONTENT)
+    assert weights.digest(path) == SHA256
+    with monkeypatch.context() as patch:
+        patch.setattr(weights.hashlib, "file_digest", None)  # hashing again would fail
+        assert weights.digest(path) == SHA256
+    path.write_bytes(b"other")
+    assert weights.digest(path) == hashlib.sha256(b"other").hexdigest()
+
+
+def test_a_broken_memory_of_digests_only_costs_hashing(tmp_path, cache):
+    path = tmp_path / "sam.pth"
+    path.write_bytes(CONTENT)
+    weights.digest(path)
+    (record,) = (cache / "digests").iterdir()
+    record.write_text("{ half a rec")
+    assert weights.digest(path) == SHA256
+    assert json.loads(record.read_text())["sha256"] == SHA256
+
+
+def test_identify_names_the_bundled_files():
+    config = load_config({"task": {"name": "t", "prompts": {"a": ["an organ"]}}})
+    assert weights.identify(config) == {
+        "sam": hashlib.sha256(sam_net.WEIGHTS.read_bytes()).hexdigest(),
+        "clip": hashlib.sha256(clip_net.WEIGHTS.read_bytes()).hexdigest(),
+    }
+
+
+def test_identify_leaves_out_what_no_mode_needs_and_adds_a_refiner():
+    task = {"task": {"name": "t", "prompts": {"a": ["an organ"]}}}
+    overrides = {"run": {"modes": ["unprompted"]}, "refine": {"sam": {"model": "bundled"}}}
+    found = weights.identify(load_config(task, overrides=overrides))
+    assert set(found) == {"sam", "refine"}
+    assert found["sam"] == found["refine"]
+
+
+def test_a_pinned_configuration_refuses_other_files():
+    task = {"task": {"name": "t", "prompts": {"a": ["an organ"]}}}
+    config = load_config(task, overrides={"refine": {"sam": {"model": "bundled"}}})
+    identity = weights.identify(config)
+    pinned = weights.pin(config, identity)
+    assert pinned.sam.sha256 == pinned.refine.sam.sha256 == identity["sam"]
+    assert pinned.clip.sha256 == identity["clip"]
+    assert weights.identify(pinned) == identity
+    assert pinned.task == config.task
+    with pytest.raises(WeightsError, match="the bundled SAM: its sha256 is"):
+        weights.identify(weights.pin(config, {**identity, "refine": "0" * 64}))
