@@ -222,8 +222,8 @@ def _fitted(
     width, height = (side * _SCALE for side in tile)
     factor = min(width / image.shape[1], height / image.shape[0])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-    shrinks = factor < 1
-    pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    pixels: Image = np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
     if mask is not None and mask.any():
         inside = _resized(mask, size)
         pixels[inside] = (

@@ -1,0 +1,252 @@
+"""The command line: what it hands on, and how it says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from salip_ray import pipeline
+from salip_ray.cli import app
+from salip_ray.cli.weights import CHECKPOINTS
+from salip_ray.errors import JobError
+from salip_ray.labels.masks import encode_rle
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def job(monkeypatch):
+    """The calls of ``salip_ray.pipeline.label``, which is tested on its own."""
+    calls = []
+    monkeypatch.setattr(pipeline, "label", lambda *args, **kwargs: calls.append((args, kwargs)))
+    return calls
+
+
+def test_help_names_every_command():
+    done = run("--help")
+    assert done.exit_code == 0
+    for command in ("label", "demo", "evaluate", "weights"):
+        assert command in done.output
+
+
+def test_help_is_light():
+    code = (
+        "import sys; from salip_ray.cli import app\n"
+        "try: app(['label', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'ray', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_python_m_runs_the_same_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "salip_ray", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("salip-ray 0.")
+
+
+def test_label_hands_everything_on(job):
+    done = run(
+        *("label", "s3://in", "s3://out", "--config", "lungs"),
+        *("--set", "propose.points_per_side=8", "--mode", "cascade,unprompted"),
+        *("--mode", "gt_sam", "--reference", "s3://masks", "--quiet"),
+        *("--input-option", "anon=true"),
+        *("--output-option", "client_kwargs.endpoint_url=http://127.0.0.1:9000"),
+    )
+    assert done.exit_code == 0, done.output
+    ((args, kwargs),) = job
+    assert args[:2] == ("s3://in", "s3://out")
+    config = args[2]
+    assert config.task.name == "lungs"
+    assert config.propose.points_per_side == 8
+    assert config.run.modes == ("cascade", "unprompted", "gt_sam")
+    assert config.storage.input == {"anon": True}
+    assert config.storage.output == {"client_kwargs": {"endpoint_url": "http://127.0.0.1:9000"}}
+    assert kwargs == {"references": "s3://masks", "quiet": True}
+
+
+def test_label_uses_the_preset(job, tmp_path):
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("image: {long_side: 333}\n")
+    assert run("label", "in", "out", "--config", "brain", "--preset", preset).exit_code == 0
+    assert job[0][0][2].image.long_side == 333
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "liver"], "no task named 'liver'"),
+        (
+            ["--config", "lungs", "--set", "propose.points_per_sid=3"],
+            "did you mean points_per_side",
+        ),
+        (["--config", "lungs", "--set", "nonsense"], "must look like section.field=value"),
+        (["--config", "lungs", "--mode", "magic"], "run.modes"),
+        (["--config", "lungs", "--preset", "huge"], "no preset named 'huge'"),
+        (["--config", "lungs", "--reference", "masks"], "--reference is for the mode gt_sam"),
+        (["--config", "lungs", "--input-option", "s3cret"], "--input-option must look like"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_no_job(job, arguments, message):
+    done = run("label", "in", "out", *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "s3cret" not in done.output
+    assert job == []
+
+
+def test_a_job_that_ends_badly_exits_1(monkeypatch):
+    def fail(*args, **kwargs):
+        raise JobError("3 of 4 images are error rows")
+
+    monkeypatch.setattr(pipeline, "label", fail)
+    done = run("label", "in", "out", "--config", "lungs")
+    assert done.exit_code == 1
+    assert done.stderr == "salip-ray: 3 of 4 images are error rows\n"
+
+
+# ------------------------------------------------------------------------------------ evaluate
+
+
+@pytest.fixture
+def labelled(write_output, tmp_path):
+    """An output of two images, and a folder of references for both."""
+    mask = np.zeros((8, 10), np.bool_)
+    mask[2:6, 2:6] = True
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    rows = []
+    for name in ("a", "b"):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(masks / f"{name}.png")
+        found = {"method": "cascade", "label": "lungs", "class_id": 1, "rle": encode_rle(mask)}
+        rows.append(
+            {
+                "image_id": name,
+                "uri": f"/in/{name}.jpg",
+                "height": 8,
+                "width": 10,
+                "status": "ok",
+                "masks": [found] if name == "a" else [],
+            }
+        )
+    return write_output(rows), masks
+
+
+def test_evaluate_prints_and_writes_the_figures(labelled, tmp_path):
+    out, masks = labelled
+    done = run("evaluate", out, masks, "--json", tmp_path / "new" / "scores.json")
+    assert done.exit_code == 0, done.output
+    assert "a.jpg" in done.output
+    assert "b.jpg" in done.output
+    data = json.loads((tmp_path / "new" / "scores.json").read_text())
+    assert data["classes"]["lungs"]["cascade"] == {"dice": 0.5, "iou": 0.5, "n": 2, "empty": 0}
+    # Asked for in the run, but no mask was written: they found nothing.
+    assert data["classes"]["lungs"]["gt_sam"]["dice"] == 0
+    assert len(data["images"]) == 2 * 4
+
+
+def test_evaluate_can_leave_the_images_out(labelled):
+    done = run("evaluate", *labelled, "--no-images")
+    assert done.exit_code == 0
+    assert "a.jpg" not in done.output
+
+
+def test_evaluate_takes_an_index(labelled, tmp_path):
+    out, _ = labelled
+    (tmp_path / "index.csv").write_text("image,mask\nsome/a.jpg,masks/a.png\n")
+    done = run("evaluate", out, tmp_path / "index.csv", "--json", tmp_path / "scores.json")
+    assert done.exit_code == 0, done.output
+    assert "1 images have no reference mask" in done.output
+    assert json.loads((tmp_path / "scores.json").read_text())["without_reference"] == 1
+
+
+def test_evaluate_says_which_reference_has_another_size(labelled):
+    out, masks = labelled
+    Image.fromarray(np.ones((10, 8), np.uint8)).save(masks / "b.png")
+    done = run("evaluate", out, masks)
+    assert done.exit_code == 2
+    assert "/in/b.jpg is 10 x 8" in done.stderr
+
+
+def test_evaluate_without_any_match_is_no_success(labelled, tmp_path):
+    out, masks = labelled
+    for name in ("a", "b"):
+        (masks / f"{name}.png").rename(masks / f"other-{name}.png")
+    done = run("evaluate", out, masks)
+    assert done.exit_code == 1
+    assert "no image of" in done.stderr
+
+
+def test_evaluate_refuses_what_is_not_an_output(tmp_path):
+    done = run("evaluate", tmp_path, tmp_path)
+    assert done.exit_code == 2
+    assert "holds no run.json" in done.stderr
+
+
+# ------------------------------------------------------------------------------- demo, weights
+
+
+def test_demo_draws_test_phantoms_once(tmp_path):
+    from salip_ray.cli.demo import draw_phantoms
+    from salip_ray.models.bundled.phantoms import make_phantom
+
+    draw_phantoms("chest_xray", 2, tmp_path)
+    image, mask = tmp_path / "images", tmp_path / "masks"
+    names = ["chest_xray-0000.png", "chest_xray-0001.png"]
+    assert sorted(path.name for path in image.iterdir()) == names
+    phantom = make_phantom("chest_xray", 1, bank="test")
+    with Image.open(image / names[1]) as file:
+        np.testing.assert_array_equal(np.asarray(file), phantom.image)
+    with Image.open(mask / names[1]) as file:
+        np.testing.assert_array_equal(np.asarray(file) > 0, phantom.mask("lungs"))
+
+    (image / names[0]).write_bytes(b"half")
+    before = (image / names[1]).stat().st_mtime_ns
+    draw_phantoms("chest_xray", 2, tmp_path)
+    assert (image / names[0]).stat().st_size > 1000
+    assert (image / names[1]).stat().st_mtime_ns == before
+
+
+def test_demo_with_fewer_images_than_before_is_told_so(tmp_path):
+    from salip_ray.cli.demo import draw_phantoms
+    from salip_ray.errors import ConfigError
+
+    draw_phantoms("brain_mri", 2, tmp_path)
+    with pytest.raises(ConfigError, match="1 more images than --images 1"):
+        draw_phantoms("brain_mri", 1, tmp_path)
+
+
+def test_demo_knows_its_kinds():
+    done = run("demo", "--kind", "knee")
+    assert done.exit_code == 2
+    assert "--kind 'knee' must be one of chest_xray" in done.stderr
+
+
+def test_weights_list_is_whole():
+    done = run("weights", "list")
+    assert done.exit_code == 0
+    for name, file in CHECKPOINTS.items():
+        assert name in done.output
+        assert file.uri in done.output
+        assert file.sha256 in done.output
+
+
+def test_weights_fetch_verifies(tmp_path):
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"abc")
+    right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    done = run("weights", "fetch", file, "--sha256", right)
+    assert done.exit_code == 0
+    assert done.output.strip() == str(file)
+    assert run("weights", "fetch", file, "--sha256", "0" * 64).exit_code == 2
