@@ -39,7 +39,7 @@ _SEED = 20_240_613
 # The shipped thresholds with a grid as coarse as a group has room for; of the task only its area
 # limits would matter, and it has none.
 _PROPOSE = {
-    "task": {"name": "mining", "prompts": {"organ": "an organ"}},
+    "task": {"name": "mining", "prompts": {"organ": ["an organ"]}},
     "propose": {"points_per_side": 8},
 }
 
