@@ -49,7 +49,7 @@ def names(monkeypatch):
 @pytest.fixture(scope="module")
 def official():
     torch.manual_seed(0)
-    return open_clip.CLIP(**TINY).eval()
+    return open_clip.CLIP(**TINY).eval().requires_grad_(False)
 
 
 @pytest.fixture

@@ -81,12 +81,11 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    for name, save in (
-        ("zip.pth", torch.save),
-        ("legacy.pth", lambda o, p: p.write_bytes(pickle.dumps(o))),
-    ):
+    torch.save({"weight": Malicious()}, tmp_path / "zip.pth")
+    # As torch writes it: the file of before torch 1.6 begins with a plain pickle of protocol 2.
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps({"weight": Malicious()}, protocol=2))
+    for name in ("zip.pth", "plain.pth"):
         path = tmp_path / name
-        save({"weight": Malicious()}, path)
         for load in (load_sam, sam_models.check):
             with pytest.raises(WeightsError, match=f"{name} cannot be loaded as weights alone"):
                 load(config(path))
