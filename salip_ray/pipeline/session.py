@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import ray
 
@@ -42,7 +42,7 @@ def ray_session(cpus_for: Callable[[Machine], float]) -> Iterator[Machine]:
         return
     with _environment():
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
             _start_local(cpus_for)
         try:
@@ -60,7 +60,7 @@ def _start_local(cpus_for: Callable[[Machine], float]) -> None:
         object_store_memory=_OBJECT_STORE,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
     )
 
 
@@ -77,19 +77,23 @@ def current_machine() -> Machine:
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Set what Ray reads from the environment, and put it back.
+    """Set what Ray reads from the environment, and put it back."""
+    own = dict(_ENVIRONMENT)
+    if not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        own["RAY_AUTH_TOKEN"] = _token()
+    added = {name: value for name, value in own.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
-    Ray keeps a token of a local session; unless its place was chosen, it is kept out of the home
-    directory, in a folder that only this user can read.
+
+@functools.cache
+def _token() -> str:
+    """The token of our local sessions; Ray would leave a file with one in the home directory.
+
+    One for the life of this process, as Ray reads it only once.
     """
-    own: dict[str, str] = dict(_ENVIRONMENT)
-    with tempfile.TemporaryDirectory(prefix="salip-ray-") as folder:
-        if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
-            own["RAY_AUTH_TOKEN_PATH"] = str(Path(folder, "ray-token"))
-        added = {name: value for name, value in own.items() if name not in os.environ}
-        os.environ.update(added)
-        try:
-            yield
-        finally:
-            for name in added:
-                os.environ.pop(name, None)
+    return secrets.token_hex(32)

@@ -69,10 +69,10 @@ def image_table(evaluation: Evaluation) -> Table:
         title_justify="left",
         title_style="bold",
     )
-    table.add_column("image", overflow="fold")
+    table.add_column("image", overflow="fold", min_width=12)
     table.add_column("class")
     for method in methods:
-        table.add_column(method, justify="right", no_wrap=True)
+        table.add_column(method.replace("_", "\n"), justify="right", no_wrap=True)
     for (uri, label), cells in rows.items():
         name = uri.rstrip("/").rpartition("/")[2]
         table.add_row(name, label, *(cells.get(method, "") for method in methods))

@@ -232,5 +232,9 @@ def _found(fs: Any, start: str) -> Iterator[Mapping[str, Any]]:
         except FileNotFoundError:
             return
     else:
-        matches = fs.glob(f"{start}**", detail=True).values()
-        yield from (info for info in matches if info["type"] == "file")
+        # fsspec finds folders, not prefixes: what is one level up, and then below.
+        for info in fs.glob(f"{start}*", detail=True).values():
+            if info["type"] == "directory":
+                yield from fs.find(info["name"], detail=True).values()
+            else:
+                yield info

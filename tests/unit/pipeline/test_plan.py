@@ -1,0 +1,97 @@
+"""The manifest: the same input always gives the same shards."""
+
+from __future__ import annotations
+
+import random
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from salip_ray.pipeline.plan import TODO_SCHEMA, describe_change, make_plan
+from salip_ray.rows import MANIFEST_SCHEMA
+from salip_ray.sources.listing import LISTING_SCHEMA, Listing
+from salip_ray.sources.locations import image_id
+
+
+def listing(uris, etag="e", size=1, address=None):
+    rows = [{"uri": uri, "size": size, "etag": etag, "address": address} for uri in uris]
+    return Listing(pa.Table.from_pylist(rows, schema=LISTING_SCHEMA))
+
+
+def test_rows_are_sorted_named_and_cut():
+    plan = make_plan(listing(["/c", "/a", "/b"]), rows_per_shard=2)
+    assert plan.table.schema == TODO_SCHEMA
+    assert plan.manifest.schema == MANIFEST_SCHEMA
+    assert plan.table["uri"].to_pylist() == ["/a", "/b", "/c"]
+    assert plan.table["image_id"].to_pylist() == [image_id(uri) for uri in ("/a", "/b", "/c")]
+    assert plan.table["shard"].to_pylist() == [0, 0, 1]
+    assert plan.table["seq"].to_pylist() == [0, 1, 0]
+    assert (plan.n_images, plan.n_shards) == (3, 2)
+    assert [plan.rows_of(shard) for shard in range(2)] == [2, 1]
+
+
+def test_a_uri_named_twice_is_labelled_once():
+    plan = make_plan(listing(["/b", "/a", "/b", "/b"]), 10)
+    assert plan.table["uri"].to_pylist() == ["/a", "/b"]
+    assert plan.duplicates == 2
+
+
+def test_addresses_travel_but_are_not_frozen():
+    plan = make_plan(listing(["https://h/a"], address="https://h/a?sig=s"), 10)
+    assert plan.table["address"].to_pylist() == ["https://h/a?sig=s"]
+    assert "address" not in plan.manifest.column_names
+    assert (
+        plan.digest == make_plan(listing(["https://h/a"], address="https://h/a?sig=t"), 10).digest
+    )
+
+
+@given(
+    uris=st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=60),
+    rows_per_shard=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_every_image_once_whatever_the_order(uris, rows_per_shard, seed):
+    plan = make_plan(listing(uris), rows_per_shard)
+    shuffled = random.Random(seed).sample(uris, len(uris))
+    assert make_plan(listing(shuffled), rows_per_shard).table.equals(plan.table)
+    found = plan.table["uri"].to_pylist()
+    assert sorted(found, key=str.encode) == found
+    assert set(found) == set(uris)
+    assert len(found) == len(set(found)) == plan.n_images == len(uris) - plan.duplicates
+    sizes = [plan.rows_of(shard) for shard in range(plan.n_shards)]
+    assert sizes == [plan.table["shard"].to_pylist().count(shard) for shard in range(plan.n_shards)]
+
+
+@given(rows=st.integers(1, 40), per_shard=st.integers(1, 7), done=st.sets(st.integers(0, 45)))
+def test_the_todo_list_is_what_is_not_committed(rows, per_shard, done):
+    plan = make_plan(listing([f"/{n}" for n in range(rows)]), per_shard)
+    todo = plan.todo(done)
+    assert set(todo["shard"].to_pylist()) == set(range(plan.n_shards)) - done
+    assert todo.num_rows == sum(plan.rows_of(s) for s in range(plan.n_shards) if s not in done)
+    # Only the last block of a strict re-cut may be short: so may only the last shard.
+    shards = sorted(set(todo["shard"].to_pylist()))
+    assert all(plan.rows_of(shard) == per_shard for shard in shards[:-1])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        listing(["/a", "/c"]),
+        listing(["/a"]),
+        listing(["/a", "/b"], etag="f"),
+        listing(["/a", "/b"], size=2),
+    ],
+)
+def test_the_digest_sees_every_change(other):
+    assert make_plan(listing(["/a", "/b"]), 2).digest != make_plan(other, 2).digest
+    assert make_plan(listing(["/a", "/b"]), 3).digest != make_plan(listing(["/a", "/b"]), 2).digest
+
+
+def test_a_change_is_described():
+    before = make_plan(listing(["/a", "/b", "/c"]), 2).manifest
+    now = make_plan(listing(["/b", "/c", "/d", "/e"]), 2).manifest
+    assert describe_change(before, now) == "2 images added, 1 image removed"
+    altered = make_plan(listing(["/a", "/b", "/c"], etag=None), 2).manifest
+    assert describe_change(before, altered) == "3 images altered"

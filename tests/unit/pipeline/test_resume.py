@@ -1,0 +1,139 @@
+"""Whose output it is, what is done, and what must not have changed."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from salip_ray.config import load_config
+from salip_ray.errors import OutputError, ResumeError
+from salip_ray.pipeline import resume
+from salip_ray.pipeline.plan import make_plan
+from salip_ray.pipeline.store import Store
+
+from .test_plan import listing
+
+TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
+PLAN = make_plan(listing(["/a", "/b", "/c"]), 2)
+
+
+def fingerprint(plan=PLAN, references=None, sam="a" * 64, **overrides):
+    config = load_config(TASK, overrides=overrides)
+    return resume.make_fingerprint(config.recipe(), {"sam": sam}, plan, references)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "out")
+
+
+def test_a_new_output_is_claimed_and_the_manifest_frozen(store):
+    begun = resume.begin(store, PLAN, fingerprint())
+    assert begun.committed == frozenset()
+    run = json.loads(store.read("run.json"))
+    assert run["schema_version"] == 1
+    assert run["fingerprint"]["manifest"] == {"sha256": PLAN.digest, "images": 3}
+    assert run["versions"]["ray"]
+    frozen = pq.read_table(io.BytesIO(store.read("manifest.parquet")))
+    assert frozen.equals(PLAN.manifest)
+
+
+def test_going_on_sees_committed_shards_only(store):
+    resume.begin(store, PLAN, fingerprint())
+    store.write("masks/part-00000.tar", b"")
+    store.write("stats/part-00000.json", b"")
+    store.write("shards/part-00001.parquet", b"")
+    store.write("shards/part-123456.parquet", b"")
+    store.write("shards/notes.txt", b"")
+    before = store.read("run.json")
+    begun = resume.begin(store, PLAN, fingerprint())
+    assert begun.committed == {1, 123456}
+    assert begun.notes == ()
+    assert store.read("run.json") == before
+
+
+def test_a_kill_between_claim_and_manifest_is_mended(store):
+    resume.begin(store, PLAN, fingerprint())
+    (manifest,) = [name for name in store.names() if name.startswith("manifest")]
+    __import__("pathlib").Path(store.location, manifest).unlink()
+    resume.begin(store, PLAN, fingerprint())
+    assert store.read("manifest.parquet") == resume.manifest_bytes(PLAN)
+
+
+def test_somebody_elses_folder_is_refused(store):
+    store.write("thesis.docx", b"")
+    with pytest.raises(
+        OutputError, match=r"not empty and was not made by salip_ray .*thesis\.docx"
+    ):
+        resume.begin(store, PLAN, fingerprint())
+    assert store.names() == ["thesis.docx"]
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[1]", b"no json", b'{"schema_version": 1}'])
+def test_somebody_elses_run_json_is_refused(store, content):
+    store.write("run.json", content)
+    with pytest.raises(OutputError, match="not a file of salip_ray"):
+        resume.begin(store, PLAN, fingerprint())
+
+
+def test_another_schema_is_refused(store):
+    resume.begin(store, PLAN, fingerprint())
+    run = json.loads(store.read("run.json"))
+    store.write("run.json", json.dumps({**run, "schema_version": 99}).encode())
+    with pytest.raises(ResumeError, match="schema_version 99, this version writes 1"):
+        resume.begin(store, PLAN, fingerprint())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"propose": {"points_per_side": 4}},
+            r"propose\.points_per_side was \d+, is 4",
+        ),
+        ({"task": {"prompts": {"lungs": ["other"]}}}, r"task\.prompts\.lungs was .*other"),
+        ({"run": {"modes": ["unprompted"]}}, r"run\.modes"),
+        ({"sam": "b" * 64}, r"weights\.sam was .*aaa.*, is .*bbb"),
+        ({"references": "/masks"}, r"references was null, is ./masks"),
+        (
+            {"plan": make_plan(listing(["/a", "/b", "/d"]), 2)},
+            r"the input \(1 image added, 1 image removed\)",
+        ),
+    ],
+)
+def test_what_changed_is_named(store, changed, said):
+    resume.begin(store, PLAN, fingerprint())
+    plan = changed.get("plan", PLAN)
+    with pytest.raises(ResumeError, match=said):
+        resume.begin(store, plan, fingerprint(**changed))
+    assert store.read("manifest.parquet") == resume.manifest_bytes(PLAN)
+
+
+def test_pools_storage_and_limits_may_change(store):
+    resume.begin(store, PLAN, fingerprint())
+    other = {
+        "pools": {"propose": {"size": 3}},
+        "storage": {"input": {"key": "AK", "secret": "hush"}},
+        "run": {"max_error_share": 1.0},
+    }
+    resume.begin(store, PLAN, fingerprint(**other))
+    assert b"hush" not in store.read("run.json")
+
+
+def test_other_versions_are_a_note(store):
+    resume.begin(store, PLAN, fingerprint())
+    run = json.loads(store.read("run.json"))
+    run["versions"]["torch"] = "0.1"
+    store.write("run.json", json.dumps(run).encode())
+    (note,) = resume.begin(store, PLAN, fingerprint()).notes
+    assert "torch 0.1 ->" in note
+
+
+def test_devices_are_recorded_once_each(store):
+    resume.begin(store, PLAN, fingerprint())
+    for cpus in (2, 2, 4):
+        resume.record_devices(store, {"cpus": cpus})
+    assert json.loads(store.read("run.json"))["devices"] == [{"cpus": 2}, {"cpus": 4}]

@@ -1,0 +1,70 @@
+"""Files that appear whole or not at all, on disk and elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from salip_ray.errors import OutputError
+from salip_ray.pipeline.store import Store
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request, tmp_path):
+    if request.param == "local":
+        yield Store(tmp_path / "out")
+        return
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    yield Store("memory://out")
+    fs.store.clear()
+
+
+def test_write_read_list(store):
+    assert store.read("run.json") is None
+    assert store.names() == []
+    store.write("run.json", b"1")
+    store.write("shards/part-00001.parquet", b"2")
+    store.write("shards/part-00000.parquet", b"3")
+    store.write("run.json", b"4")
+    assert store.read("run.json") == b"4"
+    assert store.names() == ["run.json", "shards"]
+    assert store.names("shards") == ["part-00000.parquet", "part-00001.parquet"]
+    found = store.read_all(["shards/part-00000.parquet", "run.json", "gone"])
+    assert found == {"shards/part-00000.parquet": b"3", "run.json": b"4"}
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.write("a", b"before")
+
+    def fail(self, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OutputError, match=r"cannot write .*a: disk full"):
+        store.write("a", b"after")
+    assert store.read("a") == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_killed_writes_leftover_is_no_entry_and_is_swept(tmp_path):
+    store = Store(tmp_path)
+    store.write("shards/a", b"1")
+    (tmp_path / "shards" / ".b.parquet.0123456789ab.tmp").write_bytes(b"half")
+    assert store.names("shards") == ["a"]
+    store.sweep("shards")
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["a"]
+
+
+def test_a_location_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write"):
+        Store(tmp_path / "file").write("a", b"1")
+
+
+def test_credentials_are_not_shown():
+    store = Store("s3://bucket/out/", {"key": "AK", "secret": "hush"})
+    assert (str(store), repr(store)) == ("s3://bucket/out", "Store('s3://bucket/out')")

@@ -1,0 +1,94 @@
+"""Fetching: one failure costs nobody else, what passes is tried again."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from salip_ray.errors import ImageError
+from salip_ray.sources.fetch import fetch_all
+
+
+class FlakyFileSystem(MemoryFileSystem):
+    """Memory, but each path fails as often as it is told to."""
+
+    protocol = "flaky"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+    failures: ClassVar[dict] = {}
+    calls: ClassVar[list] = []
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("flaky://"))
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        type(self).calls.append(path)
+        name = path.rpartition("/")[2]
+        if self.failures.get(name, 0) > 0:
+            self.failures[name] -= 1
+            raise OSError("503 slow down")
+        if name == "secret":
+            raise PermissionError("forbidden")
+        return super().cat_file(path, start, end, **kwargs)
+
+
+@pytest.fixture
+def flaky():
+    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
+    fs = fsspec.filesystem("flaky")
+    FlakyFileSystem.failures, FlakyFileSystem.calls = {}, []
+    for name in "abc":
+        fs.pipe_file(f"/{name}", name.encode())
+    return FlakyFileSystem
+
+
+def test_local_files_in_order_and_a_missing_one_alone(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"")
+    found = fetch_all([str(tmp_path / name) for name in ("b", "gone", "a")])
+    assert (found[0], found[2]) == (b"", b"1")
+    assert isinstance(found[1], ImageError)
+    assert "gone does not exist" in str(found[1])
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    (found,) = fetch_all([str(tmp_path)])
+    assert "is a folder" in str(found)
+
+
+def test_transient_failures_are_tried_again(flaky):
+    flaky.failures = {"b": 2}
+    found = fetch_all([f"flaky://{name}" for name in "abc"], first_pause=0.001)
+    assert found == [b"a", b"b", b"c"]
+    assert flaky.calls.count("/a") == 1
+
+
+def test_and_given_up_in_the_end(flaky):
+    flaky.failures = {"b": 99}
+    found = fetch_all(["flaky://a", "flaky://b"], attempts=3, first_pause=0.001)
+    assert found[0] == b"a"
+    assert "could not be fetched: OSError: 503 slow down" in str(found[1])
+    assert flaky.calls.count("/b") == 3
+
+
+def test_refusals_and_missing_files_are_final(flaky):
+    found = fetch_all(["flaky://secret", "flaky://gone"], first_pause=60)
+    assert "refused" in str(found[0])
+    assert "does not exist" in str(found[1])
+
+
+def test_local_and_remote_and_the_same_twice(flaky, tmp_path):
+    (tmp_path / "x").write_bytes(b"x")
+    addresses = ["flaky://a", str(tmp_path / "x"), "flaky://a", "flaky://b"]
+    assert fetch_all(addresses) == [b"a", b"x", b"a", b"b"]
+
+
+def test_an_error_shows_no_signature():
+    (found,) = fetch_all(["http://127.0.0.1:9/a.png?Signature=hush"], attempts=1)
+    assert isinstance(found, ImageError)
+    assert "127.0.0.1:9/a.png" in str(found)
+    assert "hush" not in str(found)

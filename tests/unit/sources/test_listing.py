@@ -1,0 +1,178 @@
+"""What is found where, and what is left out aloud."""
+
+from __future__ import annotations
+
+import os
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from salip_ray.errors import InputError
+from salip_ray.sources.listing import LISTING_SCHEMA, list_images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in (
+        "b.png",
+        "a.JPG",
+        "sub/c.tiff",
+        "sub/deep/d.webp",
+        "notes.txt",
+        "sub/README",
+        ".hidden.png",
+        ".git/e.png",
+        "__MACOSX/f.png",
+        "scan.dcm",
+    ):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"12345")
+    return tmp_path / "in"
+
+
+def uris(listing):
+    return sorted(listing.table["uri"].to_pylist())
+
+
+def names(listing, root):
+    return [uri.removeprefix(f"{root}/") for uri in uris(listing)]
+
+
+def test_a_folder_is_listed_whole(folder):
+    listing = list_images(folder)
+    assert listing.table.schema == LISTING_SCHEMA
+    expected = ["a.JPG", "b.png", "scan.dcm", "sub/c.tiff", "sub/deep/d.webp"]
+    assert names(listing, folder) == expected
+    assert set(listing.table["size"].to_pylist()) == {5}
+    assert None not in listing.table["etag"].to_pylist()
+    assert listing.table["address"].null_count == 5
+    assert str(listing.skipped) == "2 without an image suffix, 3 hidden"
+
+
+def test_a_hidden_parent_hides_nothing(tmp_path):
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "a.png").write_bytes(b"1")
+    assert len(uris(list_images(tmp_path / ".cache"))) == 1
+
+
+def test_a_changed_file_has_another_etag(folder):
+    before = list_images(folder / "b.png").table["etag"][0].as_py()
+    os.utime(folder / "b.png", ns=(1, 1))
+    assert list_images(folder / "b.png").table["etag"][0].as_py() != before
+
+
+def test_one_file_and_globs(folder):
+    assert names(list_images(folder / "b.png"), folder) == ["b.png"]
+    assert names(list_images(f"{folder}/*.png"), folder) == ["b.png"]
+    assert names(list_images(f"{folder}/**/*.[tw]*"), folder) == ["sub/c.tiff", "sub/deep/d.webp"]
+
+
+def test_a_folder_with_brackets_in_its_name_is_no_glob(tmp_path):
+    (tmp_path / "a[1]").mkdir()
+    (tmp_path / "a[1]" / "x.png").write_bytes(b"1")
+    assert len(uris(list_images(tmp_path / "a[1]"))) == 1
+
+
+def test_nothing_there(tmp_path, folder):
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        list_images(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no image found"):
+        list_images(tmp_path / "empty")
+    with pytest.raises(InputError, match=r"no image found .*1 without an image suffix.*\.png"):
+        list_images(folder / "notes.txt")
+
+
+def test_a_name_that_is_not_utf8_is_counted(folder):
+    (folder / os.fsdecode(b"\xff.png")).write_bytes(b"1")
+    listing = list_images(folder)
+    assert len(uris(listing)) == 5
+    assert listing.skipped.unnamed == 1
+
+
+@pytest.fixture
+def memory():
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    for name in ("in/a.png", "in/x/b.png", "in/x.txt", "in/.h.png", "inside/c.png"):
+        fs.pipe_file(f"/{name}", b"123")
+    yield fs
+    fs.store.clear()
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("memory://in", ["memory:///in/a.png", "memory:///in/x/b.png"]),
+        ("memory://in/", ["memory:///in/a.png", "memory:///in/x/b.png"]),
+        ("memory://in/a.png", ["memory:///in/a.png"]),
+        ("memory://in/*/b.png", ["memory:///in/x/b.png"]),
+        ("memory://insi", ["memory:///inside/c.png"]),
+    ],
+)
+def test_any_fsspec_scheme(memory, location, expected):
+    assert uris(list_images(location)) == expected
+
+
+def test_a_remote_location_with_nothing(memory):
+    with pytest.raises(InputError, match=r"no image found in memory://nowhere"):
+        list_images("memory://nowhere")
+
+
+# ---------------------------------------------------------------------------------- manifests
+
+
+def test_a_csv_manifest(tmp_path):
+    text = (
+        'id,uri\n1,x/a.png\n2,/abs/b.png\n3,s3://bucket/c\n4,"https://h/d.png?Signature=s&v=1,2"\n'
+    )
+    (tmp_path / "m.csv").write_text(text)
+    table = list_images(tmp_path / "m.csv").table
+    assert table["uri"].to_pylist() == [
+        f"{tmp_path}/x/a.png",
+        "/abs/b.png",
+        "s3://bucket/c",
+        "https://h/d.png?v=1,2",
+    ]
+    # The signature fetches, and goes no further.
+    assert table["address"].to_pylist()[3] == "https://h/d.png?Signature=s&v=1,2"
+    assert table["address"].null_count == 3
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_parquet_manifest(tmp_path, kind):
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"n": [1, 2], "uri": pa.array(["a.png", "b.png"], kind)}), path)
+    assert uris(list_images(path)) == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
+
+
+def test_numbers_in_a_csv_stay_names(tmp_path):
+    (tmp_path / "m.csv").write_text("uri\n001\n002\n")
+    assert uris(list_images(tmp_path / "m.csv")) == [f"{tmp_path}/001", f"{tmp_path}/002"]
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+def test_malformed_manifests(tmp_path, name):
+    path = tmp_path / name
+    with pytest.raises(InputError, match="does not exist"):
+        list_images(path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be read"):
+        list_images(path)
+    table = pa.table({"url": ["a"], "n": [1]})
+    if name.endswith("csv"):
+        path.write_text("url,n\na,1\n")
+    else:
+        pq.write_table(table, path)
+    with pytest.raises(InputError, match="no column 'uri'; its columns are url, n"):
+        list_images(path)
+
+
+def test_a_row_without_uri_is_named(tmp_path):
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"uri": ["a.png", None]}), path)
+    with pytest.raises(InputError, match="row 2 of the manifest"):
+        list_images(path)

@@ -1,0 +1,102 @@
+"""Finding and reading the reference mask of an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image as Pil
+
+from salip_ray.errors import ImageError, InputError
+from salip_ray.sources.references import References
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Pil.fromarray(np.asarray(array)).save(path)
+    return path
+
+
+MASK = np.array([[0, 1, 2], [255, 0, 0]], np.uint8)
+
+
+def test_a_folder_is_matched_by_stem(tmp_path):
+    save(tmp_path / "m" / "a.png", MASK)
+    save(tmp_path / "m" / "deep" / "b.png", MASK)
+    found = References.open(str(tmp_path / "m"))
+    assert found.find("s3://bucket/x/a.jpg") == str(tmp_path / "m" / "a.png")
+    assert found.find("/in/b.tif") == str(tmp_path / "m" / "deep" / "b.png")
+    assert found.find("/in/c.png") is None
+    assert len(found) == 2
+    np.testing.assert_array_equal(found.load(found.find("a.png")), MASK)
+    assert found.load(found.find("a.png")).dtype == np.int32
+
+
+def test_two_masks_of_one_stem_are_refused(tmp_path):
+    save(tmp_path / "a.png", MASK)
+    save(tmp_path / "x" / "a.tif", MASK)
+    with pytest.raises(InputError, match="two masks for 'a'"):
+        References.open(str(tmp_path))
+
+
+@pytest.mark.parametrize("where", ["index.csv", "."])
+def test_an_index_is_relative_to_what_is_beside_it(tmp_path, where):
+    save(tmp_path / "masks" / "m1.png", MASK)
+    save(tmp_path / "elsewhere" / "m2.png", MASK)
+    (tmp_path / "index.csv").write_text(
+        f"image,mask,width\na.png,m1.png,3\nsub/b.png,elsewhere/m2.png,3\n"
+        f"/abs/c.png,{tmp_path}/masks/m1.png,3\n"
+    )
+    found = References.open(str(tmp_path / where))
+    assert found.find(f"{tmp_path}/images/a.png") == f"{tmp_path}/masks/m1.png"
+    assert found.find(f"{tmp_path}/sub/b.png") == f"{tmp_path}/elsewhere/m2.png"
+    assert found.find("/abs/c.png") == f"{tmp_path}/masks/m1.png"
+    # Moved images are found by their stem.
+    assert found.find("s3://bucket/b.jpg") == f"{tmp_path}/elsewhere/m2.png"
+
+
+def test_a_stem_that_means_two_masks_finds_neither(tmp_path):
+    (tmp_path / "index.csv").write_text("image,mask\nx/a.png,/m/1.png\ny/a.png,/m/2.png\n")
+    found = References.open(str(tmp_path))
+    assert found.find("/moved/a.png") is None
+    assert found.find(f"{tmp_path}/y/a.png") == "/m/2.png"
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    with pytest.raises(InputError, match="neither a folder nor an index"):
+        References.open(str(tmp_path / "gone"))
+    with pytest.raises(InputError, match="no mask found"):
+        References.open(str(tmp_path))
+    (tmp_path / "index.csv").write_text("image,file\na,b\n")
+    with pytest.raises(InputError, match="no column 'mask'; its columns are image, file"):
+        References.open(str(tmp_path))
+    (tmp_path / "index.csv").write_text("image,mask\na.png,\n")
+    with pytest.raises(InputError, match="a row without image or mask"):
+        References.open(str(tmp_path))
+
+
+def test_masks_as_people_save_them(tmp_path):
+    rgb = save(tmp_path / "rgb.png", np.repeat(MASK[..., None], 3, axis=2))
+    deep = save(tmp_path / "deep.png", MASK.astype(np.uint16) * 300)
+    bits = save(tmp_path / "bits.png", MASK > 0)
+    palette = Pil.fromarray(MASK % 3, "P")
+    palette.putpalette([0, 0, 0, 9, 9, 9, 8, 8, 8])
+    palette.save(tmp_path / "palette.png")
+    found = References({})
+    np.testing.assert_array_equal(found.load(str(rgb)), MASK)
+    np.testing.assert_array_equal(found.load(str(deep)), MASK.astype(int) * 300)
+    np.testing.assert_array_equal(found.load(str(bits)), MASK > 0)
+    np.testing.assert_array_equal(found.load(str(tmp_path / "palette.png")), MASK % 3)
+
+
+def test_masks_that_are_none(tmp_path):
+    colour = save(tmp_path / "colour.png", np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
+    soft = save(tmp_path / "soft.tif", np.full((2, 3), 0.5, np.float32))
+    (tmp_path / "text.png").write_text("x")
+    for path, said in (
+        (colour, "one whole number a pixel"),
+        (soft, "float32"),
+        (tmp_path / "text.png", "cannot be read"),
+        (tmp_path / "gone.png", "does not exist"),
+    ):
+        with pytest.raises(ImageError, match=said):
+            References({}).load(str(path))
