@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from salip_ray.cascade import Cascade
+    from salip_ray.cascade.cascade import Cascade
     from salip_ray.config import load_config
     from salip_ray.pipeline import label, label_dataset
 
@@ -18,7 +18,7 @@ __all__ = ["Cascade", "label", "label_dataset", "load_config"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Cascade": "salip_ray.cascade",
+    "Cascade": "salip_ray.cascade.cascade",
     "label": "salip_ray.pipeline",
     "label_dataset": "salip_ray.pipeline",
     "load_config": "salip_ray.config",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +28,7 @@ class ManifestSource(Datasource):
     """Hands out the to-do list in light blocks, in order; each is expanded in a task."""
 
     def __init__(self, todo: pa.Table, block_rows: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray does not type it
         self._todo = todo
         self._block_rows = block_rows
 
@@ -50,8 +51,12 @@ class ManifestSource(Datasource):
             metadata = BlockMetadata(
                 num_rows=part.num_rows, size_bytes=part.nbytes, input_files=None, exec_stats=None
             )
-            tasks.append(ReadTask(lambda part=part: [part], metadata, schema=part.schema))
+            tasks.append(ReadTask(partial(_blocks_of, part), metadata, schema=part.schema))
         return tasks
+
+
+def _blocks_of(part: pa.Table) -> list[pa.Table]:
+    return [part]
 
 
 def block_rows(n_rows: int, pools: Mapping[str, Pool]) -> int:
@@ -70,17 +75,17 @@ def decoded(
     """The images of a to-do list, fetched and decoded in CPU tasks."""
     rows = block_rows(todo.num_rows, pools)
     cpus = config.pools.fetch_cpus
-    return ray.data.read_datasource(
+    manifest: Dataset = ray.data.read_datasource(
         ManifestSource(todo, rows),
         num_cpus=cpus,
         override_num_blocks=math.ceil(todo.num_rows / rows),
-    ).map_batches(
-        fetch_and_decode,
+    )
+    return manifest.map_batches(
+        partial(fetch_and_decode, config=config, references=references, reporter=reporter),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=cpus,
-        fn_kwargs={"config": config, "references": references, "reporter": reporter},
     )
 
 

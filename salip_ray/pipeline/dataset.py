@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,12 +62,11 @@ def label_dataset(
     pools = plan_pools(config.pools, list(stages_of(config)), machine)
     require_fit(pools, config.pools.fetch_cpus, machine)
     prepared = images.map_batches(
-        prepare,
+        partial(prepare, config=config, image=image, reference=reference),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=config.pools.fetch_cpus,
-        fn_kwargs={"config": config, "image": image, "reference": reference},
     )
     labelled = cascaded(prepared, config, pools, Reporter())
     return labelled.drop_columns(["_png", "_seconds"])

@@ -152,7 +152,7 @@ def _stretch(grey: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if high <= low:
         return np.zeros(grey.shape, np.uint8)
     scaled = np.clip((np.nan_to_num(values, nan=low) - low) / (high - low), 0.0, 1.0)
-    return np.rint(scaled * 255.0).astype(np.uint8)
+    return np.asarray(np.rint(scaled * 255.0).astype(np.uint8))
 
 
 def _one_line(error: Exception) -> str:

@@ -77,6 +77,7 @@ def list_images(
     """
     where = normalise(location)
     skipped = Skipped()
+    entries: Iterator[Entry]
     try:
         if suffix(where) in MANIFEST_SUFFIXES and not _is_glob(where):
             entries = ((address, None, None) for address in read_addresses(where, storage_options))

@@ -17,7 +17,7 @@ from salip_ray.models.bundled.concepts import BRAIN, CHEST, CONCEPTS, FETAL, Con
 
 LABELS: tuple[str, ...] = tuple(concept.label for concept in CONCEPTS)
 
-_SCANS = {
+_SCANS: dict[str, tuple[str, ...]] = {
     CHEST: (
         "a chest X-ray",
         "a frontal chest radiograph",

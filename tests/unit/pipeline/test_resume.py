@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,8 +14,13 @@ from salip_ray.errors import OutputError, ResumeError
 from salip_ray.pipeline import resume
 from salip_ray.pipeline.plan import make_plan
 from salip_ray.pipeline.store import Store
+from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 
-from .test_plan import listing
+
+def listing(uris, etag="e"):
+    rows = [{"uri": uri, "size": 1, "etag": etag, "address": None} for uri in uris]
+    return Listing(pa.Table.from_pylist(rows, schema=LISTING_SCHEMA))
+
 
 TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
 PLAN = make_plan(listing(["/a", "/b", "/c"]), 2)

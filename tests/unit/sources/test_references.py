@@ -76,14 +76,14 @@ def test_what_is_wrong_is_said(tmp_path):
 
 def test_masks_as_people_save_them(tmp_path):
     rgb = save(tmp_path / "rgb.png", np.repeat(MASK[..., None], 3, axis=2))
-    deep = save(tmp_path / "deep.png", MASK.astype(np.uint16) * 300)
+    deep = save(tmp_path / "deep.png", MASK.astype(np.uint16) * 200)
     bits = save(tmp_path / "bits.png", MASK > 0)
     palette = Pil.fromarray(MASK % 3, "P")
     palette.putpalette([0, 0, 0, 9, 9, 9, 8, 8, 8])
     palette.save(tmp_path / "palette.png")
     found = References({})
     np.testing.assert_array_equal(found.load(str(rgb)), MASK)
-    np.testing.assert_array_equal(found.load(str(deep)), MASK.astype(int) * 300)
+    np.testing.assert_array_equal(found.load(str(deep)), MASK.astype(int) * 200)
     np.testing.assert_array_equal(found.load(str(bits)), MASK > 0)
     np.testing.assert_array_equal(found.load(str(tmp_path / "palette.png")), MASK % 3)
 

@@ -212,7 +212,7 @@ def _cut(mask: Mask, rng: np.random.Generator) -> Mask:
     if rng.random() < 0.3:
         along = (y - rows[at]) * np.cos(angle) - (x - columns[at]) * np.sin(angle)
         across = across + rng.normal(0, 0.01) * along**2
-    return mask & (across > 0)
+    return np.asarray(mask & (across > 0))
 
 
 def _tinted(image: Grey, mask: Mask, rng: np.random.Generator) -> Mask:
@@ -222,14 +222,14 @@ def _tinted(image: Grey, mask: Mask, rng: np.random.Generator) -> Mask:
     smooth = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.8, 4.0))
     low, high = np.percentile(smooth[mask], sorted(rng.uniform(0, 100, 2)))
     within = mask if rng.random() < 0.6 else _reach(mask, np.sqrt(np.count_nonzero(mask)))
-    return within & (smooth >= low) & (smooth <= high)
+    return np.asarray(within & (smooth >= low) & (smooth <= high))
 
 
 def _joined(mask: Mask, others: Sequence[Mask], rng: np.random.Generator) -> Mask:
     """The mask with something that does not belong to it."""
     choice = rng.random()
     if choice < 0.5 and others:
-        return mask | others[rng.integers(len(others))]
+        return np.asarray(mask | others[int(rng.integers(len(others)))])
     if choice < 0.75:
         width = int(np.sqrt(np.count_nonzero(mask)) * rng.uniform(0.1, 0.45)) | 1
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))

@@ -176,11 +176,12 @@ def _filtered(candidates: Iterator[Candidate], config: Config, image: Image) -> 
 
 
 def _union(masks: Sequence[Mask]) -> Mask:
-    return np.logical_or.reduce(masks)
+    return np.asarray(np.logical_or.reduce(masks))
 
 
 def _dice(a: Mask, b: Mask) -> float:
-    return float(2 * np.count_nonzero(a & b) / max(1, np.count_nonzero(a) + np.count_nonzero(b)))
+    pixels = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
+    return 2 * int(np.count_nonzero(a & b)) / max(1, pixels)
 
 
 def main() -> None:

@@ -54,7 +54,8 @@ def encode_text(clip: CLIP, tokens: Tensor) -> Tensor:
     x = clip.token_embedding(tokens) + clip.positional_embedding[:length]
     x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
     ends: Tensor = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]
-    return ends @ clip.text_projection
+    features: Tensor = ends @ clip.text_projection
+    return features
 
 
 class Anchors(nn.Module):

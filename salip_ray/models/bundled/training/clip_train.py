@@ -133,7 +133,8 @@ class Sentences:
         # The end of the text, the highest id, is found by its value: it must stay.
         words = (ids > 0) & (ids < len(self.tokens) - 1)
         forgotten = torch.from_numpy(rng.random(ids.shape) < _FORGOTTEN_WORDS)
-        return ids.masked_fill(words & forgotten, 0).unflatten(0, (_VIEWS, len(CONCEPTS)))
+        kept = ids.masked_fill(words & forgotten, 0)
+        return kept.reshape(_VIEWS, len(CONCEPTS), -1)
 
 
 class CropBatches:
@@ -189,12 +190,13 @@ def _augment(group: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
     gamma, gain = np.exp(rng.normal(0, 0.3)), np.exp(rng.normal(0, 0.25))
     curve = 255 * np.clip(gain * np.linspace(0, 1, 256) ** gamma, 0, 1)
     moved = [cv2.warpAffine(crop, matrix, (side, side)) for crop in group]
-    return curve.round().astype(np.uint8)[np.stack(moved)]
+    return np.asarray(curve.round().astype(np.uint8)[np.stack(moved)])
 
 
 def _optimiser(model: nn.Module) -> torch.optim.AdamW:
     """AdamW; decay for matrices and kernels only, not for norms, biases and embeddings."""
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or "embedding" in name
         (others if plain else decayed).append(parameter)

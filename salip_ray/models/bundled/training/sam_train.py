@@ -52,7 +52,7 @@ def train_sam(options: TrainOptions) -> Path:
     sam = build_bundled_sam().to(options.device)
     sam.image_encoder.to(memory_format=torch.channels_last)
     head = StructureHead(batches.classes).to(options.device)
-    averaging = get_ema_multi_avg_fn(_AVERAGING)  # type: ignore[no-untyped-call]
+    averaging = get_ema_multi_avg_fn(_AVERAGING)
     averaged = AveragedModel(sam, multi_avg_fn=averaging)
     optimiser = _optimiser(nn.ModuleList((sam, head)))
     trained = {"sam": sam, "head": head, "averaged": averaged, "optimiser": optimiser}
@@ -134,7 +134,7 @@ def _step(
     turn = progress.step % 3
     losses = sam_loss(sam, head, batch, with_mask=turn != 2, with_point=turn != 0)
     optimiser.zero_grad(set_to_none=True)
-    losses["total"].backward()  # type: ignore[no-untyped-call]
+    losses["total"].backward()
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
     optimiser.step()

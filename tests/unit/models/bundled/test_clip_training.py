@@ -104,7 +104,8 @@ def _first_loss(options: TrainOptions) -> float:
     torch.manual_seed(options.seed)
     clip = build_bundled_clip(len(batches.sentences.tokens) + 1)
     batch, tokens = batches.batch(19)
-    return float(clip_loss(clip, Anchors(len(CONCEPTS), EMBED_DIM), batch, tokens)["total"])
+    losses = clip_loss(clip, Anchors(len(CONCEPTS), EMBED_DIM), batch, tokens)
+    return losses["total"].item()
 
 
 def test_batches_follow_from_seed_and_step(crops):
