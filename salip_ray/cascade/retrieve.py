@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class Retriever:
         self.class_features = class_features(clip, self.classes)
 
     def __call__(self, working: Image, candidates: Sequence[Candidate]) -> tuple[Selection, ...]:
-        """Select for each class its ``top_k`` candidates, or all where there are fewer.
+        """Select for each class its ``top_k`` distinct candidates, or all where there are fewer.
 
         In the order of the classes, best first. Of equal scores the lower candidate id wins.
         """
@@ -42,8 +43,8 @@ class Retriever:
         for spec, column in zip(self.classes, scores.T, strict=True):
             # torch.topk promises nothing about ties; a stable sort does.
             order = torch.sort(column, descending=True, stable=True).indices.tolist()
-            chosen, others = order[: spec.top_k], order[spec.top_k :]
-            best_other = column[others[0]].item() if others else math.nan
+            chosen = _first_distinct(order, candidates, spec.top_k, self.config.max_overlap)
+            best_other = next((column[i].item() for i in order if i not in chosen), math.nan)
             selections += [
                 Selection(
                     label=spec.label,
@@ -67,3 +68,25 @@ class Retriever:
             for start in range(0, len(candidates), size)
         ]
         return (100 * torch.cat(features) @ self.class_features.T).cpu()
+
+
+def _first_distinct(
+    order: Sequence[int], candidates: Sequence[Candidate], k: int, max_overlap: float
+) -> list[int]:
+    """The first ``k`` indices of ``order`` whose masks are not nearly those of earlier ones.
+
+    Overlap is the share of the smaller mask that both have.
+    """
+    chosen: list[int] = []
+    for index in order:
+        if len(chosen) == k:
+            break
+        mask = candidates[index].mask
+        shared = (
+            np.count_nonzero(mask & candidates[earlier].mask)
+            / max(1, min(candidates[index].area, candidates[earlier].area))
+            for earlier in chosen
+        )
+        if all(share <= max_overlap for share in shared):
+            chosen.append(index)
+    return chosen

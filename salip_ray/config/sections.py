@@ -154,12 +154,15 @@ class RetrieveConfig(Section):
     """How a candidate is shown to CLIP.
 
     ``padding: square`` keeps CLIP's centre crop from cutting the ends off long crops; ``none`` is
+    the paper's. A candidate that shares more than ``max_overlap`` of the smaller area with a better
+    one of its class is passed over, so that two lungs are two lungs and not one lung twice; 1 is
     the paper's.
     """
 
     visual_prompt: VisualPrompt = "crops"
     padding: Literal["none", "square"] = "none"
     expand_px: Annotated[int, Field(ge=0)] = 10
+    max_overlap: Fraction = 1.0
     batch_size: Positive = 64
 
 
