@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator
 
 import ray
+import ray.data  # configures its loggers
 
 from salip_ray.pipeline.resources import Machine
 
@@ -37,6 +38,7 @@ def ray_session(cpus_for: Callable[[Machine], float]) -> Iterator[Machine]:
     Args:
         cpus_for: the logical CPUs that a job needs on a machine, for a Ray of our own.
     """
+    _hush_ray_data()
     if ray.is_initialized():
         yield current_machine()
         return
@@ -49,6 +51,13 @@ def ray_session(cpus_for: Callable[[Machine], float]) -> Iterator[Machine]:
             yield current_machine()
         finally:
             ray.shutdown()
+
+
+def _hush_ray_data() -> None:
+    """Keep Ray Data's plan and progress out of the terminal; its log file still has them."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if handler.level >= logging.INFO:
+            handler.setLevel(logging.WARNING)
 
 
 def _start_local(cpus_for: Callable[[Machine], float]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from salip_ray.cascade.cascade import compose, resolve_device
+from salip_ray.cascade.cascade import Labels, compose, resolve_device
 from salip_ray.cascade.propose import Proposer
 from salip_ray.cascade.refine import Refiner
 from salip_ray.cascade.retrieve import Retriever
@@ -182,11 +182,18 @@ class Refine(Stage):
         )
         classes = len(self.config.task.classes)
         return {
-            "status": "ok" if labels.masks else "empty",
+            "status": "ok" if _labelled(labels, self.config) else "empty",
             "outcomes": columns.pack_outcomes(labels.outcomes),
             "masks": columns.pack_masks(labels.masks),
             "_png": encode_png(label_map(labels.masks, height, width, n_classes=classes)),
         }
+
+
+def _labelled(labels: Labels, config: Config) -> bool:
+    """Whether the image has a label: the cascade's, where it is a mode, else any method's."""
+    if "cascade" in config.run.modes:
+        return any(outcome.outcome == "labelled" for outcome in labels.outcomes)
+    return bool(labels.masks)
 
 
 STAGES: dict[str, type[Stage]] = {"propose": Propose, "retrieve": Retrieve, "refine": Refine}

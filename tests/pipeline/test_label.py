@@ -1,0 +1,134 @@
+"""The whole job on a local Ray: what it writes, what becomes of bad images, and of a resume."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from salip_ray import label
+from salip_ray.errors import ConfigError, InputError, JobError, OutputError, ResumeError
+from salip_ray.labels.masks import decode_png, decode_rle
+from salip_ray.rows import LABEL_SCHEMA
+from tests.conftest import check_exactly_once, tree
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+@pytest.fixture(scope="module")
+def labelled(images, tmp_path_factory, local_ray):
+    from salip_ray import load_config
+    from tests.conftest import SMALL
+
+    output = tmp_path_factory.mktemp("labelled") / "out"
+    summary = label(images, output, load_config("lungs", overrides=SMALL), quiet=True)
+    return output, summary
+
+
+def test_every_image_is_one_row_and_bad_ones_say_why(labelled, images):
+    output, summary = labelled
+    check_exactly_once(output, 11)
+    table = pq.read_table(output / "shards")
+    assert table.schema.equals(LABEL_SCHEMA)
+    rows = {row["uri"].rsplit("/", 1)[-1]: row for row in table.to_pylist()}
+    assert {name for name, row in rows.items() if row["status"] == "error"} == {
+        "cut.png",
+        "empty.png",
+    }
+    assert rows["empty.png"]["error"]["stage"] == "decode"
+    assert "truncated" in rows["cut.png"]["error"]["message"]
+    assert rows["cut.png"]["masks"] in (None, [])
+    assert summary.status["error"] == 2
+    assert summary.images == 11
+
+
+def test_label_maps_are_the_masks_of_the_rows(labelled):
+    output, _ = labelled
+    checked = 0
+    for path in sorted(output.glob("shards/*.parquet")):
+        with tarfile.open(output / "masks" / f"{path.stem}.tar") as archive:
+            pngs = {
+                name.split(".")[0]: decode_png(archive.extractfile(name).read())
+                for name in archive.getnames()
+                if name.endswith(".mask.png")
+            }
+        for row in pq.read_table(path).to_pylist():
+            if row["status"] == "error":
+                assert row["image_id"] not in pngs
+                continue
+            expected = np.zeros((row["height"], row["width"]), bool)
+            for mask in row["masks"]:
+                expected |= decode_rle(mask["rle"])
+            np.testing.assert_array_equal(pngs[row["image_id"]] > 0, expected)
+            checked += bool(expected.any())
+    assert checked >= 5
+
+
+def test_run_json_says_what_made_it(labelled):
+    run = json.loads((labelled[0] / "run.json").read_text())
+    assert run["schema_version"] == 1
+    assert run["fingerprint"]["recipe"]["propose"]["points_per_side"] == 2
+    assert {"sam", "clip"} <= set(run["fingerprint"]["weights"])
+
+
+def test_a_second_run_writes_the_same_bytes_whatever_the_pools(
+    labelled, images, small_config, tmp_path
+):
+    label(images, tmp_path / "again", small_config("pools.propose.size=1"), quiet=True)
+    assert tree(tmp_path / "again") == tree(labelled[0])
+
+
+def test_a_lost_shard_alone_is_made_again(labelled, images, small_config, tmp_path):
+    import shutil
+
+    output = tmp_path / "out"
+    shutil.copytree(labelled[0], output)
+    (output / "shards" / "part-00001.parquet").unlink()
+    untouched = (output / "shards" / "part-00000.parquet").stat().st_mtime_ns
+    label(images, output, small_config(), quiet=True)
+    assert tree(output) == tree(labelled[0])
+    assert (output / "shards" / "part-00000.parquet").stat().st_mtime_ns == untouched
+
+
+def test_a_resume_with_another_recipe_is_refused(labelled, images, small_config):
+    with pytest.raises(ResumeError, match="max_area"):
+        label(images, labelled[0], small_config("task.max_area=0.3"), quiet=True)
+
+
+def test_too_many_errors_fail_the_job_after_it_has_finished(images, small_config, tmp_path):
+    with pytest.raises(JobError, match="2 of 11 images"):
+        label(images, tmp_path / "out", small_config("run.max_error_share=0.1"), quiet=True)
+    check_exactly_once(tmp_path / "out", 11)
+
+
+def test_baselines_stand_beside_the_cascade(images, small_config, tmp_path):
+    references = tmp_path / "references"
+    references.mkdir()
+    import cv2
+
+    for path in images.glob("[0-9].png"):
+        image = cv2.imread(str(path))
+        mask = np.zeros(image.shape[:2], np.uint8)
+        mask[10:40, 8:30] = 255
+        cv2.imwrite(str(references / path.name), mask)
+    config = small_config("run.modes=[cascade, unprompted, gt_sam]")
+    label(images, tmp_path / "out", config, references=str(references), quiet=True)
+    rows = pq.read_table(tmp_path / "out" / "shards").to_pylist()
+    for row in (row for row in rows if row["status"] != "error"):
+        methods = {mask["method"] for mask in row["masks"]}
+        assert {"unprompted_confident", "unprompted_largest", "gt_sam"} <= methods
+
+
+def test_what_cannot_work_is_said_before_anything_is_written(images, small_config, tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        label(tmp_path / "nowhere", tmp_path / "out", small_config())
+    with pytest.raises(ConfigError, match="reference"):
+        label(images, tmp_path / "out", small_config("run.modes=[gt_sam]"))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.txt").write_text("precious")
+    with pytest.raises(OutputError, match="theirs"):
+        label(images, tmp_path / "theirs", small_config())
+    assert not (tmp_path / "out").exists()
