@@ -14,7 +14,7 @@ from salip_ray.cascade.baselines import gt_sam, unprompted
 from salip_ray.cascade.prompting import Size
 from salip_ray.cascade.propose import Proposer
 from salip_ray.cascade.refine import Refiner
-from salip_ray.cascade.resolution import to_working
+from salip_ray.cascade.resolution import check_image, to_working
 from salip_ray.cascade.retrieve import Retriever
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError, InputError
@@ -207,16 +207,6 @@ def _why_no_candidate(n_proposed: int) -> str:
     if n_proposed == 0:
         return "SAM proposed no candidate"
     return f"none of the {n_proposed} candidates lies within the area limits"
-
-
-def check_image(image: Image) -> None:
-    """Raise ImageError unless ``image`` is a uint8 RGB array of shape [H, W, 3], not empty."""
-    if not isinstance(image, np.ndarray):
-        raise ImageError(f"the image must be a NumPy array, found {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ImageError(f"the image must have shape [H, W, 3] (RGB), found {list(image.shape)}")
-    if image.dtype != np.uint8:
-        raise ImageError(f"the image must be uint8 (0 to 255), found {image.dtype}")
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

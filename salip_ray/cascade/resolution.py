@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import PIL.Image
 
+from salip_ray.errors import ImageError
 from salip_ray.rows import Box, Image, Mask
 
 
@@ -60,3 +61,13 @@ def box_to_working(box: Box, original_size: tuple[int, int], size: tuple[int, in
     y_scale, x_scale = (w / o for w, o in zip(size, original_size, strict=True))
     left, top = x0 * x_scale, y0 * y_scale
     return left, top, max(left, (x1 + 1) * x_scale - 1), max(top, (y1 + 1) * y_scale - 1)
+
+
+def check_image(image: Image) -> None:
+    """Raise ImageError unless ``image`` is a uint8 RGB array of shape [H, W, 3], not empty."""
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"the image must be a NumPy array, found {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(f"the image must have shape [H, W, 3] (RGB), found {list(image.shape)}")
+    if image.dtype != np.uint8:
+        raise ImageError(f"the image must be uint8 (0 to 255), found {image.dtype}")

@@ -1,4 +1,7 @@
-"""The job on Ray Data: the only room that knows Ray."""
+"""The job on Ray Data: the only room that knows Ray.
+
+Nothing here imports torch: the driver, the fetch tasks and the commits do without it.
+"""
 
 from salip_ray.pipeline.dataset import label_dataset
 from salip_ray.pipeline.run import label

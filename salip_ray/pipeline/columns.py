@@ -25,8 +25,8 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from salip_ray.labels.masks import area, bbox_xywh, decode_rle, encode_rle
 from salip_ray.rows import (
@@ -119,16 +119,16 @@ def unpack_working(cells: Mapping[str, pa.Scalar]) -> Image:
     return np.frombuffer(cells["_working"].as_buffer(), np.uint8).reshape(height, width, 3)
 
 
-def pack_embedding(embedding: torch.Tensor) -> dict[str, Any]:
-    """``_embedding`` and ``_embedding_size`` of a tensor [1, C, h, w]."""
-    array = np.ascontiguousarray(embedding[0].float().cpu().numpy())
+def pack_embedding(embedding: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """``_embedding`` and ``_embedding_size`` of an array [1, C, h, w]."""
+    array = np.ascontiguousarray(embedding[0])
     return {"_embedding": array.data.cast("B"), "_embedding_size": list(array.shape)}
 
 
-def unpack_embedding(cells: Mapping[str, pa.Scalar]) -> torch.Tensor:
+def unpack_embedding(cells: Mapping[str, pa.Scalar]) -> npt.NDArray[np.float32]:
     """The float32 embedding [1, C, h, w] of a row, in memory of its own."""
     stored = np.frombuffer(cells["_embedding"].as_buffer(), np.float32)
-    return torch.from_numpy(stored.reshape(1, *cells["_embedding_size"].as_py()).copy())
+    return stored.reshape(1, *cells["_embedding_size"].as_py()).copy()
 
 
 def pack_candidates(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:

@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow as pa
 from ray.data import Dataset
 
-from salip_ray.cascade.cascade import check_image
 from salip_ray.cascade.reference import class_references
-from salip_ray.cascade.resolution import to_working
+from salip_ray.cascade.resolution import check_image, to_working
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.weights import identify

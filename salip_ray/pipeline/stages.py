@@ -3,7 +3,7 @@
 A stage maps a table of rows to rows, one by one: no tensor ever mixes images, so a row's bytes do
 not depend on which rows came along. An exception belongs to its row: it becomes ``status`` and
 ``error``, and later stages pass the row through untouched. Models are loaded inside the actor,
-once.
+once. Torch is imported there, too: it takes seconds, which the driver and the tasks need not spend.
 """
 
 from __future__ import annotations
@@ -11,21 +11,17 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 
-from salip_ray.cascade.cascade import Labels, compose, resolve_device
-from salip_ray.cascade.propose import Proposer
-from salip_ray.cascade.refine import Refiner
-from salip_ray.cascade.retrieve import Retriever
 from salip_ray.config import Config
 from salip_ray.labels.masks import encode_png, label_map
-from salip_ray.models.clip import load_clip
-from salip_ray.models.sam import load_sam
 from salip_ray.pipeline import columns
 from salip_ray.pipeline.monitor import Reporter
+
+if TYPE_CHECKING:
+    from salip_ray.cascade.cascade import Labels
 
 Cells = Mapping[str, pa.Scalar]
 
@@ -44,6 +40,10 @@ class Stage(ABC):
     drops: tuple[str, ...]
 
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+        import torch
+
+        from salip_ray.cascade.cascade import resolve_device
+
         torch.set_num_threads(threads)
         self.config = config
         self.device = resolve_device(config.run.device)
@@ -94,6 +94,9 @@ class Propose(Stage):
     adds = columns.PROPOSED
 
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+        from salip_ray.cascade.propose import Proposer
+        from salip_ray.models.sam import load_sam
+
         super().__init__(config, threads, reporter)
         self.drops = () if _pixels_go_on(config) else ("_working",)
         sam = load_sam(config.sam, device=self.device, storage_options=config.storage.weights)
@@ -108,7 +111,7 @@ class Propose(Stage):
             "_candidates": columns.pack_candidates(proposals.candidates),
         }
         if not _encodes_again(self.config):
-            values |= columns.pack_embedding(proposals.embedding)
+            values |= columns.pack_embedding(proposals.embedding.float().cpu().numpy())
         return values
 
 
@@ -123,6 +126,9 @@ class Retrieve(Stage):
     adds = columns.RETRIEVED
 
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+        from salip_ray.cascade.retrieve import Retriever
+        from salip_ray.models.clip import load_clip
+
         super().__init__(config, threads, reporter)
         self.drops = () if _encodes_again(config) else ("_working",)
         clip = load_clip(config.clip, device=self.device, storage_options=config.storage.weights)
@@ -152,6 +158,9 @@ class Refine(Stage):
     )
 
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+        from salip_ray.cascade.refine import Refiner
+        from salip_ray.models.sam import load_sam
+
         super().__init__(config, threads, reporter)
         sam = load_sam(
             config.refine.sam or config.sam,
@@ -163,12 +172,16 @@ class Refine(Stage):
 
     def work(self, cells: Cells) -> dict[str, Any]:
         """Make the class masks, the label map and the row's final status."""
+        import torch
+
+        from salip_ray.cascade.cascade import compose
+
         height, width = cells["height"].as_py(), cells["width"].as_py()
         working_height, working_width = cells["_working_size"].as_py()
         if _encodes_again(self.config):
             embedding = self.refine.encode(columns.unpack_working(cells))
         else:
-            embedding = columns.unpack_embedding(cells)
+            embedding = torch.from_numpy(columns.unpack_embedding(cells))
         labels = compose(
             self.config,
             self.refine,

@@ -55,3 +55,9 @@ def test_light_imports_stay_light(module):
     code = f"import sys, {module}; print({{'torch', 'ray', 'cv2'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_driver_and_tasks_do_without_torch():
+    code = "import sys, salip_ray.pipeline; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
