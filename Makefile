@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 
-.PHONY: help env test lint types unit demo realdata train-bundled wheel lock clean
+.PHONY: help env test lint types unit demo realdata resume train-bundled wheel lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -35,6 +35,9 @@ demo: $(ENV)  ## label fresh phantoms with the bundled models, score and draw th
 realdata: $(ENV)  ## label and score the real images in $$SALIP_REAL_DATA (default ../shared/data)
 	$(BIN)/python benchmarks/realdata.py
 
+resume: $(ENV)  ## label 10,000 small images, kill -9 the job three times, count the rows
+	$(BIN)/python benchmarks/resume.py
+
 train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
 	$(BIN)/python jobs/train_bundled.py --model all --out training-output
 
@@ -47,4 +50,4 @@ lock: $(ENV)  ## pin the dependencies of pyproject.toml again
 	grep -A99 '^uv==' requirements.lock | awk 'NR==1 || /--hash/ {print} NR>1 && !/--hash/ {exit}' > requirements-uv.txt
 
 clean:  ## remove what the other targets made
-	rm -rf .venv dist demo-output realdata-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv dist demo-output realdata-output bench-output .pytest_cache .mypy_cache .ruff_cache

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 import ray
 import ray.data  # configures its loggers
 
+from salip_ray.errors import ResourceError
 from salip_ray.pipeline.resources import Machine
 
 _OBJECT_STORE = 2 * 1024**3
+_START_ATTEMPTS = 3  # on a machine that is busy with other work Ray's own 30 s may not do
 _ENVIRONMENT = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",  # a job on patients' images tells nobody about itself
@@ -61,16 +63,30 @@ def _hush_ray_data() -> None:
 
 
 def _start_local(cpus_for: Callable[[Machine], float]) -> None:
+    """Start a Ray of our own.
+
+    Raises:
+        ResourceError: it did not come up, however often it was tried.
+    """
     cores = local_cores()
     needed = cpus_for(Machine(cpus=math.inf, gpus=0, cores=cores))
-    ray.init(
-        address="local",
-        num_cpus=max(cores, math.ceil(needed)),
-        object_store_memory=_OBJECT_STORE,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    for attempt in range(_START_ATTEMPTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(cores, math.ceil(needed)),
+                object_store_memory=_OBJECT_STORE,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as problem:  # Ray raises a plain Exception where its 30 s are over
+            ray.shutdown()
+            if attempt + 1 < _START_ATTEMPTS and "timed out during startup" in str(problem):
+                continue
+            said = " ".join(str(problem).split())
+            raise ResourceError(f"Ray could not be started on this machine: {said}") from problem
+        return
 
 
 def current_machine() -> Machine:
