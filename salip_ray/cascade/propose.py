@@ -11,16 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import (
-    batched_mask_to_box,
     build_all_layer_point_grids,
     generate_crop_boxes,
     is_box_near_crop_edge,
-    remove_small_regions,
     uncrop_boxes_xyxy,
     uncrop_masks,
     uncrop_points,
@@ -32,7 +31,9 @@ from salip_ray.cascade import prompting
 from salip_ray.cascade.prompting import Size
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError
-from salip_ray.rows import Box, Candidate, Image
+from salip_ray.rows import Box, Candidate, Image, Mask
+
+_VIEWS_TOGETHER = 5  # the full view and the four crops of one layer
 
 
 @dataclass(frozen=True)
@@ -103,31 +104,44 @@ class Proposer:
     def __call__(self, working: Image) -> Proposals:
         """Propose candidates on a working image (uint8 RGB, [H, W, 3])."""
         height, width = working.shape[:2]
-        embedding = prompting.encode(self.sam, working)
-        parts = self._generate(working, embedding)
+        views = self._views((height, width))
+        embeddings = self._encode(working, [box for box, _ in views])
+        parts = self._generate(views, embeddings, (height, width))
         low, high = self.task.area_limits(height, width)
         candidates = list(_candidates(parts, (height, width)))
         return Proposals(
             candidates=tuple(c for c in candidates if low < c.area < high),
             n_proposed=len(candidates),
-            embedding=embedding,
+            embedding=embeddings[0],
         )
 
-    def _generate(self, working: Image, embedding: Tensor) -> _Parts:
-        size = working.shape[0], working.shape[1]
-        crop_boxes, layers = generate_crop_boxes(
+    def _views(self, size: Size) -> list[tuple[list[int], int]]:
+        """Box (xyxy, end exclusive) and crop layer of each view; the full image is the first."""
+        boxes, layers = generate_crop_boxes(
             size, self.knobs.crop_n_layers, self.knobs.crop_overlap_ratio
         )
-        views = []
-        for crop_box, layer in zip(crop_boxes, layers, strict=True):
-            x0, y0, x1, y1 = crop_box
-            if x1 <= x0 or y1 <= y0:
-                continue  # a crop layer deeper than the image has pixels
-            if layer > 0:
-                embedding = prompting.encode(self.sam, working[y0:y1, x0:x1])
-            views.append(self._view(embedding, crop_box, self.point_grids[layer], size))
-        parts = _Parts.concatenate(views)
-        if len(crop_boxes) > 1:
+        # A crop layer deeper than the image has pixels gives empty boxes.
+        return [(b, n) for b, n in zip(boxes, layers, strict=True) if b[2] > b[0] and b[3] > b[1]]
+
+    def _encode(self, working: Image, boxes: Sequence[list[int]]) -> list[Tensor]:
+        """The embedding [1, C, h, w] of each view, some views at a time."""
+        crops = [working[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes]
+        embeddings: list[Tensor] = []
+        for start in range(0, len(crops), _VIEWS_TOGETHER):
+            batch = prompting.encode_views(self.sam, crops[start : start + _VIEWS_TOGETHER])
+            embeddings += batch.split(1)
+        return embeddings
+
+    def _generate(
+        self, views: Sequence[tuple[list[int], int]], embeddings: Sequence[Tensor], size: Size
+    ) -> _Parts:
+        parts = _Parts.concatenate(
+            [
+                self._view(embedding, crop_box, self.point_grids[layer], size)
+                for (crop_box, layer), embedding in zip(views, embeddings, strict=True)
+            ]
+        )
+        if self.knobs.crop_n_layers > 0:
             # Of duplicates between views, the one seen in the smaller crop is kept.
             scores = 1 / box_area(parts.crop_boxes)
             parts = parts[nms(parts.boxes.float(), scores, self.knobs.crop_nms_thresh)]
@@ -154,15 +168,10 @@ class Proposer:
         knobs, threshold = self.knobs, self.sam.mask_threshold
         x0, y0, x1, y1 = crop_box
         view_size = y1 - y0, x1 - x0
-        low_res, ious = prompting.decode(
-            self.sam, embedding, view_size, points=points, multimask=True
+        logits, predicted_iou, prompt = prompting.decode_above(
+            self.sam, embedding, view_size, points=points, min_iou=knobs.pred_iou_thresh
         )
-        logits, predicted_iou = low_res.flatten(0, 1), ious.flatten()
-        points = points.repeat_interleave(ious.shape[1], dim=0)
-        if knobs.pred_iou_thresh > 0:
-            # Unlike the official generator, before the masks are upscaled: most fall here.
-            keep = predicted_iou > knobs.pred_iou_thresh
-            logits, predicted_iou, points = logits[keep], predicted_iou[keep], points[keep.cpu()]
+        points = points[prompt.cpu()]
         if not len(logits):
             return _no_parts(size)
         logits = prompting.upscale(self.sam, logits, view_size, view_size)
@@ -172,7 +181,7 @@ class Proposer:
             logits, predicted_iou, points = logits[keep], predicted_iou[keep], points[keep.cpu()]
             stability = stability[keep]
         masks = logits > threshold
-        boxes = batched_mask_to_box(masks)
+        boxes = mask_boxes(masks)
         height, width = size
         keep = ~is_box_near_crop_edge(boxes, crop_box, [0, 0, width, height])
         masks = uncrop_masks(masks[keep], crop_box, height, width)
@@ -195,14 +204,14 @@ class Proposer:
             return parts
         cleaned, untouched = [], []
         for mask in _unpack(parts.masks, size):
-            mask, holes = remove_small_regions(mask, self.knobs.min_mask_region_area, mode="holes")
-            mask, islands = remove_small_regions(
-                mask, self.knobs.min_mask_region_area, mode="islands"
+            mask, holes = without_small_regions(mask, self.knobs.min_mask_region_area, holes=True)
+            mask, islands = without_small_regions(
+                mask, self.knobs.min_mask_region_area, holes=False
             )
             cleaned.append(torch.as_tensor(mask))
             untouched.append(float(not holes and not islands))
         masks = torch.stack(cleaned)
-        boxes = batched_mask_to_box(masks)
+        boxes = mask_boxes(masks)
         threshold = max(self.knobs.box_nms_thresh, self.knobs.crop_nms_thresh)
         keep = nms(boxes.float(), torch.tensor(untouched), threshold)
         clean = _Parts(
@@ -214,6 +223,51 @@ class Proposer:
             crop_boxes=parts.crop_boxes,
         )
         return clean[keep]
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """Boxes of boolean masks [n, h, w]: int64 xyxy, inclusive, [n, 4]; zeros for an empty mask.
+
+    As the official ``batched_mask_to_box``, from one look at every pixel each way.
+    """
+    if masks.device.type == "cpu":  # NumPy's reductions of bytes are several times torch's
+        dense = masks.numpy()
+        rows, columns = torch.as_tensor(dense.any(axis=2)), torch.as_tensor(dense.any(axis=1))
+    else:
+        rows, columns = masks.any(dim=2), masks.any(dim=1)
+    sides = []
+    for filled in (columns, rows):
+        last = filled.shape[1] - 1
+        bits = filled.to(torch.uint8)
+        sides.append((bits.argmax(dim=1), last - bits.flip(1).argmax(dim=1)))
+    (left, right), (top, bottom) = sides
+    boxes = torch.stack([left, top, right, bottom], dim=1)
+    return boxes * rows.any(dim=1, keepdim=True)
+
+
+def without_small_regions(mask: Mask, min_area: int, *, holes: bool) -> tuple[Mask, bool]:
+    """Fill the holes, or drop the islands, of fewer than ``min_area`` pixels.
+
+    The official ``remove_small_regions``, without its sort of all pixels (``np.isin``).
+
+    Returns:
+        The mask, and whether it changed. Of islands that are all small the largest stays.
+    """
+    n_labels, regions, stats, _ = cv2.connectedComponentsWithStats(
+        (mask ^ holes).view(np.uint8), connectivity=8
+    )
+    sizes = stats[1:, cv2.CC_STAT_AREA]  # row 0 is the rest
+    small = sizes < min_area
+    if not small.any():
+        return mask, False
+    kept = np.zeros(n_labels, dtype=np.bool_)
+    if holes:
+        kept[0], kept[1:] = True, small
+    elif small.all():
+        kept[1 + int(np.argmax(sizes))] = True
+    else:
+        kept[1:] = ~small
+    return kept[regions], True
 
 
 def _candidates(parts: _Parts, size: Size) -> Iterator[Candidate]:

@@ -11,12 +11,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from segment_anything import sam_model_registry
-from segment_anything.modeling import Sam
+from segment_anything.modeling import MaskDecoder, Sam
 from torch import Tensor, nn
 
 from salip_ray.config import SamConfig
 from salip_ray.errors import WeightsError
 from salip_ray.models.bundled import sam_net
+from salip_ray.models.sam_decoder import QuickMaskDecoder
+from salip_ray.models.sam_encoder import quicken_blocks
 from salip_ray.models.weights import fetch, verify
 
 
@@ -49,7 +51,18 @@ def load_sam(
         sam.load_state_dict(state)
     if decoder_only:
         sam.image_encoder = _NoImageEncoder(sam.image_encoder.img_size)
+    quicken(sam)
     return sam.eval().requires_grad_(False).to(device)
+
+
+def quicken(sam: Sam) -> None:
+    """Give a SAM the encoder blocks and the mask decoder of this package, in place.
+
+    Weights, names and mathematics stay; what is not of ``segment_anything`` is left alone.
+    """
+    quicken_blocks(sam.image_encoder)
+    if type(sam.mask_decoder) is MaskDecoder:
+        sam.mask_decoder = QuickMaskDecoder(sam.mask_decoder)
 
 
 def check(config: SamConfig, *, storage_options: Mapping[str, Any] | None = None) -> Path:

@@ -1,0 +1,187 @@
+"""The whole cascade against a loop over the official packages: same parts, order, picks, labels.
+
+Rounding differs, as the same sums are made in another order: a pixel whose logit is zero but for
+rounding may fall on either side. So masks may differ by single pixels, never more.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from torch import nn
+
+from benchmarks.parity import compare
+from benchmarks.serial import SerialCascade
+from salip_ray.cascade.cascade import Cascade
+from salip_ray.config import ClipConfig, load_config
+from salip_ray.models.bundled.phantoms import make_phantom
+from salip_ray.models.bundled.sam_net import load_bundled_sam
+from salip_ray.models.clip import load_clip
+from salip_ray.models.sam import quicken
+
+_STRAY_PIXELS = 3  # over all candidates of an image, of some million
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return load_clip(ClipConfig())
+
+
+def both(task, sam, clip, image, overrides):
+    """The results of both on an image; the official SAM is not touched."""
+    config = load_config(task, overrides=overrides)
+    quick = copy.deepcopy(sam)
+    quicken(quick)
+    ours = Cascade(config, device="cpu", sam=quick, clip=clip)(image)
+    return ours, SerialCascade(config, sam, clip)(image)
+
+
+def assert_parity(ours, official):
+    parity = compare(ours, official)
+    assert parity.candidates
+    assert parity.picks
+    assert parity.candidate_pixels <= _STRAY_PIXELS
+    assert parity.label_pixels <= _STRAY_PIXELS
+    assert set(official.masks) == {s.label for s in ours.selections}
+
+
+def image_of(kind, size, index=0):
+    """A phantom, its aspect changed to ``size`` (height, width) by cutting."""
+    phantom = make_phantom(kind, index, bank="tune", size=max(size)).image
+    return np.ascontiguousarray(phantom[: size[0], : size[1]])
+
+
+# The bundled SAM's predicted IoUs are low on purpose: thresholds of each setting let some pass.
+SETTINGS = {
+    "preset": {},
+    "everything": {
+        "points_per_side": 5,
+        "pred_iou_thresh": 0,
+        "stability_score_thresh": 0,
+        "box_nms_thresh": 1,
+    },
+    "confident": {"pred_iou_thresh": 0.6, "stability_score_thresh": 0.6},
+    "strict NMS": {"box_nms_thresh": 0.4, "pred_iou_thresh": 0.1},
+    "offset": {"stability_score_offset": 2.5, "stability_score_thresh": 0.3},
+    "odd batches": {"points_per_batch": 7},
+    "no cleaning": {"min_mask_region_area": 0},
+    "much cleaning": {"min_mask_region_area": 900, "pred_iou_thresh": 0.2},
+    "1 crop layer": {
+        "crop_n_layers": 1,
+        "crop_n_points_downscale_factor": 2,
+        "crop_nms_thresh": 0.9,
+    },
+    "2 crop layers": {
+        "points_per_side": 4,
+        "crop_n_layers": 2,
+        "crop_overlap_ratio": 0.5,
+        "crop_n_points_downscale_factor": 2,
+    },
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_bundled_models_over_settings(clip, name):
+    knobs = {"points_per_side": 8, **SETTINGS[name]}
+    image = image_of("chest_xray", (256, 230))
+    ours, official = both("lungs", load_bundled_sam(), clip, image, {"propose": knobs})
+    assert_parity(ours, official)
+    assert ours.candidates
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [("lungs", "chest_xray"), ("brain", "brain_mri"), ("fetal_head", "fetal_ultrasound")],
+)
+@pytest.mark.parametrize("size", [(256, 256), (200, 256), (97, 61), (300, 411)], ids=str)
+def test_bundled_models_over_kinds_and_sizes(clip, task, kind, size):
+    overrides = {"propose": {"points_per_side": 6, "pred_iou_thresh": 0.3}}
+    image = image_of(kind, size, index=1)
+    ours, official = both(task, load_bundled_sam(), clip, image, overrides)
+    assert_parity(ours, official)
+
+
+@pytest.mark.parametrize("prompt", ["crops", "crop_expand", "bbox", "reverse_box_mask", "contour"])
+@pytest.mark.parametrize("padding", ["none", "square"])
+def test_every_visual_prompt(clip, prompt, padding):
+    overrides = {
+        "propose": {"points_per_side": 5, "pred_iou_thresh": 0.2, "min_mask_region_area": 0},
+        "retrieve": {"visual_prompt": prompt, "padding": padding},
+        "task": {"min_area": 0},  # parts of a few pixels, too
+    }
+    image = image_of("brain_mri", (256, 224))
+    ours, official = both("brain", load_bundled_sam(), clip, image, overrides)
+    assert_parity(ours, official)
+    assert official.picks
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_no_candidates(clip, layers):
+    knobs = {"points_per_side": 4, "pred_iou_thresh": 1, "crop_n_layers": layers}
+    image = image_of("chest_xray", (256, 256))
+    ours, official = both("lungs", load_bundled_sam(), clip, image, {"propose": knobs})
+    assert_parity(ours, official)
+    assert ours.n_proposed == 0
+    assert not ours.masks
+
+
+def random_sam(side: int, seed: int = 0) -> Sam:
+    """A SAM of ViT-B's structure, windows and global blocks included, but narrow, at ``side``."""
+    torch.manual_seed(seed)
+    grid, channels = side // 16, 32
+    sam = Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=side,
+            embed_dim=48,
+            depth=3,
+            num_heads=3,
+            out_chans=channels,
+            use_rel_pos=True,
+            rel_pos_zero_init=False,
+            window_size=14,
+            global_attn_indexes=(1,),
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=channels,
+            image_embedding_size=(grid, grid),
+            input_image_size=(side, side),
+            mask_in_chans=4,
+        ),
+        mask_decoder=MaskDecoder(
+            transformer=TwoWayTransformer(depth=2, embedding_dim=channels, mlp_dim=64, num_heads=4),
+            transformer_dim=channels,
+        ),
+    )
+    for name, parameter in sam.named_parameters():
+        if "rel_pos" in name:
+            nn.init.normal_(parameter, std=0.3)
+    return sam.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (700, 1024), (512, 340)], ids=str)
+def test_a_random_sam_at_1024(clip, size):
+    """Its masks mean nothing, but every shape of the official models passes."""
+    overrides = {
+        "image": {"long_side": 1024 if max(size) == 1024 else 512},
+        "propose": {
+            "points_per_side": 3,
+            "pred_iou_thresh": 0,
+            "stability_score_thresh": 0.1,
+            "box_nms_thresh": 1,
+            "min_mask_region_area": 0,
+        },
+        "task": {"min_area": 0, "max_area": 1},
+    }
+    ours, official = both("lungs", random_sam(1024), clip, image_of("chest_xray", size), overrides)
+    assert_parity(ours, official)
+    assert ours.candidates
