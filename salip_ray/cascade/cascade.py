@@ -16,7 +16,7 @@ from salip_ray.cascade.propose import Proposer
 from salip_ray.cascade.refine import Refiner
 from salip_ray.cascade.resolution import check_image, to_working
 from salip_ray.cascade.retrieve import Retriever
-from salip_ray.config import Config
+from salip_ray.config import Config, Precision
 from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.clip import ClipModel, load_clip
 from salip_ray.models.sam import load_sam
@@ -75,16 +75,25 @@ class Cascade:
         self.config = config
         place = resolve_device(config.run.device if device is None else device)
         options = config.storage.weights
+        precision = resolve_precision(config.run.precision, place)
         if sam is None:
-            sam = load_sam(config.sam, device=place, storage_options=options)
+            sam = load_sam(config.sam, device=place, storage_options=options, precision=precision)
         self.propose = Proposer(sam, config)
         self.retrieve: Retriever | None = None
         if "cascade" in config.run.modes:
             if clip is None:
-                clip = load_clip(config.clip, device=place, storage_options=options)
+                clip = load_clip(
+                    config.clip,
+                    device=place,
+                    storage_options=options,
+                    precision=precision,
+                    resize=config.retrieve.resize,
+                )
             self.retrieve = Retriever(clip, config)
         if config.refine.sam is not None:
-            sam = load_sam(config.refine.sam, device=place, storage_options=options)
+            sam = load_sam(
+                config.refine.sam, device=place, storage_options=options, precision=precision
+            )
         self.refine = Refiner(sam, config)
 
     def __call__(
@@ -221,3 +230,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"run.device is {str(device)!r}, but torch sees no CUDA device here")
     return place
+
+
+def resolve_precision(precision: str, device: torch.device) -> Precision:
+    """``"auto"`` is ``fast`` on a GPU and ``exact`` on a CPU."""
+    if precision == "auto":
+        return "fast" if device.type == "cuda" else "exact"
+    return "fast" if precision == "fast" else "exact"

@@ -17,6 +17,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 Mode = Literal["cascade", "unprompted", "gt_sam"]
+Precision = Literal["exact", "fast"]
+Resize = Literal["auto", "pillow", "device"]
 VisualPrompt = Literal["crops", "crop_expand", "bbox", "reverse_box_mask", "contour"]
 
 
@@ -156,13 +158,15 @@ class RetrieveConfig(Section):
     ``padding: square`` keeps CLIP's centre crop from cutting the ends off long crops; ``none`` is
     the paper's. A candidate that shares more than ``max_overlap`` of the smaller area with a better
     one of its class is passed over, so that two lungs are two lungs and not one lung twice; 1 is
-    the paper's.
+    the paper's. ``resize`` says where pictures get CLIP's size: by ``pillow`` as open_clip does, on
+    the ``device`` (within two grey levels, and sooner), or ``auto``: on a GPU that runs ``fast``.
     """
 
     visual_prompt: VisualPrompt = "crops"
     padding: Literal["none", "square"] = "none"
     expand_px: Annotated[int, Field(ge=0)] = 10
     max_overlap: Fraction = 1.0
+    resize: Resize = "auto"
     batch_size: Positive = 64
 
 
@@ -177,13 +181,16 @@ class RunConfig(Section):
     """How the job runs.
 
     ``max_error_share`` is the share of error rows above which the command exits non-zero, after it
-    has finished.
+    has finished. ``precision`` is ``exact`` (float32, the official packages' results), ``fast``
+    (bfloat16), or ``auto``: fast on a GPU, exact on a CPU; name one where a job may move between
+    the two.
     """
 
     modes: tuple[Mode, ...] = ("cascade",)
     rows_per_shard: Positive = 1024
     max_error_share: Fraction = 0.05
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "exact", "fast"] = "auto"
 
     @field_validator("modes")
     @classmethod
@@ -257,5 +264,5 @@ class Config(Section):
         Pools, storage and error limits may change between a run and its resume; this may not.
         """
         data = self.model_dump(mode="json", exclude={"pools", "storage"})
-        data["run"] = {key: data["run"][key] for key in ("modes", "rows_per_shard")}
+        data["run"] = {key: data["run"][key] for key in ("modes", "rows_per_shard", "precision")}
         return data

@@ -26,9 +26,10 @@ from open_clip.pretrained import (
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from salip_ray.config import ClipConfig
+from salip_ray.config import ClipConfig, Precision, Resize
 from salip_ray.errors import ConfigError, MissingDependencyError, SalipError, WeightsError
 from salip_ray.models.bundled import clip_net
+from salip_ray.models.clip_transform import DeviceTransform
 from salip_ray.models.weights import cache_dir, fetch, verify
 from salip_ray.rows import Image
 
@@ -40,13 +41,16 @@ class ClipModel:
     """An open_clip model with its own inference transform and tokenizer.
 
     ``preprocess`` turns a PIL image into the model's input tensor; ``tokenizer`` a list of
-    sentences into token ids.
+    sentences into token ids. Where there is an ``on_device`` transform, images go through it
+    instead. ``dtype`` is that of the image tower; texts are always encoded in float32.
     """
 
     model: nn.Module
     preprocess: Preprocess
     tokenizer: Callable[[list[str]], Tensor]
     device: torch.device
+    on_device: DeviceTransform | None = None
+    dtype: torch.dtype = torch.float32
 
     @torch.no_grad()
     def encode_texts(self, sentences: Sequence[str], *, normalize: bool = True) -> Tensor:
@@ -61,13 +65,18 @@ class ClipModel:
 
         All in one batch.
         """
+        pixels = self._pixels(images).to(self.dtype)
+        features: Tensor = self.model.encode_image(pixels).float()  # type: ignore[operator]
+        return F.normalize(features, dim=-1)
+
+    def _pixels(self, images: Sequence[PIL.Image.Image | Image]) -> Tensor:
+        if self.on_device is not None:
+            return self.on_device([np.asarray(image) for image in images], self.device)
         pictures = [
             PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
             for image in images
         ]
-        pixels = torch.stack([self.preprocess(picture) for picture in pictures]).to(self.device)
-        features: Tensor = self.model.encode_image(pixels).float()  # type: ignore[operator]
-        return F.normalize(features, dim=-1)
+        return torch.stack([self.preprocess(picture) for picture in pictures]).to(self.device)
 
 
 def load_clip(
@@ -75,8 +84,10 @@ def load_clip(
     *,
     device: str | torch.device = "cpu",
     storage_options: Mapping[str, Any] | None = None,
+    precision: Precision = "exact",
+    resize: Resize = "auto",
 ) -> ClipModel:
-    """The configured CLIP, float32, in eval mode, without gradients.
+    """The configured CLIP in eval mode, without gradients.
 
     ``clip.model`` is ``bundled``, an open_clip name (``ViT-L-14-quickgelu``), ``hf-hub:org/name``
     or ``local-dir:path``; ``clip.pretrained`` the tag, path or URI that a bare name needs.
@@ -85,6 +96,9 @@ def load_clip(
         config: model, weights and what they must hash to.
         device: where to put it.
         storage_options: fsspec's, for weights that are a URI.
+        precision: ``exact`` is float32, ``fast`` an image tower in bfloat16.
+        resize: images by ``pillow``, to the last bit as open_clip does, or on the ``device``;
+            ``auto`` is ``device`` where that is a GPU and the precision ``fast``.
 
     Raises:
         ConfigError: a model or tag is unknown, weights are not named, or the name's activation is
@@ -100,7 +114,14 @@ def load_clip(
         model, preprocess = _create(config, path)
         tokenizer = open_clip.get_tokenizer(config.model)
     model = model.float().eval().requires_grad_(False).to(place)
-    return ClipModel(model, preprocess, tokenizer, place)
+    if resize == "auto":
+        resize = "device" if precision == "fast" and place.type == "cuda" else "pillow"
+    on_device = DeviceTransform.like(preprocess) if resize == "device" else None
+    dtype = torch.float32
+    if precision == "fast" and isinstance(visual := getattr(model, "visual", None), nn.Module):
+        dtype = torch.bfloat16
+        visual.to(dtype)
+    return ClipModel(model, preprocess, tokenizer, place, on_device, dtype)
 
 
 def check(config: ClipConfig, *, storage_options: Mapping[str, Any] | None = None) -> Path:

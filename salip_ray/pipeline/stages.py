@@ -18,6 +18,7 @@ import pyarrow as pa
 from salip_ray.config import Config
 from salip_ray.labels.masks import encode_png, label_map
 from salip_ray.pipeline import columns
+from salip_ray.pipeline.allocator import keep_freed_memory
 from salip_ray.pipeline.monitor import Reporter
 
 if TYPE_CHECKING:
@@ -42,11 +43,13 @@ class Stage(ABC):
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
         import torch
 
-        from salip_ray.cascade.cascade import resolve_device
+        from salip_ray.cascade.cascade import resolve_device, resolve_precision
 
+        keep_freed_memory()
         torch.set_num_threads(threads)
         self.config = config
         self.device = resolve_device(config.run.device)
+        self.precision = resolve_precision(config.run.precision, self.device)
         self.reporter = reporter
 
     @abstractmethod
@@ -99,7 +102,12 @@ class Propose(Stage):
 
         super().__init__(config, threads, reporter)
         self.drops = () if _pixels_go_on(config) else ("_working",)
-        sam = load_sam(config.sam, device=self.device, storage_options=config.storage.weights)
+        sam = load_sam(
+            config.sam,
+            device=self.device,
+            storage_options=config.storage.weights,
+            precision=self.precision,
+        )
         self.propose = Proposer(sam, config)
 
     def work(self, cells: Cells) -> dict[str, Any]:
@@ -131,7 +139,13 @@ class Retrieve(Stage):
 
         super().__init__(config, threads, reporter)
         self.drops = () if _encodes_again(config) else ("_working",)
-        clip = load_clip(config.clip, device=self.device, storage_options=config.storage.weights)
+        clip = load_clip(
+            config.clip,
+            device=self.device,
+            storage_options=config.storage.weights,
+            precision=self.precision,
+            resize=config.retrieve.resize,
+        )
         self.retrieve = Retriever(clip, config)
 
     def work(self, cells: Cells) -> dict[str, Any]:
@@ -167,6 +181,7 @@ class Refine(Stage):
             device=self.device,
             storage_options=config.storage.weights,
             decoder_only=not _encodes_again(config),
+            precision=self.precision,
         )
         self.refine = Refiner(sam, config)
 
