@@ -295,7 +295,8 @@ def _image_sees_tokens(attn: Attention, placed: Tensor, tokens: Tensor, values: 
 
 def _heads(x: Tensor, attn: Attention) -> Tensor:
     """[n, t, heads * d] -> [n, heads, t, d]."""
-    return x.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+    heads: Tensor = x.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+    return heads
 
 
 def _by_head(x: Tensor) -> Tensor:
@@ -305,4 +306,5 @@ def _by_head(x: Tensor) -> Tensor:
 
 def _by_prompt(x: Tensor, n: int) -> Tensor:
     """[heads, n * t, d] -> [n, t, heads * d]."""
-    return x.unflatten(1, (n, -1)).permute(1, 2, 0, 3).flatten(2)
+    prompts: Tensor = x.unflatten(1, (n, -1)).permute(1, 2, 0, 3).flatten(2)
+    return prompts

@@ -82,6 +82,7 @@ def attention(
     of_columns: Tensor | None,
     *,
     scale: float,
+    sliced: bool | None = None,
 ) -> Tensor:
     """Attention over the pixels of a grid, with decomposed relative positions.
 
@@ -92,13 +93,14 @@ def attention(
         of_rows: [B, heads, h * w, h], added to a query's scores by the key's row.
         of_columns: [B, heads, h * w, w], by the key's column.
         scale: of the product of queries and keys.
+        sliced: make scores in slices, as suits a CPU (by default, on one), not by a fused kernel.
 
     Returns:
         [B, heads, h * w, d].
     """
     if of_rows is None or of_columns is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    if q.device.type == "cpu":
+    if q.device.type == "cpu" if sliced is None else sliced:
         return _attention_in_slices(q, k, v, of_rows, of_columns, scale)
     height, width = of_rows.shape[-1], of_columns.shape[-1]
     row, column = (

@@ -165,23 +165,26 @@ def random_sam(side: int, seed: int = 0) -> Sam:
     for name, parameter in sam.named_parameters():
         if "rel_pos" in name:
             nn.init.normal_(parameter, std=0.3)
+        if "hypernetworks" in name and "layers.2.weight" in name:
+            parameter.data.mul_(40)  # masks of some contrast
     return sam.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("size", [(1024, 1024), (700, 1024), (512, 340)], ids=str)
+@pytest.mark.parametrize("size", [(700, 1024), (512, 340)], ids=str)
 def test_a_random_sam_at_1024(clip, size):
     """Its masks mean nothing, but every shape of the official models passes."""
+    image = image_of("chest_xray", size)
     overrides = {
-        "image": {"long_side": 1024 if max(size) == 1024 else 512},
+        "image": {"long_side": max(image.shape)},
         "propose": {
-            "points_per_side": 3,
+            "points_per_side": 2,
             "pred_iou_thresh": 0,
-            "stability_score_thresh": 0.1,
+            "stability_score_thresh": 0,
             "box_nms_thresh": 1,
             "min_mask_region_area": 0,
         },
         "task": {"min_area": 0, "max_area": 1},
     }
-    ours, official = both("lungs", random_sam(1024), clip, image_of("chest_xray", size), overrides)
+    ours, official = both("lungs", random_sam(1024), clip, image, overrides)
     assert_parity(ours, official)
     assert ours.candidates

@@ -75,10 +75,10 @@ def test_trap_4_the_union_is_per_class_over_k(cascade, sam, picture, references)
 def test_trap_11_the_image_is_encoded_once_per_view(sam, clip, configure, picture, monkeypatch):
     calls = []
     encoder = sam.image_encoder.forward
-    monkeypatch.setattr(sam.image_encoder, "forward", lambda x: calls.append(1) or encoder(x))
+    monkeypatch.setattr(sam.image_encoder, "forward", lambda x: calls.append(len(x)) or encoder(x))
     config = configure(propose={"crop_n_layers": 1}, run={"modes": ALL})
     Cascade(config, sam=sam, clip=clip)(picture(90, 128), references={})
-    assert len(calls) == 5  # the full view and four crops; no sixth for the box prompts
+    assert calls == [5]  # one batch: the full view and four crops; no sixth for the box prompts
 
 
 def test_a_refiner_with_other_weights_encodes_again(
