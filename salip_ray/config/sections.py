@@ -159,7 +159,7 @@ class RetrieveConfig(Section):
     the paper's. A candidate that shares more than ``max_overlap`` of the smaller area with a better
     one of its class is passed over, so that two lungs are two lungs and not one lung twice; 1 is
     the paper's. ``resize`` says where pictures get CLIP's size: by ``pillow`` as open_clip does, on
-    the ``device`` (within a grey level, and sooner), or ``auto``: on a GPU that runs ``fast``.
+    the ``device`` (nearly the same, sooner), or ``auto``: on a GPU that runs ``fast``.
     """
 
     visual_prompt: VisualPrompt = "crops"

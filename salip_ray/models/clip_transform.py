@@ -1,8 +1,8 @@
 """CLIP's inference transform on CLIP's device, for many crops at once.
 
 open_clip prepares one PIL image at a time on a CPU: resize, centre crop or padding, normalise. Here
-a resize is two matrix products whose weights are Pillow's own antialiased filters, rounded after each
-as Pillow does, so a crop comes out within a grey level of Pillow's, which counts in fixed point.
+a resize is two matrix products whose weights are Pillow's own antialiased filters. Pillow rounds
+and clips between the two as well, which moves single pixels at sharp edges by some grey levels.
 """
 
 from __future__ import annotations
@@ -78,11 +78,10 @@ class DeviceTransform:
         out = torch.empty(len(pictures), 3, self.size, self.size, device=device)
         for index, picture in enumerate(pictures):
             height, width = picture.shape[:2]
-            rows, columns = self._sides(height, width)
+            rows, columns = (m.to(device) for m in self._sides(height, width))
             pixels = torch.as_tensor(np.ascontiguousarray(picture), device=device)
             planes = pixels.permute(2, 0, 1).float()
-            narrow = (planes @ columns.to(device).T).round_().clamp_(0, 255)  # columns first
-            resized = (rows.to(device) @ narrow).round_().clamp_(0, 255)
+            resized = (rows @ planes @ columns.T).round_().clamp_(0, 255)
             top, left = (self.size - rows.shape[0]) // 2, (self.size - columns.shape[0]) // 2
             if resized.shape[1:] != (self.size, self.size):
                 out[index] = self.fill
