@@ -38,6 +38,9 @@ realdata: $(ENV)  ## label and score the real images in $$SALIP_REAL_DATA (defau
 resume: $(ENV)  ## label 10,000 small images, kill -9 the job three times, count the rows
 	$(BIN)/python benchmarks/resume.py
 
+bench: $(ENV)  ## measure the speed ratios on a quiet machine (about 10 minutes)
+	$(BIN)/python -m benchmarks.bench
+
 train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
 	$(BIN)/python jobs/train_bundled.py --model all --out training-output
 

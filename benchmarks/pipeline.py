@@ -1,0 +1,152 @@
+"""The job on Ray against the same work in plain processes, and how it grows with its input."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from benchmarks.ratios import images
+from salip_ray import label, load_config
+
+
+def write_images(folder: Path, count: int) -> list[Path]:
+    """Phantoms as PNG files; of 32 pictures, written again under other names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoded = [cv2.imencode(".png", image[:, :, ::-1])[1].tobytes() for image in images(32)]
+    paths = [folder / f"{index:05d}.png" for index in range(count)]
+    for index, path in enumerate(paths):
+        path.write_bytes(encoded[index % len(encoded)])
+    return paths
+
+
+def plain_rate(paths: Sequence[Path], processes: int) -> float:
+    """Images/s of single-threaded processes that decode, label and pack, and share nothing."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Barrier(processes + 1)
+    workers = [
+        context.Process(target=_work, args=(list(paths[index::processes]), ready))
+        for index in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    ready.wait()
+    began = time.perf_counter()
+    for worker in workers:
+        worker.join()
+        if worker.exitcode:
+            raise RuntimeError("a plain worker broke down")
+    return len(paths) / (time.perf_counter() - began)
+
+
+def _work(paths: Sequence[Path], ready: Any) -> None:
+    import torch
+
+    from salip_ray.cascade.cascade import Cascade
+    from salip_ray.labels.masks import encode_png, label_map
+    from salip_ray.pipeline.allocator import keep_freed_memory
+    from salip_ray.pipeline.columns import pack_masks
+    from salip_ray.sources.decode import decode
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    config = load_config("lungs")
+    cascade = Cascade(config, device="cpu")
+
+    def one(path: Path) -> None:
+        image = decode(path.read_bytes(), path.name, config.image)
+        result = cascade(image)
+        pack_masks(result.masks)
+        encode_png(label_map(result.masks, result.height, result.width, n_classes=1))
+
+    one(paths[0])
+    ready.wait()
+    for path in paths:
+        one(path)
+
+
+def growth(folder: Path, small: int, factor: int, cores: int) -> dict[str, Any]:
+    """The job on ``small`` images and on ``factor`` times as many, in one Ray session.
+
+    Seconds of the difference are those of the steady state: start-up and models are in both.
+    """
+    import ray
+
+    os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(32).hex())
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        address="local",
+        num_cpus=cores + 4,
+        object_store_memory=2 * 1024**3,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    try:
+        runs = []
+        for count in (small, small * factor // 2, small * factor):
+            inputs = folder / f"in-{count}"
+            write_images(inputs, count)
+            config = load_config("lungs", overrides=["run.rows_per_shard=64"])
+            with watched() as peaks:
+                began = time.perf_counter()
+                summary = label(inputs, folder / f"out-{count}", config, quiet=True)
+                wall = time.perf_counter() - began
+            stages = {name: spent.seconds for name, spent in summary.stages.items()}
+            runs.append({"images": count, "wall_seconds": wall, "stages": stages, **peaks})
+    finally:
+        ray.shutdown()
+    first, middle, last = runs
+    steady = (last["wall_seconds"] - first["wall_seconds"]) / (last["images"] - first["images"])
+    early = (middle["wall_seconds"] - first["wall_seconds"]) / (middle["images"] - first["images"])
+    late = (last["wall_seconds"] - middle["wall_seconds"]) / (last["images"] - middle["images"])
+    return {
+        "runs": runs,
+        "seconds_per_image": steady,
+        "late_over_early": late / early,
+        "memory": last["worker_bytes"] / middle["worker_bytes"],
+        "object_store": last["store_bytes"] / max(1.0, middle["store_bytes"]),
+    }
+
+
+@contextmanager
+def watched() -> Iterator[dict[str, float]]:
+    """Peaks within the block: private memory of Ray's workers, and bytes in the object store."""
+    import ray
+
+    peaks = {"worker_bytes": 0.0, "store_bytes": 0.0}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.25):
+            has = ray.cluster_resources().get("object_store_memory", 0.0)
+            free = ray.available_resources().get("object_store_memory", has)
+            peaks["store_bytes"] = max(peaks["store_bytes"], has - free)
+            peaks["worker_bytes"] = max(peaks["worker_bytes"], _worker_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peaks
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _worker_bytes() -> float:
+    total = 0.0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if not (process / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
+                continue
+            status = (process / "status").read_text().splitlines()
+        except OSError:
+            continue  # it ended meanwhile
+        total += sum(1024 * int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+    return total
