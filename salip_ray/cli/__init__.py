@@ -11,6 +11,7 @@ import salip_ray
 from salip_ray.cli.demo import demo
 from salip_ray.cli.evaluate import evaluate
 from salip_ray.cli.label import label
+from salip_ray.cli.report import report
 from salip_ray.cli.weights import weights
 from salip_ray.errors import JobError, SalipError
 
@@ -63,4 +64,5 @@ def main(
 app.command()(label)
 app.command()(demo)
 app.command()(evaluate)
+app.command()(report)
 app.add_typer(weights, name="weights")

@@ -59,10 +59,14 @@ def demo(
             )
         )
     run_studies(studies, output, heading="SAM proposes, CLIP retrieves, SAM refines", quiet=quiet)
+    from salip_ray.cli.report import NAME, write_report
+    from salip_ray.report.build import make_report
+
+    write_report(str(output), output / NAME, make_report(str(output)).encode())
     places = [f"{output / study.output.name}/" for study in studies]
     typer.echo(
         f"labels: {', '.join(places)}\nscores: {output / 'evaluation.json'}\n"
-        f"picture: {output / 'overview.png'}"
+        f"picture: {output / 'overview.png'}\nreport: {output / NAME}"
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.config import ClassSpec, TaskConfig
@@ -97,6 +98,26 @@ class Labels:
                 for batch in shard.iter_batches(batch_size=64, columns=columns):
                     yield from batch.to_pylist()
 
+    def table(self, shard: str, *, without: Sequence[str] = ()) -> pa.Table:
+        """One committed shard as a table, in the order of its rows.
+
+        Args:
+            shard: its name, as :attr:`shards` gives it.
+            without: leaf columns to leave out, as Parquet spells them but for the words that
+                mark a list: ``masks.rle.counts``. Their bytes are not fetched.
+        """
+        path = join(self._root, "shards", shard)
+        with self._fs.open(path, "rb") as stream, pq.ParquetFile(stream, pre_buffer=True) as file:
+            leaves = [file.schema.column(index).path for index in range(len(file.schema))]
+            return file.read([leaf for leaf in leaves if _spelt(leaf) not in without])
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of another file of the output (``summary.json``), or None where it is not."""
+        try:
+            return bytes(self._fs.cat_file(join(self._root, name)))
+        except FileNotFoundError:
+            return None
+
     def n_images(self) -> int:
         """Number of images of the manifest, committed or not.
 
@@ -109,6 +130,10 @@ class Labels:
                 return int(manifest.metadata.num_rows)
         except FileNotFoundError:
             raise OutputError(f"{self.uri} holds no manifest.parquet: run label again") from None
+
+
+def _spelt(leaf: str) -> str:
+    return leaf.replace(".list.element", "")
 
 
 def _shard_number(name: str) -> int:

@@ -43,6 +43,9 @@ def test_wheel_carries_weights_prompts_and_configs(wheel):
     for needed in (
         "salip_ray/models/bundled/sam.safetensors",
         "salip_ray/models/bundled/clip.safetensors",
+        "salip_ray/report/templates/report.html",
+        "salip_ray/report/templates/report.css",
+        "salip_ray/report/templates/report.js",
         "salip_ray/_configs/lungs.yaml",
         "salip_ray/_configs/prompts/lungs.json",
         "salip_ray/_configs/presets/paper-2d.yaml",
@@ -75,3 +78,5 @@ def test_demo_runs_where_only_the_wheel_is_installed(wheel, tmp_path):
     for methods in scores["classes"].values():
         assert methods["cascade"]["n"] == 3
     assert (tmp_path / "demo-output" / "overview.png").stat().st_size > 10_000
+    report = (tmp_path / "demo-output" / "report.html").read_text()
+    assert report.count("data:image/webp;base64,") == 9

@@ -33,7 +33,7 @@ def job(monkeypatch):
 def test_help_names_every_command():
     done = run("--help")
     assert done.exit_code == 0
-    for command in ("label", "demo", "evaluate", "weights"):
+    for command in ("label", "demo", "evaluate", "report", "weights"):
         assert command in done.output
 
 
@@ -250,3 +250,28 @@ def test_weights_fetch_verifies(tmp_path):
     assert done.exit_code == 0
     assert done.output.strip() == str(file)
     assert run("weights", "fetch", file, "--sha256", "0" * 64).exit_code == 2
+
+
+# -------------------------------------------------------------------------------------- report
+
+
+def test_report_is_written_into_the_output(labelled):
+    out, _ = labelled
+    done = run("report", out)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(f"report: {out}/report.html (0.0 MB)")
+    assert "<h1>lungs</h1>" in (out / "report.html").read_text()
+
+
+def test_report_is_written_where_asked_and_scores_where_asked(labelled, tmp_path):
+    out, masks = labelled
+    done = run("report", out, "--html", tmp_path / "new" / "page.html", "--reference", masks)
+    assert done.exit_code == 0, done.output
+    assert "Against the references" in (tmp_path / "new" / "page.html").read_text()
+    assert not (out / "report.html").exists()
+
+
+def test_report_of_nothing_is_one_line(tmp_path):
+    done = run("report", tmp_path)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"salip-ray: {tmp_path} holds no run.json")

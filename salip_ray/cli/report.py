@@ -1,0 +1,76 @@
+"""``salip-ray report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from salip_ray.cli.options import InputOption, OutputOption, storage_options
+from salip_ray.errors import OutputError
+
+NAME = "report.html"
+
+
+def report(
+    output: Annotated[
+        str, typer.Argument(help="Output of salip-ray label, or a folder of several; or a URI.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=f"Where to write; else OUTPUT/{NAME}.")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="MASKS", help="Score against these masks: a folder or index.csv."),
+    ] = None,
+    images: Annotated[
+        int, typer.Option(min=1, max=24, help="Images in each group of the gallery.")
+    ] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random samples.")] = 0,
+    output_option: OutputOption = None,
+    input_option: InputOption = None,
+    reference_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="The same for MASKS."),
+    ] = None,
+) -> None:
+    """Write a report of OUTPUT: one HTML file that needs nothing beside it, not even a network.
+
+    Counts and distributions are of all rows; images are sampled, and fetched where they were.
+    """
+    from salip_ray.report.build import make_report
+
+    options = storage_options("output", output_option)
+    text = make_report(
+        output,
+        output_options=options,
+        input_options=storage_options("input", input_option),
+        reference=reference,
+        reference_options=storage_options("reference", reference_option),
+        seed=seed,
+        per_group=images,
+    ).encode()
+    typer.echo(f"report: {write_report(output, html, text, options)} ({len(text) / 1e6:.1f} MB)")
+
+
+def write_report(
+    output: str, html: Path | None, text: bytes, options: dict[str, object] | None = None
+) -> str:
+    """Write a report into a file, or into its output; returns where it is.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if html is None:
+        from salip_ray.pipeline.store import Store
+
+        store = Store(output, options)
+        store.write(NAME, text)
+        return f"{store}/{NAME}"
+    try:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_bytes(text)
+    except OSError as error:
+        raise OutputError(f"--html {html} cannot be written: {error.strerror}") from None
+    return str(html)

@@ -1,0 +1,106 @@
+"""From output locations to the text of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from salip_ray.errors import InputError, OutputError
+from salip_ray.labels.reading import Labels
+from salip_ray.labels.scores import evaluate_output
+from salip_ray.report.page import make_section, render
+from salip_ray.report.scores import Scores
+from salip_ray.sources.locations import filesystem, join, normalise, public_uri
+from salip_ray.sources.references import References
+
+
+def find_runs(
+    output: str, storage_options: Mapping[str, Any] | None = None
+) -> tuple[list[Labels], bytes | None]:
+    """The run at a location, or the runs in its folders, as the demo writes them.
+
+    Returns:
+        The runs by the time at which they were begun, and the ``evaluation.json`` of a folder of
+        runs where it has one.
+
+    Raises:
+        OutputError: neither is there.
+    """
+    fs, root = filesystem(normalise(output), storage_options)
+    if fs.exists(join(root, "run.json")) or not fs.isdir(root):
+        return [Labels.open(output, storage_options)], None
+    folders = [path.rstrip("/") for path in fs.ls(root, detail=False)]
+    names = [path.rpartition("/")[2] for path in folders if fs.exists(join(path, "run.json"))]
+    if not names:
+        raise OutputError(
+            f"{public_uri(output)} holds no run.json, and neither does a folder in it: "
+            "give the output of salip-ray label"
+        )
+    runs = [Labels.open(join(normalise(output), name), storage_options) for name in names]
+    runs.sort(key=lambda labels: (str(labels.run.get("created")), labels.uri))
+    try:
+        return runs, bytes(fs.cat_file(join(root, "evaluation.json")))
+    except FileNotFoundError:
+        return runs, None
+
+
+def make_report(
+    output: str,
+    *,
+    output_options: Mapping[str, Any] | None = None,
+    input_options: Mapping[str, Any] | None = None,
+    reference: str | None = None,
+    reference_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    per_group: int = 12,
+) -> str:
+    """A report of what is committed at a location, as the text of an HTML file.
+
+    Args:
+        output: of ``salip-ray label``, finished or not, or a folder of such outputs.
+        output_options: fsspec ``storage_options`` of the output.
+        input_options: those of the labelled images.
+        reference: reference masks to score every label against; by default an ``evaluation.json``
+            in the output is shown, and the references that the run was given are drawn.
+        reference_options: those of the references.
+        seed: of the random samples.
+        per_group: images in each group of the gallery.
+
+    Raises:
+        OutputError: there is no such output.
+        InputError: the reference is missing, unreadable, or has another size than its image.
+    """
+    runs, shared = find_runs(output, output_options)
+    common = Scores.parse(shared, join(public_uri(output), "evaluation.json")) if shared else None
+    sections = []
+    for labels in runs:
+        scores, references = common, _references(labels, reference, reference_options)
+        if reference is not None and references is not None:
+            scores = Scores.of(evaluate_output(labels, references))
+        sections.append(
+            make_section(
+                labels,
+                input_options=input_options,
+                references=references,
+                scores=scores,
+                seed=seed,
+                per_group=per_group,
+            )
+        )
+    heading = sections[0].title if len(sections) == 1 else public_uri(output).rpartition("/")[2]
+    return render(sections, heading)
+
+
+def _references(
+    labels: Labels, given: str | None, options: Mapping[str, Any] | None
+) -> References | None:
+    """The references given, else those of the run where they can still be had."""
+    if given is not None:
+        return References.open(given, options)
+    where: Sequence[str] | str | None = labels.run["fingerprint"].get("references")
+    if not isinstance(where, str):
+        return None
+    try:
+        return References.open(where, options)
+    except (InputError, OSError):
+        return None  # moved or out of reach: the labels are worth looking at without them

@@ -1,0 +1,292 @@
+"""The images of a report: each with its outlines, and with what the cascade knew of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from salip_ray.cascade.reference import class_references
+from salip_ray.cascade.resolution import working_size
+from salip_ray.config import ClassSpec, ImageConfig
+from salip_ray.errors import ImageError, InputError
+from salip_ray.labels.masks import decode_rle
+from salip_ray.labels.reading import Labels
+from salip_ray.report.confidence import FIELDS, confidence
+from salip_ray.report.pictures import data_uri, outline, picture_box, picture_size
+from salip_ray.rows import Image
+from salip_ray.sources.decode import decode
+from salip_ray.sources.fetch import fetch_all
+from salip_ray.sources.references import References
+
+_TOGETHER = 8  # images fetched at once; full-size pixels are let go one by one
+_CANDIDATES_SHOWN = 8  # of each class
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Outlines that are shown and hidden together: a method's masks, or the reference."""
+
+    key: str
+    colour: int
+    path: str
+
+
+@dataclass(frozen=True)
+class BoxMark:
+    """A box on the picture: ``kind`` is ``prompt`` or ``candidate``."""
+
+    kind: str
+    colour: int
+    name: str
+    box: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class MaskLine:
+    """One mask in figures; NaN where there is none. ``area`` is a share of the image.
+
+    A confidence is the shown method's alone: it would say nothing of a baseline.
+    """
+
+    label: str
+    method: str
+    colour: int
+    confidence: float
+    clip_score: float
+    clip_margin: float
+    predicted_iou: float
+    stability_score: float
+    area: float
+    dice: float
+
+
+@dataclass(frozen=True)
+class CandidateLine:
+    """A candidate in CLIP's order for one class. ``score`` is NaN where no row keeps it."""
+
+    label: str
+    colour: int
+    id: int
+    rank: int
+    chosen: bool
+    score: float
+    predicted_iou: float
+    stability_score: float
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of the gallery.
+
+    ``height`` and ``width`` are the image's, ``picture`` is its ``data:`` URI, or None with a
+    ``note`` that says why; ``size`` is height, width of the picture.
+    """
+
+    image_id: str
+    uri: str
+    status: str
+    height: int
+    width: int
+    size: tuple[int, int]
+    picture: str | None
+    note: str
+    confidence: float
+    dice: float
+    n_candidates: int | None
+    error: Mapping[str, str] | None
+    reasons: Sequence[tuple[str, str]]
+    layers: Sequence[Layer] = field(default_factory=tuple)
+    boxes: Sequence[BoxMark] = field(default_factory=tuple)
+    masks: Sequence[MaskLine] = field(default_factory=tuple)
+    candidates: Sequence[CandidateLine] = field(default_factory=tuple)
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2] or self.uri
+
+
+def make_items(
+    labels: Labels,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    input_options: Mapping[str, Any] | None = None,
+    references: References | None = None,
+    dice: Mapping[tuple[str, str, str], float] | None = None,
+) -> list[Item]:
+    """Fetch the images of some rows and make them items, in the same order.
+
+    An image that can no longer be had is shown by its masks alone, with a note.
+
+    Args:
+        labels: the output the rows are of.
+        rows: whole rows.
+        input_options: fsspec ``storage_options`` of the images.
+        references: where reference masks are looked for.
+        dice: known scores by image id, label and method.
+    """
+    limits = ImageConfig.model_validate(labels.run["fingerprint"]["recipe"]["image"])
+    rows, items = list(rows), []
+    for start in range(0, len(rows), _TOGETHER):
+        some = rows[start : start + _TOGETHER]
+        fetched = fetch_all([row["uri"] for row in some], input_options, attempts=2)
+        for row, data in zip(some, fetched, strict=True):
+            image, note = _decoded(row, data, limits)
+            items.append(_item(labels, limits, row, image, note, references, dice or {}))
+    return items
+
+
+def _decoded(
+    row: Mapping[str, Any], data: bytes | Exception, limits: ImageConfig
+) -> tuple[Image | None, str]:
+    try:
+        if isinstance(data, Exception):
+            raise data
+        image = decode(data, row["uri"], limits)
+    except Exception as problem:  # noqa: BLE001  (a report is made of what can be had)
+        return None, f"The image cannot be shown: {problem}"
+    if row["height"] and image.shape[:2] != (row["height"], row["width"]):
+        return None, (
+            f"The image is now {image.shape[0]} x {image.shape[1]} pixels (height x width), "
+            f"but was {row['height']} x {row['width']} when it was labelled."
+        )
+    return image, ""
+
+
+def _item(
+    labels: Labels,
+    limits: ImageConfig,
+    row: Mapping[str, Any],
+    image: Image | None,
+    note: str,
+    references: References | None,
+    dice: Mapping[tuple[str, str, str], float],
+) -> Item:
+    height, width = row["height"] or 0, row["width"] or 0
+    if image is not None:
+        height, width = image.shape[:2]
+    size = picture_size(height, width) if height and width else (0, 0)
+    working = working_size(height, width, limits.long_side) if height and width else (1, 1)
+    classes = labels.classes
+    main = "cascade" if "cascade" in labels.methods else labels.methods[0]
+    masks = [_mask_line(row, mask, main, dice) for mask in row["masks"] or ()]
+    mine = [line for line in masks if line.method == main]
+    known = [line.confidence for line in mine if not math.isnan(line.confidence)]
+    scores = [line.dice for line in mine if not math.isnan(line.dice)]
+    return Item(
+        image_id=row["image_id"],
+        uri=row["uri"],
+        status=row["status"],
+        height=height,
+        width=width,
+        size=size,
+        picture=None if image is None else data_uri(image),
+        note=note,
+        confidence=min(known, default=math.nan),
+        dice=sum(scores) / len(scores) if scores else math.nan,
+        n_candidates=row["n_candidates"],
+        error=row["error"],
+        reasons=[(o["label"], o["reason"]) for o in row["outcomes"] or () if o["reason"]],
+        layers=[
+            *(_layer(mask) for mask in row["masks"] or ()),
+            *_reference_layers(row, classes, references),
+        ],
+        boxes=list(_boxes(row, main, working, size)),
+        masks=masks,
+        candidates=list(_candidates(row, main)),
+    )
+
+
+def _mask_line(
+    row: Mapping[str, Any],
+    mask: Mapping[str, Any],
+    main: str,
+    dice: Mapping[tuple[str, str, str], float],
+) -> MaskLine:
+    figures = {name: _number(mask.get(name)) for name in FIELDS if name in mask}
+    return MaskLine(
+        label=mask["label"],
+        method=mask["method"],
+        colour=mask["class_id"],
+        confidence=(
+            float(confidence({k: [v] for k, v in figures.items()})[0])
+            if mask["method"] == main
+            else math.nan
+        ),
+        clip_score=_number(mask["clip_score"]),
+        clip_margin=_number(mask["clip_margin"]),
+        predicted_iou=_number(mask["predicted_iou"]),
+        stability_score=_number(mask["stability_score"]),
+        area=_number(mask["area"]) / (row["height"] * row["width"]),
+        dice=dice.get((row["image_id"], mask["label"], mask["method"]), math.nan),
+    )
+
+
+def _layer(mask: Mapping[str, Any]) -> Layer:
+    return Layer(mask["method"], mask["class_id"], outline(decode_rle(mask["rle"])))
+
+
+def _reference_layers(
+    row: Mapping[str, Any], classes: Sequence[ClassSpec], references: References | None
+) -> list[Layer]:
+    where = references.find(row["uri"]) if references is not None else None
+    if references is None or where is None:
+        return []
+    try:
+        ids = references.load(where)
+    except (InputError, ImageError):
+        return []  # the outline is an extra; scoring is where a bad reference is an error
+    if ids.shape != (row["height"], row["width"]):
+        return []
+    masks = class_references(ids, classes)
+    return [
+        Layer("reference", spec.class_id, outline(np.asarray(masks[spec.label], np.bool_)))
+        for spec in classes
+        if masks[spec.label].any()
+    ]
+
+
+def _boxes(
+    row: Mapping[str, Any], main: str, working: tuple[int, int], size: tuple[int, int]
+) -> Iterable[BoxMark]:
+    for item in row.get("shortlist") or ():
+        box = picture_box(item["box"], working, size)
+        yield BoxMark("candidate", item["class_id"], f"{item['class_id']}-{item['id']}", box)
+    for mask in row["masks"] or ():
+        if mask["method"] == main:
+            for number, prompt in enumerate(mask["prompt_boxes"] or ()):
+                box = picture_box(prompt, working, size)
+                yield BoxMark("prompt", mask["class_id"], f"{mask['class_id']}-{number}", box)
+
+
+def _candidates(row: Mapping[str, Any], main: str) -> Iterable[CandidateLine]:
+    shortlist = row.get("shortlist")
+    if shortlist:
+        for item in shortlist:
+            if item["rank"] < _CANDIDATES_SHOWN or item["chosen"]:
+                yield CandidateLine(
+                    label=item["label"],
+                    colour=item["class_id"],
+                    id=item["id"],
+                    rank=item["rank"],
+                    chosen=item["chosen"],
+                    score=_number(item["score"]),
+                    predicted_iou=_number(item["predicted_iou"]),
+                    stability_score=_number(item["stability_score"]),
+                )
+        return
+    for mask in row["masks"] or ():
+        if mask["method"] == main:
+            for rank, identity in enumerate(mask["candidate_ids"] or ()):
+                score = _number(mask["clip_score"]) if rank == 0 else math.nan
+                yield CandidateLine(
+                    mask["label"], mask["class_id"], identity, rank, True, score, math.nan, math.nan
+                )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,284 @@
+"""The report: one HTML file of one run or several, which needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from salip_ray.errors import ConfigError
+from salip_ray.labels.reading import Labels
+from salip_ray.report.charts import (
+    HistogramChart,
+    StackedBar,
+    StackedColumns,
+    histogram,
+    stacked_bar,
+    stage_columns,
+)
+from salip_ray.report.gallery import Item, make_items
+from salip_ray.report.scores import FIGURES, Scores
+from salip_ray.report.survey import Survey, rows_at, survey
+from salip_ray.report.tables import METHOD_NAMES
+from salip_ray.sources.references import References
+
+GROUPS = {
+    "all": ("All labelled images", "the least confident first"),
+    "worst": ("Least confident", "look here first"),
+    "median": ("Middle", "around the median confidence"),
+    "best": ("Most confident", "the surest first"),
+    "random": ("Random", "a fair sample of the rest"),
+    "empty": ("Without a label", "a random sample"),
+}
+STAGE_WORDS = {"fetch": "fetch and decode"}
+METHOD_WORDS = {
+    **METHOD_NAMES,
+    "unprompted_confident": "un-prompted SAM, most confident",
+    "unprompted_largest": "un-prompted SAM, largest",
+    "reference": "reference",
+}
+
+
+@dataclass(frozen=True)
+class ClassCharts:
+    """One class in charts: what became of it, and how its masks' figures are spread."""
+
+    label: str
+    colour: int
+    outcome: StackedBar
+    counts: Mapping[str, int]
+    reasons: Sequence[tuple[str, int]]
+    histograms: Sequence[HistogramChart]
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that a report says of one run."""
+
+    anchor: str
+    title: str
+    labels: Labels
+    summary: Mapping[str, Any]
+    survey: Survey
+    classes: Sequence[ClassCharts]
+    confidence: HistogramChart | None
+    times: StackedColumns | None
+    stages: Mapping[str, float]
+    scores: Scores | None
+    groups: Sequence[tuple[str, str, Sequence[Item]]]
+    errors: Sequence[Item]
+    seed: int
+
+    @property
+    def card(self) -> list[tuple[str, str]]:
+        """What made the run, as names and values."""
+        return list(_card(self.labels.run, self.summary))
+
+    @property
+    def recipe(self) -> str:
+        """The recipe as JSON."""
+        recipe = self.labels.run["fingerprint"]["recipe"]
+        return json.dumps(recipe, indent=2, ensure_ascii=False)
+
+    @property
+    def stage_bar(self) -> StackedBar:
+        """Worker seconds per image by stage, as shares."""
+        words = {
+            name: f"{STAGE_WORDS.get(name, name)}: {seconds:.3g} s an image"
+            for name, seconds in self.stages.items()
+        }
+        return stacked_bar("stages", self.stages, words)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every image of the manifest is committed."""
+        return self.survey.rows == self.survey.n_images
+
+
+def make_section(
+    labels: Labels,
+    *,
+    input_options: Mapping[str, Any] | None = None,
+    references: References | None = None,
+    scores: Scores | None = None,
+    seed: int = 0,
+    per_group: int = 12,
+) -> Section:
+    """Read a run and fetch the images that are shown of it.
+
+    Args:
+        labels: the output.
+        input_options: fsspec ``storage_options`` of the images.
+        references: for the outlines of the reference masks.
+        scores: figures to show; by default ``evaluation.json`` in the output is looked for.
+        seed: of the random samples.
+        per_group: images in each group of the gallery.
+
+    Raises:
+        ConfigError: nothing is committed yet.
+    """
+    found = survey(labels, seed=seed, per_group=per_group)
+    if not found.rows:
+        raise ConfigError(f"{labels.uri} holds no committed shard yet, so there is nothing to show")
+    rows = rows_at(labels, [place for places in found.picks.values() for place in places])
+    ids = {row["image_id"] for row in rows.values()}
+    if scores is None and (data := labels.read("evaluation.json")) is not None:
+        scores = Scores.parse(data, f"{labels.uri}/evaluation.json")
+    if scores is not None and not scores.know(ids):
+        scores = None
+    made = {
+        group: make_items(
+            labels,
+            [rows[place] for place in places],
+            input_options=input_options,
+            references=references,
+            dice=scores.of_images if scores else None,
+        )
+        for group, places in found.picks.items()
+    }
+    stats = _stats(labels)
+    name = str(labels.run["fingerprint"]["recipe"]["task"]["name"])
+    return Section(
+        anchor=hashlib.sha256(labels.uri.encode()).hexdigest()[:8],
+        title=name,
+        labels=labels,
+        summary=json.loads(labels.read("summary.json") or b"{}"),
+        survey=found,
+        classes=[_class_charts(labels, found, spec.label) for spec in labels.classes],
+        confidence=histogram("Confidence of the images", found.confidence, low=0, high=1),
+        times=stage_columns(stats),
+        stages=_stage_means(stats),
+        scores=_only(scores, [spec.label for spec in labels.classes]),
+        groups=[(*GROUPS[g], items) for g, items in made.items() if g in GROUPS],
+        errors=made.get("error", []),
+        seed=seed,
+    )
+
+
+def render(sections: Sequence[Section], heading: str) -> str:
+    """The report of some runs as the text of an HTML file."""
+    environment = _environment()
+    script = environment.get_template("report.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return environment.get_template("report.html").render(
+        sections=sections,
+        heading=heading,
+        style=Markup(environment.get_template("report.css").render()),  # noqa: S704 (ours)
+        script=Markup(script),  # noqa: S704 (ours)
+        script_hash=digest,
+        figures=FIGURES,
+        headline=METHOD_NAMES,
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("salip_ray.report"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = _figure
+    environment.filters["method"] = lambda name: METHOD_WORDS.get(name, name)
+    environment.filters["stage"] = lambda name: STAGE_WORDS.get(name, name)
+    return environment
+
+
+def _class_charts(labels: Labels, found: Survey, label: str) -> ClassCharts:
+    figures = found.classes[label]
+    colour = next(spec.class_id for spec in labels.classes if spec.label == label)
+    errors = found.status.get("error", 0)
+    counts = {
+        "labelled": figures.outcomes.get("labelled", 0) or figures.area.total,
+        "empty": figures.outcomes.get("empty", 0),
+        "error": errors,
+    }
+    charts = (
+        histogram("Confidence", figures.confidence, low=0, high=1),
+        histogram("CLIP score", figures.clip_score),
+        histogram("Area, share of the image", figures.area, low=0),
+    )
+    return ClassCharts(
+        label,
+        colour,
+        stacked_bar(label, counts, {key: f"{key}: {n:,}" for key, n in counts.items()}),
+        counts,
+        figures.reasons.most_common(8),
+        [chart for chart in charts if chart is not None],
+    )
+
+
+def _stats(labels: Labels) -> list[dict[str, Any]]:
+    names = [f"stats/{name.removesuffix('.parquet')}.json" for name in labels.shards]
+    with ThreadPoolExecutor(8) as readers:
+        return [json.loads(data) for data in readers.map(labels.read, names) if data is not None]
+
+
+def _stage_means(stats: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Worker seconds per image by stage, over all shards."""
+    rows = sum(shard["rows"] for shard in stats)
+    spent: Counter[str] = Counter()
+    for shard in stats:
+        spent.update(shard["seconds"])
+    return {stage: seconds / rows for stage, seconds in spent.items() if seconds}
+
+
+def _only(scores: Scores | None, labels: Sequence[str]) -> Scores | None:
+    if scores is None:
+        return None
+    means = {label: scores.means[label] for label in labels if label in scores.means}
+    return Scores(means, scores.of_images) if means else None
+
+
+def _card(run: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    fingerprint = run["fingerprint"]
+    recipe, weights = fingerprint["recipe"], fingerprint.get("weights", {})
+    for part in ("sam", "clip"):
+        if part in weights or part == "sam":
+            yield part.upper(), str(recipe[part]["model"])
+        if part in weights:
+            yield f"{part.upper()} weights, SHA-256", str(weights[part])
+    grid = recipe["propose"]["points_per_side"]
+    yield "Proposals", f"{grid} x {grid} points, {recipe['propose']['crop_n_layers']} crop layers"
+    yield "Shown to CLIP", str(recipe["retrieve"]["visual_prompt"])
+    yield "Working image", f"long side {recipe['image']['long_side']} px"
+    yield "Modes", ", ".join(recipe["run"]["modes"])
+    if fingerprint.get("references"):
+        yield "References", str(fingerprint["references"])
+    if summary.get("wall_seconds"):
+        seconds = float(summary["wall_seconds"])
+        yield "Last run", f"{summary['images_in_run']:,} images in {_duration(seconds)}"
+    if "created" in run:
+        yield "Begun", str(run["created"]).replace("T", " ").replace("+00:00", " UTC")
+    for device in run.get("devices", ()):
+        kinds = ", ".join(device.get("accelerators", ())) or "no accelerator"
+        yield "Ran on", f"{device['cpus']:g} CPUs, {device['gpus']:g} GPUs ({kinds})"
+    versions = run.get("versions", {})
+    if versions:
+        shown = ("salip-ray", "python", "ray", "torch", "segment-anything", "open_clip_torch")
+        yield "Versions", ", ".join(f"{n} {versions[n]}" for n in shown if n in versions)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _figure(value: Any, digits: int = 2) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
