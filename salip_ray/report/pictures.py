@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import cv2
 import numpy as np
@@ -73,7 +74,7 @@ def outline(mask: Mask) -> str:
 
 
 def _subpath(
-    contour: npt.NDArray[np.int32],
+    contour: npt.NDArray[Any],
     tolerance: float,
     size: tuple[int, int],
     picture: tuple[int, int],
