@@ -12,6 +12,7 @@ from salip_ray.cli.demo import demo
 from salip_ray.cli.evaluate import evaluate
 from salip_ray.cli.label import label
 from salip_ray.cli.report import report
+from salip_ray.cli.show import show
 from salip_ray.cli.weights import weights
 from salip_ray.errors import JobError, SalipError
 
@@ -65,4 +66,5 @@ app.command()(label)
 app.command()(demo)
 app.command()(evaluate)
 app.command()(report)
+app.command()(show)
 app.add_typer(weights, name="weights")

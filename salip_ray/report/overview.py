@@ -11,20 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-from PIL import Image as Pil
-from PIL import ImageDraw, ImageFont
-
+from salip_ray.report.canvas import (
+    INK,
+    MARGIN,
+    SCALE,
+    SOFT_INK,
+    Canvas,
+    Colour,
+    fitted,
+    fitted_mask,
+    outlined,
+    tinted,
+)
 from salip_ray.rows import Image, Mask
 
-Colour = tuple[int, int, int]
-
-_PAPER: Colour = (255, 255, 255)
-_INK: Colour = (28, 32, 38)
-_SOFT_INK: Colour = (112, 120, 130)
-_RULE: Colour = (224, 227, 231)
-_TILE: Colour = (16, 18, 22)
 _REFERENCE: Colour = (255, 214, 64)
 _METHOD_COLOURS: Mapping[str, Colour] = {
     "unprompted": (240, 98, 90),
@@ -32,10 +32,8 @@ _METHOD_COLOURS: Mapping[str, Colour] = {
     "gt_sam": (90, 150, 245),
 }
 _OTHER_COLOUR: Colour = (190, 120, 230)
-_TINT = 0.38
-_SCALE = 2  # drawn this many times larger than kept
 
-_MARGIN, _GAP, _PAIR_GAP = 28, 6, 26
+_GAP, _PAIR_GAP = 6, 26
 _HEADER, _FOOTER, _CAPTION, _BAND_GAP = 70, 28, 28, 24
 _NOTES_WIDTH = 232
 
@@ -102,78 +100,44 @@ def overview(
     panel_w = (1 + len(methods)) * (tile_w + _GAP) - _GAP
     lines = [math.ceil(len(band.panels) / columns) for band in bands]
     line_h = tile_h + _CAPTION
-    width = 2 * _MARGIN + _NOTES_WIDTH + columns * (panel_w + _PAIR_GAP) - _PAIR_GAP
-    height = _HEADER + _FOOTER + _MARGIN + sum(n * line_h for n in lines)
+    width = 2 * MARGIN + _NOTES_WIDTH + columns * (panel_w + _PAIR_GAP) - _PAIR_GAP
+    height = _HEADER + _FOOTER + MARGIN + sum(n * line_h for n in lines)
     height += _BAND_GAP * len(bands)
-    canvas = _Canvas(width, height)
-    canvas.text(_MARGIN, 40, heading, 26, _INK)
+    canvas = Canvas(width, height)
+    canvas.text(MARGIN, 40, heading, 26, INK)
     top = _HEADER
     for band, n_lines in zip(bands, lines, strict=True):
-        canvas.rule(_MARGIN, top - _BAND_GAP // 2 + 2, width - _MARGIN)
+        canvas.rule(MARGIN, top - _BAND_GAP // 2 + 2, width - MARGIN)
         _draw_notes(canvas, band, methods, method_names, top + 8)
         for index, panel in enumerate(band.panels):
             line, column = divmod(index, columns)
-            left = _MARGIN + _NOTES_WIDTH + column * (panel_w + _PAIR_GAP)
+            left = MARGIN + _NOTES_WIDTH + column * (panel_w + _PAIR_GAP)
             _draw_panel(canvas, panel, methods, method_names, left, top + 8 + line * line_h, tile)
         top += n_lines * line_h + _BAND_GAP
     _draw_legend(canvas, methods, method_names, footnote, top + 26)
     canvas.save(path)
 
 
-class _Canvas:
-    """A page whose coordinates are those of the kept picture, drawn at ``_SCALE`` times that."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.size = (width, height)
-        self.page = Pil.new("RGB", (width * _SCALE, height * _SCALE), _PAPER)
-        self.draw = ImageDraw.Draw(self.page)
-
-    def text(
-        self, x: float, y: float, text: str, size: float, colour: Colour, anchor: str = "ls"
-    ) -> float:
-        """Write a line at an anchor (left, middle or right; baseline); returns its width."""
-        font = ImageFont.load_default(size * _SCALE)
-        self.draw.text((x * _SCALE, y * _SCALE), text, colour, font=font, anchor=anchor)
-        return self.draw.textlength(text, font=font) / _SCALE
-
-    def rule(self, x0: float, y: float, x1: float) -> None:
-        self.draw.line((x0 * _SCALE, y * _SCALE, x1 * _SCALE, y * _SCALE), _RULE, _SCALE)
-
-    def swatch(self, x: float, y: float, colour: Colour, *, filled: bool = True) -> None:
-        """A small sign for a legend, its middle at ``y``."""
-        box = tuple(v * _SCALE for v in (x, y - 5, x + 14, y + 5))
-        if filled:
-            self.draw.rounded_rectangle(box, 2 * _SCALE, colour)
-        else:
-            self.draw.line((box[0], y * _SCALE, box[2], y * _SCALE), colour, 3 * _SCALE)
-
-    def picture(self, x: float, y: float, pixels: Image) -> None:
-        self.page.paste(Pil.fromarray(pixels), (round(x * _SCALE), round(y * _SCALE)))
-
-    def save(self, path: Path) -> None:
-        self.page.resize(self.size, Pil.Resampling.LANCZOS).save(path, optimize=True)
-
-
 def _draw_notes(
-    canvas: _Canvas,
+    canvas: Canvas,
     band: Band,
     methods: Sequence[str],
     method_names: Mapping[str, str],
     top: float,
 ) -> None:
-    canvas.text(_MARGIN, top + 20, band.title, 24, _INK)
-    canvas.text(_MARGIN, top + 43, band.subtitle, 15, _SOFT_INK)
-    canvas.text(_MARGIN, top + 82, f"mean Dice, {band.n} images", 15, _SOFT_INK)
+    canvas.text(MARGIN, top + 20, band.title, 24, INK)
+    canvas.text(MARGIN, top + 43, band.subtitle, 15, SOFT_INK)
+    canvas.text(MARGIN, top + 82, f"mean Dice, {band.n} images", 15, SOFT_INK)
     for line, method in enumerate(methods):
         y = top + 108 + 25 * line
-        canvas.swatch(_MARGIN, y - 5, _METHOD_COLOURS.get(method, _OTHER_COLOUR))
-        canvas.text(_MARGIN + 22, y, method_names[method], 16, _INK)
+        canvas.swatch(MARGIN, y - 5, _METHOD_COLOURS.get(method, _OTHER_COLOUR))
+        canvas.text(MARGIN + 22, y, method_names[method], 16, INK)
         figure = _figure(band.mean_dice.get(method, math.nan))
-        canvas.text(_MARGIN + _NOTES_WIDTH - 30, y, figure, 16, _INK, anchor="rs")
+        canvas.text(MARGIN + _NOTES_WIDTH - 30, y, figure, 16, INK, anchor="rs")
 
 
 def _draw_panel(
-    canvas: _Canvas,
+    canvas: Canvas,
     panel: Panel,
     methods: Sequence[str],
     method_names: Mapping[str, str],
@@ -182,71 +146,51 @@ def _draw_panel(
     tile: tuple[int, int],
 ) -> None:
     width, height = tile
-    canvas.picture(left, top, _fitted(panel.image, tile))
-    canvas.text(left + 1, top + height + 18, "input", 14.5, _SOFT_INK)
+    canvas.picture(left, top, fitted(panel.image, tile))
+    canvas.text(left + 1, top + height + 18, "input", 14.5, SOFT_INK)
     for column, method in enumerate(methods, start=1):
         x = left + column * (width + _GAP)
         colour = _METHOD_COLOURS.get(method, _OTHER_COLOUR)
         mask = panel.masks.get(method)
-        canvas.picture(x, top, _fitted(panel.image, tile, mask, panel.reference, colour))
-        canvas.text(x + 1, top + height + 18, method_names[method], 14.5, _SOFT_INK)
+        canvas.picture(x, top, _marked(panel.image, tile, mask, panel.reference, colour))
+        canvas.text(x + 1, top + height + 18, method_names[method], 14.5, SOFT_INK)
         figure = _figure(panel.dice.get(method, math.nan))
-        canvas.text(x + width - 1, top + height + 18, figure, 14.5, _INK, anchor="rs")
+        canvas.text(x + width - 1, top + height + 18, figure, 14.5, INK, anchor="rs")
 
 
 def _draw_legend(
-    canvas: _Canvas,
+    canvas: Canvas,
     methods: Sequence[str],
     method_names: Mapping[str, str],
     footnote: str,
     baseline: float,
 ) -> None:
-    x: float = _MARGIN
+    x: float = MARGIN
     entries = [(method_names[m], _METHOD_COLOURS.get(m, _OTHER_COLOUR), True) for m in methods]
     for name, colour, filled in [*entries, ("reference outline", _REFERENCE, False)]:
         canvas.swatch(x, baseline - 5, colour, filled=filled)
-        x += 21 + canvas.text(x + 21, baseline, name, 15, _SOFT_INK) + 24
+        x += 21 + canvas.text(x + 21, baseline, name, 15, SOFT_INK) + 24
     if footnote:
-        right = canvas.size[0] - _MARGIN
-        canvas.text(right, baseline, footnote, 15, _SOFT_INK, anchor="rs")
+        right = canvas.size[0] - MARGIN
+        canvas.text(right, baseline, footnote, 15, SOFT_INK, anchor="rs")
 
 
-def _fitted(
+def _marked(
     image: Image,
     tile: tuple[int, int],
-    mask: Mask | None = None,
-    reference: Mask | None = None,
-    colour: Colour = _OTHER_COLOUR,
+    mask: Mask | None,
+    reference: Mask | None,
+    colour: Colour,
 ) -> Image:
     """The image fitted into a tile, with mask and reference on it, at the drawing scale."""
-    width, height = (side * _SCALE for side in tile)
-    factor = min(width / image.shape[1], height / image.shape[0])
-    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    pixels: Image = np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
+    pixels = fitted(image, tile)
     if mask is not None and mask.any():
-        inside = _resized(mask, size)
-        pixels[inside] = (
-            pixels[inside] * (1 - _TINT) + np.array(colour, np.float64) * _TINT
-        ).astype(np.uint8)
-        _outline(pixels, inside, colour, 2 * _SCALE)
+        inside = fitted_mask(mask, tile)
+        tinted(pixels, inside, colour)
+        outlined(pixels, inside, colour, 2 * SCALE)
     if reference is not None and reference.any():
-        _outline(pixels, _resized(reference, size), _REFERENCE, _SCALE)
-    page = np.full((height, width, 3), _TILE, np.uint8)
-    top, left = (height - size[1]) // 2, (width - size[0]) // 2
-    page[top : top + size[1], left : left + size[0]] = pixels
-    return page
-
-
-def _resized(mask: Mask, size: tuple[int, int]) -> Mask:
-    """A mask of another size (width, height), its edge where it was."""
-    smooth = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    return np.asarray(smooth >= 0.5)
-
-
-def _outline(pixels: Image, mask: Mask, colour: Colour, thickness: int) -> None:
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(pixels, contours, -1, colour, thickness, cv2.LINE_AA)
+        outlined(pixels, fitted_mask(reference, tile), _REFERENCE, SCALE)
+    return pixels
 
 
 def _figure(value: float) -> str:

@@ -16,6 +16,7 @@ from salip_ray.cli import app
 from salip_ray.cli.weights import CHECKPOINTS
 from salip_ray.errors import JobError
 from salip_ray.labels.masks import encode_rle
+from tests.conftest import SMALL
 
 
 def run(*arguments: object):
@@ -33,7 +34,7 @@ def job(monkeypatch):
 def test_help_names_every_command():
     done = run("--help")
     assert done.exit_code == 0
-    for command in ("label", "demo", "evaluate", "report", "weights"):
+    for command in ("label", "demo", "evaluate", "report", "show", "weights"):
         assert command in done.output
 
 
@@ -275,3 +276,26 @@ def test_report_of_nothing_is_one_line(tmp_path):
     done = run("report", tmp_path)
     assert done.exit_code == 2
     assert done.stderr.startswith(f"salip-ray: {tmp_path} holds no run.json")
+
+
+# ---------------------------------------------------------------------------------------- show
+
+
+def test_show_draws_one_image(images, tmp_path):
+    png = tmp_path / "new" / "walk.png"
+    small = [argument for value in SMALL for argument in ("--set", value)]
+    done = run("show", images / "3.png", "--config", "lungs", "--png", png, *small)
+    assert done.exit_code == 0, done.output
+    assert done.output.endswith(f"picture: {png}\n")
+    with Image.open(png) as picture:
+        assert picture.width == 1272
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("cut.png", "corrupt or truncated"), ("gone.png", "does not exist")]
+)
+def test_show_says_what_is_wrong_with_the_image(images, name, message):
+    done = run("show", images / name, "--config", "lungs")
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,62 @@
+"""``salip-ray show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from salip_ray.cli.options import InputOption, Preset, Set, make_config
+from salip_ray.errors import OutputError
+
+
+def show(
+    image: Annotated[str, typer.Argument(help="One image; local or a URI.")],
+    config: Annotated[
+        str,
+        typer.Option(
+            metavar="TASK", help="What to label: lungs, brain, fetal_head, or a YAML file."
+        ),
+    ],
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write; else NAME.walk.png here.")
+    ] = None,
+    preset: Preset = None,
+    assignments: Set = None,
+    input_option: InputOption = None,
+) -> None:
+    """Draw how IMAGE walks through the cascade, in this process and without Ray.
+
+    The picture has SAM's proposals, their crops in CLIP's order with scores, the boxes of the
+    retrieved, and the label.
+    """
+    settings = make_config(
+        config,
+        preset=preset,
+        assignments=assignments,
+        modes=["cascade"],
+        input_options=input_option,
+    )
+    from salip_ray.sources.decode import decode, stem
+    from salip_ray.sources.fetch import fetch_all
+    from salip_ray.sources.locations import public_uri
+
+    (data,) = fetch_all([image], settings.storage.input)
+    if isinstance(data, Exception):
+        raise data
+    pixels = decode(data, image, settings.image)
+    from salip_ray.cascade.cascade import Cascade
+    from salip_ray.report.walk import draw_walk, take_walk
+
+    walk = take_walk(Cascade(settings), pixels)
+    path = png or Path(f"{stem(public_uri(image))}.walk.png")
+    name = public_uri(image).rpartition("/")[2]
+    labels = [spec.label for spec in settings.task.classes]
+    try:
+        draw_walk(walk, labels, f"{name}: {settings.task.name}", path)
+    except OSError as error:
+        raise OutputError(f"--png {path} cannot be written: {error.strerror}") from None
+    for item in walk.result.outcomes:
+        typer.echo(f"{item.label}: {item.outcome}{f' ({item.reason})' if item.reason else ''}")
+    typer.echo(f"picture: {path}")
