@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 
-.PHONY: help env test lint types unit demo realdata resume train-bundled wheel lock clean
+.PHONY: help env test lint types unit demo realdata resume bench ablation train-bundled wheel lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -40,6 +40,9 @@ resume: $(ENV)  ## label 10,000 small images, kill -9 the job three times, count
 
 bench: $(ENV)  ## measure the speed ratios on a quiet machine (about 10 minutes)
 	$(BIN)/python -m benchmarks.bench
+
+ablation: $(ENV)  ## measure the recipe, its options and presence; tables into benchmarks/results/
+	$(BIN)/python benchmarks/ablation.py
 
 train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
 	$(BIN)/python jobs/train_bundled.py --model all --out training-output

@@ -13,6 +13,7 @@ original size. Boxes named ``box`` are xyxy and inclusive of the last pixel (SAM
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -63,7 +64,9 @@ class Selection:
     """A candidate retrieved for a class: its rank (0 is best) and CLIP score (100 * cosine).
 
     ``margin`` is the score minus that of the best candidate not retrieved for the class, or NaN
-    where every candidate was retrieved.
+    where every candidate was retrieved. ``probability`` is that of the class among all classes and
+    distractors, ``presence`` how present the class is in the whole image (see ``retrieve``); both
+    are NaN where ``retrieve.scoring`` is not ``softmax``.
     """
 
     label: str
@@ -72,15 +75,18 @@ class Selection:
     rank: int
     score: float
     margin: float
+    probability: float = math.nan
+    presence: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class ClassMask:
     """The label of one class by one method, on the image's original pixels.
 
-    ``prompt_boxes`` are the boxes SAM was prompted with, on the working image. ``clip_score`` and
-    ``clip_margin`` are those of the best selection; ``predicted_iou`` and ``stability_score`` are
-    means over the united masks. A figure that a method does not have is NaN.
+    ``prompt_boxes`` are the boxes SAM was prompted with, on the working image. ``clip_score``,
+    ``clip_margin``, ``clip_probability`` and ``presence`` are those of the best selection;
+    ``predicted_iou`` and ``stability_score`` are means over the united masks. A figure that a
+    method does not have is NaN.
     """
 
     method: str
@@ -93,6 +99,8 @@ class ClassMask:
     stability_score: float
     candidate_ids: tuple[int, ...]
     prompt_boxes: tuple[Box, ...]
+    clip_probability: float = math.nan
+    presence: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,8 @@ SELECTION_TYPE = pa.struct(
         pa.field("rank", pa.int32()),
         pa.field("score", pa.float32()),
         pa.field("margin", pa.float32()),
+        pa.field("probability", pa.float32()),
+        pa.field("presence", pa.float32()),
     ]
 )
 MASK_TYPE = pa.struct(
@@ -168,6 +178,8 @@ MASK_TYPE = pa.struct(
         pa.field("area", pa.int64()),
         pa.field("clip_score", pa.float32()),
         pa.field("clip_margin", pa.float32()),
+        pa.field("clip_probability", pa.float32()),
+        pa.field("presence", pa.float32()),
         pa.field("predicted_iou", pa.float32()),
         pa.field("stability_score", pa.float32()),
         pa.field("candidate_ids", pa.list_(pa.int32())),

@@ -11,6 +11,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from salip_ray.cascade.baselines import gt_sam, unprompted
+from salip_ray.cascade.enrich import prompts_for, refine
 from salip_ray.cascade.prompting import Size
 from salip_ray.cascade.propose import Proposer
 from salip_ray.cascade.refine import Refiner
@@ -171,14 +172,22 @@ def compose(
     masks: list[ClassMask] = []
     outcomes: list[Outcome] = []
     if "cascade" in config.run.modes:
-        boxes = {candidate.id: candidate.box for candidate in candidates}
+        by_id = {candidate.id: candidate for candidate in candidates}
+        # NaN, where there is no presence, is below nothing.
+        taken = [s for s in selections if not s.presence < config.retrieve.min_presence]
         for spec in config.task.classes:
-            chosen = [choice for choice in selections if choice.class_id == spec.class_id]
+            chosen = [choice for choice in taken if choice.class_id == spec.class_id]
             if not chosen:
-                outcomes.append(Outcome(spec.label, "empty", _why_no_candidate(n_proposed)))
+                refused = [s for s in selections if s.class_id == spec.class_id]
+                reason = _why_none(n_proposed, refused, config)
+                outcomes.append(Outcome(spec.label, "empty", reason))
                 continue
-            prompts = tuple(boxes[choice.candidate_id] for choice in chosen)
-            refined = refiner(embedding, boxes=prompts, **sizes)
+            prompts = prompts_for(
+                [by_id[choice.candidate_id] for choice in chosen],
+                [by_id[s.candidate_id] for s in taken if s.class_id != spec.class_id],
+                config.refine,
+            )
+            refined = refine(refiner, embedding, prompts, config.refine, **sizes)
             if not refined.union.any():
                 reason = "SAM's mask from the retrieved boxes is empty"
                 outcomes.append(Outcome(spec.label, "empty", reason))
@@ -195,7 +204,9 @@ def compose(
                     predicted_iou=float(np.mean(refined.predicted_iou)),
                     stability_score=float(np.mean(refined.stability)),
                     candidate_ids=tuple(choice.candidate_id for choice in chosen),
-                    prompt_boxes=prompts,
+                    prompt_boxes=tuple(prompt.box for prompt in prompts),
+                    clip_probability=chosen[0].probability,
+                    presence=chosen[0].presence,
                 )
             )
     if "unprompted" in config.run.modes:
@@ -212,7 +223,12 @@ def compose(
     return Labels(tuple(masks), tuple(outcomes))
 
 
-def _why_no_candidate(n_proposed: int) -> str:
+def _why_none(n_proposed: int, refused: Sequence[Selection], config: Config) -> str:
+    if refused:
+        return (
+            f"its presence {refused[0].presence:.3f} is below retrieve.min_presence "
+            f"{config.retrieve.min_presence:g}"
+        )
     if n_proposed == 0:
         return "SAM proposed no candidate"
     return f"none of the {n_proposed} candidates lies within the area limits"

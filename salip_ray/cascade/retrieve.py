@@ -1,73 +1,119 @@
-"""Step 4, second half: the k candidates of each class that CLIP scores highest."""
+"""Step 4, second half: the k candidates of each class that rank highest."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.cascade.crops import visual_prompt
+from salip_ray.cascade.ranking import rank
 from salip_ray.cascade.texts import class_features
-from salip_ray.config import Config
+from salip_ray.config import Config, RetrieveConfig
 from salip_ray.models.clip import ClipModel
 from salip_ray.rows import Candidate, Image, Selection
 
 
 class Retriever:
-    """Scores candidates against every class of a task; the sentences are encoded once, here.
+    """Ranks candidates for every class of a task; the sentences are encoded once, here.
 
     Args:
         clip: the model, on the device to use.
-        config: its ``task`` (classes, sentences, top-k) and ``retrieve`` sections are used.
+        config: its ``retrieve`` section and of its ``task`` classes, distractors, companions and
+            top-k are used.
     """
 
     def __init__(self, clip: ClipModel, config: Config) -> None:
         self.clip = clip
         self.config = config.retrieve
         self.classes = config.task.classes
-        self.class_features = class_features(clip, self.classes)
+        softmax = self.config.scoring == "softmax"
+        known = (*self.classes, *(config.task.competitors if softmax else ()))
+        self.text_features = class_features(clip, known)
+        together = [
+            {spec.label, *config.task.companions.get(spec.label, ())} for spec in self.classes
+        ]
+        self.companions = torch.tensor(
+            [[other.label in names for other in known] for names in together]
+        )
+        self.logit_scale = math.nan
+        if softmax:
+            self.logit_scale = self.config.logit_scale or clip.logit_scale
 
     def __call__(self, working: Image, candidates: Sequence[Candidate]) -> tuple[Selection, ...]:
         """Select for each class its ``top_k`` distinct candidates, or all where there are fewer.
 
-        In the order of the classes, best first. Of equal scores the lower candidate id wins.
+        In the order of the classes, best first. Of equal merits the lower candidate id wins.
         """
         candidates = sorted(candidates, key=lambda candidate: candidate.id)
+        return self.select(self.image_features(working, candidates), candidates)
+
+    def image_features(self, working: Image, candidates: Sequence[Candidate]) -> Tensor:
+        """What CLIP sees in each candidate: unit vectors, float32 [n, d].
+
+        With several pictures of a candidate, the mean of their features, normalised.
+        """
+        seen = [self._view(working, candidates, config) for config in views(self.config)]
+        return seen[0] if len(seen) == 1 else F.normalize(torch.stack(seen).mean(dim=0), dim=-1)
+
+    def select(self, features: Tensor, candidates: Sequence[Candidate]) -> tuple[Selection, ...]:
+        """The selections, from image features [n, d] of candidates in the order of their ids."""
         if not candidates:
             return ()
-        scores = self.scores(working, candidates)
+        scores = (100 * features @ self.text_features.T).cpu()
+        ranking = rank(scores, self.companions, candidates, self.config, self.logit_scale)
         selections = []
-        for spec, column in zip(self.classes, scores.T, strict=True):
+        for column, spec in enumerate(self.classes):
             # torch.topk promises nothing about ties; a stable sort does.
-            order = torch.sort(column, descending=True, stable=True).indices.tolist()
+            merit, score = ranking.merit[:, column], ranking.score[:, column]
+            order = torch.sort(merit, descending=True, stable=True).indices.tolist()
             chosen = _first_distinct(order, candidates, spec.top_k, self.config.max_overlap)
-            best_other = next((column[i].item() for i in order if i not in chosen), math.nan)
+            best_other = next((score[i].item() for i in order if i not in chosen), math.nan)
             selections += [
                 Selection(
                     label=spec.label,
                     class_id=spec.class_id,
                     candidate_id=candidates[index].id,
-                    rank=rank,
-                    score=column[index].item(),
-                    margin=column[index].item() - best_other,
+                    rank=place,
+                    score=score[index].item(),
+                    margin=score[index].item() - best_other,
+                    probability=_at(ranking.probability, index, column),
+                    presence=_at(ranking.presence, column),
                 )
-                for rank, index in enumerate(chosen)
+                for place, index in enumerate(chosen)
             ]
         return tuple(selections)
 
-    def scores(self, working: Image, candidates: Sequence[Candidate]) -> Tensor:
-        """100 * cosine of each candidate and class, float32 [n, n_classes] on the CPU."""
-        size = self.config.batch_size
+    def _view(
+        self, working: Image, candidates: Sequence[Candidate], config: RetrieveConfig
+    ) -> Tensor:
+        """Features of one picture of each candidate."""
+        size = config.batch_size
         features = [
             self.clip.encode_images(
-                [visual_prompt(working, c, self.config) for c in candidates[start : start + size]]
+                [visual_prompt(working, c, config) for c in candidates[start : start + size]]
             )
             for start in range(0, len(candidates), size)
         ]
-        return (100 * torch.cat(features) @ self.class_features.T).cpu()
+        return torch.cat(features) if features else self.text_features[:0]
+
+
+def _at(values: Tensor | None, *place: int) -> float:
+    return math.nan if values is None else values[place].item()
+
+
+def views(config: RetrieveConfig) -> Iterator[RetrieveConfig]:
+    """One configuration, of one visual prompt and padding, for each picture of a candidate."""
+    paddings = ("none", "square") if config.padding == "both" else (config.padding,)
+    for prompt in config.visual_prompts:
+        for padding in paddings:
+            yield config.model_copy(
+                update={"visual_prompt": prompt, "ensemble": (), "padding": padding}
+            )
 
 
 def _first_distinct(

@@ -88,16 +88,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _with_prompts(data: dict[str, Any], folder: Path, origin: str) -> dict[str, Any]:
-    """Replace ``task.prompts: file.json`` by the file's content (SaLIP's own format)."""
+    """Replace ``task.prompts: file.json``, or ``task.distractors``, by the file's content.
+
+    SaLIP's own format, a class's sentences by its name.
+    """
     task = data.get("task")
-    if not isinstance(task, dict) or not isinstance(task.get("prompts"), str):
+    if not isinstance(task, dict):
         return data
-    path = Path(task["prompts"])
-    path = path if path.is_absolute() else folder / path
+    named = {key: task[key] for key in ("prompts", "distractors") if isinstance(task.get(key), str)}
+    read = {key: _read_prompts(folder / name, key, origin) for key, name in named.items()}
+    return {**data, "task": {**task, **read}} if read else data
+
+
+def _read_prompts(path: Path, key: str, origin: str) -> dict[str, Any]:
     try:
         prompts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{origin}: task.prompts names {path}, which does not exist") from None
+        raise ConfigError(f"{origin}: task.{key} names {path}, which does not exist") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(prompts, dict):
@@ -105,8 +112,7 @@ def _with_prompts(data: dict[str, Any], folder: Path, origin: str) -> dict[str, 
             f"{path} must map each class to its sentences, found {type(prompts).__name__}"
         )
     # A lone sentence is accepted as a list of one.
-    listed = {label: [text] if isinstance(text, str) else text for label, text in prompts.items()}
-    return {**data, "task": {**task, "prompts": listed}}
+    return {label: [text] if isinstance(text, str) else text for label, text in prompts.items()}
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -131,7 +137,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 #: Mappings that are values of their own: a later one replaces an earlier one whole.
-_WHOLE = {("task", "prompts"), ("task", "top_k")}
+_WHOLE = {("task", "prompts"), ("task", "distractors"), ("task", "companions"), ("task", "top_k")}
 
 
 def _merge(

@@ -44,15 +44,23 @@ class TaskConfig(Section):
     JSON); classes get the ids 1, 2, ... in that order. ``top_k`` is a number or a mapping of class
     to number. ``min_area`` and ``max_area`` bound a candidate's area, both exclusive, as a fraction
     of the working image (up to 1) or in its pixels (above 1).
+
+    ``distractors``, of the form of ``prompts``, are what else a candidate may show: classes that
+    compete where ``retrieve.scoring`` is ``softmax`` and are never labelled. One list can serve
+    many tasks: a distractor with the name of a class is that class, and does not compete with it.
+    ``companions`` names, by class, distractors that are seen only where the class is (a fragment of
+    it, what surrounds it): they compete for the candidate, but speak for the class being there.
     """
 
     name: str = Field(min_length=1)
     prompts: dict[str, tuple[str, ...]] = Field(min_length=1)
+    distractors: dict[str, tuple[str, ...]] = {}
+    companions: dict[str, tuple[str, ...]] = {}
     top_k: Positive | dict[str, Positive] = 1
     min_area: float = Field(default=0.0, ge=0.0)
     max_area: float = Field(default=1.0, gt=0.0)
 
-    @field_validator("prompts")
+    @field_validator("prompts", "distractors")
     @classmethod
     def _sentences_exist(cls, prompts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         for label, sentences in prompts.items():
@@ -70,6 +78,15 @@ class TaskConfig(Section):
             raise ValueError(
                 f"top_k names {sorted(unknown)}, but the classes are {sorted(self.prompts)}"
             )
+        for label, names in self.companions.items():
+            if label not in self.prompts:
+                raise ValueError(
+                    f"companions names {label!r}, but the classes are {sorted(self.prompts)}"
+                )
+            if unknown := set(names) - {spec.label for spec in self.competitors}:
+                raise ValueError(
+                    f"companions of {label!r} names {sorted(unknown)}, which task.distractors lacks"
+                )
         same_unit = (self.min_area <= 1) == (self.max_area <= 1)
         if same_unit and self.min_area >= self.max_area:
             raise ValueError(f"min_area {self.min_area} is not below max_area {self.max_area}")
@@ -87,6 +104,15 @@ class TaskConfig(Section):
                 top_k=k.get(label, 1) if isinstance(k, dict) else k,
             )
             for index, (label, sentences) in enumerate(self.prompts.items(), start=1)
+        )
+
+    @property
+    def competitors(self) -> tuple[ClassSpec, ...]:
+        """The distractors that are no class of the task, with ids after those of the classes."""
+        others = {k: v for k, v in self.distractors.items() if k not in self.prompts}
+        return tuple(
+            ClassSpec(label=label, class_id=index, sentences=sentences, top_k=1)
+            for index, (label, sentences) in enumerate(others.items(), start=len(self.prompts) + 1)
         )
 
     def area_limits(self, height: int, width: int) -> tuple[float, float]:
@@ -153,28 +179,85 @@ class ProposeConfig(Section):
 
 
 class RetrieveConfig(Section):
-    """How a candidate is shown to CLIP.
+    """How a candidate is shown to CLIP, and how candidates are ranked.
 
     ``padding: square`` keeps CLIP's centre crop from cutting the ends off long crops; ``none`` is
-    the paper's. A candidate that shares more than ``max_overlap`` of the smaller area with a better
-    one of its class is passed over, so that two lungs are two lungs and not one lung twice; 1 is
-    the paper's. ``resize`` says where pictures get CLIP's size: by ``pillow`` as open_clip does, on
-    the ``device`` (nearly the same, sooner), or ``auto``: on a GPU that runs ``fast``.
+    the paper's; ``both`` shows a candidate either way. ``ensemble`` names further visual prompts;
+    what CLIP sees in all of a candidate's pictures is averaged. A candidate that shares more than
+    ``max_overlap`` of the smaller area with a better one of its class is passed over, so that two
+    lungs are two lungs and not one lung twice; 1 is the paper's. ``resize`` says where pictures
+    get CLIP's size: by ``pillow`` as open_clip does, on the ``device`` (nearly the same, sooner),
+    or ``auto``: on a GPU that runs ``fast``.
+
+    ``scoring`` ranks by ``cosine`` (the paper's) or by ``softmax``: the probability of the class
+    among all classes of the task and its distractors, at ``logit_scale`` (null: the one CLIP was
+    trained to). ``sam_prior`` adds so many times the logarithm of SAM's predicted IoU times the
+    stability score. "Nothing here" is an answer where ``min_presence`` is set: a class's presence
+    is the mean, over all candidates of the image, of the probability that a candidate shows the
+    class or a companion of it, and a class less present than that is left empty.
     """
 
     visual_prompt: VisualPrompt = "crops"
-    padding: Literal["none", "square"] = "none"
+    ensemble: tuple[VisualPrompt, ...] = ()
+    padding: Literal["none", "square", "both"] = "none"
     expand_px: Annotated[int, Field(ge=0)] = 10
     max_overlap: Fraction = 1.0
+    scoring: Literal["cosine", "softmax"] = "cosine"
+    logit_scale: Annotated[float, Field(gt=0.0)] | None = None
+    sam_prior: Annotated[float, Field(ge=0.0)] = 0.0
+    min_presence: Fraction = 0.0
     resize: Resize = "auto"
     batch_size: Positive = 64
 
+    @model_validator(mode="after")
+    def _consistent(self) -> RetrieveConfig:
+        if len(set(self.visual_prompts)) < len(self.visual_prompts):
+            raise ValueError(
+                f"ensemble {list(self.ensemble)} must name visual prompts once each, and none that "
+                f"is visual_prompt ({self.visual_prompt}) already"
+            )
+        if self.min_presence > 0 and self.scoring != "softmax":
+            raise ValueError(
+                f"min_presence {self.min_presence} needs scoring: softmax, "
+                f"found {self.scoring}: a cosine is no probability"
+            )
+        return self
+
+    @property
+    def visual_prompts(self) -> tuple[VisualPrompt, ...]:
+        """All visual prompts that a candidate is shown as."""
+        return (self.visual_prompt, *self.ensemble)
+
 
 class RefineConfig(Section):
-    """The box-prompted SAM. ``sam`` is set where it has other weights than the proposer."""
+    """The box-prompted SAM. ``sam`` is set where it has other weights than the proposer.
+
+    The paper prompts with the box alone. Beside it, ``centre_point`` gives SAM the innermost point
+    of the retrieved candidate, ``negative_points`` those of the other retrieved candidates, of this
+    class and others. ``box_jitter`` more boxes, each side moved by up to ``jitter_share`` of the
+    box's, are prompted with as well and the logits averaged. ``mask_feedback`` is how many times
+    the answer is given back to SAM as a mask prompt.
+
+    On the finished masks, ``fill_holes`` closes what a part surrounds, and parts smaller than
+    ``min_part`` of the largest are removed. GT-SAM is prompted with plain boxes throughout.
+    """
 
     sam: SamConfig | None = None
+    centre_point: bool = False
+    negative_points: bool = False
+    box_jitter: Annotated[int, Field(ge=0, le=64)] = 0
+    jitter_share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.05
+    mask_feedback: Annotated[int, Field(ge=0, le=8)] = 0
+    fill_holes: bool = False
+    min_part: Fraction = 0.0
     batch_size: Positive = 64
+
+    @property
+    def plain(self) -> bool:
+        """Whether SAM is prompted as in the paper, once with each box and nothing else."""
+        return not (
+            self.centre_point or self.negative_points or self.box_jitter or self.mask_feedback
+        )
 
 
 class RunConfig(Section):

@@ -52,6 +52,11 @@ class ClipModel:
     on_device: DeviceTransform | None = None
     dtype: torch.dtype = torch.float32
 
+    @property
+    def logit_scale(self) -> float:
+        """What the model was trained to multiply cosines by before a softmax."""
+        return float(self.model.logit_scale.exp())  # type: ignore[operator]
+
     @torch.no_grad()
     def encode_texts(self, sentences: Sequence[str], *, normalize: bool = True) -> Tensor:
         """Text features, float32 [n, d]; of unit length each, or as the text tower gives them."""

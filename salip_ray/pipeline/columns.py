@@ -208,6 +208,8 @@ def pack_masks(masks: Sequence[ClassMask]) -> list[dict[str, Any]]:
                 "area": area(rle),
                 "clip_score": item.clip_score,
                 "clip_margin": item.clip_margin,
+                "clip_probability": item.clip_probability,
+                "presence": item.presence,
                 "predicted_iou": item.predicted_iou,
                 "stability_score": item.stability_score,
                 "candidate_ids": list(item.candidate_ids),

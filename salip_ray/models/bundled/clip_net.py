@@ -123,6 +123,17 @@ def save_bundled_clip(state: dict[str, Tensor], tokens: Tensor, path: Path) -> N
     partial.replace(path)
 
 
+def compact_state(model: CLIP, tokens: Tensor) -> dict[str, Tensor]:
+    """The state dict of a loaded model over the vocabulary of `tokens`, to go on training from.
+
+    A token that the model has no row of its own for begins as any other token.
+    """
+    state = dict(model.state_dict())
+    # Token 0 is the padding, which no file stores: its row is any other token's.
+    state[_TABLE] = state[_TABLE][torch.cat((tokens.new_zeros(1), tokens))]
+    return state
+
+
 def compact_tokens(tokenised: Tensor, tokens: Tensor) -> Tensor:
     """Standard token ids -> ids in a table of n + 1 rows: 1 + place in `tokens`, 0 for any other.
 

@@ -269,3 +269,45 @@ def test_devices():
         assert resolve_device("auto").type == "cpu"
         with pytest.raises(ConfigError, match="no CUDA device"):
             resolve_device("cuda")
+
+
+SOFTMAX = {"scoring": "softmax", "logit_scale": 5.0}
+
+
+def test_a_class_that_is_not_present_is_empty_and_the_row_says_why(sam, clip, configure, picture):
+    task = {**TASK, "distractors": {"foot": ["five long bones"]}}
+    image = picture(180, 256)
+    sure = Cascade(configure(task=task, retrieve=SOFTMAX), sam=sam, clip=clip)(image)
+    assert [outcome.outcome for outcome in sure.outcomes] == ["labelled", "labelled"]
+    for mask in sure.masks:
+        best = next(s for s in sure.selections if s.label == mask.label)
+        assert (mask.clip_probability, mask.presence) == (best.probability, best.presence)
+
+    presence = {s.label: s.presence for s in sure.selections}
+    here, absent = sorted(presence, key=lambda label: -presence[label])
+    retrieve = {**SOFTMAX, "min_presence": sum(presence.values()) / 2}
+    result = Cascade(configure(task=task, retrieve=retrieve), sam=sam, clip=clip)(image)
+    assert result.selections == sure.selections
+    assert list(of(result, "cascade")) == [here]
+    outcomes = {outcome.label: outcome for outcome in result.outcomes}
+    assert outcomes[here].outcome == "labelled"
+    assert outcomes[absent].outcome == "empty"
+    assert outcomes[absent].reason == (
+        f"its presence {presence[absent]:.3f} is below retrieve.min_presence "
+        f"{retrieve['min_presence']:g}"
+    )
+
+
+def test_gt_sam_is_prompted_with_plain_boxes_whatever_refine_says(sam, clip, configure, picture):
+    image = picture(90, 128)
+    lung = np.zeros((90, 128), dtype=bool)
+    lung[10:50, 10:40] = True
+    plain, rich = (
+        Cascade(configure(task=TASK, run={"modes": ALL}, refine=options), sam=sam, clip=clip)(
+            image, references={"lung": lung}
+        )
+        for options in ({}, {"box_jitter": 4, "jitter_share": 0.4, "centre_point": True})
+    )
+    expected = of(plain, "gt_sam")["lung"].mask
+    np.testing.assert_array_equal(of(rich, "gt_sam")["lung"].mask, expected)
+    assert (of(rich, "cascade")["lung"].mask != of(plain, "cascade")["lung"].mask).any()

@@ -140,3 +140,66 @@ def test_trap_11_texts_are_encoded_once(configure, picture, parts):
     retriever(picture(100, 120), parts)
     assert clip.text_calls == len(PROMPTS)
     assert clip.image_calls == [3, 3, 2, 3, 3, 2]
+
+
+def test_distractors_compete_under_softmax_and_are_never_selected(configure, picture, parts):
+    # The second candidate has the higher cosine, and is a rib all the same.
+    scores = [[0.5, 0.1], [0.6, 0.9], [0.2, 0.1]]
+    task = {"prompts": {"lung": ["a lobe"]}, "distractors": {"rib": ["an arc"]}}
+    image, few = picture(100, 120), sorted(parts, key=lambda part: part.id)[:3]
+    by_cosine = Retriever(ScriptedClip(scores), configure(task=task))
+    assert by_cosine(image, few)[0].candidate_id == few[1].id
+    assert math.isnan(by_cosine(image, few)[0].probability)
+    assert by_cosine.clip.text_calls == 1
+
+    options = {"scoring": "softmax", "logit_scale": 10.0}
+    retriever = Retriever(ScriptedClip(scores), configure(task=task, retrieve=options))
+    (choice,) = retriever(image, few)
+    assert (choice.label, choice.candidate_id) == ("lung", few[0].id)
+    np.testing.assert_allclose(choice.probability, 1 / (1 + np.exp(-4)), rtol=1e-5)
+    np.testing.assert_allclose(choice.score, 50, rtol=1e-6)
+
+
+def test_a_distractor_with_the_name_of_a_class_is_that_class(configure):
+    task = {"prompts": {"lung": ["a lobe"]}, "distractors": {"lung": ["air"], "rib": ["an arc"]}}
+    config = configure(task=task)
+    assert [(c.label, c.class_id) for c in config.task.competitors] == [("rib", 2)]
+
+
+def test_the_scale_is_the_one_clip_was_trained_to(clip, configure):
+    config = configure(retrieve={"scoring": "softmax"})
+    assert Retriever(clip, config).logit_scale == pytest.approx(clip.model.logit_scale.exp().item())
+
+
+@pytest.mark.parametrize("padding", ["none", "both"])
+def test_an_ensemble_averages_unit_features_of_all_pictures(
+    clip, configure, picture, parts, padding
+):
+    image = picture(100, 120)
+    parts = sorted(parts, key=lambda part: part.id)
+
+    def features(**options):
+        return Retriever(clip, configure(retrieve=options)).image_features(image, parts)
+
+    prompts = ("crops", "bbox")
+    paddings = ("none", "square") if padding == "both" else ("none",)
+    single = [features(visual_prompt=v, padding=p) for v in prompts for p in paddings]
+    mean = F.normalize(torch.stack(single).mean(dim=0), dim=-1)
+    found = features(visual_prompt="crops", ensemble=["bbox"], padding=padding)
+    torch.testing.assert_close(found, mean)
+    assert not torch.allclose(found, single[0])
+
+
+def test_presence_counts_companions_in_all_candidates(configure, picture, parts):
+    scores = [[0.5, 0.1, 0.0], [0.6, 0.9, 0.0], [0.2, 0.1, 0.7]]
+    task = {
+        "prompts": {"lung": ["a lobe"]},
+        "distractors": {"rib": ["an arc"], "eye": ["a ball"]},
+        "companions": {"lung": ["rib"]},
+    }
+    config = configure(task=task, retrieve={"scoring": "softmax", "logit_scale": 10.0})
+    few = sorted(parts, key=lambda part: part.id)[:3]
+    (choice,) = Retriever(ScriptedClip(scores), config)(picture(100, 120), few)
+    of_all = torch.softmax(10 * torch.tensor(scores), dim=1)
+    np.testing.assert_allclose(choice.presence, (1 - of_all[:, 2]).mean(), rtol=1e-5)
+    np.testing.assert_allclose(choice.probability, of_all[0, 0], rtol=1e-5)

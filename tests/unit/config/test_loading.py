@@ -47,6 +47,16 @@ def test_salip_prompt_file_is_read_relative_to_the_task(tmp_path: Path):
     assert config.task.prompts == {"brain": ("grey", "round"), "eye": ("ball",)}
 
 
+def test_distractors_are_read_like_prompts(tmp_path: Path):
+    (tmp_path / "known.json").write_text(json.dumps({"lungs": "air", "rib": ["an arc"]}))
+    (tmp_path / "mine.yaml").write_text(
+        "task: {name: mine, prompts: {lungs: [dark]}, distractors: known.json}"
+    )
+    task = load_config(tmp_path / "mine.yaml").task
+    assert task.distractors == {"lungs": ("air",), "rib": ("an arc",)}
+    assert [spec.label for spec in task.competitors] == ["rib"]
+
+
 def test_prompts_of_a_later_layer_replace_the_earlier_whole():
     config = load_config(TASK, overrides={"task": {"prompts": {"liver": ["a liver"]}}})
     assert list(config.task.prompts) == ["liver"]
@@ -77,6 +87,12 @@ def test_area_limits_are_a_fraction_up_to_one_and_pixels_above(low, high, expect
         ({**TASK, "propose": {"box_nms_thresh": 1.5}}, "propose.box_nms_thresh"),
         ({**TASK, "run": {"modes": ["cascade", "cascade"]}}, "modes must be distinct"),
         ({**TASK, "pools": {"refine": {"size": 2, "max_size": 3}}}, "not both"),
+        (task(distractors={"rib": []}), "class 'rib' has no sentences"),
+        (task(companions={"liver": ["rib"]}), "companions names 'liver', but the classes are"),
+        (task(companions={"heart": ["rib"]}), "names ['rib'], which task.distractors lacks"),
+        (task(distractors="missing.json"), "task.distractors names"),
+        ({**TASK, "retrieve": {"min_presence": 0.5}}, "needs scoring: softmax, found cosine"),
+        ({**TASK, "retrieve": {"ensemble": ["crops"]}}, "none that is visual_prompt (crops)"),
         (task(prompts="missing.json"), "missing.json, which does not exist"),
     ],
 )

@@ -22,7 +22,9 @@ from salip_ray.models.bundled.clip_net import (
     build_bundled_clip,
     bundled_preprocess,
     bundled_tokenizer,
+    compact_state,
     compact_tokens,
+    load_bundled_clip,
     save_bundled_clip,
 )
 from salip_ray.models.bundled.concepts import CONCEPTS
@@ -69,7 +71,12 @@ def train_clip(options: TrainOptions) -> Path:
         [made, *open_mined_bank(folder)], seed=options.seed, batch_size=options.batch_size
     )
 
-    clip = build_bundled_clip(len(batches.sentences.tokens) + 1).to(options.device)
+    tokens = batches.sentences.tokens
+    clip = build_bundled_clip(len(tokens) + 1)
+    if options.init is not None:
+        clip.load_state_dict(compact_state(load_bundled_clip(options.init)[0], tokens))
+    clip = clip.to(options.device)
+    peak = options.peak_rate or _PEAK_RATE
     clip.visual.to(memory_format=torch.channels_last)
     averaged = AveragedModel(clip, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGING), use_buffers=True)
     anchors = Anchors(len(CONCEPTS), EMBED_DIM).to(options.device)
@@ -97,16 +104,14 @@ def train_clip(options: TrainOptions) -> Path:
                 "seconds": progress.seconds,
             },
         )
-        save_bundled_clip(averaged.module.state_dict(), batches.sentences.tokens, weights)
+        save_bundled_clip(averaged.module.state_dict(), tokens, weights)
 
     kept = progress.seconds
-    for batch, tokens in _prefetched(batches, progress.step):
+    for batch, texts in _prefetched(batches, progress.step):
         if progress.done:
             break
-        batch = _on(batch, options.device)
-        losses = _step(
-            clip, anchors, averaged, optimiser, batch, tokens.to(options.device), progress
-        )
+        batch, texts = _on(batch, options.device), texts.to(options.device)
+        losses = _step(clip, anchors, averaged, optimiser, batch, texts, peak, progress)
         progress.step += 1
         if progress.step % _LOG_EVERY == 0:
             _log(options.out, progress, losses)
@@ -214,9 +219,10 @@ def _step(
     optimiser: torch.optim.Optimizer,
     batch: CropBatch,
     tokens: Tensor,
+    peak: float,
     progress: Progress,
 ) -> dict[str, float]:
-    rate = warmup_cosine(progress.fraction, peak=_PEAK_RATE)
+    rate = warmup_cosine(progress.fraction, peak=peak)
     for group in optimiser.param_groups:
         group["lr"] = rate
     clip.train()

@@ -25,6 +25,9 @@ class TrainOptions:
         bank_size: training phantoms per kind kept in the bank.
         tune_size: tuning phantoms per kind that the figures in the log are taken on.
         checkpoint_minutes: minutes between two checkpoints.
+        init: exported weights to start from, instead of random ones. Only the weights go on: the
+            optimiser, the schedule and what is thrown away after training begin anew.
+        peak_rate: highest learning rate, instead of the recipe's; lower for a run with `init`.
     """
 
     out: Path
@@ -37,6 +40,8 @@ class TrainOptions:
     bank_size: int = 3000
     tune_size: int = 24
     checkpoint_minutes: float = 3.0
+    init: Path | None = None
+    peak_rate: float | None = None
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):
@@ -44,7 +49,8 @@ class TrainOptions:
                 f"training needs either minutes or steps, got minutes={self.minutes} and "
                 f"steps={self.steps}: give exactly one of them"
             )
-        for name in ("minutes", "steps", "threads", "batch_size", "bank_size", "tune_size"):
+        counts = ("minutes", "steps", "threads", "batch_size", "bank_size", "tune_size")
+        for name in (*counts, "peak_rate"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} is {value}: it must be greater than 0")

@@ -19,6 +19,8 @@ from salip_ray.models.bundled.training.augment import Sample, augment
 from salip_ray.models.bundled.training.bank import Bank
 from salip_ray.models.bundled.training.sam_prompts import TARGET_ORGANS, Prompts, draw_prompts
 
+#: How often a kind is drawn, in proportion: lungs, of faint and varied outline, are the hardest.
+_SHARES = {"chest_xray": 5.0, "brain_mri": 3.0, "fetal_ultrasound": 2.0}
 _PLANE = 4 * GRID  #: side of target masks, that of the decoder's masks
 _MEAN = np.array((123.675, 116.28, 103.53), np.float32)[:, None, None]  # Sam.pixel_mean
 _STD = np.array((58.395, 57.12, 57.375), np.float32)[:, None, None]
@@ -64,6 +66,8 @@ class SamBatches:
         self._first_class = np.cumsum([0] + [len(bank.names) for bank in banks])
         self.classes = int(self._first_class[-1])  #: structures over all kinds
         self._planes = max(len(bank.names) for bank in banks)
+        shares = np.array([_SHARES[bank.kind] for bank in banks])
+        self._shares = shares / shares.sum()
 
     def batch(self, step: int) -> Batch:
         """The batch of one step: always the same for this seed and these banks."""
@@ -101,7 +105,7 @@ class SamBatches:
     def _draw(self, rng: np.random.Generator) -> tuple[int, Sample, Prompts]:
         """A random phantom (its bank's position), augmented, with prompts."""
         while True:
-            which = int(rng.integers(len(self._banks)))
+            which = int(rng.choice(len(self._banks), p=self._shares))
             bank = self._banks[which]
             image, labels = bank.phantom(int(rng.integers(len(bank))))
             sample = augment(image, labels, bank.kind, rng)

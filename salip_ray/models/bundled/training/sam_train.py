@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from salip_ray.models.bundled.phantoms import KINDS
-from salip_ray.models.bundled.sam_net import build_bundled_sam
+from salip_ray.models.bundled.sam_net import build_bundled_sam, load_bundled_sam
 from salip_ray.models.bundled.training.bank import open_bank
 from salip_ray.models.bundled.training.options import Progress, TrainOptions, warmup_cosine
 from salip_ray.models.bundled.training.resume import load_checkpoint, save_checkpoint
@@ -49,13 +49,15 @@ def train_sam(options: TrainOptions) -> Path:
     tune = [open_bank(folder, kind, "tune", options.tune_size) for kind in KINDS]
     batches = SamBatches(banks, seed=options.seed, batch_size=options.batch_size)
 
-    sam = build_bundled_sam().to(options.device)
+    sam = build_bundled_sam() if options.init is None else load_bundled_sam(options.init)
+    sam = sam.train().to(options.device)
     sam.image_encoder.to(memory_format=torch.channels_last)
     head = StructureHead(batches.classes).to(options.device)
     averaging = get_ema_multi_avg_fn(_AVERAGING)
     averaged = AveragedModel(sam, multi_avg_fn=averaging)
     optimiser = _optimiser(nn.ModuleList((sam, head)))
     trained = {"sam": sam, "head": head, "averaged": averaged, "optimiser": optimiser}
+    peak = options.peak_rate or _PEAK_RATE
 
     checkpoint = options.out / "sam.checkpoint.pt"
     state = load_checkpoint(checkpoint, seed=options.seed)
@@ -88,7 +90,8 @@ def train_sam(options: TrainOptions) -> Path:
     for batch in _prefetched(batches, progress.step):
         if progress.done:
             break
-        losses = _step(sam, head, averaged, optimiser, batch.to(options.device), progress)
+        batch = batch.to(options.device)
+        losses = _step(sam, head, averaged, optimiser, batch, peak, progress)
         progress.step += 1
         if progress.step % _LOG_EVERY == 0:
             _log(options.out, progress, losses)
@@ -125,9 +128,10 @@ def _step(
     averaged: AveragedModel,
     optimiser: torch.optim.Optimizer,
     batch: Batch,
+    peak: float,
     progress: Progress,
 ) -> dict[str, float]:
-    rate = warmup_cosine(progress.fraction, peak=_PEAK_RATE)
+    rate = warmup_cosine(progress.fraction, peak=peak)
     for group in optimiser.param_groups:
         group["lr"] = rate
     # The second prompt of a box is in turn its mask, mask and point, or point.

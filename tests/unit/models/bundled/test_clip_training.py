@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from salip_ray.models.bundled.clip_net import (
     EMBED_DIM,
+    WEIGHTS,
     build_bundled_clip,
     load_bundled_clip,
 )
@@ -96,6 +97,14 @@ def test_training_learns_and_says_so(tmp_path, crops):
     first = _first_loss(before)
     assert line["total"] < first - 0.3
     assert "token_embedding.rows" in load_file(tmp_path / "run" / "clip.safetensors")
+
+
+def test_a_run_starts_from_given_weights(tmp_path, crops):
+    warm = options(tmp_path / "warm", crops, steps=1, init=WEIGHTS, peak_rate=1e-7)
+    model, shipped = (load_bundled_clip(path)[0] for path in (clip_train.train_clip(warm), None))
+    names = dict(shipped.named_parameters())
+    for name, tensor in model.named_parameters():
+        torch.testing.assert_close(tensor, names[name], atol=2e-3, rtol=2e-3)
 
 
 def _first_loss(options: TrainOptions) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from salip_ray.errors import ConfigError, WeightsError
 from salip_ray.models.bundled.phantoms import KINDS, make_phantom
-from salip_ray.models.bundled.sam_net import build_bundled_sam
+from salip_ray.models.bundled.sam_net import WEIGHTS, build_bundled_sam
 from salip_ray.models.bundled.training import (
     Progress,
     TrainOptions,
@@ -224,6 +225,8 @@ def test_options_want_one_budget(tmp_path: Path) -> None:
         TrainOptions(out=tmp_path, minutes=1, steps=1)
     with pytest.raises(ConfigError, match="threads is 0"):
         TrainOptions(out=tmp_path, steps=1, threads=0)
+    with pytest.raises(ConfigError, match="peak_rate is 0"):
+        TrainOptions(out=tmp_path, steps=1, peak_rate=0.0)
 
 
 def test_progress_counts_what_earlier_parts_spent(tmp_path: Path) -> None:
@@ -277,6 +280,21 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     parts = load_file(sam_train.train_sam(options("parts")))
     assert parts.keys() == whole.keys()
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
+
+
+def test_a_run_starts_from_given_weights_at_its_own_rate(tmp_path: Path) -> None:
+    def trained(name: str, **options: Any) -> dict[str, torch.Tensor]:
+        sizes = {"threads": 1, "batch_size": 1, "bank_size": 2, "tune_size": 1}
+        run = TrainOptions(out=tmp_path / name, steps=1, **sizes, **options)
+        return load_file(sam_train.train_sam(run))
+
+    shipped = load_file(WEIGHTS)
+    close = trained("warm", init=WEIGHTS, peak_rate=1e-6)
+    assert all(torch.allclose(close[n], shipped[n], atol=2e-3, rtol=2e-3) for n in shipped)
+    assert not all(torch.equal(close[n], shipped[n]) for n in shipped)
+    cold = trained("cold", peak_rate=1e-6)
+    name = "image_encoder.project.weight"
+    assert not torch.allclose(cold[name], shipped[name], atol=1e-2)
 
 
 def test_a_checkpoint_of_another_seed_or_of_rubbish_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,205 @@
+"""What the slow half of the cascade makes of an image, kept on disk: a variant then costs seconds.
+
+Proposals, embedding and CLIP's features of every candidate depend on the models and on ``propose``
+alone. They are computed once per image and recipe of those, and read again for each variant of what
+follows: ranking, refinement, abstention.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salip_ray.cascade.propose import Proposer
+from salip_ray.cascade.resolution import to_working
+from salip_ray.cascade.retrieve import Retriever, views
+from salip_ray.config import Config, RetrieveConfig
+from salip_ray.models.clip import ClipModel
+from salip_ray.models.weights import identify
+from salip_ray.rows import Candidate, Image, Mask
+
+View = tuple[str, str]  #: visual prompt, padding
+
+
+def views_of(config: RetrieveConfig) -> set[View]:
+    """The pictures of a candidate that a recipe shows to CLIP."""
+    return {(view.visual_prompt, view.padding) for view in views(config)}
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image to label: ``load`` gives it (uint8 RGB [H, W, 3]) with the organ's mask [H, W]."""
+
+    name: str
+    load: Callable[[], tuple[Image, Mask]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One image with all that was kept of it.
+
+    ``candidates`` are all that SAM proposed, before any area filter, in the order of their ids.
+    ``features`` are CLIP's, [n, d], by view. ``seconds`` of CPU are what proposing took, and
+    looking, by view.
+    """
+
+    name: str
+    working_size: tuple[int, int]
+    reference: Mask
+    candidates: tuple[Candidate, ...]
+    embedding: Tensor
+    features: dict[View, Tensor]
+    seconds: dict[str, float]
+
+
+class KeptRetriever(Retriever):
+    """A retriever that looks features up instead of looking at pictures."""
+
+    def choose(self, kept: Kept, candidates: Sequence[Candidate]):
+        """Selections among some of an image's candidates."""
+        place = {candidate.id: index for index, candidate in enumerate(kept.candidates)}
+        rows = [place[candidate.id] for candidate in candidates]
+        self._kept = {view: features[rows] for view, features in kept.features.items()}
+        return self(np.zeros((1, 1, 3), np.uint8), candidates)
+
+    def _view(self, _working: Image, _some: Sequence[Candidate], config: RetrieveConfig) -> Tensor:
+        return self._kept[config.visual_prompt, config.padding]
+
+
+def keep(
+    folder: Path,
+    config: Config,
+    items: Iterable[Item],
+    views: Iterable[View],
+    proposer: Proposer,
+    clip: ClipModel,
+) -> Iterator[Kept]:
+    """The kept form of every item, read where it lies in ``folder`` and made where it does not.
+
+    Args:
+        folder: below it, one folder for each recipe of proposals and models.
+        config: ``image``, ``sam``, ``clip`` and ``propose`` decide what is made; its task's area
+            limits must let everything pass.
+        items: images; their names are file names.
+        views: the pictures of candidates whose features are needed.
+        proposer: made from ``config``.
+        clip: the configured CLIP.
+    """
+    made_by = {
+        "propose": config.propose.model_dump(),
+        "long_side": config.image.long_side,
+        "expand_px": config.retrieve.expand_px,
+        "weights": identify(config),
+    }
+    key = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:12]
+    home = folder / key
+    home.mkdir(parents=True, exist_ok=True)
+    for item in items:
+        path = home / f"{item.name}.npz"
+        if not path.exists():
+            _propose(path, config, item, proposer)
+        kept = _read(path, item.name)
+        for view in sorted(views):
+            looked = home / f"{item.name}.{'-'.join(view)}.npz"
+            if not looked.exists():
+                _look(looked, config, item, view, kept.candidates, clip)
+            with np.load(looked) as data:
+                kept.features[view] = torch.from_numpy(data["features"])
+                kept.seconds["-".join(view)] = float(data["seconds"])
+        yield kept
+
+
+def _propose(path: Path, config: Config, item: Item, proposer: Proposer) -> None:
+    image, reference = item.load()
+    working = to_working(image, config.image.long_side)
+    start = time.process_time()
+    proposals = proposer(working)
+    seconds = time.process_time() - start
+    found = proposals.candidates
+    _save(
+        path,
+        working_size=np.array(working.shape[:2]),
+        reference_size=np.array(reference.shape),
+        reference=np.packbits(reference),
+        masks=np.array([np.packbits(c.mask) for c in found], np.uint8),
+        numbers=np.array(
+            [
+                (c.id, c.area, *c.box, c.predicted_iou, c.stability_score, *c.point, *c.crop_box)
+                for c in found
+            ],
+            np.float64,
+        ),
+        embedding=proposals.embedding.cpu().numpy(),
+        seconds=np.array(seconds),
+    )
+
+
+def _look(
+    path: Path,
+    config: Config,
+    item: Item,
+    view: View,
+    candidates: Sequence[Candidate],
+    clip: ClipModel,
+) -> None:
+    working = to_working(item.load()[0], config.image.long_side)
+    shown = {"visual_prompt": view[0], "padding": view[1], "ensemble": ()}
+    retriever = _Looking(clip, config.retrieve.model_copy(update=shown))
+    start = time.process_time()
+    features = retriever.image_features(working, candidates).cpu().numpy()
+    _save(path, features=features, seconds=np.array(time.process_time() - start))
+
+
+def _save(path: Path, **arrays: np.ndarray) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f".{path.name}")
+    np.savez_compressed(partial, **arrays)
+    partial.replace(path)
+
+
+class _Looking(Retriever):
+    """The part of a retriever that needs no text."""
+
+    def __init__(self, clip: ClipModel, config: RetrieveConfig) -> None:
+        self.clip, self.config = clip, config
+        self.text_features = clip.encode_texts(["nothing"])
+
+
+def _read(path: Path, name: str) -> Kept:
+    with np.load(path) as data:
+        height, width = (int(side) for side in data["working_size"])
+        reference_size = tuple(int(side) for side in data["reference_size"])
+        candidates = tuple(
+            Candidate(
+                id=int(row[0]),
+                mask=_unpacked(bits, (height, width)),
+                area=int(row[1]),
+                box=tuple(row[2:6].tolist()),
+                predicted_iou=float(row[6]),
+                stability_score=float(row[7]),
+                point=tuple(row[8:10].tolist()),
+                crop_box=tuple(row[10:14].tolist()),
+            )
+            for row, bits in zip(data["numbers"], data["masks"], strict=True)
+        )
+        return Kept(
+            name=name,
+            working_size=(height, width),
+            reference=_unpacked(data["reference"], reference_size),
+            candidates=candidates,
+            embedding=torch.from_numpy(data["embedding"]),
+            features={},
+            seconds={"propose": float(data["seconds"])},
+        )
+
+
+def _unpacked(bits: np.ndarray, size: tuple[int, int]) -> Mask:
+    return np.unpackbits(bits, count=size[0] * size[1]).reshape(size).view(np.bool_)

@@ -1,0 +1,143 @@
+"""Recipes side by side on the same kept proposals, and the images they are tried on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from kept import Item, Kept, KeptRetriever, keep, views_of
+
+from salip_ray.cascade.cascade import Labels, compose
+from salip_ray.cascade.propose import Proposer
+from salip_ray.cascade.refine import Refiner
+from salip_ray.cascade.resolution import to_original
+from salip_ray.cli.demo import TASKS
+from salip_ray.config import Config, load_config
+from salip_ray.evaluation import dice
+from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
+from salip_ray.models.clip import ClipModel, load_clip
+from salip_ray.models.sam import load_sam
+from salip_ray.rows import Candidate, Image, Mask, Selection
+
+#: Task -> kind of phantom.
+ORGANS = {task: kind for kind, (task, _) in TASKS.items()}
+_EVERYTHING = ("task.min_area=0", "task.max_area=1")
+
+
+def phantoms(kind: str, bank: str, count: int) -> list[Item]:
+    """Phantoms 0 to ``count`` - 1 of a bank, with the organ that its task is about."""
+
+    def load(index: int) -> tuple[Image, Mask]:
+        phantom = make_phantom(kind, index, bank=bank)
+        return phantom.image, phantom.mask(TARGETS[kind])
+
+    return [Item(f"{kind}-{bank}-{i:04d}", partial(load, i)) for i in range(count)]
+
+
+def real_images(task: str, output: Path) -> list[Item]:
+    """The real images of a task; none where they are not at hand."""
+    from realdata import SETS, real_data
+
+    from salip_ray.cascade.reference import class_references
+    from salip_ray.sources.decode import decode
+    from salip_ray.sources.references import References
+
+    folder, lay_out, _ = SETS[task]
+    if not (real_data() / folder).is_dir():
+        return []
+    config = load_config(task)
+    images, index = lay_out(real_data() / folder, output / "inputs" / task)
+    if images.is_dir():
+        uris = sorted(str(path) for path in images.iterdir())
+    else:
+        uris = images.read_text(encoding="utf-8").replace('"', "").split()[1:]
+    references = References.open(str(index))
+
+    def load(uri: str) -> tuple[Image, Mask]:
+        found = references.load(references.find(uri) or "")
+        (mask,) = class_references(found, config.task.classes).values()
+        return decode(Path(uri).read_bytes(), uri, config.image), mask
+
+    return [Item(f"real-{Path(uri).stem}", partial(load, uri)) for uri in uris]
+
+
+class Bench:
+    """One set of proposals and models, and any number of variants on it."""
+
+    def __init__(self, folder: Path, preset: str) -> None:
+        self.folder, self.preset = folder, preset
+        # Any task will do: everything SAM proposes is kept.
+        self.config = load_config("lungs", preset=preset, overrides=_EVERYTHING)
+        self.sam = load_sam(self.config.sam)
+        self.clip: ClipModel = load_clip(self.config.clip)
+        self.proposer = Proposer(self.sam, self.config)
+
+    def kept(self, items: Sequence[Item], *variants: Variant) -> Iterator[Kept]:
+        """The images with all that the variants need of them, one at a time."""
+        views = set().union(*(views_of(variant.config.retrieve) for variant in variants))
+        return keep(self.folder, self.config, items, views, self.proposer, self.clip)
+
+    def variant(self, task: str, *overrides: str, name: str = "") -> Variant:
+        """The cascade with a preset's options changed."""
+        config = load_config(task, preset=self.preset, overrides=overrides)
+        return Variant(name, config, KeptRetriever(self.clip, config), Refiner(self.sam, config))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One recipe on kept proposals."""
+
+    name: str
+    config: Config
+    retriever: KeptRetriever
+    refiner: Refiner
+
+    def candidates(self, kept: Kept) -> list[Candidate]:
+        """Those within the task's area limits."""
+        low, high = self.config.task.area_limits(*kept.working_size)
+        return [c for c in kept.candidates if low < c.area < high]
+
+    def label(self, kept: Kept, selections: Sequence[Selection] | None = None) -> Labels:
+        """Label an image; of given selections, where retrieval is not what is measured."""
+        candidates = self.candidates(kept)
+        if selections is None:
+            selections = self.retriever.choose(kept, candidates)
+        (spec,) = self.config.task.classes
+        return compose(
+            self.config,
+            self.refiner,
+            candidates=candidates,
+            n_proposed=len(kept.candidates),
+            embedding=kept.embedding,
+            selections=selections,
+            working_size=kept.working_size,
+            original_size=(kept.reference.shape[0], kept.reference.shape[1]),
+            references={spec.label: kept.reference},
+        )
+
+    def oracle(self, kept: Kept) -> tuple[Selection, ...]:
+        """The candidates whose union is most like the reference, taken one after the other."""
+        (spec,) = self.config.task.classes
+        pool = {c.id: to_original(c.mask, kept.reference.shape) for c in self.candidates(kept)}
+        chosen: list[int] = []
+        union, best = np.zeros_like(kept.reference), 0.0
+        for _ in range(spec.top_k):
+            scores = {number: dice(union | mask, kept.reference) for number, mask in pool.items()}
+            if not scores or max(scores.values()) <= best:
+                break
+            number = max(scores, key=lambda key: scores[key])
+            best, union = scores[number], union | pool[number]
+            chosen.append(number)
+        return tuple(
+            Selection(spec.label, spec.class_id, number, rank, math.nan, math.nan)
+            for rank, number in enumerate(chosen)
+        )
+
+
+def scores(labels: Labels, kept: Kept) -> dict[str, float]:
+    """Dice of every method against the reference; a method without a mask has 0."""
+    return {mask.method: dice(mask.mask, kept.reference) for mask in labels.masks}

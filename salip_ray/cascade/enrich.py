@@ -1,0 +1,199 @@
+"""Step 5 beyond the paper: prompts richer than a box, and tidier masks. All of it is optional.
+
+Where no option of ``refine`` is set, this is the :class:`~salip_ray.cascade.refine.Refiner` and
+nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor
+
+from salip_ray.cascade import prompting
+from salip_ray.cascade.prompting import Size
+from salip_ray.cascade.refine import RefinedMasks, Refiner
+from salip_ray.config import RefineConfig
+from salip_ray.rows import Box, Candidate, Mask
+
+Point = tuple[float, float]  #: x, y
+
+_SEED = 0  # of the jitter: the same for every prompt, so that a label depends on its image alone
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What SAM is told of one retrieved candidate, on the working image."""
+
+    box: Box
+    inside: tuple[Point, ...] = ()
+    outside: tuple[Point, ...] = ()
+
+
+def prompts_for(
+    candidates: Sequence[Candidate], others: Sequence[Candidate], config: RefineConfig
+) -> tuple[Prompt, ...]:
+    """A prompt for each of a class's retrieved candidates.
+
+    Args:
+        candidates: those retrieved for the class; they are negative to each other, too.
+        others: those retrieved for other classes.
+        config: ``centre_point`` and ``negative_points`` are used.
+    """
+    prompts = []
+    for own in candidates:
+        inside = (innermost(own.mask),) if config.centre_point else ()
+        rivals = [c for c in (*candidates, *others) if c.id != own.id]
+        foreign = [rival.mask & ~own.mask for rival in rivals] if config.negative_points else []
+        outside = tuple(innermost(mask) for mask in foreign if mask.any())
+        prompts.append(Prompt(own.box, inside, outside))
+    return tuple(prompts)
+
+
+def refine(
+    refiner: Refiner,
+    embedding: Tensor,
+    prompts: Sequence[Prompt],
+    config: RefineConfig,
+    *,
+    working_size: Size,
+    original_size: Size,
+) -> RefinedMasks:
+    """One mask per prompt, on the original pixels, as ``refine`` wants them made and tidied.
+
+    Args:
+        refiner: the box-prompted SAM.
+        embedding: float [1, C, h, w] of the working image.
+        prompts: at least one.
+        config: the ``refine`` section.
+        working_size: height, width.
+        original_size: height, width.
+    """
+    sizes = {"working_size": working_size, "original_size": original_size}
+    if config.plain:
+        refined = refiner(embedding, boxes=[prompt.box for prompt in prompts], **sizes)
+    else:
+        refined = _enriched(refiner, embedding, prompts, config, **sizes)
+    masks = refined.masks
+    if config.fill_holes:
+        masks = np.stack([filled(mask) for mask in masks])
+    if config.min_part > 0:
+        masks = np.stack([without_small_parts(mask, config.min_part) for mask in masks])
+    return RefinedMasks(masks, refined.predicted_iou, refined.stability)
+
+
+def _enriched(
+    refiner: Refiner,
+    embedding: Tensor,
+    prompts: Sequence[Prompt],
+    config: RefineConfig,
+    *,
+    working_size: Size,
+    original_size: Size,
+) -> RefinedMasks:
+    sam = refiner.sam
+    embedding = embedding.to(sam.device, torch.float32)
+    masks, ious, stabilities = [], [], []
+    for prompt in prompts:
+        low_res, iou = decode(sam, embedding, working_size, prompt, config)
+        logits = prompting.upscale(sam, low_res, working_size, original_size)
+        masks.append((logits[0] > sam.mask_threshold).cpu().numpy())
+        ious.append(iou)
+        stabilities.append(
+            float(prompting.stability_score(logits, sam.mask_threshold, refiner.offset)[0])
+        )
+    return RefinedMasks(
+        np.stack(masks), np.array(ious, np.float32), np.array(stabilities, np.float32)
+    )
+
+
+@torch.no_grad()
+def decode(
+    sam: Sam, embedding: Tensor, size: Size, prompt: Prompt, config: RefineConfig
+) -> tuple[Tensor, float]:
+    """Low-resolution logits [1, 4h, 4w] and predicted IoU for one prompt: means over its boxes.
+
+    Args:
+        sam: the model.
+        embedding: [1, C, h, w], of the image the prompt lies on.
+        size: height, width of that image.
+        prompt: the prompt.
+        config: ``box_jitter``, ``jitter_share`` and ``mask_feedback`` are used.
+    """
+    transform = ResizeLongestSide(sam.image_encoder.img_size)
+    placed = jittered(prompt.box, size, config.box_jitter, config.jitter_share)
+    boxes = torch.as_tensor(
+        transform.apply_boxes(placed, size), dtype=torch.float, device=sam.device
+    )
+    points: tuple[Tensor, Tensor] | None = None
+    if prompt.inside or prompt.outside:
+        places = np.array(prompt.inside + prompt.outside, np.float64)
+        coords = torch.as_tensor(
+            transform.apply_coords(places, size), dtype=torch.float, device=sam.device
+        )
+        signs = [1] * len(prompt.inside) + [0] * len(prompt.outside)
+        labels = torch.tensor(signs, dtype=torch.int, device=sam.device)
+        points = coords.expand(len(boxes), -1, -1), labels.expand(len(boxes), -1)
+    logits, iou = None, torch.zeros(1)
+    for _ in range(1 + config.mask_feedback):
+        sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=logits)
+        logits, iou = sam.mask_decoder(
+            image_embeddings=embedding,
+            image_pe=sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+    assert logits is not None
+    return logits.mean(dim=0), float(iou.mean())
+
+
+def jittered(box: Box, size: Size, count: int, share: float) -> npt.NDArray[np.float64]:
+    """The box and ``count`` more like it, xyxy [1 + count, 4], within an image of ``size``.
+
+    Each side is moved by up to ``share`` of the box's width or height, the same way for every box.
+    """
+    height, width = size
+    x0, y0, x1, y1 = box
+    extent = np.array([x1 - x0 + 1, y1 - y0 + 1, x1 - x0 + 1, y1 - y0 + 1])
+    moves = np.random.default_rng(_SEED).uniform(-share, share, (count, 4)) * extent
+    boxes = np.array(box) + np.vstack([np.zeros(4), moves])
+    last = np.array([width - 1, height - 1, width - 1, height - 1])
+    boxes[1:] = np.clip(boxes[1:], 0, last)
+    return np.asarray(boxes, np.float64)
+
+
+def innermost(mask: Mask) -> Point:
+    """The pixel of a non-empty mask farthest from its outline and from the image's border."""
+    padded = np.pad(mask, 1).astype(np.uint8)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), mask.shape)
+    return float(column), float(row)
+
+
+def filled(mask: Mask) -> Mask:
+    """The mask with everything that it surrounds."""
+    outlines, _hierarchy = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    solid: npt.NDArray[np.uint8] = np.zeros(mask.shape, np.uint8)
+    cv2.drawContours(solid, outlines, -1, 1, cv2.FILLED)
+    return solid.astype(np.bool_)
+
+
+def without_small_parts(mask: Mask, share: float) -> Mask:
+    """The mask without its (8-connected) parts smaller than ``share`` of the largest."""
+    _count, parts, stats, _centres = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=8
+    )
+    areas = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
+    areas[0] = 0  # the background
+    kept = areas >= max(1.0, share * areas.max())
+    return np.asarray(kept[parts])

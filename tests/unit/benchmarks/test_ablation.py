@@ -1,0 +1,88 @@
+"""The ablation measures the cascade itself: what it keeps changes no label."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
+
+from intervals import Column, interval
+from kept import Item
+from recipes import Bench
+
+from salip_ray.cascade.cascade import Cascade
+from salip_ray.config import load_config
+from salip_ray.models.bundled.phantoms import make_phantom
+
+FEW_POINTS = ("propose.points_per_side=4", "run.modes=[cascade, unprompted, gt_sam]")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    bench = Bench(tmp_path_factory.mktemp("kept"), "bundled")
+    bench.config = load_config(
+        "lungs", overrides=("task.min_area=0", "task.max_area=1", FEW_POINTS[0])
+    )
+    bench.proposer = type(bench.proposer)(bench.sam, bench.config)
+    return bench
+
+
+@pytest.fixture(scope="module")
+def item():
+    phantom = make_phantom("chest_xray", 1, bank="tune", size=128)
+    return Item("phantom", lambda: (phantom.image, phantom.mask("lungs")))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("retrieve.ensemble=[bbox]", "retrieve.scoring=softmax", "refine.mask_feedback=1")],
+    ids=["shipped", "changed"],
+)
+def test_a_variant_labels_as_the_cascade_does(bench, item, options):
+    image, reference = item.load()
+    variant = bench.variant("lungs", *FEW_POINTS, *options)
+    for _ in range(2):  # made, then read
+        (kept,) = bench.kept([item], variant)
+        labels = variant.label(kept)
+        result = Cascade(variant.config, sam=bench.sam, clip=bench.clip)(
+            image, references={"lungs": reference}
+        )
+        assert [m.method for m in labels.masks] == [m.method for m in result.masks]
+        for found, expected in zip(labels.masks, result.masks, strict=True):
+            np.testing.assert_array_equal(found.mask, expected.mask)
+            assert found.candidate_ids == expected.candidate_ids
+
+
+def test_oracle_choice_is_no_worse_than_any_single_candidate(bench, item):
+    variant = bench.variant("lungs")
+    (kept,) = bench.kept([item], variant)
+    chosen = variant.oracle(kept)
+    assert 1 <= len(chosen) <= 2
+    by_id = {c.id: c.mask for c in kept.candidates}
+
+    def overlap(mask):
+        return 2 * (mask & kept.reference).sum() / (mask.sum() + kept.reference.sum())
+
+    union = np.any([by_id[choice.candidate_id] for choice in chosen], axis=0)
+    assert overlap(union) >= max(overlap(c.mask) for c in variant.candidates(kept))
+
+
+def test_an_interval_holds_the_mean_and_narrows_with_images():
+    values = np.random.default_rng(1).normal(0.8, 0.1, 400)
+    low, high = interval(values)
+    assert low < values.mean() < high
+    few_low, few_high = interval(values[:20])
+    assert few_high - few_low > 2 * (high - low)
+    assert interval(values) == [low, high]
+
+
+def test_a_change_is_paired():
+    base = Column([0.1, 0.5, 0.9])
+    better = Column([0.2, 0.6, 1.0])
+    summary = better.summary(base)
+    assert summary["change"] == 0.1
+    assert summary["change_interval"] == [0.1, 0.1]

@@ -1,0 +1,74 @@
+"""Merits of candidates, from CLIP's scores and SAM's own opinion."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from salip_ray.cascade.ranking import quality, rank
+from salip_ray.config import RetrieveConfig
+from salip_ray.rows import Candidate
+
+
+def part(number, predicted_iou=0.9, stability=0.8):
+    mask = np.ones((4, 4), dtype=bool)
+    box = (0.0, 0.0, 3.0, 3.0)
+    return Candidate(number, mask, 16, box, predicted_iou, stability, (0, 0), box)
+
+
+PARTS = [part(0), part(1, 0.5), part(2, 0.9, 0.4)]
+# Columns: a class and two distractors.
+SCORES = torch.tensor([[30.0, 10.0, 40.0], [29.0, 10.0, 10.0], [20.0, 19.0, 10.0]])
+
+ALONE = torch.tensor([[True, False, False]])
+
+
+def test_cosine_is_the_papers_and_knows_no_probability():
+    ranking = rank(SCORES, ALONE, PARTS, RetrieveConfig(), math.nan)
+    assert ranking.probability is None
+    assert ranking.presence is None
+    assert torch.equal(ranking.merit, SCORES[:, :1])
+
+
+def test_softmax_prefers_what_is_nothing_else():
+    ranking = rank(SCORES, ALONE, PARTS, RetrieveConfig(scoring="softmax"), 10.0)
+    expected = torch.softmax(SCORES / 10, dim=1)[:, :1]
+    torch.testing.assert_close(ranking.probability, expected)
+    # The candidate of highest cosine is more like a distractor, and now comes last.
+    assert ranking.merit[:, 0].argsort(descending=True).tolist() == [1, 2, 0]
+    assert torch.equal(ranking.score, SCORES[:, :1])
+
+
+def test_merits_differ_where_probabilities_are_all_one():
+    ranking = rank(SCORES, ALONE, PARTS, RetrieveConfig(scoring="softmax"), 1e4)
+    sure = rank(torch.tensor([[90.0, 0.0], [80.0, 0.0]]), ALONE[:, :2], PARTS[:2],
+                RetrieveConfig(scoring="softmax"), 20.0)  # fmt: skip
+    assert ranking.probability is not None
+    assert sure.merit[0, 0] > sure.merit[1, 0]
+
+
+def test_the_prior_adds_the_logarithm_of_sams_qualities():
+    ranking = rank(SCORES, ALONE, PARTS, RetrieveConfig(sam_prior=2.0), math.nan)
+    qualities = np.array([0.9 * 0.8, 0.5 * 0.8, 0.9 * 0.4])
+    np.testing.assert_allclose(
+        ranking.merit[:, 0], SCORES[:, 0].numpy() + 2 * np.log(qualities), rtol=1e-6
+    )
+
+
+def test_a_quality_that_is_none_stays_finite():
+    qualities = quality([part(0, 0.0, 0.5), part(1, 0.5, math.nan)])
+    assert torch.isfinite(qualities.log()).all()
+
+
+def test_companions_compete_for_the_candidate_and_speak_for_the_class():
+    config = RetrieveConfig(scoring="softmax")
+    together = torch.tensor([[True, False, True]])
+    ranking = rank(SCORES, together, PARTS, config, 10.0)
+    alone = rank(SCORES, ALONE, PARTS, config, 10.0)
+    assert torch.equal(ranking.merit, alone.merit)
+    assert torch.equal(ranking.probability, alone.probability)
+    of_all = torch.softmax(SCORES / 10, dim=1)
+    torch.testing.assert_close(alone.presence, of_all[:, :1].mean(dim=0))
+    torch.testing.assert_close(ranking.presence, of_all[:, [0, 2]].sum(dim=1).mean()[None])
