@@ -60,6 +60,11 @@ class Retriever:
         seen = [self._view(working, candidates, config) for config in views(self.config)]
         return seen[0] if len(seen) == 1 else F.normalize(torch.stack(seen).mean(dim=0), dim=-1)
 
+    def scores(self, working: Image, candidates: Sequence[Candidate]) -> Tensor:
+        """100 * cosine of each candidate and class, float32 [n, n_classes] on the CPU."""
+        texts = self.text_features[: len(self.classes)]
+        return (100 * self.image_features(working, candidates) @ texts.T).cpu()
+
     def select(self, features: Tensor, candidates: Sequence[Candidate]) -> tuple[Selection, ...]:
         """The selections, from image features [n, d] of candidates in the order of their ids."""
         if not candidates:

@@ -158,6 +158,8 @@ def test_distractors_compete_under_softmax_and_are_never_selected(configure, pic
     assert (choice.label, choice.candidate_id) == ("lung", few[0].id)
     np.testing.assert_allclose(choice.probability, 1 / (1 + np.exp(-4)), rtol=1e-5)
     np.testing.assert_allclose(choice.score, 50, rtol=1e-6)
+    again = Retriever(ScriptedClip(scores), configure(task=task, retrieve=options))
+    np.testing.assert_allclose(again.scores(image, few), [[50], [60], [20]], rtol=1e-6)
 
 
 def test_a_distractor_with_the_name_of_a_class_is_that_class(configure):
