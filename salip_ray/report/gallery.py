@@ -23,7 +23,6 @@ from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.references import References
 
 _TOGETHER = 8  # images fetched at once; full-size pixels are let go one by one
-_CANDIDATES_SHOWN = 8  # of each class
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class BoxMark:
-    """A box on the picture: ``kind`` is ``prompt`` or ``candidate``."""
+    """A box that SAM was prompted with, as a rectangle on the picture."""
 
-    kind: str
     colour: int
     name: str
     box: Mapping[str, str]
@@ -66,16 +64,16 @@ class MaskLine:
 
 @dataclass(frozen=True)
 class CandidateLine:
-    """A candidate in CLIP's order for one class. ``score`` is NaN where no row keeps it."""
+    """A retrieved candidate, best first. ``score`` is NaN where the row does not keep it.
+
+    ``box`` is the name of its box on the picture.
+    """
 
     label: str
     colour: int
     id: int
-    rank: int
-    chosen: bool
     score: float
-    predicted_iou: float
-    stability_score: float
+    box: str
 
 
 @dataclass(frozen=True)
@@ -253,38 +251,24 @@ def _reference_layers(
 def _boxes(
     row: Mapping[str, Any], main: str, working: tuple[int, int], size: tuple[int, int]
 ) -> Iterable[BoxMark]:
-    for item in row.get("shortlist") or ():
-        box = picture_box(item["box"], working, size)
-        yield BoxMark("candidate", item["class_id"], f"{item['class_id']}-{item['id']}", box)
     for mask in row["masks"] or ():
         if mask["method"] == main:
             for number, prompt in enumerate(mask["prompt_boxes"] or ()):
                 box = picture_box(prompt, working, size)
-                yield BoxMark("prompt", mask["class_id"], f"{mask['class_id']}-{number}", box)
+                yield BoxMark(mask["class_id"], f"{mask['class_id']}-{number}", box)
 
 
 def _candidates(row: Mapping[str, Any], main: str) -> Iterable[CandidateLine]:
-    shortlist = row.get("shortlist")
-    if shortlist:
-        for item in shortlist:
-            if item["rank"] < _CANDIDATES_SHOWN or item["chosen"]:
-                yield CandidateLine(
-                    label=item["label"],
-                    colour=item["class_id"],
-                    id=item["id"],
-                    rank=item["rank"],
-                    chosen=item["chosen"],
-                    score=_number(item["score"]),
-                    predicted_iou=_number(item["predicted_iou"]),
-                    stability_score=_number(item["stability_score"]),
-                )
-        return
+    """The retrieved candidates; a row keeps the CLIP score of each class's best."""
     for mask in row["masks"] or ():
         if mask["method"] == main:
             for rank, identity in enumerate(mask["candidate_ids"] or ()):
-                score = _number(mask["clip_score"]) if rank == 0 else math.nan
                 yield CandidateLine(
-                    mask["label"], mask["class_id"], identity, rank, True, score, math.nan, math.nan
+                    label=mask["label"],
+                    colour=mask["class_id"],
+                    id=identity,
+                    score=_number(mask["clip_score"]) if rank == 0 else math.nan,
+                    box=f"{mask['class_id']}-{rank}",
                 )
 
 

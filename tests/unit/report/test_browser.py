@@ -113,6 +113,16 @@ def test_layers_are_shown_and_hidden(opened):
     assert stage.locator(".l-gt_sam").is_visible()
 
 
+def test_a_candidate_marks_its_box(opened):
+    page = opened()
+    page.locator("button.item").first.click()
+    candidate = page.get_by_role("button", name="#3")
+    candidate.click()
+    assert candidate.get_attribute("aria-pressed") == "true"
+    page.locator("#viewer-title").hover()
+    assert page.locator("#stage .found").count() == 1
+
+
 @pytest.mark.parametrize("width", [320, 375, 1280])
 def test_no_sideways_scrolling(opened, width):
     page = opened(viewport={"width": width, "height": 740})
