@@ -19,7 +19,7 @@ from salip_ray.cascade.resolution import to_working, working_size
 from salip_ray.rows import Box, Image, Mask
 
 LONG_SIDE = 512  # pixels of a picture, at most
-_BYTES = 60_000  # of a picture, at most, so that a report of any run stays small
+_BYTES = 45_000  # of a picture, at most, so that a report of any run stays small
 _QUALITIES = (80, 65, 50, 35, 20)
 _OUTLINE_CHARACTERS = 6_000
 _OUTLINES = 200  # of one mask, the longest
