@@ -1,0 +1,184 @@
+"""The whole job around stages that only sleep: what Ray, plan and commits cost by themselves.
+
+    python benchmarks/noop.py --rows 1000 --sleep 0.05 --embedding 2097152 --out bench-output/noop
+
+Listing, manifest, fetch tasks, actor pools, embeddings in the object store, shards, commits and
+resume are the real ones. Fetching and the models are left out: a stage sleeps, PROPOSE hands on an
+"embedding" of the given size, and the label maps are one black pixel. Joins RAY_ADDRESS where it is
+set. Prints the driver's figures as one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from salip_ray import load_config
+from salip_ray.config import Config
+from salip_ray.pipeline import assembly, columns, run, stages
+from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.stages import Cells, Stage
+
+#: What the stages do; travels with their classes, which are pickled by value.
+SLEEP, EMBEDDING = {"propose": 0.0, "retrieve": 0.0, "refine": 0.0}, 0
+_SMALLEST_PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a49444154789c636000000002000148afa4710000000049454e44ae426082"
+)
+
+
+def make_manifest(path: Path, rows: int) -> Path:
+    """A manifest of addresses as long as real ones, written in pieces; kept where it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        schema = pa.schema([("uri", pa.string())])
+        partial = path.with_suffix(".tmp")
+        with pq.ParquetWriter(partial, schema) as writer:
+            for start in range(0, rows, 262_144):
+                names = [
+                    f"s3://hospital-archive/2024/chest-xray/study-{i // 4:010d}/{i:012d}.png"
+                    for i in range(start, min(rows, start + 262_144))
+                ]
+                writer.write_table(pa.table({"uri": names}, schema))
+        partial.replace(path)
+    return path
+
+
+def nothing_fetched(
+    batch: pa.Table,
+    config: Config,  # noqa: ARG001
+    references: Any,  # noqa: ARG001
+    reporter: Reporter,
+) -> Iterator[pa.Table]:
+    """Stands in for fetch and decode: a block of rows with one-pixel images, all at once."""
+    n = batch.num_rows
+    values = {
+        "image_id": batch["image_id"],
+        "uri": batch["uri"],
+        "_shard": batch["shard"],
+        "_seq": batch["seq"],
+        "height": pa.array([1] * n, columns.TYPES["height"]),
+        "width": pa.array([1] * n, columns.TYPES["width"]),
+        "status": pa.array(["ok"] * n, columns.TYPES["status"]),
+        "error": pa.nulls(n, columns.TYPES["error"]),
+        "_working": pa.array([b"\0\0\0"] * n, columns.TYPES["_working"]),
+        "_working_size": pa.array([[1, 1]] * n, columns.TYPES["_working_size"]),
+        "_references": pa.nulls(n, columns.TYPES["_references"]),
+        "_seconds": pa.array([{"fetch": 0.0}] * n, columns.TYPES["_seconds"]),
+    }
+    for _ in range(n):
+        reporter.done("fetch", 0.0)
+    yield pa.table(values)
+
+
+class Sleeper(Stage):
+    """A stage that sleeps instead of working."""
+
+    def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:  # noqa: ARG002
+        self.config, self.reporter = config, reporter
+        self.sleep, self.bytes = SLEEP[self.name], EMBEDDING
+
+    def work(self, cells: Cells) -> dict[str, Any]:  # noqa: ARG002
+        """Sleep."""
+        if self.sleep:
+            time.sleep(self.sleep)
+        return self.made()
+
+    def made(self) -> dict[str, Any]:
+        """The columns of the stage."""
+        raise NotImplementedError
+
+
+class Propose(Sleeper):
+    """Stands in for PROPOSE."""
+
+    name, adds, drops = "propose", columns.PROPOSED, ("_working",)
+
+    def made(self) -> dict[str, Any]:
+        """Nothing found."""
+        return {
+            "n_candidates": 0,
+            "_n_proposed": 0,
+            "_candidates": [],
+            "_embedding": bytes(self.bytes),
+            "_embedding_size": [1, 1, self.bytes // 4],
+        }
+
+
+class Retrieve(Sleeper):
+    """Stands in for RETRIEVE."""
+
+    name, adds, drops = "retrieve", columns.RETRIEVED, ()
+
+    def made(self) -> dict[str, Any]:
+        """Nothing found."""
+        return {"_selections": []}
+
+
+class Refine(Sleeper):
+    """Stands in for REFINE."""
+
+    name, adds, drops = "refine", columns.REFINED, stages.Refine.drops
+
+    def made(self) -> dict[str, Any]:
+        """Nothing found."""
+        return {"status": "empty", "outcomes": [], "masks": [], "_png": _SMALLEST_PNG}
+
+
+def install(sleep: dict[str, float], embedding: int) -> None:
+    """Put the sleeping stages in the place of the real ones, in this process and its workers."""
+    import ray.cloudpickle as pickle
+
+    global EMBEDDING
+    SLEEP.update(sleep)
+    EMBEDDING = embedding
+    if __name__ != "__main__":
+        pickle.register_pickle_by_value(sys.modules[__name__])
+    stages.STAGES.update({"propose": Propose, "retrieve": Retrieve, "refine": Refine})
+    assembly.fetch_and_decode = nothing_fetched
+    run.identify = lambda _: {"sam": "0" * 64, "clip": "0" * 64}
+    run.pin = lambda config, _: config
+
+
+def peak_mib() -> float:
+    """The most memory this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sleep", type=float, default=0.0, help="seconds an image in PROPOSE")
+    parser.add_argument("--embedding", type=int, default=0, help="bytes an image")
+    parser.add_argument("--set", action="append", default=[], help="as for salip-ray label")
+    options = parser.parse_args()
+    install({"propose": options.sleep}, options.embedding)
+    config = load_config("lungs", overrides=options.set)
+    manifest = make_manifest(options.out.parent / f"manifest-{options.rows}.parquet", options.rows)
+    began, cpu = time.perf_counter(), time.process_time()
+    summary = run.label(manifest, options.out, config)
+    seconds = time.perf_counter() - began
+    figures = {
+        "rows": summary.images,
+        "shards": summary.shards,
+        "rows_in_run": summary.images_in_run,
+        "seconds": round(seconds, 2),
+        "rows_per_second": round(summary.images_in_run / seconds, 1),
+        "driver_peak_mib": round(peak_mib()),
+        "driver_cpu_seconds": round(time.process_time() - cpu, 2),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
