@@ -29,6 +29,16 @@ types: $(ENV)  ## mypy, strict
 unit: $(ENV)  ## the tests alone
 	$(BIN)/python -m pytest
 
+.PHONY: cluster scale
+cluster: $(ENV)  ## the tests on a Ray cluster of several nodes, started on this machine
+	$(BIN)/python -m pytest -m cluster
+
+scale: $(ENV)  ## the driver on 10 million rows, 1 to 8 local nodes, and the simulation
+	$(BIN)/python benchmarks/scale.py driver --rows 1000000
+	$(BIN)/python benchmarks/scale.py driver --rows 10000000
+	$(BIN)/python benchmarks/scale.py nodes
+	$(BIN)/python benchmarks/scale.py simulate
+
 demo: $(ENV)  ## label fresh phantoms with the bundled models, score and draw them
 	$(BIN)/salip-ray demo
 

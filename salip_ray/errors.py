@@ -8,6 +8,7 @@
     ├── OutputError (ValueError)         OUTPUT is not ours, or cannot be written
     │   └── ResumeError                  OUTPUT was begun by another job; says what changed
     ├── ResourceError (RuntimeError)     the pools do not fit the machine or cluster
+    ├── ClusterError (RuntimeError)      a Ray cluster cannot be reached, or refuses the job
     ├── JobError (RuntimeError)          the job ended, but not well (too many error rows)
     └── MissingDependencyError (ImportError)
 
@@ -48,6 +49,10 @@ class ResumeError(OutputError):
 
 class ResourceError(SalipError, RuntimeError):
     """The actor pools ask for more than the cluster has."""
+
+
+class ClusterError(SalipError, RuntimeError):
+    """A Ray cluster or its job server cannot be reached, or refuses what is asked of it."""
 
 
 class JobError(SalipError, RuntimeError):

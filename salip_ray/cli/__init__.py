@@ -9,10 +9,12 @@ from typer.core import TyperGroup
 
 import salip_ray
 from salip_ray.cli.demo import demo
+from salip_ray.cli.doctor import doctor
 from salip_ray.cli.evaluate import evaluate
 from salip_ray.cli.label import label
 from salip_ray.cli.report import report
 from salip_ray.cli.show import show
+from salip_ray.cli.submit import stop, submit
 from salip_ray.cli.weights import weights
 from salip_ray.errors import JobError, SalipError
 
@@ -67,4 +69,7 @@ app.command()(demo)
 app.command()(evaluate)
 app.command()(report)
 app.command()(show)
+app.command()(submit)
+app.command()(stop)
+app.command()(doctor)
 app.add_typer(weights, name="weights")

@@ -307,6 +307,20 @@ class PoolConfig(Section):
         return self
 
 
+class WaitConfig(Section):
+    """Nodes that are still to come, as on a cluster that grows with its jobs.
+
+    For up to ``seconds`` the job waits until the smallest pools fit and the cluster has at least
+    ``nodes``, ``cpus`` and ``gpus``, where they are given; meanwhile it asks the autoscaler for
+    them. With 0 seconds it is refused at once.
+    """
+
+    seconds: Annotated[float, Field(ge=0.0)] = 0.0
+    nodes: Positive | None = None
+    cpus: Annotated[float, Field(gt=0.0)] | None = None
+    gpus: Annotated[float, Field(gt=0.0)] | None = None
+
+
 class PoolsConfig(Section):
     """Resources of the stages. ``fetch_cpus`` is what one fetch + decode task asks for."""
 
@@ -314,6 +328,7 @@ class PoolsConfig(Section):
     retrieve: PoolConfig = PoolConfig()
     refine: PoolConfig = PoolConfig()
     fetch_cpus: Annotated[float, Field(gt=0.0)] = 0.5
+    wait: WaitConfig = WaitConfig()
 
 
 class StorageConfig(Section):

@@ -55,14 +55,24 @@ def fetch(
             raise WeightsError(f"weights file {path} does not exist")
         verify(path, sha256, uri)
         return path
-    name = re.sub(r"[^\w.-]", "_", uri.partition("?")[0].rstrip("/").rpartition("/")[2])
-    path = cache_dir() / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}-{name}"
+    path = _place(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if path.is_file() and (sha256 is None or digest(path) == sha256.lower()):
             return path
         _download(uri, path, sha256, storage_options)
     return path
+
+
+def cached(uri: str) -> Path | None:
+    """Where this node has the content of a URI already, or None."""
+    path = _place(uri)
+    return path if path.is_file() else None
+
+
+def _place(uri: str) -> Path:
+    name = re.sub(r"[^\w.-]", "_", uri.partition("?")[0].rstrip("/").rpartition("/")[2])
+    return cache_dir() / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}-{name}"
 
 
 def digest(path: Path) -> str:

@@ -105,6 +105,12 @@ def error(stage: str, problem: BaseException) -> dict[str, str]:
     return {"stage": stage, "type": type(problem).__name__, "message": message[:1000]}
 
 
+def named(cells: Mapping[str, pa.Scalar]) -> dict[str, Any]:
+    """What names a row in a log line; a dataset of somebody's own may have none of it."""
+    names = {"shard": "_shard", "image_id": "image_id", "uri": "uri"}
+    return {name: cells[column].as_py() for name, column in names.items() if column in cells}
+
+
 def pack_working(image: Image) -> dict[str, Any]:
     """``_working`` and ``_working_size`` of an RGB image."""
     return {

@@ -43,7 +43,10 @@ def fetch_and_decode(
             row = rows.slice(index, 1)
             values = _decoded(row["uri"][0].as_py(), data, config, references)
             seconds = share + time.perf_counter() - began
-            reporter.done("fetch", seconds)
+            named = {"shard": row["shard"][0].as_py(), "image_id": row["image_id"][0].as_py()}
+            reporter.done(
+                "fetch", seconds, error=values["error"], row={**named, "uri": row["uri"][0].as_py()}
+            )
             kept = pa.table(
                 {
                     "image_id": row["image_id"],

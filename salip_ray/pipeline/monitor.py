@@ -8,11 +8,16 @@ committed.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
+
+from salip_ray.pipeline.logs import log_event
+from salip_ray.pipeline.metrics import JobMetrics, MemoryGauge
 
 
 @dataclass
@@ -29,11 +34,13 @@ class Snapshot:
 class Monitor:
     """The actor's class; made by :func:`start_monitor`."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[str], run: str) -> None:
         self._now = Snapshot()
+        self._metrics = JobMetrics(stages, run)
 
-    def done(self, stage: str, seconds: float) -> None:
+    def done(self, stage: str, seconds: float, failed: bool = False) -> None:
         """A stage is done with a row."""
+        self._metrics.done(stage, seconds, failed=failed)
         rows, spent = self._now.rows, self._now.seconds
         rows[stage] = rows.get(stage, 0) + 1
         spent[stage] = spent.get(stage, 0.0) + seconds
@@ -48,6 +55,8 @@ class Monitor:
         """A commit is over, well or not."""
         self._now.committing.discard(shard)
         self._now.committed += committed
+        if committed:
+            self._metrics.committed()
 
     def close(self) -> None:
         """Let no further commit begin."""
@@ -58,21 +67,51 @@ class Monitor:
         return self._now
 
 
-def start_monitor() -> Any:
-    """Start the actor; it asks for no CPU, and comes back (counting anew) if its worker dies."""
-    return ray.remote(Monitor).options(num_cpus=0, max_restarts=-1).remote()
+def start_monitor(stages: Sequence[str], run: str) -> Any:
+    """Start the actor; it asks for no CPU, and comes back (counting anew) if its worker dies.
+
+    Args:
+        stages: of the job, in order.
+        run: its id in metrics and log lines.
+    """
+    options = ray.remote(Monitor).options(num_cpus=0, max_restarts=-1)
+    return options.remote(list(stages), run)
 
 
 class Reporter:
-    """A stage's line to the monitor, or to nobody where there is none."""
+    """A stage's line to the monitor, or to nobody where there is none; cheap to pickle."""
 
-    def __init__(self, monitor: Any = None) -> None:
+    def __init__(self, monitor: Any = None, run: str = "") -> None:
         self._monitor = monitor
+        self.run = run
+        self._memory: MemoryGauge | None = None
 
-    def done(self, stage: str, seconds: float) -> None:
-        """Report a row, without waiting."""
+    def done(
+        self,
+        stage: str,
+        seconds: float,
+        *,
+        error: Mapping[str, Any] | None = None,
+        row: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Report a row, without waiting.
+
+        Args:
+            stage: that is done with it.
+            seconds: spent on it.
+            error: the row's ``error`` cell, where this stage made it an error row.
+            row: what names the row in the log line of an error: shard, image_id, uri.
+        """
+        if error is not None:
+            log_event("image_error", level="WARNING", run=self.run, **{**error, **(row or {})})
         if self._monitor is not None:
-            self._monitor.done.remote(stage, seconds)
+            self._monitor.done.remote(stage, seconds, error is not None)
+
+    def memory(self, stage: str) -> None:
+        """Tell the metrics what this actor holds, now and then."""
+        if self._monitor is not None:
+            self._memory = self._memory or MemoryGauge(stage, self.run)
+            self._memory.look(os.getpid())
 
     def begin_commit(self, shard: int) -> bool:
         """Ask whether the shard may be committed; without a monitor that can answer, it may."""
@@ -85,5 +124,7 @@ class Reporter:
 
     def end_commit(self, shard: int, *, committed: bool) -> None:
         """Report the end of a commit, without waiting."""
+        outcome = "shard_committed" if committed else "shard_not_committed"
+        log_event(outcome, run=self.run, shard=shard)
         if self._monitor is not None:
             self._monitor.end_commit.remote(shard, committed)

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -21,7 +22,7 @@ from rich.table import Table
 from salip_ray.pipeline.monitor import Snapshot
 from salip_ray.pipeline.summary import Summary
 
-_EVERY_LIVE, _EVERY_LINE = 0.5, 10.0  # seconds
+_EVERY_LIVE, _EVERY_LINE = 0.5, 60.0  # seconds
 COMMIT = "commit"
 
 
@@ -93,13 +94,33 @@ class Talker:
         shards: int,
         over: threading.Event,
     ) -> None:
-        start, said = time.monotonic(), ""
+        start, before = time.monotonic(), Pace(0.0, 0)
         for now in _snapshots(snapshot, over, _EVERY_LINE):
+            seconds = time.monotonic() - start
             counts = ", ".join(f"{stage} {now.rows.get(stage, 0):,}" for stage in stages)
-            line = f"{counts} of {rows:,} images; {now.committed:,} of {shards:,} shards committed"
-            if line != said:
-                self.say(f"[{time.monotonic() - start:.0f} s] {line}")
-                said = line
+            here = Pace(seconds, min((now.rows.get(stage, 0) for stage in stages), default=0))
+            self.say(
+                f"[{seconds:.0f} s] {counts} of {rows:,} images; {now.committed:,} of {shards:,} "
+                f"shards committed{here.since(before, rows)}"
+            )
+            before = here
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many images were through all stages after so many seconds."""
+
+    seconds: float
+    images: int
+
+    def since(self, before: Pace, rows: int) -> str:
+        """The rate since then and the time that is left at this rate, in words; or nothing."""
+        images, seconds = self.images - before.images, self.seconds - before.seconds
+        if images <= 0 or seconds <= 0:
+            return ""
+        rate = images / seconds
+        left = max(0, rows - self.images) / rate
+        return f"; {rate:,.1f} images/s" + (f", {left / 60:,.0f} min left" if left >= 60 else "")
 
 
 def _snapshots(

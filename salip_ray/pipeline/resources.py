@@ -14,15 +14,21 @@ from salip_ray.errors import ResourceError
 
 _TASK_CPUS = 0.5  # a commit, or a re-cut of blocks
 _LIGHTEST = 0.01
+_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a cluster has: Ray's logical CPUs and GPUs, and real cores of a node."""
+    """What a cluster has: Ray's logical CPUs and GPUs, and real cores of a node.
+
+    ``nodes`` are the (CPUs, GPUs) of each node, where that is known: an actor lives on one node, so
+    it must fit one.
+    """
 
     cpus: float
     gpus: float
     cores: int
+    nodes: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,12 @@ def cpus_needed(pools: Mapping[str, Pool], fetch_cpus: float) -> float:
     return sum(pool.min_size * pool.cpus for pool in pools.values()) + fetch_cpus + _TASK_CPUS
 
 
-def require_fit(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) -> None:
-    """Raise ResourceError, with the arithmetic, where the smallest pools do not fit."""
+def shortfall(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) -> str | None:
+    """What the smallest pools lack, with the arithmetic; None where they fit."""
     cpus = cpus_needed(pools, fetch_cpus)
     gpus = sum(pool.min_size * pool.gpus for pool in pools.values())
     for kind, need, have in (("CPUs", cpus, machine.cpus), ("GPUs", gpus, machine.gpus)):
-        if need > have + 1e-6:
+        if need > have + _EPSILON:
             unit = kind.lower()
             terms = [
                 f"{stage} {pool.min_size} x {getattr(pool, unit):g}"
@@ -98,7 +104,26 @@ def require_fit(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) 
             ]
             if kind == "CPUs":
                 terms += [f"fetch {fetch_cpus:g}", f"commit {_TASK_CPUS:g}"]
-            raise ResourceError(
+            return (
                 f"the pools need {need:g} {kind} ({' + '.join(terms)}), but Ray has {have:g}: "
                 f"lower pools.*.size or pools.*.{unit}, or add nodes"
             )
+    for stage, pool in pools.items():
+        if machine.nodes and not any(
+            pool.cpus <= cpus + _EPSILON and pool.gpus <= gpus + _EPSILON
+            for cpus, gpus in machine.nodes
+        ):
+            sizes = sorted(set(machine.nodes), reverse=True)
+            shown = ", ".join(f"{cpus:g} CPUs + {gpus:g} GPUs" for cpus, gpus in sizes[:4])
+            return (
+                f"one actor of {stage} needs {pool.cpus:g} CPUs and {pool.gpus:g} GPUs of one "
+                f"node, but the nodes have {shown}: lower pools.{stage}.cpus or "
+                f"pools.{stage}.gpus, or add larger nodes"
+            )
+    return None
+
+
+def require_fit(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) -> None:
+    """Raise ResourceError, with the arithmetic, where the smallest pools do not fit."""
+    if lacking := shortfall(pools, fetch_cpus, machine):
+        raise ResourceError(lacking)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from ray.exceptions import RayError
 
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, JobError, SalipError
-from salip_ray.models.weights import identify
+from salip_ray.models.weights import identify, pin
 from salip_ray.pipeline.assembly import cascaded, decoded, streaming
 from salip_ray.pipeline.interrupt import Stopped, graceful_stop
 from salip_ray.pipeline.monitor import Reporter, Snapshot, start_monitor
@@ -25,6 +26,7 @@ from salip_ray.pipeline.sink import ShardSink
 from salip_ray.pipeline.stages import stages_of
 from salip_ray.pipeline.store import Store
 from salip_ray.pipeline.summary import Summary, summarise, write_summary
+from salip_ray.pipeline.waiting import wait_for_nodes
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.references import References
@@ -68,7 +70,8 @@ def label(
     known = _open_references(references, config)
     plan = _plan(input, config, talker)
     where = None if known is None or references is None else public_uri(references)
-    fingerprint = make_fingerprint(config.recipe(), identify(config), plan, where)
+    weights = identify(config)
+    fingerprint = make_fingerprint(config.recipe(), weights, plan, where)
     store = Store(output, config.storage.output)
     begun = begin(store, plan, fingerprint)
     for note in begun.notes:
@@ -78,7 +81,8 @@ def label(
         done = len(begun.committed)
         if done:
             talker.say(f"going on: {done:,} of {plan.n_shards:,} shards are committed already")
-        _run(todo, plan, config, store, known, talker)
+        # Pinned, a worker that fetches for itself refuses what is not the driver's file.
+        _run(todo, plan, pin(config, weights), store, known, talker)
         summary = summarise(
             store, plan, wall_seconds=time.monotonic() - began, images_in_run=todo.num_rows
         )
@@ -130,13 +134,15 @@ def _run(
         pools = plan_pools(config.pools, stages, machine)
         return cpus_needed(pools, config.pools.fetch_cpus)
 
-    talker.say("starting Ray and the models")
+    run = uuid.uuid4().hex[:12]
+    talker.say(f"starting Ray and the models (run {run})")
     with ray_session(needed) as machine:
+        machine = wait_for_nodes(config.pools, stages, machine, talker.say)
         pools = plan_pools(config.pools, stages, machine)
         require_fit(pools, config.pools.fetch_cpus, machine)
         record_devices(store, _devices(machine))
-        monitor = start_monitor()
-        reporter = Reporter(monitor)
+        monitor = start_monitor(["fetch", *stages], run)
+        reporter = Reporter(monitor, run)
         sink = ShardSink(
             store,
             shard_rows=plan.rows_per_shard,

@@ -16,7 +16,7 @@ import ray.data  # configures its loggers
 from salip_ray.errors import ResourceError
 from salip_ray.pipeline.resources import Machine
 
-_OBJECT_STORE = 2 * 1024**3
+OBJECT_STORE = 2 * 1024**3
 _START_ATTEMPTS = 3  # on a machine that is busy with other work Ray's own 30 s may not do
 _ENVIRONMENT = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -44,8 +44,9 @@ def ray_session(cpus_for: Callable[[Machine], float]) -> Iterator[Machine]:
     if ray.is_initialized():
         yield current_machine()
         return
-    with _environment():
-        if os.environ.get("RAY_ADDRESS"):
+    joining = bool(os.environ.get("RAY_ADDRESS"))
+    with _environment(own_token=not joining):
+        if joining:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
             _start_local(cpus_for)
@@ -75,7 +76,7 @@ def _start_local(cpus_for: Callable[[Machine], float]) -> None:
             ray.init(
                 address="local",
                 num_cpus=max(cores, math.ceil(needed)),
-                object_store_memory=_OBJECT_STORE,
+                object_store_memory=OBJECT_STORE,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -97,14 +98,20 @@ def current_machine() -> Machine:
     cores = local_cores()
     if len(nodes) > 1:
         cores = int(max(node["Resources"].get("CPU", 1) for node in nodes))
-    return Machine(cpus=has.get("CPU", 0.0), gpus=has.get("GPU", 0.0), cores=cores)
+    sizes = tuple(
+        (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in nodes
+    )
+    return Machine(cpus=has.get("CPU", 0.0), gpus=has.get("GPU", 0.0), cores=cores, nodes=sizes)
 
 
 @contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Set what Ray reads from the environment, and put it back."""
+def _environment(*, own_token: bool) -> Iterator[None]:
+    """Set what Ray reads from the environment, and put it back.
+
+    A cluster that is joined has a token of its own, where the user or Ray's default path says.
+    """
     own = dict(_ENVIRONMENT)
-    if not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+    if own_token and not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         own["RAY_AUTH_TOKEN"] = _token()
     added = {name: value for name, value in own.items() if name not in os.environ}
     os.environ.update(added)

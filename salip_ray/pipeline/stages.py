@@ -71,13 +71,15 @@ class Stage(ABC):
             self.reporter.done(self.name, 0.0)
             return columns.row_table(kept, nothing)
         start = time.perf_counter()
+        error = None
         try:
             values = {**nothing, **self.work(cells)}
         except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)
-            failed = {"status": "error", "error": columns.error(self.name, problem)}
-            values = {**nothing, **failed}
+            error = columns.error(self.name, problem)
+            values = {**nothing, "status": "error", "error": error}
         seconds = time.perf_counter() - start
-        self.reporter.done(self.name, seconds)
+        self.reporter.done(self.name, seconds, error=error, row=columns.named(cells))
+        self.reporter.memory(self.name)
         values["_seconds"] = {**cells["_seconds"].as_py(), self.name: seconds}
         return columns.row_table(kept, values)
 

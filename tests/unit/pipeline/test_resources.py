@@ -67,3 +67,12 @@ def test_too_many_gpus_are_refused_with_the_sum():
 def test_the_sum_counts_fetch_and_commit():
     pools = plan_pools(PoolsConfig(), ("propose",), Machine(cpus=10, gpus=0, cores=2))
     assert cpus_needed(pools, 0.25) == pytest.approx(2 + 0.25 + 0.5)
+
+
+def test_an_actor_that_fits_no_single_node_is_refused():
+    config = PoolsConfig.model_validate({"propose": {"size": 1, "cpus": 6}})
+    machine = Machine(cpus=12, gpus=0, cores=4, nodes=((4.0, 0.0), (4.0, 0.0), (4.0, 0.0)))
+    pools = plan_pools(config, STAGES, machine)
+    with pytest.raises(ResourceError, match=r"one actor of propose needs 6 CPUs .*have 4 CPUs"):
+        require_fit(pools, 0.5, machine)
+    require_fit(pools, 0.5, Machine(cpus=12, gpus=0, cores=4, nodes=((8.0, 0.0), (4.0, 0.0))))

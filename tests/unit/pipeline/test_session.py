@@ -50,3 +50,14 @@ def test_another_problem_is_not_tried_again(started):
     with pytest.raises(ResourceError, match="no room on the disk"):
         session._start_local(lambda machine: machine.cores)
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize("own_token", [True, False])
+def test_a_cluster_that_is_joined_keeps_its_own_token(monkeypatch, own_token):
+    import os
+
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    with session._environment(own_token=own_token):
+        assert ("RAY_AUTH_TOKEN" in os.environ) is own_token
+    assert "RAY_AUTH_TOKEN" not in os.environ

@@ -1,0 +1,55 @@
+"""``salip-ray doctor``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from salip_ray.cli.options import InputOption, OutputOption, Preset, Set, make_config
+
+_COLOURS = {"ok": "green", "note": "yellow", "fix": "red"}
+
+
+def doctor(
+    input: Annotated[  # noqa: A002  (the word a person would use)
+        str | None, typer.Argument(help="Where images would be read.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Argument(help="Where labels would be written; a small object is.")
+    ] = None,
+    config: Annotated[
+        str, typer.Option(metavar="TASK", help="Whose weights and options are tried.")
+    ] = "lungs",
+    preset: Preset = None,
+    assignments: Set = None,
+    address: Annotated[
+        str | None,
+        typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="A job server, as in http://head:8265."),
+    ] = None,
+    input_option: InputOption = None,
+    output_option: OutputOption = None,
+) -> None:
+    """Try out what a job will need; each line is ok, or says what to do.
+
+    Exits with 1 where a job would fail. Example:
+
+    salip-ray doctor s3://bucket/xrays s3://bucket/labels --preset paper-2d
+    """
+    settings = make_config(
+        config,
+        preset=preset,
+        assignments=assignments,
+        input_options=input_option,
+        output_options=output_option,
+    )
+    from salip_ray.pipeline.doctor import examine
+
+    console = Console(highlight=False, soft_wrap=True)
+    failed = False
+    for finding in examine(settings, input=input, output=output, address=address):
+        failed |= finding.verdict == "fix"
+        console.print(f"[{_COLOURS[finding.verdict]}]{finding.verdict:<5}[/]", end="")
+        console.print(f"{finding.check}: {finding.said}", markup=False)
+    raise typer.Exit(int(failed))

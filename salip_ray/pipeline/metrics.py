@@ -1,0 +1,108 @@
+"""What a job tells Prometheus, by way of Ray's own metrics endpoint on every node.
+
+Ray prefixes each name with ``ray_``; ``infra/grafana/dashboard.json`` draws them. All carry the
+label ``run``, the id that the job's log lines carry, too.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ray.util.metrics import Counter, Gauge
+
+#: Metric -> what it says, and its labels beside ``run``.
+METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "salip_images_total": ("Images a stage is done with; rate() is images/s.", ("stage",)),
+    "salip_stage_seconds_total": ("Seconds of work in a stage, over all workers.", ("stage",)),
+    "salip_errors_total": ("Images that a stage turned into error rows.", ("stage",)),
+    "salip_queue_images": ("Images waiting for a stage, or in its hands.", ("stage",)),
+    "salip_shards_committed_total": ("Shards committed by this run.", ()),
+    "salip_device_memory_bytes": (
+        "Memory held by the actors of a stage: torch's on a GPU, else the process's.",
+        ("stage", "device", "pid"),
+    ),
+}
+_MEMORY_SECONDS = 10.0
+_Kind = TypeVar("_Kind", Counter, Gauge)
+
+
+def _make(kind: type[_Kind], name: str, run: str) -> _Kind:
+    metric = kind(name, description=METRICS[name][0], tag_keys=(*METRICS[name][1], "run"))
+    metric.set_default_tags({"run": run})
+    return metric
+
+
+class JobMetrics:
+    """The counts of the whole job; lives in the monitor, which hears of every row.
+
+    Args:
+        stages: in the order of the pipeline; a queue is what the one before is ahead.
+        run: the job's id.
+    """
+
+    def __init__(self, stages: Sequence[str], run: str) -> None:
+        self._before = dict(zip(stages[1:], stages, strict=False))
+        self._after = {before: stage for stage, before in self._before.items()}
+        self._rows = dict.fromkeys(stages, 0)
+        self._images = _make(Counter, "salip_images_total", run)
+        self._seconds = _make(Counter, "salip_stage_seconds_total", run)
+        self._errors = _make(Counter, "salip_errors_total", run)
+        self._queue = _make(Gauge, "salip_queue_images", run)
+        self._shards = _make(Counter, "salip_shards_committed_total", run)
+
+    def done(self, stage: str, seconds: float, *, failed: bool) -> None:
+        """A stage is done with a row."""
+        tags = {"stage": stage}
+        self._rows[stage] = self._rows.get(stage, 0) + 1
+        self._images.inc(1.0, tags=tags)
+        if seconds > 0:
+            self._seconds.inc(seconds, tags=tags)
+        if failed:
+            self._errors.inc(1.0, tags=tags)
+        for place in (stage, self._after.get(stage)):
+            if place in self._before:
+                waiting = self.queue(place)
+                self._queue.set(float(waiting), tags={"stage": place})
+
+    def queue(self, stage: str) -> int:
+        """Rows that the stage before has done and this one has not; rows done again may hide."""
+        return max(0, self._rows[self._before[stage]] - self._rows[stage])
+
+    def committed(self) -> None:
+        """A shard is committed."""
+        self._shards.inc(1.0)
+
+
+class MemoryGauge:
+    """The memory that one actor holds, looked at now and then; lives in the actor."""
+
+    def __init__(self, stage: str, run: str) -> None:
+        self._stage = stage
+        self._gauge = _make(Gauge, "salip_device_memory_bytes", run)
+        self._next = 0.0
+
+    def look(self, pid: int) -> None:
+        """Set the gauge, at most every ten seconds."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _MEMORY_SECONDS
+        device, held = device_memory()
+        tags = {"stage": self._stage, "device": device, "pid": str(pid)}
+        self._gauge.set(float(held), tags=tags)
+
+
+def device_memory() -> tuple[str, int]:
+    """The device this process works on, and the bytes that it holds there."""
+    torch = sys.modules.get("torch")  # a process that has not imported it holds nothing on a GPU
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return f"cuda:{torch.cuda.current_device()}", int(torch.cuda.memory_reserved())
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return "cpu", 0
+    return "cpu", pages * 4096
