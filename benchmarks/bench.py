@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import torch
 import typer
 
@@ -21,7 +22,10 @@ from benchmarks import ratios
 from benchmarks.measure import machine
 from benchmarks.pipeline import growth, plain_rate, write_images
 from benchmarks.plots import growth_plot, stage_plot
+from salip_ray.config import load_config
 from salip_ray.pipeline.allocator import keep_freed_memory
+from salip_ray.pipeline.profile import measure
+from salip_ray.pipeline.sizing import size
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS: dict[str, tuple[float, str]] = {
@@ -76,13 +80,28 @@ def main(
 
 
 def job(count: int, cores: int) -> dict[str, Any]:
-    """The job on Ray, and the same work in plain processes."""
+    """The job on Ray, the same work in plain processes, and what ``plan`` expects of it."""
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder, "plain"), 4 * count)
         plain = plain_rate(paths, cores)
         grown = growth(Path(folder), count, 10, cores)
+        # Of other pictures than the job's: every phantom is one of the first 32.
+        others = Path(folder, "others")
+        others.mkdir()
+        for index, image in enumerate(ratios.images(44)[36:]):
+            cv2.imwrite(str(others / f"{index}.png"), image[:, :, ::-1])
+        profile = measure(str(others), load_config("lungs"), images=8)
     rate = 1 / grown["seconds_per_image"]
-    return {"plain_rate": plain, "ray_rate": rate, "overhead": 1 - rate / plain, "growth": grown}
+    predicted = size(profile, images=1000, cores=cores).images_per_second
+    return {
+        "plain_rate": plain,
+        "ray_rate": rate,
+        "overhead": 1 - rate / plain,
+        "planned_rate": predicted,
+        "planned_over_real": predicted / rate,
+        "profile": profile.seconds,
+        "growth": grown,
+    }
 
 
 def big(count: int) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from salip_ray.cascade.prompting import Size
 from salip_ray.cascade.reference import reference_boxes
-from salip_ray.cascade.refine import Refiner
 from salip_ray.cascade.resolution import box_to_working, to_original
 from salip_ray.config import ClassSpec
+from salip_ray.models.protocols import SegmentsBoxes
 from salip_ray.rows import Candidate, ClassMask, Mask
 
 _RANKINGS: dict[str, Callable[[Candidate], float]] = {
@@ -61,7 +61,7 @@ def unprompted(
 
 def gt_sam(
     classes: Sequence[ClassSpec],
-    refiner: Refiner,
+    refiner: SegmentsBoxes,
     embedding: Tensor,
     references: Mapping[str, Mask],
     *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +21,11 @@ from salip_ray.cascade.retrieve import Retriever
 from salip_ray.config import Config, Precision
 from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.clip import ClipModel, load_clip
+from salip_ray.models.protocols import ProposesParts, SegmentsBoxes, SelectsCandidates
 from salip_ray.models.sam import load_sam
 from salip_ray.rows import Candidate, ClassMask, Image, Mask, Outcome, Selection
+
+_Model = TypeVar("_Model")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ class Cascade:
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; by default what ``run.device`` says.
         sam: the SAM to use in place of the one the configuration names.
         clip: the CLIP to use in place of the one the configuration names.
+        propose: what proposes parts, in place of SAM's mask generator.
+        retrieve: what selects candidates, in place of CLIP.
+        refine: what segments boxes, in place of SAM. It is asked to encode the working image where
+            it is not given the proposer's embedding: where ``refine.sam`` is set.
 
     Raises:
         WeightsError: a checkpoint is missing, altered or of another model.
@@ -72,17 +80,20 @@ class Cascade:
         device: str | torch.device | None = None,
         sam: Sam | None = None,
         clip: ClipModel | None = None,
+        propose: ProposesParts | None = None,
+        retrieve: SelectsCandidates | None = None,
+        refine: SegmentsBoxes | None = None,
     ) -> None:
         self.config = config
         place = resolve_device(config.run.device if device is None else device)
         options = config.storage.weights
         precision = resolve_precision(config.run.precision, place)
-        if sam is None:
+        if sam is None and (propose is None or (refine is None and config.refine.sam is None)):
             sam = load_sam(config.sam, device=place, storage_options=options, precision=precision)
-        self.propose = Proposer(sam, config)
-        self.retrieve: Retriever | None = None
+        self.propose: ProposesParts = propose or Proposer(_given(sam), config)
+        self.retrieve: SelectsCandidates | None = None
         if "cascade" in config.run.modes:
-            if clip is None:
+            if clip is None and retrieve is None:
                 clip = load_clip(
                     config.clip,
                     device=place,
@@ -90,12 +101,12 @@ class Cascade:
                     precision=precision,
                     resize=config.retrieve.resize,
                 )
-            self.retrieve = Retriever(clip, config)
-        if config.refine.sam is not None:
+            self.retrieve = retrieve or Retriever(_given(clip), config)
+        if config.refine.sam is not None and refine is None:
             sam = load_sam(
                 config.refine.sam, device=place, storage_options=options, precision=precision
             )
-        self.refine = Refiner(sam, config)
+        self.refine: SegmentsBoxes = refine or Refiner(_given(sam), config)
 
     def __call__(
         self, image: Image, *, references: Mapping[str, Mask] | None = None
@@ -142,7 +153,7 @@ class Cascade:
 
 def compose(
     config: Config,
-    refiner: Refiner,
+    refiner: SegmentsBoxes,
     *,
     candidates: Sequence[Candidate],
     n_proposed: int,
@@ -232,6 +243,11 @@ def _why_none(n_proposed: int, refused: Sequence[Selection], config: Config) -> 
     if n_proposed == 0:
         return "SAM proposed no candidate"
     return f"none of the {n_proposed} candidates lies within the area limits"
+
+
+def _given(model: _Model | None) -> _Model:
+    assert model is not None  # loaded above, where it is needed
+    return model
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -12,6 +12,7 @@ from salip_ray.cli.demo import demo
 from salip_ray.cli.doctor import doctor
 from salip_ray.cli.evaluate import evaluate
 from salip_ray.cli.label import label
+from salip_ray.cli.plan import plan
 from salip_ray.cli.report import report
 from salip_ray.cli.show import show
 from salip_ray.cli.submit import stop, submit
@@ -65,6 +66,7 @@ def main(
 
 
 app.command()(label)
+app.command()(plan)
 app.command()(demo)
 app.command()(evaluate)
 app.command()(report)

@@ -1,0 +1,74 @@
+"""``salip-ray plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from salip_ray.cli.options import InputOption, Preset, Set, make_config
+
+
+def plan(
+    input: Annotated[str, typer.Argument(help="As for label.")],  # noqa: A002
+    config: Annotated[str, typer.Option(metavar="TASK", help="As for label.")],
+    preset: Preset = None,
+    assignments: Set = None,
+    images: Annotated[float, typer.Option(min=1, help="Images of the job, as in 1e6.")] = 1e6,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of the cluster.")] = 0,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Cores of a cluster without GPUs; else this one's.")
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Of an hour of a GPU (of a core without GPUs).")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Images to measure.")] = 8,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Read the profile from this file if it exists, else save it there."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="The configuration to write, for label --config.")
+    ] = Path("plan.yaml"),
+    input_option: InputOption = None,
+) -> None:
+    """Measure a few images of INPUT here, and say what a job of many will take.
+
+    salip-ray plan s3://bucket/xrays --config lungs --images 1e6 --gpus 8 --price 2.50
+    """
+    settings = make_config(
+        config, preset=preset, assignments=assignments, input_options=input_option
+    )
+    from salip_ray.pipeline.profile import Profile, measure
+    from salip_ray.pipeline.sizing import size, sized_config
+
+    if profile is not None and profile.is_file():
+        measured = Profile.load(profile)
+    else:
+        measured = measure(input, settings, images=sample)
+        if profile is not None:
+            measured.save(profile)
+    sizing = size(measured, images=int(images), gpus=gpus, cores=cores, price=price)
+    output.write_text(yaml.safe_dump(sized_config(settings, sizing), sort_keys=False), "utf-8")
+    where = f"{gpus} GPUs" if gpus else f"{cores or measured.cores} cores"
+    table = Table(box=box.SIMPLE_HEAD, title=f"{int(images):,} images on {where}")
+    table.add_column("what")
+    table.add_column("expected", justify="right")
+    for stage, spent in measured.seconds.items():
+        actors = sizing.pools.get(stage, {}).get("size")
+        said = f"{1000 * spent:,.1f} ms an image" + (f", {actors} actors" if actors else "")
+        table.add_row(stage, said)
+    table.add_row("images/s", f"{sizing.images_per_second:,.2f}")
+    table.add_row("hours", f"{sizing.hours:,.2f}")
+    if sizing.cost is not None:
+        table.add_row("cost", f"{sizing.cost:,.2f}")
+    table.add_row("cores that fetch and write", f"{sizing.fetch_cores:,.1f}")
+    table.add_row("output", f"{sizing.output_bytes / 1e9:,.2f} GB")
+    table.add_row("object store", f"{sizing.store_bytes / 1e9:,.2f} GB")
+    Console().print(table)
+    typer.echo(f"wrote {output}: salip-ray label {input} OUTPUT --config {output}")

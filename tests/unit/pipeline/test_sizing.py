@@ -1,0 +1,83 @@
+"""From measured seconds to pools, hours and cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from salip_ray.config import load_config
+from salip_ray.errors import ConfigError, InputError
+from salip_ray.pipeline.profile import Profile, measure
+from salip_ray.pipeline.sizing import size, sized_config
+from tests.conftest import SMALL
+
+PROFILE = Profile(
+    images=8,
+    device="cpu",
+    cores=8,
+    seconds={"fetch": 0.1, "propose": 1.0, "retrieve": 0.2, "refine": 0.1, "commit": 0.1},
+    row_bytes=2e6,
+    output_bytes=3000.0,
+)
+
+
+def test_cores_are_shared_by_all_stages():
+    sizing = size(PROFILE, images=3600, cores=15, price=0.5)
+    assert sizing.images_per_second == pytest.approx(15 / 1.5 * 0.95)
+    assert sizing.hours == pytest.approx(1 / 9.5)
+    assert sizing.cost == pytest.approx(0.5 * 15 / 9.5)
+    assert sizing.output_bytes == 3600 * 3000
+    # No pool is the limit: each does at least the images of the whole.
+    for stage, pool in sizing.pools.items():
+        assert pool["size"] / PROFILE.seconds[stage] > sizing.images_per_second
+
+
+def test_gpus_have_an_actor_of_each_stage_by_their_share_of_the_work():
+    sizing = size(replace(PROFILE, device="cuda"), images=1000, gpus=4, price=2.0)
+    assert {pool["size"] for pool in sizing.pools.values()} == {4}
+    assert sum(pool["gpus"] for pool in sizing.pools.values()) <= 1
+    assert sizing.images_per_second == pytest.approx(4 / 1.3 * 0.95)
+    assert sizing.cost == pytest.approx(2.0 * sizing.gpu_hours)
+    assert sizing.fetch_cores == pytest.approx(sizing.images_per_second * 0.2)
+
+
+def test_gpus_are_not_planned_from_a_cpus_profile():
+    with pytest.raises(ConfigError, match="one of a cpu"):
+        size(PROFILE, images=10, gpus=8)
+
+
+def test_the_configuration_is_one_that_loads(tmp_path):
+    import yaml
+
+    config = load_config("lungs", overrides=["storage.input.secret=hidden"])
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(sized_config(config, size(PROFILE, images=10))))
+    assert "hidden" not in path.read_text()
+    loaded = load_config(path)
+    assert loaded.recipe() == config.recipe()
+    assert loaded.pools.propose.size == size(PROFILE, images=10).pools["propose"]["size"]
+
+
+def test_a_profile_is_saved_and_read(tmp_path):
+    PROFILE.save(tmp_path / "p.json")
+    assert Profile.load(tmp_path / "p.json") == PROFILE
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"bad\.json cannot be read"):
+        Profile.load(tmp_path / "bad.json")
+
+
+def test_a_few_images_are_measured_stage_by_stage(images):
+    config = load_config("lungs", overrides=SMALL)
+    profile = measure(str(images), config, images=3)
+    assert set(profile.seconds) == {"fetch", "propose", "retrieve", "refine", "commit"}
+    assert all(spent > 0 for spent in profile.seconds.values())
+    assert profile.row_bytes > 96 * 16 * 16 * 4  # an embedding, at least
+    assert profile.output_bytes > 100
+
+
+def test_nothing_to_measure_is_said(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"none")
+    config = load_config("lungs", overrides=SMALL)
+    with pytest.raises(InputError, match="can be read"):
+        measure(str(tmp_path), config, images=2)
