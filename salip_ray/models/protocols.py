@@ -32,6 +32,9 @@ class SelectsCandidates(Protocol):
     def __call__(self, working: Image, candidates: Sequence[Candidate]) -> tuple[Selection, ...]:
         """The candidates retrieved for each class, in the order of the classes, best first."""
 
+    def scores(self, working: Image, candidates: Sequence[Candidate]) -> Tensor:
+        """The score of every candidate for every class, [n, n_classes]; for people to look at."""
+
 
 class SegmentsBoxes(Protocol):
     """Step 5."""

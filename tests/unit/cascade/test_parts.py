@@ -28,9 +28,12 @@ class Brightest:
     """Selects the candidate whose pixels are brightest, for class 1."""
 
     def __call__(self, working, candidates):
-        light = [working[c.mask].mean() for c in candidates]
-        best = int(np.argmax(light))
-        return (Selection("organ", 1, candidates[best].id, 0, light[best], 0.0),)
+        light = self.scores(working, candidates)[:, 0]
+        best = int(light.argmax())
+        return (Selection("organ", 1, candidates[best].id, 0, float(light[best]), 0.0),)
+
+    def scores(self, working, candidates):
+        return torch.tensor([[working[c.mask].mean()] for c in candidates])
 
 
 class WholeBox:
