@@ -21,6 +21,8 @@ from salip_ray.cascade import prompting
 from salip_ray.cascade.prompting import Size
 from salip_ray.cascade.refine import RefinedMasks, Refiner
 from salip_ray.config import RefineConfig
+from salip_ray.errors import ConfigError
+from salip_ray.models.protocols import SegmentsBoxes
 from salip_ray.rows import Box, Candidate, Mask
 
 Point = tuple[float, float]  #: x, y
@@ -58,7 +60,7 @@ def prompts_for(
 
 
 def refine(
-    refiner: Refiner,
+    refiner: SegmentsBoxes,
     embedding: Tensor,
     prompts: Sequence[Prompt],
     config: RefineConfig,
@@ -75,10 +77,18 @@ def refine(
         config: the ``refine`` section.
         working_size: height, width.
         original_size: height, width.
+
+    Raises:
+        ConfigError: prompts are to be richer than boxes, and the refiner is not SAM's.
     """
     sizes = {"working_size": working_size, "original_size": original_size}
     if config.plain:
         refined = refiner(embedding, boxes=[prompt.box for prompt in prompts], **sizes)
+    elif not isinstance(refiner, Refiner):
+        raise ConfigError(
+            "the options of refine that change a prompt need SAM as the refiner, found "
+            f"{type(refiner).__name__}: leave them out"
+        )
     else:
         refined = _enriched(refiner, embedding, prompts, config, **sizes)
     masks = refined.masks

@@ -63,13 +63,14 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
     ) -> tuple[Tensor, Tensor]:
         """All masks and their predicted IoUs, as the official decoder gives them."""
         if not _shared(image_embeddings, dense_prompt_embeddings):
-            official: tuple[Tensor, Tensor] = super().predict_masks(
-                image_embeddings=image_embeddings,
-                image_pe=image_pe,
-                sparse_prompt_embeddings=sparse_prompt_embeddings,
-                dense_prompt_embeddings=dense_prompt_embeddings,
+            dtype = self.iou_token.weight.dtype
+            logits, ious = super().predict_masks(
+                image_embeddings=image_embeddings.to(dtype),
+                image_pe=image_pe.to(dtype),
+                sparse_prompt_embeddings=sparse_prompt_embeddings.to(dtype),
+                dense_prompt_embeddings=dense_prompt_embeddings.to(dtype),
             )
-            return official
+            return logits.float(), ious.float()
         found = self._decode(
             image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, 0, None
         )
