@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from salip_ray.cli import app
 from salip_ray.errors import ConfigError, InputError, OutputError
 from salip_ray.labels.reading import Labels
 from salip_ray.labels.scores import open_and_evaluate
@@ -129,6 +132,18 @@ def test_a_place_that_holds_nothing_of_ours(tmp_path):
         make_report(str(tmp_path))
     with pytest.raises(OutputError, match=r"holds no run\.json"):
         make_report(str(tmp_path / "nowhere"))
+
+
+def test_a_run_on_s3_is_read_and_its_report_written_there(run, s3):
+    folder, options = s3
+    shutil.copytree(run, folder / "bucket" / "labels")
+    given = [f"--output-option={key}={value}" for key, value in options.items()]
+    done = CliRunner().invoke(app, ["report", "s3://bucket/labels", *given])
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("report: s3://bucket/labels/report.html")
+    there = (folder / "bucket" / "labels" / "report.html").read_text()
+    assert text_of(there) == text_of(make_report(str(run))).replace(str(run), "s3://bucket/labels")
+    assert "not-so-secret" not in there
 
 
 # -------------------------------------------------------------------------------------- charts
