@@ -10,6 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
+from ablation import methods_table, options_table, presence_table, worst
+from ablation_report import markdown
 from intervals import Column, interval
 from kept import Item
 from recipes import Bench
@@ -86,3 +88,41 @@ def test_a_change_is_paired():
     summary = better.summary(base)
     assert summary["change"] == 0.1
     assert summary["change_interval"] == [0.1, 0.1]
+
+
+def test_every_table_is_made_and_written(bench, item):
+    head = make_phantom("brain_mri", 1, bank="tune", size=128)
+    other = Item("head", lambda: (head.image, head.mask("brain")))
+    methods = methods_table(bench, None, lambda task: [item, other] if task == "lungs" else [], 1)
+    figures = methods["lungs"]
+    assert list(methods) == ["lungs"]
+    assert 0 < figures["our recipe"]["mean"] <= figures["GT-SAM"]["mean"] <= 1
+    assert figures["our recipe"]["n"] == 2
+    assert figures["seconds"]["propose"] > 0
+
+    images = {"lungs": [item], "brain": [other], "fetal_head": []}
+    presence = presence_table(bench, images)
+    assert (presence["lungs"]["present"], presence["lungs"]["absent"]) == (1, 1)
+    assert presence["lungs"]["F1"] == presence["brain"]["F1"] == 1.0
+
+    options = options_table(bench, 1)
+    assert options["lungs"]["our recipe"]["change"] == 0.0
+    assert "box jitter x 8" in options["lungs"]
+    # What the preset has already is no option to try.
+    assert "SAM's prior x 4" not in options["lungs"]
+
+    failures = worst(bench, lambda task: images[task], 1)
+    assert [len(row) for row in failures] == [1, 1, 0]
+    assert failures[0][0].reference.any()
+
+    text = markdown(
+        {
+            "weights": {"sam": "0" * 64},
+            "methods": {"phantoms": methods},
+            "presence": {"phantoms": presence},
+            "options": options,
+        }
+    )
+    assert "| lungs (2) |" in text
+    assert "| box jitter x 8 |" in text
+    assert "| brain | 1.000 | 1.000 | 1.000 | 1 | 1 |" in text
