@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 
-.PHONY: help env test lint types unit demo realdata resume bench ablation train-bundled wheel lock clean
+.PHONY: help env test lint types unit demo realdata resume bench ablation chaos fuzz train-bundled wheel lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -54,6 +54,12 @@ bench: $(ENV)  ## measure the speed ratios on a quiet machine (about 10 minutes)
 ablation: $(ENV)  ## measure the recipe, its options and presence; tables into benchmarks/results/
 	$(BIN)/python benchmarks/ablation.py
 
+chaos: $(ENV)  ## kill drivers, workers, nodes and stores, feed it rubbish, compare; resumes
+	$(BIN)/python tests/chaos/run.py
+
+fuzz: $(ENV)  ## 10,000 mutated files through every decoder
+	$(BIN)/python -m pytest tests/chaos/test_fuzzing.py -m slow
+
 train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
 	$(BIN)/python jobs/train_bundled.py --model all --out training-output
 
@@ -66,4 +72,4 @@ lock: $(ENV)  ## pin the dependencies of pyproject.toml again
 	grep -A99 '^uv==' requirements.lock | awk 'NR==1 || /--hash/ {print} NR>1 && !/--hash/ {exit}' > requirements-uv.txt
 
 clean:  ## remove what the other targets made
-	rm -rf .venv dist demo-output realdata-output bench-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv dist demo-output realdata-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,251 @@
+"""Jobs that are disturbed: a small cluster, a driver that can be killed, and what happened when.
+
+Every job labels the same small images on the same cluster; each disturbance is one line of a log,
+with the phase it fell into, the shards that were committed before, and how long it took until the
+next commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from tests.chaos.outputs import Damage
+from tests.conftest import SMALL
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Small pools that ask for little, so that a node has few processes of its own.
+SETTINGS = (
+    *SMALL,
+    *(f"pools.{stage}.cpus=0.2" for stage in ("propose", "retrieve", "refine")),
+    *("pools.retrieve.size=1", "pools.refine.size=1", "pools.fetch_cpus=0.2"),
+)
+_LIMIT = 600.0  # seconds after which a job that does not end is counted as crashed
+
+
+@dataclass
+class Event:
+    """One disturbance."""
+
+    what: str
+    phase: str
+    shards_before: int
+    shards: int
+    recovery_seconds: float | None = None
+
+
+@dataclass
+class Tally:
+    """What was done to jobs, and what came of it; tallies of several slices add up."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    damage: Damage = field(default_factory=Damage)
+    events: list[Event] = field(default_factory=list)
+
+    def count(self, what: str, more: int = 1) -> None:
+        """Count a disturbance."""
+        self.counts[what] = self.counts.get(what, 0) + more
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Tally:
+        """The tally of an earlier slice."""
+        events = [Event(**event) for event in data["events"]]
+        return cls(data["counts"], Damage(**data["damage"]), events)
+
+
+def draw_images(folder: Path, count: int) -> Path:
+    """Write small phantoms, and among every ten one file that is cut off."""
+    from salip_ray.models.bundled.phantoms import make_phantom
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        path = folder / f"{index:04d}.png"
+        if path.exists():
+            continue
+        phantom = make_phantom("chest_xray", index, bank="tune", size=64 + index % 7)
+        data = cv2.imencode(".png", phantom.image[:, :, ::-1])[1].tobytes()
+        path.write_bytes(data[: len(data) // 2] if index % 10 == 7 else data)
+    return folder
+
+
+@dataclass
+class Job:
+    """A job as a person would start it, its driver a process of its own."""
+
+    address: str
+    input: str
+    output: str
+    folder: Path  # where the output's files are, on this machine
+    work: Path
+    hook: str = ""
+    storage: dict[str, Any] = field(default_factory=dict)
+    proposers: int = 1
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+
+    def start(self) -> None:
+        """Start the driver, or start it again."""
+        spec = self.work / "spec.json"
+        kept = ("address", "input", "output", "hook", "storage")
+        settings = (*SETTINGS, f"pools.propose.size={self.proposers}")
+        data = {name: getattr(self, name) for name in kept}
+        spec.write_text(json.dumps({**data, "settings": settings}))
+        self.started = time.time()
+        with (self.work / "driver.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.driver", str(spec)],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether the driver lives."""
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL the driver and whatever it started itself."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def wait(self, seconds: float = _LIMIT) -> bool:
+        """Whether the job ended well by itself."""
+        assert self.process is not None
+        try:
+            return self.process.wait(seconds) == 0
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return False
+
+    @property
+    def committed(self) -> int:
+        """Shards that are there."""
+        return len(list(self.folder.glob("shards/part-*.parquet")))
+
+    @property
+    def committing(self) -> bool:
+        """Whether this driver's job is between the first and the last file of a commit."""
+        done = {path.stem for path in self.folder.glob("shards/part-*.parquet")}
+        for path in self.folder.glob("masks/part-*.tar"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stem not in done and path.stat().st_mtime > self.started:
+                    return True
+        return False
+
+    @property
+    def phase(self) -> str:
+        """Where the job is, as its output shows."""
+        if self.committing:
+            return "commit"
+        with contextlib.suppress(OSError, ValueError):
+            lease = json.loads((self.folder / "lease.json").read_text())
+            return "labelling" if lease.get("progress", {}).get("rows") else "start-up"
+        return "before the claim"
+
+    def until(self, moment: Callable[[], bool], seconds: float = _LIMIT) -> bool:
+        """Wait until a moment has come; False where the driver ended before."""
+        deadline = time.monotonic() + seconds
+        while self.running and time.monotonic() < deadline:
+            if moment():
+                return True
+            time.sleep(0.004)
+        return False
+
+    def until_commit_under_way(self, goal: int) -> bool:
+        """Wait until, with ``goal`` shards there, another is being committed."""
+        return self.until(lambda: self.committed >= goal and self.committing)
+
+    def stays_for(self, seconds: float) -> bool:
+        """Wait some time; False where the driver ended before."""
+        end = time.monotonic() + seconds
+        return self.until(lambda: time.monotonic() > end)
+
+    def until_next_commit(self, before: int) -> bool:
+        """Wait for a shard more than there were."""
+        return self.until(lambda: self.committed > before)
+
+
+class SmallCluster:
+    """A head and two nodes, each with processes of its own; nodes can be lost and added."""
+
+    def __init__(self, nodes: int = 2) -> None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # Workers as nice as their driver: on a busy machine Ray's 15 would keep them from starting.
+        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's own spelling)
+        os.environ["PYTHONPATH"] = str(ROOT)
+        from ray.cluster_utils import Cluster
+
+        store = {"object_store_memory": 150_000_000}
+        self._store = store
+        self._cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "include_dashboard": False, **store},
+        )
+        self._nodes = [self._cluster.add_node(num_cpus=1, **store) for _ in range(nodes)]
+
+    @property
+    def address(self) -> str:
+        """For ``ray.init``."""
+        return str(self._cluster.address)
+
+    def lose_node(self, rng: random.Random) -> None:
+        """Kill every process of a node that is not the head."""
+        node = self._nodes.pop(rng.randrange(len(self._nodes)))
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def add_node(self) -> None:
+        """Put a fresh node in its place."""
+        self._nodes.append(self._cluster.add_node(num_cpus=1, **self._store))
+
+    def kill_worker(self, rng: random.Random) -> str | None:
+        """SIGKILL a process that works for a job; its name, or None where nobody works."""
+        import psutil
+
+        working = []
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                name = " ".join(process.cmdline())
+                idle = "ray::IDLE" in name or "_StatsActor" in name
+                if name.startswith("ray::") and not idle:
+                    working.append((process, name))
+        if not working:
+            return None
+        process, name = rng.choice(working)
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+        return name.split("(")[0].removeprefix("ray::")
+
+    def close(self) -> None:
+        """Stop all of it."""
+        self._cluster.shutdown()
+
+
+@contextlib.contextmanager
+def small_cluster(nodes: int = 2) -> Iterator[SmallCluster]:
+    """A cluster for the time of a block."""
+    cluster = SmallCluster(nodes)
+    try:
+        yield cluster
+    finally:
+        cluster.close()

@@ -1,0 +1,71 @@
+"""What a chaos run changes in the workers of a job; named by the harness in a runtime environment.
+
+Ray calls the function that ``SALIP_CHAOS_HOOK`` names in every worker process before it works. The
+package itself knows nothing of this.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+def install() -> None:
+    """Install the hook that the environment names, if it names one."""
+    name = os.environ.get("SALIP_CHAOS_HOOK")
+    if name:
+        {"slow_commits": slow_commits, "broken_sink": broken_sink, "poison": poison}[name]()
+
+
+def slow_commits() -> None:
+    """Make the time between the files of a commit long enough to kill something in it."""
+    from salip_ray.pipeline.store import Store
+
+    write = Store.write
+
+    def slow(self: Store, name: str, data: bytes) -> None:
+        write(self, name, data)
+        if name.startswith(("masks/", "stats/")):
+            time.sleep(0.25)
+
+    Store.write = slow  # type: ignore[method-assign]
+
+
+def broken_sink() -> None:
+    """Commit as a careless sink would: the Parquet file first and in place, its last row twice."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from salip_ray.pipeline.store import Store
+
+    write = Store.write
+
+    def careless(self: Store, name: str, data: bytes) -> None:
+        if name == "shards/part-00000.parquet":
+            rows = pq.read_table(io.BytesIO(data))
+            buffer = io.BytesIO()
+            pq.write_table(pa.concat_tables([rows.slice(1), rows.slice(1, 1)]), buffer)
+            data = buffer.getvalue()
+        write(self, name, data)
+
+    Store.write = careless  # type: ignore[method-assign]
+
+
+def poison() -> None:
+    """Kill the worker that proposes on an image of 67 pixels a side, as a broken library would."""
+    import signal
+
+    import pyarrow as pa
+
+    from salip_ray.pipeline.stages import Propose, Stage
+
+    row = Stage._row
+
+    def dying(self: Stage, table: pa.Table, deaths: int) -> pa.Table:
+        if isinstance(self, Propose) and table["height"][0].as_py() == 67 and deaths < 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return row(self, table, deaths)
+
+    Stage._row = dying  # type: ignore[method-assign]

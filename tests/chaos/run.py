@@ -1,0 +1,136 @@
+"""The long chaos run: ``make chaos``. It stops after ``--minutes``, and goes on when run again.
+
+Writes into ``--output``: ``summary.json`` (the counts, and what was wrong: all of it must be 0),
+``events.jsonl`` (each kill with its phase and the shards committed before it) and ``table.md``.
+Exit status 1 where something was lost, twice, different, left over or crashed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.chaos.fuzzing import fuzz  # noqa: E402
+from tests.chaos.harness import Tally, draw_images, small_cluster  # noqa: E402
+from tests.chaos.outputs import Damage  # noqa: E402
+from tests.chaos.scenarios import (  # noqa: E402
+    World,
+    fail_store,
+    kill_drivers,
+    kill_workers,
+    lose_nodes,
+)
+
+TARGETS = {
+    "driver_kills": 20,
+    "worker_kills": 20,
+    "node_losses": 5,
+    "store_faults": 20,
+    "fuzzed": 10_000,
+}
+_IN_COMMIT = 8  # driver kills between the files of a commit, at least
+_IMAGES = 40
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="After which this slice ends.")] = 55.0,
+    output: Annotated[Path, typer.Option(help="Where everything is written.")] = ROOT
+    / "chaos-output",
+) -> None:
+    """Disturb jobs until every kind of disturbance was seen often enough."""
+    output = output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    state = output / "state.json"
+    tally = Tally.from_json(json.loads(state.read_text())) if state.exists() else Tally()
+    began = time.monotonic()
+
+    def out_of_time() -> bool:
+        return time.monotonic() - began > minutes * 60
+
+    def left(what: str) -> int:
+        return max(0, TARGETS[what] - tally.counts.get(what, 0))
+
+    def save() -> None:
+        partial = state.with_suffix(".tmp")
+        partial.write_text(json.dumps(tally.to_json()))
+        partial.replace(state)
+        write_results(output, tally)
+
+    def say(line: str) -> None:
+        typer.echo(f"[{time.monotonic() - began:5.0f} s] {line}")
+        save()
+
+    if left("fuzzed"):
+        seed = tally.counts.get("fuzzed", 0)
+        found = fuzz(left("fuzzed"), seed, output / "fuzz", out_of_time=out_of_time)
+        tally.count("fuzzed", found.files)
+        tally.damage += Damage(crashes=len(found.faults))
+        say(f"{found.files:,} files fuzzed, {len(found.faults)} faults {found.faults[:3]}")
+    if any(left(what) for what in TARGETS):
+        images = draw_images(output / "images", _IMAGES)
+        rng = random.Random(sum(tally.counts.values()))
+        with small_cluster() as cluster:
+            world = World(cluster, images, output, rng, say, out_of_time)
+            say(f"undisturbed run: {world.undisturbed()}")
+            cut = sum(e.what == "driver" and e.phase == "commit" for e in tally.events)
+            kill_drivers(world, left("driver_kills"), tally, in_commit=max(0, _IN_COMMIT - cut))
+            kill_workers(world, left("worker_kills"), tally)
+            fail_store(world, left("store_faults"), tally)
+            lose_nodes(world, left("node_losses"), tally)
+    save()
+    typer.echo((output / "table.md").read_text())
+    if tally.damage.total:
+        sys.exit(f"the promise is broken: {tally.damage}")
+    if missing := {what: left(what) for what in TARGETS if left(what)}:
+        typer.echo(f"not seen often enough yet, run it again: {missing}")
+
+
+def write_results(output: Path, tally: Tally) -> None:
+    """Write the counts, the log of events, and the table of the README."""
+    counts = {what: tally.counts.get(what, 0) for what in TARGETS}
+    summary = {**counts, **asdict(tally.damage)}
+    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    lines = [json.dumps(asdict(event)) for event in tally.events]
+    (output / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    (output / "table.md").write_text(table(tally, counts))
+
+
+def table(tally: Tally, counts: dict[str, int]) -> str:
+    """What was done to jobs, how long they took to recover, and what was wrong with them."""
+    rows = [
+        "| disturbance | times | seconds to the next commit, median (longest) |",
+        "|---|---|---|",
+    ]
+    for what, label in (
+        ("driver_kills", "driver"),
+        ("worker_kills", "worker"),
+        ("node_losses", "node"),
+        ("store_faults", ""),
+        ("fuzzed", ""),
+    ):
+        times = [
+            event.recovery_seconds
+            for event in tally.events
+            if label and event.what.startswith(label) and event.recovery_seconds is not None
+        ]
+        took = f"{statistics.median(times):.0f} ({max(times):.0f})" if times else "-"
+        rows.append(f"| {what.replace('_', ' ')} | {counts[what]:,} | {took} |")
+    cut = sum(e.what == "driver" and e.phase == "commit" for e in tally.events)
+    wrong = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in asdict(tally.damage).items())
+    rows += ["", f"Driver kills inside a commit: {cut}. {wrong[:1].upper()}{wrong[1:]}.", ""]
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)

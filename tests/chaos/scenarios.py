@@ -1,0 +1,197 @@
+"""The disturbances: each labels until it has done what was asked, and compares every output."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.faults import FaultyProxy, S3Server
+from tests.chaos.harness import Event, Job, SmallCluster, Tally
+from tests.chaos.outputs import Damage, compare
+
+OutOfTime = Callable[[], bool]
+
+
+@dataclass
+class World:
+    """What all disturbances share."""
+
+    cluster: SmallCluster
+    images: Path
+    work: Path
+    rng: random.Random
+    say: Callable[[str], None] = print
+    out_of_time: OutOfTime = lambda: False
+    _numbers = itertools.count()
+
+    def job(self, name: str, *, hook: str = "slow_commits", proposers: int = 1) -> Job:
+        """A job to a new output on the local disk."""
+        folder = self._folder(name)
+        output = folder / "labels"
+        places = (str(self.images), str(output), output, folder)
+        return Job(self.cluster.address, *places, hook, proposers=proposers)
+
+    def _folder(self, name: str) -> Path:
+        folder = self.work / f"{name}-{next(self._numbers)}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def undisturbed(self) -> Path:
+        """The output of a run that nothing happens to; made once."""
+        kept = self.work / "undisturbed"
+        if not (kept / "summary.json").exists():
+            job = self.job("calm", hook="")
+            job.start()
+            if not job.wait():
+                log = (job.work / "driver.log").read_text()[-2000:]
+                raise RuntimeError(f"the undisturbed run failed:\n{log}")
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(job.folder, kept)
+        return kept
+
+    def end(self, job: Job, undisturbed: Path, tally: Tally) -> None:
+        """See a job to its end, and compare."""
+        attempts = 0
+        while not job.wait():
+            tally.damage += Damage(crashes=1)
+            self.say(f"CRASH: {(job.work / 'driver.log').read_text()[-1500:]}")
+            attempts += 1
+            if attempts == 3:
+                break
+            job.start()
+        found = compare(job.folder, undisturbed)
+        tally.damage += found
+        if found.total:
+            self.say(f"DAMAGE in {job.folder}: {found}")
+        else:
+            shutil.rmtree(job.work)
+
+
+def kill_drivers(world: World, kills: int, tally: Tally, *, in_commit: int) -> None:
+    """SIGKILL the driver, ``in_commit`` times between the files of a commit, else at random."""
+    calm = world.undisturbed()
+    shards = len(list(calm.glob("shards/*.parquet")))
+    done = cut = 0
+    job, event = world.job("driver"), None
+    job.start()
+    while done < kills and not world.out_of_time():
+        again, before = time.monotonic(), job.committed
+        if event is not None and job.until_next_commit(before):
+            event.recovery_seconds = round(time.monotonic() - again, 1)
+        if cut < in_commit:
+            # Not always the first commit after a start.
+            goal = job.committed + world.rng.randrange(2)
+            hit = job.until_commit_under_way(goal)
+        else:
+            hit = job.stays_for(world.rng.uniform(0.0, 20.0))
+        if hit:
+            phase, committed = job.phase, job.committed
+            job.kill()
+            done, cut = done + 1, cut + (phase == "commit")
+            event = Event("driver", phase, committed, shards)
+            tally.events.append(event)
+            tally.count("driver_kills")
+            world.say(f"driver killed in {phase}, {committed} of {shards} shards before")
+            job.start()
+        else:
+            world.end(job, calm, tally)
+            job, event = world.job("driver"), None
+            job.start()
+    world.end(job, calm, tally)
+
+
+def kill_workers(world: World, kills: int, tally: Tally) -> None:
+    """SIGKILL workers at random, one after the other, each after a commit or a few seconds."""
+    calm = world.undisturbed()
+    shards = len(list(calm.glob("shards/*.parquet")))
+    done = 0
+    while done < kills and not world.out_of_time():
+        job = world.job("worker", proposers=2)
+        job.start()
+        while done < kills and job.until_next_commit(job.committed):
+            time.sleep(world.rng.uniform(0.0, 0.6))
+            phase, committed = job.phase, job.committed
+            name = world.cluster.kill_worker(world.rng) if job.running else None
+            if name is None:
+                break
+            done += 1
+            event = Event(f"worker {name}", phase, committed, shards)
+            began = time.monotonic()
+            if job.until_next_commit(job.committed):
+                event.recovery_seconds = round(time.monotonic() - began, 1)
+            tally.events.append(event)
+            tally.count("worker_kills")
+            world.say(f"worker {name} killed in {phase}, {committed} of {shards} shards before")
+        world.end(job, calm, tally)
+
+
+def lose_nodes(world: World, losses: int, tally: Tally) -> None:
+    """Take a node away with all its processes, and put a fresh one in its place."""
+    calm = world.undisturbed()
+    shards = len(list(calm.glob("shards/*.parquet")))
+    done = 0
+    while done < losses and not world.out_of_time():
+        job = world.job("node", proposers=2)
+        job.start()
+        while done < losses and job.until_next_commit(job.committed):
+            phase, committed, began = job.phase, job.committed, time.monotonic()
+            if not job.running:
+                break
+            world.cluster.lose_node(world.rng)
+            world.cluster.add_node()
+            done += 1
+            event = Event("node", phase, committed, shards)
+            if job.until_next_commit(committed):
+                event.recovery_seconds = round(time.monotonic() - began, 1)
+            tally.events.append(event)
+            tally.count("node_losses")
+            world.say(f"node lost in {phase}, {committed} of {shards} shards before")
+        world.end(job, calm, tally)
+
+
+def fail_store(world: World, faults: int, tally: Tally, *, share: float = 0.06) -> None:
+    """Bucket to bucket through a store that fails, its server killed in mid-write as well."""
+    served = world.work / "served"
+    shutil.rmtree(served, ignore_errors=True)
+    shutil.copytree(world.images, served / "bucket" / "in")
+    server = S3Server(served, world.work / "rclone.log")
+    proxy = FaultyProxy(server, seed=world.rng.randrange(1 << 30))
+    try:
+        calm = _bucket_job(world, proxy, served, "calm")
+        calm.start()
+        if not calm.wait():
+            log = (calm.work / "driver.log").read_text()[-2000:]
+            raise RuntimeError(f"the undisturbed run on S3 failed:\n{log}")
+        proxy.share = share
+        number = 0
+        while proxy.injected.total() < faults and not world.out_of_time():
+            job = _bucket_job(world, proxy, served, f"faults-{number}")
+            number += 1
+            injected = proxy.injected.total()
+            proxy.kill_server_in_next_write()
+            job.start()
+            world.end(job, calm.folder, tally)
+            more = proxy.injected.total() - injected
+            tally.count("store_faults", more)
+            world.say(f"{more} faults of the store: {dict(proxy.injected)}")
+    finally:
+        proxy.close()
+        server.kill()
+
+
+def _bucket_job(world: World, proxy: FaultyProxy, served: Path, name: str) -> Job:
+    storage = {"input": proxy.options, "output": proxy.options}
+    return Job(
+        world.cluster.address,
+        "s3://bucket/in",
+        f"s3://bucket/{name}",
+        served / "bucket" / name,
+        world._folder(f"s3-{name}"),
+        storage=storage,
+    )

@@ -1,0 +1,64 @@
+"""The short chaos: one kill of each kind on one small cluster; ``make chaos`` is the long one."""
+
+from __future__ import annotations
+
+import random
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.chaos.harness import Tally, draw_images, small_cluster
+from tests.chaos.outputs import compare
+from tests.chaos.scenarios import World, kill_drivers, kill_workers
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chaos")
+    images = draw_images(folder / "images", 12)
+    with small_cluster(nodes=1) as cluster:
+        yield World(cluster, images, folder, random.Random(0))
+
+
+def test_a_driver_killed_inside_a_commit_loses_nothing(world):
+    tally = Tally()
+    kill_drivers(world, 1, tally, in_commit=1)
+    assert tally.counts == {"driver_kills": 1}
+    assert tally.events[0].phase == "commit"
+    assert tally.damage.total == 0
+
+
+def test_a_killed_worker_loses_nothing(world):
+    tally = Tally()
+    kill_workers(world, 1, tally)
+    assert tally.counts == {"worker_kills": 1}
+    assert tally.damage.total == 0
+
+
+def test_a_broken_sink_turns_the_harness_red(world):
+    calm = world.undisturbed()
+    job = world.job("broken", hook="broken_sink")
+    job.start()
+    assert job.wait()
+    damage = compare(job.folder, calm)
+    assert damage.rows_lost == 1
+    assert damage.rows_twice == 1
+    assert damage.bytes_different >= 1
+
+
+def test_an_image_that_kills_its_workers_is_given_up_and_costs_no_other(world):
+    job = world.job("poison", hook="poison")
+    job.start()
+    assert job.wait()
+    rows = pq.read_table(job.folder / "shards").to_pylist()
+    calm = {
+        row["image_id"]: row for row in pq.read_table(world.undisturbed() / "shards").to_pylist()
+    }
+    poisoned = [row for row in rows if calm[row["image_id"]]["height"] == 67]
+    assert poisoned
+    for row in rows:
+        if row in poisoned:
+            assert row["error"]["type"] == "WorkerDiedError"
+            assert "3 workers died on this image" in row["error"]["message"]
+        else:
+            assert str(row) == str(calm[row["image_id"]])
