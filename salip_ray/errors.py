@@ -6,10 +6,11 @@
     │   └── ImageError                   one image cannot be read: becomes an ``error`` row
     ├── WeightsError (ValueError)        a checkpoint is missing, altered or of another shape
     ├── OutputError (ValueError)         OUTPUT is not ours, or cannot be written
-    │   └── ResumeError                  OUTPUT was begun by another job; says what changed
+    │   ├── ResumeError                  OUTPUT was begun by another job; says what changed
+    │   └── LeaseError                   OUTPUT is being written by another driver
     ├── ResourceError (RuntimeError)     the pools do not fit the machine or cluster
     ├── ClusterError (RuntimeError)      a Ray cluster cannot be reached, or refuses the job
-    ├── JobError (RuntimeError)          the job ended, but not well (too many error rows)
+    ├── JobError (RuntimeError)          a job ended, but not well; labels break a promise
     └── MissingDependencyError (ImportError)
 
 A message names the file or field, the value found, and what would be right. The command line
@@ -45,6 +46,10 @@ class OutputError(SalipError, ValueError):
 
 class ResumeError(OutputError):
     """The output was begun by a job that differs from this one."""
+
+
+class LeaseError(OutputError):
+    """Another driver writes to the output."""
 
 
 class ResourceError(SalipError, RuntimeError):

@@ -14,8 +14,11 @@ from salip_ray.cli.evaluate import evaluate
 from salip_ray.cli.label import label
 from salip_ray.cli.plan import plan
 from salip_ray.cli.report import report
+from salip_ray.cli.retry import retry
 from salip_ray.cli.show import show
+from salip_ray.cli.status import status
 from salip_ray.cli.submit import stop, submit
+from salip_ray.cli.verify import verify
 from salip_ray.cli.weights import weights
 from salip_ray.errors import JobError, SalipError
 
@@ -68,6 +71,9 @@ def main(
 app.command()(label)
 app.command()(plan)
 app.command()(demo)
+app.command()(retry)
+app.command()(status)
+app.command()(verify)
 app.command()(evaluate)
 app.command()(report)
 app.command()(show)

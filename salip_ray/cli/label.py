@@ -36,6 +36,10 @@ def label(
         str | None,
         typer.Option(metavar="MASKS", help="Reference masks for gt_sam: a folder or index.csv."),
     ] = None,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="INPUT has grown: label what is new, into new shards."),
+    ] = False,
     quiet: Quiet = False,
     input_option: InputOption = None,
     output_option: OutputOption = None,
@@ -59,4 +63,4 @@ def label(
     # Imported after the configuration is known to be right: Ray and torch take seconds.
     from salip_ray import pipeline
 
-    pipeline.label(input, output, settings, references=reference, quiet=quiet)
+    pipeline.label(input, output, settings, references=reference, quiet=quiet, extend=extend)

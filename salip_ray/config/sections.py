@@ -288,7 +288,8 @@ class PoolConfig(Section):
 
     ``gpus`` may be a fraction, so that stages share a device; null means 1 GPU split evenly where
     the cluster has one, else none. ``threads`` are torch's CPU threads per actor (null: a fair
-    share of the node).
+    share of the node). After ``recycle_after`` images an actor ends and is started anew, for
+    libraries that leak memory (null: never).
     """
 
     size: Positive | None = None
@@ -297,6 +298,7 @@ class PoolConfig(Section):
     gpus: Annotated[float, Field(ge=0.0)] | None = None
     cpus: Annotated[float, Field(gt=0.0)] = 1.0
     threads: Positive | None = None
+    recycle_after: Positive | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> PoolConfig:

@@ -14,6 +14,7 @@ the commit drops them. Each stage adds its own and drops the heavy ones it is th
     _selections   RETRIEVE    REFINE                what was retrieved
     _png          REFINE      commit                the label map
     _seconds      decode      commit                time spent in each stage
+    _fallbacks    decode      commit                stages that ran out of memory, and what fitted
 
 (*) REFINE where it has weights of its own and encodes the image again.
 """
@@ -47,6 +48,8 @@ STAGES = ("fetch", "propose", "retrieve", "refine")
 REFERENCE_TYPE = pa.struct([pa.field("label", pa.string()), pa.field("rle", RLE_TYPE)])
 SECONDS_TYPE = pa.struct([pa.field(stage, pa.float32()) for stage in STAGES])
 
+FALLBACK_TYPE = pa.struct([pa.field("stage", pa.string()), pa.field("batch", pa.int32())])
+
 TYPES: dict[str, pa.DataType] = {
     **{field.name: field.type for field in LABEL_SCHEMA},
     "_shard": pa.int32(),
@@ -61,6 +64,7 @@ TYPES: dict[str, pa.DataType] = {
     "_selections": pa.list_(SELECTION_TYPE),
     "_png": pa.large_binary(),
     "_seconds": SECONDS_TYPE,
+    "_fallbacks": pa.list_(FALLBACK_TYPE),
 }
 
 DECODED = (
@@ -72,6 +76,7 @@ DECODED = (
     "_working_size",
     "_references",
     "_seconds",
+    "_fallbacks",
 )
 PROPOSED = ("n_candidates", "_n_proposed", "_candidates", "_embedding", "_embedding_size")
 RETRIEVED = ("_selections",)

@@ -6,12 +6,14 @@ made again, under the same names and, timings aside, with the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import platform
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +32,13 @@ class IncompleteShardError(AssertionError):
 
 
 def commit_shard(
-    store: Store, shard: int, rows: pa.Table, n_rows: int, classes: Mapping[str, int]
+    store: Store,
+    shard: int,
+    rows: pa.Table,
+    n_rows: int,
+    classes: Mapping[str, int],
+    *,
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write one shard.
 
@@ -40,6 +48,7 @@ def commit_shard(
         rows: refined rows with ``_seq``, ``_png`` and ``_seconds``, in any order.
         n_rows: how many there must be.
         classes: class ids by label, for the JSON beside each label map.
+        before: statistics of the shard's earlier commit, whose time counts, too.
 
     Returns:
         The shard's statistics, as written to ``stats/``.
@@ -53,12 +62,25 @@ def commit_shard(
         raise IncompleteShardError(
             f"shard {shard} must have the rows 0 to {n_rows - 1}, found {rows.num_rows} rows"
         )
-    labels = _as_labels(rows)
-    stats = {"schema_version": SCHEMA_VERSION, "shard": shard, **shard_stats(rows)}
-    store.write(shard_file(MASKS, shard, "tar"), tar_bytes(rows, classes))
+    masks, labels = tar_bytes(rows, classes), parquet_bytes(_as_labels(rows))
+    stats = {
+        "schema_version": SCHEMA_VERSION,
+        "shard": shard,
+        **shard_stats(rows),
+        "files": {SHARDS: describe(labels), MASKS: describe(masks)},
+        "committed": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    for stage, seconds in (before or {}).get("seconds", {}).items():
+        stats["seconds"][stage] = round(stats["seconds"].get(stage, 0.0) + seconds, 4)
+    store.write(shard_file(MASKS, shard, "tar"), masks)
     store.write(shard_file(STATS, shard, "json"), json.dumps(stats, indent=2).encode() + b"\n")
-    store.write(shard_file(SHARDS, shard, "parquet"), parquet_bytes(labels))
+    store.write(shard_file(SHARDS, shard, "parquet"), labels)
     return stats
+
+
+def describe(data: bytes) -> dict[str, Any]:
+    """Size and SHA-256 of a file, by which it is verified later."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _as_labels(rows: pa.Table) -> pa.Table:
@@ -119,5 +141,10 @@ def shard_stats(rows: pa.Table) -> dict[str, Any]:
         "outcomes": {label: dict(sorted(found.items())) for label, found in outcomes.items()},
         "errors": dict(sorted(errors.items())),
         "seconds": spent,
+        "memory_fallbacks": [
+            {"image_id": row["image_id"], **fallback}
+            for row in rows.select(["image_id", "_fallbacks"]).to_pylist()
+            for fallback in row["_fallbacks"] or ()
+        ],
         "host": platform.node(),
     }

@@ -68,7 +68,7 @@ def label_dataset(
         num_cpus=config.pools.fetch_cpus,
     )
     labelled = cascaded(prepared, config, pools, Reporter())
-    return labelled.drop_columns(["_png", "_seconds"])
+    return labelled.drop_columns(["_png", "_seconds", "_fallbacks"])
 
 
 def prepare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -13,6 +13,7 @@ from salip_ray.cascade.resolution import to_working
 from salip_ray.config import Config
 from salip_ray.errors import ImageError
 from salip_ray.pipeline import columns
+from salip_ray.pipeline.attempts import MOST_DEATHS, WorkerDiedError, attempts_of
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.rows import Image, Mask
 from salip_ray.sources.decode import check_bytes, decode
@@ -20,6 +21,7 @@ from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.references import References
 
 _TOGETHER = 16  # files fetched at once; their bytes are all in memory
+_BODIES = 3  # how often a body of the wrong length is fetched
 
 
 def fetch_and_decode(
@@ -33,6 +35,8 @@ def fetch_and_decode(
         references: where reference masks are found, for GT-SAM.
         reporter: told of every row.
     """
+    attempts = attempts_of(reporter)
+    deaths = attempts.deaths(batch["image_id"].to_pylist())
     for start in range(0, batch.num_rows, _TOGETHER):
         rows = batch.slice(start, _TOGETHER)
         began = time.perf_counter()
@@ -41,7 +45,11 @@ def fetch_and_decode(
         for index, data in enumerate(found):
             began = time.perf_counter()
             row = rows.slice(index, 1)
-            values = _decoded(row["uri"][0].as_py(), data, config, references)
+            key = row["image_id"][0].as_py()
+            if (died := deaths.get(key, 0)) >= MOST_DEATHS:
+                data = WorkerDiedError(died)
+            with attempts.at(key):
+                values = _decoded(row["uri"][0].as_py(), data, config, references)
             seconds = share + time.perf_counter() - began
             named = {"shard": row["shard"][0].as_py(), "image_id": row["image_id"][0].as_py()}
             reporter.done(
@@ -59,18 +67,40 @@ def fetch_and_decode(
 
 
 def _fetch(rows: pa.Table, config: Config) -> list[bytes | Exception]:
-    """Bytes or the reason why not; what is known to be too large is not fetched at all."""
-    results: list[bytes | Exception] = []
-    wanted: list[str] = []
-    for row in rows.select(["uri", "size", "address"]).to_pylist():
+    """Bytes or the reason why not; what is known to be too large is not fetched at all.
+
+    A body that is not as long as was listed is fetched again: some proxies end one early and say
+    that it is whole. Where it stays so the file itself is another.
+    """
+    listed = rows.select(["uri", "size", "address"]).to_pylist()
+    results: list[bytes | Exception] = [b""] * len(listed)
+    wanted: list[int] = []
+    for index, row in enumerate(listed):
         try:
+            if not row["uri"]:  # padding
+                raise ImageError("no image")
             check_bytes(row["size"] or 0, config.image)
-            results.append(b"")
-            wanted.append(row["address"] or row["uri"])
+            wanted.append(index)
         except ImageError as problem:
-            results.append(problem)
-    fetched = iter(fetch_all(wanted, config.storage.input))
-    return [next(fetched) if isinstance(result, bytes) else result for result in results]
+            results[index] = problem
+    for _ in range(_BODIES):
+        addresses = [listed[index]["address"] or listed[index]["uri"] for index in wanted]
+        for index, data in zip(wanted, fetch_all(addresses, config.storage.input), strict=True):
+            results[index] = data
+        wanted = [index for index in wanted if _is_short(results[index], listed[index]["size"])]
+        if not wanted:
+            break
+    for index in wanted:
+        size = len(cast("bytes", results[index]))
+        results[index] = ImageError(
+            f"the file has {size:,} bytes, but {listed[index]['size']:,} when it was listed: "
+            "it was changed since, or did not arrive whole"
+        )
+    return results
+
+
+def _is_short(data: bytes | Exception, size: int | None) -> bool:
+    return isinstance(data, bytes) and size is not None and len(data) != size
 
 
 def _decoded(

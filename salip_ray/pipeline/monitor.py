@@ -9,6 +9,8 @@ committed.
 from __future__ import annotations
 
 import os
+import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +39,15 @@ class Monitor:
     def __init__(self, stages: Sequence[str], run: str) -> None:
         self._now = Snapshot()
         self._metrics = JobMetrics(stages, run)
+        self._deaths: Counter[str] = Counter()
+
+    def died(self, image_id: str) -> None:
+        """A worker died while it was at an image."""
+        self._deaths[image_id] += 1
+
+    def deaths(self, image_ids: Sequence[str]) -> dict[str, int]:
+        """How many workers died on each of these images; those without a death are left out."""
+        return {i: self._deaths[i] for i in image_ids if i in self._deaths}
 
     def done(self, stage: str, seconds: float, failed: bool = False) -> None:
         """A stage is done with a row."""
@@ -85,6 +96,28 @@ class Reporter:
         self._monitor = monitor
         self.run = run
         self._memory: MemoryGauge | None = None
+        self.notes = uuid.uuid4().hex  # tells this driver's notes of attempts from another's
+        self.counts = monitor is not None
+
+    def __hash__(self) -> int:
+        return hash(self.notes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reporter) and other.notes == self.notes
+
+    def died(self, image_id: str) -> None:
+        """Report that a worker died at an image."""
+        if self._monitor is not None:
+            self._monitor.died.remote(image_id)
+
+    def deaths(self, image_ids: Sequence[str]) -> Mapping[str, int]:
+        """Ask how many workers died on each of these images."""
+        if self._monitor is None or not image_ids:
+            return {}
+        try:
+            return dict(ray.get(self._monitor.deaths.remote(list(image_ids))))
+        except RayError:
+            return {}  # it is coming back, and counts anew
 
     def done(
         self,

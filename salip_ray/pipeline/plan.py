@@ -2,16 +2,20 @@
 
 Listing -> sorted by URI -> named by hash -> cut into shards of ``rows_per_shard``. All of it
 follows from the listing alone, so the same input always gives the same shards; it is frozen in the
-output all the same, for a resume has to see whether the input is still what it was.
+output all the same, for a resume has to see whether the input is still what it was. An input that
+has grown keeps the shards it had: what is new goes into new shards after them, so that a shard in
+the middle may be short.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,6 +27,7 @@ from salip_ray.sources.locations import image_id
 TODO_SCHEMA = MANIFEST_SCHEMA.append(pa.field("seq", pa.int32(), nullable=False)).append(
     pa.field("address", pa.string())
 )
+PADDING = -1  #: ``seq`` of a row that only fills a short shard up; it is never committed
 _CHUNK = 65_536
 
 
@@ -32,7 +37,8 @@ class Plan:
 
     Attributes:
         table: :data:`TODO_SCHEMA`, in the order of shards and of rows within them.
-        rows_per_shard: rows of every shard but the last, which may be shorter.
+        rows_per_shard: rows of a shard; the last, and the last before each extension, may be
+            shorter.
         digest: SHA-256 of what the manifest says (ids, URIs, sizes, etags, shard size).
         duplicates: how often a URI was named again; it is labelled once.
     """
@@ -50,11 +56,16 @@ class Plan:
     @property
     def n_shards(self) -> int:
         """Shards of the job."""
-        return -(-self.n_images // self.rows_per_shard)
+        return len(self.sizes)
+
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Rows of each shard when it is whole, [n_shards]."""
+        return np.bincount(self.table["shard"].to_numpy())
 
     def rows_of(self, shard: int) -> int:
         """How many rows a shard has when it is whole."""
-        return min(self.rows_per_shard, self.n_images - shard * self.rows_per_shard)
+        return int(self.sizes[shard])
 
     @property
     def manifest(self) -> pa.Table:
@@ -62,9 +73,41 @@ class Plan:
         return self.table.select(MANIFEST_SCHEMA.names)
 
     def todo(self, committed: Collection[int]) -> pa.Table:
-        """The rows of the shards that are not committed, in order."""
+        """The rows of the shards that are not committed, aligned by :func:`aligned`."""
         done = pa.array(sorted(committed), pa.int32())
-        return self.table.filter(pc.invert(pc.is_in(self.table["shard"], done)))
+        left = self.table.filter(pc.invert(pc.is_in(self.table["shard"], done)))
+        return aligned(left, self.rows_per_shard)
+
+
+def aligned(rows: pa.Table, block: int) -> pa.Table:
+    """Order rows so that cutting them every ``block`` rows cuts between shards.
+
+    Short shards go last, and each but the very last is filled up with rows of :data:`PADDING`,
+    which pass through the job untouched and are dropped at the commit.
+
+    Args:
+        rows: :data:`TODO_SCHEMA`, at most ``block`` rows of a shard, in order.
+        block: rows of a block.
+    """
+    sizes = np.bincount(rows["shard"].to_numpy()) if rows.num_rows else np.zeros(0, np.int64)
+    short = [int(shard) for shard in np.flatnonzero((sizes > 0) & (sizes < block))]
+    if not short or (len(short) == 1 and short[0] == len(sizes) - 1):
+        return rows
+    is_short = pc.is_in(rows["shard"], pa.array(short, pa.int32()))
+    parts, rest = [rows.filter(pc.invert(is_short))], rows.filter(is_short)
+    start = 0
+    for shard in short:
+        size = int(sizes[shard])
+        parts.append(rest.slice(start, size))
+        start += size
+        if shard != short[-1]:
+            parts.append(_padding(shard, block - size))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _padding(shard: int, count: int) -> pa.Table:
+    row = {"image_id": "", "uri": "", "shard": shard, "seq": PADDING}
+    return pa.Table.from_pylist([row] * count, schema=TODO_SCHEMA)
 
 
 def make_plan(listing: Listing, rows_per_shard: int) -> Plan:
@@ -84,6 +127,73 @@ def make_plan(listing: Listing, rows_per_shard: int) -> Plan:
     }
     planned = pa.table(columns, schema=TODO_SCHEMA)
     return Plan(planned, rows_per_shard, _digest(planned, rows_per_shard), duplicates)
+
+
+def adopt(frozen: pa.Table, now: Plan) -> Plan:
+    """The plan of a resume: the images of ``now``, in the shards that were frozen.
+
+    Args:
+        frozen: the manifest of the output; it names the images of ``now``, each once.
+        now: what the input holds, with the addresses to fetch it from.
+    """
+    if frozen.equals(now.manifest):
+        return now
+    plan = from_manifest(frozen, now.rows_per_shard, addresses=now.table, digest=now.digest)
+    return replace(plan, duplicates=now.duplicates)
+
+
+def from_manifest(
+    frozen: pa.Table,
+    rows_per_shard: int,
+    *,
+    addresses: pa.Table | None = None,
+    digest: str | None = None,
+) -> Plan:
+    """The plan that a frozen manifest holds.
+
+    Args:
+        frozen: :data:`~salip_ray.rows.MANIFEST_SCHEMA`, in the order of its shards.
+        rows_per_shard: of the job.
+        addresses: rows with ``image_id`` and ``address``, where addresses are not the URIs.
+        digest: of the manifest, where it is known.
+    """
+    shards = frozen["shard"].to_numpy()
+    first = np.searchsorted(shards, shards)
+    values: dict[str, pa.Array | pa.ChunkedArray] = {
+        "seq": pa.array((np.arange(len(shards)) - first).astype(np.int32)),
+        "address": pa.nulls(frozen.num_rows, pa.string()),
+    }
+    if addresses is not None:
+        known = addresses["image_id"].combine_chunks()
+        order = pc.index_in(frozen["image_id"], value_set=known)
+        values["address"] = addresses["address"].take(order)
+    table = frozen
+    for field in (TODO_SCHEMA.field(name) for name in values):
+        table = table.append_column(field, values[field.name])
+    table = table.select(TODO_SCHEMA.names).combine_chunks()
+    return Plan(table, rows_per_shard, digest or manifest_digest(frozen, rows_per_shard))
+
+
+def extended(frozen: pa.Table, now: Plan) -> Plan:
+    """The plan of a grown input: frozen shards as they are, what is new in new shards after them.
+
+    Args:
+        frozen: the manifest of the output; ``now`` names all of its images.
+        now: what the input holds.
+    """
+    known = pc.is_in(now.table["image_id"], value_set=frozen["image_id"].combine_chunks())
+    new = now.manifest.filter(pc.invert(known))
+    first = pc.max(frozen["shard"]).as_py() + 1 if frozen.num_rows else 0
+    shards = (first + np.arange(new.num_rows) // now.rows_per_shard).astype(np.int32)
+    index = new.schema.get_field_index("shard")
+    new = new.set_column(index, MANIFEST_SCHEMA.field("shard"), pa.array(shards))
+    return adopt(pa.concat_tables([frozen, new]).combine_chunks(), now)
+
+
+def manifest_digest(manifest: pa.Table, rows_per_shard: int) -> str:
+    """The digest of a frozen manifest: that of a :class:`Plan` of the same images."""
+    order = pc.sort_indices(manifest, sort_keys=[("uri", "ascending")])
+    return _digest(manifest.take(order), rows_per_shard)
 
 
 def _without_duplicates(table: pa.Table) -> tuple[pa.Table, int]:
@@ -116,18 +226,31 @@ def _digest(table: pa.Table, rows_per_shard: int) -> str:
     return digest.hexdigest()
 
 
-def describe_change(frozen: pa.Table, now: pa.Table) -> str:
-    """What differs between two manifests, in a few words."""
+@dataclass(frozen=True)
+class Change:
+    """How many images an input has gained, lost and altered since its manifest was frozen."""
+
+    added: int
+    removed: int
+    altered: int
+
+    @property
+    def is_growth(self) -> bool:
+        """Whether images were added and nothing else happened."""
+        return self.added > 0 and not (self.removed or self.altered)
+
+    def __str__(self) -> str:
+        counts = ((self.added, "added"), (self.removed, "removed"), (self.altered, "altered"))
+        said = [f"{count:,} image{'s' * (count != 1)} {what}" for count, what in counts if count]
+        return ", ".join(said) or "its shards are cut differently"
+
+
+def compare(frozen: pa.Table, now: pa.Table) -> Change:
+    """What differs between two manifests."""
     added = pc.sum(pc.invert(pc.is_in(now["image_id"], frozen["image_id"].combine_chunks())))
     gone = pc.sum(pc.invert(pc.is_in(frozen["image_id"], now["image_id"].combine_chunks())))
     both = frozen.join(now, "image_id", right_suffix="_now", join_type="inner")
-    counts = (
-        (added.as_py() or 0, "added"),
-        (gone.as_py() or 0, "removed"),
-        (_count_altered(both), "altered"),
-    )
-    said = [f"{count:,} image{'s' * (count != 1)} {what}" for count, what in counts if count]
-    return ", ".join(said) or "its shards are cut differently"
+    return Change(added.as_py() or 0, gone.as_py() or 0, _count_altered(both))
 
 
 def _count_altered(both: pa.Table) -> int:

@@ -3,7 +3,7 @@
 A job's *fingerprint* is all that decides its labels: the recipe (configuration without pools,
 storage and limits), the SHA-256 of every weight, the manifest, and where the references are. An
 output begun with another fingerprint is refused, naming what changed; the shards already in it are
-the truth about what is done.
+the truth about what is done, and its frozen manifest about what there is to do.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.errors import OutputError, ResumeError
-from salip_ray.pipeline.plan import Plan, describe_change
+from salip_ray.pipeline.plan import Change, Plan, adopt, compare, extended, manifest_digest
 from salip_ray.pipeline.store import Store
 from salip_ray.rows import SCHEMA_VERSION
 
 RUN = "run.json"
+LEASE = "lease.json"
 MANIFEST = "manifest.parquet"
 SHARDS, MASKS, STATS = "shards", "masks", "stats"
 
@@ -64,38 +66,59 @@ def make_fingerprint(
 
 @dataclass(frozen=True)
 class Begun:
-    """An output that is ours to write: which shards it has, and what is worth saying about it."""
+    """An output that is ours to write.
 
+    Attributes:
+        plan: the job's images, in the shards of the frozen manifest.
+        committed: the shards that are there.
+        notes: what is worth saying about it.
+    """
+
+    plan: Plan
     committed: frozenset[int]
     notes: tuple[str, ...] = ()
 
 
-def begin(store: Store, plan: Plan, fingerprint: Mapping[str, Any]) -> Begun:
+def begin(
+    store: Store, plan: Plan, fingerprint: Mapping[str, Any], *, extend: bool = False
+) -> Begun:
     """Claim an empty output, or check that a begun one is of this very job.
+
+    Args:
+        store: the output.
+        plan: what the input holds now.
+        fingerprint: of :func:`make_fingerprint`.
+        extend: take up images that the input has gained since, in new shards.
 
     Raises:
         OutputError: the location holds something that is not ours.
         ResumeError: it was begun by a job with another fingerprint; the message says what changed.
     """
-    begun = _read_run(store)
+    begun = read_run(store)
     notes: list[str] = []
     if begun is None:
         run = {
             "schema_version": SCHEMA_VERSION,
             "fingerprint": dict(fingerprint),
             "versions": _versions(),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": _now(),
         }
         # First of all files: whatever a kill leaves behind, this output is known to be ours.
         store.write(RUN, _json(run))
     else:
-        _check_same(store, plan, begun["fingerprint"], fingerprint)
+        plan = _go_on(store, plan, begun, fingerprint, extend=extend)
         notes.extend(_version_notes(begun.get("versions", {})))
-    for folder in (SHARDS, MASKS, STATS):
+    for folder in ("", SHARDS, MASKS, STATS):
         store.sweep(folder)
     if MANIFEST not in store.names():
         store.write(MANIFEST, manifest_bytes(plan))
-    return Begun(committed_shards(store), tuple(notes))
+    return Begun(plan, committed_shards(store), tuple(notes))
+
+
+def frozen_manifest(store: Store) -> pa.Table | None:
+    """The manifest of an output, or None where it was killed before it had one."""
+    data = store.read(MANIFEST)
+    return None if data is None else pq.read_table(io.BytesIO(data))
 
 
 def committed_shards(store: Store) -> frozenset[int]:
@@ -106,7 +129,7 @@ def committed_shards(store: Store) -> frozenset[int]:
 
 def record_devices(store: Store, devices: Mapping[str, Any]) -> None:
     """Add to ``run.json`` what the job runs on; a resume on another machine adds its own."""
-    run = _read_run(store)
+    run = read_run(store)
     assert run is not None, "devices are recorded after the output was begun"
     known = run.setdefault("devices", [])
     if dict(devices) not in known:
@@ -121,10 +144,16 @@ def manifest_bytes(plan: Plan) -> bytes:
     return buffer.getvalue()
 
 
-def _read_run(store: Store) -> dict[str, Any] | None:
+def read_run(store: Store) -> dict[str, Any] | None:
+    """The content of ``run.json``, or None where the output is empty.
+
+    Raises:
+        OutputError: the location holds something that is not ours.
+        ResumeError: it is of another schema version.
+    """
     data = store.read(RUN)
     if data is None:
-        if found := store.names():
+        if found := [name for name in store.names() if name != LEASE]:
             raise OutputError(
                 f"output {store} is not empty and was not made by salip_ray "
                 f"(it holds {found[0]!r}, but no {RUN}): give an empty or new location"
@@ -137,29 +166,80 @@ def _read_run(store: Store) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError):
         raise OutputError(f"{store}/{RUN} is not a file of salip_ray") from None
     if written != SCHEMA_VERSION:
+        age = "an older" if str(written) < str(SCHEMA_VERSION) else "a newer"
         raise ResumeError(
-            f"output {store} has schema_version {written}, this version writes {SCHEMA_VERSION}"
+            f"output {store} has schema_version {written}, this version writes {SCHEMA_VERSION}: "
+            f"go on with {age} salip-ray ({_made_by(run)}), or give another output"
         )
     return dict(run)
 
 
-def _check_same(
-    store: Store, plan: Plan, before: Mapping[str, Any], now: Mapping[str, Any]
-) -> None:
+def _made_by(run: Mapping[str, Any]) -> str:
+    versions = run.get("versions")
+    version_then = versions.get("salip-ray") if isinstance(versions, Mapping) else None
+    return f"it was begun with {version_then or 'an unknown version'}"
+
+
+def _go_on(
+    store: Store, plan: Plan, run: dict[str, Any], fingerprint: Mapping[str, Any], *, extend: bool
+) -> Plan:
+    """The plan to go on with.
+
+    The manifest is the truth about the input, and its one write is what extends it; what
+    ``run.json`` says of it is a record that is mended here where a kill came between the two.
+    """
     # Through JSON, so that tuples and numbers compare as they were written.
-    now = json.loads(_json(now))
-    changes = list(_differences(before, now))
-    if before["manifest"] != now["manifest"]:
-        changes = [change for change in changes if not change.startswith("manifest.")]
-        frozen = store.read(MANIFEST)
-        said = describe_change(pq.read_table(io.BytesIO(frozen)), plan.manifest) if frozen else ""
-        changes.insert(0, f"the input ({said or 'its images'})")
+    now = json.loads(_json(fingerprint))
+    before = run["fingerprint"]
+    changes = list(_differences(_but_manifest(before), _but_manifest(now)))
+    frozen = frozen_manifest(store)
+    change: Change | None = None
+    if frozen is None:
+        if before["manifest"] != now["manifest"]:
+            changes.insert(0, "the input")
+    elif (
+        not frozen.equals(plan.manifest)
+        and manifest_digest(frozen, plan.rows_per_shard) != plan.digest
+    ):
+        change = compare(frozen, plan.manifest)
+    grown = change is not None and change.is_growth and not changes
+    if change is not None and not (extend and grown):
+        changes.insert(0, f"the input ({change})")
     if changes:
-        shown = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" * (len(changes) > 5))
-        raise ResumeError(
-            f"output {store} was begun by another job. Changed: {shown}. "
-            "Use the same command to go on, or another output"
+        raise ResumeError(_refusal(store, changes, grown=grown))
+    if frozen is not None and change is None:
+        plan = adopt(frozen, plan)
+    elif frozen is not None:
+        plan = extended(frozen, plan)
+        store.write(MANIFEST, manifest_bytes(plan))
+        run.setdefault("extensions", []).append(
+            {"images": plan.n_images - frozen.num_rows, "at": _now()}
         )
+    if before["manifest"] != now["manifest"]:
+        before["manifest"] = now["manifest"]
+        store.write(RUN, _json(run))
+    return plan
+
+
+def _but_manifest(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fingerprint.items() if key != "manifest"}
+
+
+def _refusal(store: Store, changes: list[str], *, grown: bool) -> str:
+    shown = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" * (len(changes) > 5))
+    way = (
+        "add --extend to label what is new into new shards"
+        if grown
+        else "use the command it was begun with to go on"
+    )
+    return (
+        f"output {store} was begun by another job. Changed: {shown}. "
+        f"Two ways on: {way}, or give another output"
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _differences(before: Any, now: Any, at: str = "") -> Iterator[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError
 
@@ -15,12 +17,20 @@ from salip_ray.config import Config
 from salip_ray.errors import ConfigError, JobError, SalipError
 from salip_ray.models.weights import identify, pin
 from salip_ray.pipeline.assembly import cascaded, decoded, streaming
+from salip_ray.pipeline.attempts import notes_folder
 from salip_ray.pipeline.interrupt import Stopped, graceful_stop
+from salip_ray.pipeline.lease import Lease, held
 from salip_ray.pipeline.monitor import Reporter, Snapshot, start_monitor
 from salip_ray.pipeline.plan import Plan, make_plan
 from salip_ray.pipeline.progress import Talker, summary_table
 from salip_ray.pipeline.resources import Machine, cpus_needed, plan_pools, require_fit
-from salip_ray.pipeline.resume import begin, committed_shards, make_fingerprint, record_devices
+from salip_ray.pipeline.resume import (
+    begin,
+    committed_shards,
+    make_fingerprint,
+    read_run,
+    record_devices,
+)
 from salip_ray.pipeline.session import ray_session
 from salip_ray.pipeline.sink import ShardSink
 from salip_ray.pipeline.stages import stages_of
@@ -41,6 +51,7 @@ def label(
     *,
     references: str | None = None,
     quiet: bool = False,
+    extend: bool = False,
 ) -> Summary:
     """Label every image of ``input`` and commit the labels to ``output``, shard by shard.
 
@@ -56,47 +67,64 @@ def label(
         config: from :func:`salip_ray.load_config`.
         references: reference masks for the mode ``gt_sam``: a folder or an ``index.csv``.
         quiet: show no progress.
+        extend: where the input has gained images since the output was begun, label what is new
+            into new shards; without it a grown input is refused.
 
     Raises:
         ConfigError: ``gt_sam`` is a mode but there are no references.
         InputError: no image is found.
         WeightsError: a checkpoint is missing or altered.
-        OutputError: the output is not ours, or (ResumeError) was begun by another job.
+        OutputError: the output is not ours, (ResumeError) was begun by another job, or (LeaseError)
+            is being written by another driver.
         ResourceError: the pools do not fit.
         JobError: the job was stopped or broke down, or ended with too many error rows.
     """
     began = time.monotonic()
     talker = Talker(quiet=quiet)
-    known = _open_references(references, config)
+    known = open_references(references, config)
     plan = _plan(input, config, talker)
     where = None if known is None or references is None else public_uri(references)
     weights = identify(config)
     fingerprint = make_fingerprint(config.recipe(), weights, plan, where)
     store = Store(output, config.storage.output)
-    begun = begin(store, plan, fingerprint)
-    for note in begun.notes:
-        talker.say(f"note: {note}")
-    todo = plan.todo(begun.committed)
-    if todo.num_rows:
-        done = len(begun.committed)
-        if done:
-            talker.say(f"going on: {done:,} of {plan.n_shards:,} shards are committed already")
-        # Pinned, a worker that fetches for itself refuses what is not the driver's file.
-        _run(todo, plan, pin(config, weights), store, known, talker)
-        summary = summarise(
-            store, plan, wall_seconds=time.monotonic() - began, images_in_run=todo.num_rows
-        )
-        write_summary(store, summary)
-    else:
-        talker.say(f"{store} is complete: {plan.n_images:,} images in {plan.n_shards:,} shards")
-        summary = summarise(store, plan)
+    read_run(store)  # what is not ours is refused before anything is written
+    with held(store) as lease:
+        begun = begin(store, plan, fingerprint, extend=extend)
+        plan = begun.plan
+        for note in begun.notes:
+            talker.say(f"note: {note}")
+        todo = plan.todo(begun.committed)
+        if todo.num_rows:
+            if done := len(begun.committed):
+                talker.say(f"going on: {done:,} of {plan.n_shards:,} shards are committed already")
+            # Pinned, a worker that fetches for itself refuses what is not the driver's file.
+            run_on_ray(todo, plan, pin(config, weights), store, known, talker, lease)
+            new = int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py())
+            summary = summarise(
+                store, plan, wall_seconds=time.monotonic() - began, images_in_run=new
+            )
+            write_summary(store, summary)
+        else:
+            n_images, n_shards = plan.n_images, plan.n_shards
+            talker.say(f"{store} is complete: {n_images:,} images in {n_shards:,} shards")
+            summary = summarise(store, plan)
+    return conclude(summary, config, talker)
+
+
+def conclude(summary: Summary, config: Config, talker: Talker) -> Summary:
+    """Show what came of a job.
+
+    Raises:
+        JobError: too many rows are errors.
+    """
     if not talker.console.quiet:
         talker.console.print(summary_table(summary))
     _require_few_errors(summary, config.run.max_error_share)
     return summary
 
 
-def _open_references(references: str | None, config: Config) -> References | None:
+def open_references(references: str | None, config: Config) -> References | None:
+    """The reference masks of a job, where one of its modes needs them."""
     if "gt_sam" not in config.run.modes:
         return None
     if references is None:
@@ -119,15 +147,32 @@ def _plan(location: str | os.PathLike[str], config: Config, talker: Talker) -> P
     return plan
 
 
-def _run(
+def run_on_ray(
     todo: Any,
     plan: Plan,
     config: Config,
     store: Store,
     references: References | None,
     talker: Talker,
+    lease: Lease,
+    *,
+    block: int | None = None,
+    keeping: bool = False,
 ) -> None:
-    """Label the rows of ``todo`` on Ray."""
+    """Label rows on Ray, and commit them.
+
+    Args:
+        todo: :data:`~salip_ray.pipeline.plan.TODO_SCHEMA`, aligned to blocks.
+        plan: the whole job.
+        config: of the job.
+        store: the output.
+        references: reference masks, where a mode needs them.
+        talker: shows the progress.
+        lease: of the output.
+        block: rows that are committed together; a whole shard by default.
+        keeping: the rows are some of shards that are committed; the others are kept.
+    """
+    block = block or plan.rows_per_shard
     stages = list(stages_of(config))
 
     def needed(machine: Machine) -> float:
@@ -145,16 +190,25 @@ def _run(
         reporter = Reporter(monitor, run)
         sink = ShardSink(
             store,
-            shard_rows=plan.rows_per_shard,
-            n_images=plan.n_images,
+            sizes=plan.sizes,
             classes={spec.label: spec.class_id for spec in config.task.classes},
             reporter=reporter,
+            keeping=keeping,
         )
 
         def snapshot() -> Snapshot:
             return ray.get(monitor.snapshot.remote(), timeout=5)  # type: ignore[no-any-return]
 
-        shards = -(-todo.num_rows // plan.rows_per_shard)
+        shards = -(-todo.num_rows // block)
+        began = time.monotonic()
+
+        def progress() -> dict[str, Any]:
+            now = snapshot()
+            seconds = round(time.monotonic() - began, 1)
+            return {"images": todo.num_rows, "rows": now.rows, "seconds": seconds}
+
+        lease.progress = progress
+        lease.on_lost = lambda: ray.get(monitor.close.remote(), timeout=10)
         try:
             with (
                 streaming(),
@@ -164,7 +218,7 @@ def _run(
                 images = decoded(todo, config, pools, references, reporter)
                 # Rows are light again: gathered into exactly the shards of the manifest.
                 labels = cascaded(images, config, pools, reporter).repartition(
-                    target_num_rows_per_block=plan.rows_per_shard, strict=True
+                    target_num_rows_per_block=block, strict=True
                 )
                 labels.write_datasink(sink, ray_remote_args={"num_cpus": 0.5})
         except Stopped as stopped:
@@ -172,8 +226,12 @@ def _run(
         except (RayError, RuntimeError) as problem:
             if isinstance(problem, SalipError):
                 raise
+            lease.require()
             raise JobError(f"{_first_cause(problem)}; {_how_far(store, plan)}") from problem
-    if missing := set(range(plan.n_shards)) - committed_shards(store):
+        finally:
+            lease.progress = None
+            shutil.rmtree(notes_folder(reporter.notes), ignore_errors=True)
+    if missing := set(todo["shard"].to_pylist()) - committed_shards(store):
         raise JobError(
             f"{len(missing)} of {plan.n_shards} shards are not in {store} (the first is "
             f"{min(missing)}): every node must see the same output location"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from ray.data import Datasink
@@ -11,7 +13,9 @@ from ray.data._internal.execution.interfaces import TaskContext
 from ray.data.block import Block, BlockAccessor
 
 from salip_ray.pipeline.commit import commit_shard
+from salip_ray.pipeline.kept import with_kept_rows
 from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.plan import PADDING
 from salip_ray.pipeline.store import Store
 
 
@@ -24,43 +28,48 @@ class ShardSink(Datasink[list[int]]):
 
     Args:
         store: the output.
-        shard_rows: how many rows each shard has.
-        n_images: rows of the whole job; the last shard may be shorter.
+        sizes: how many rows each shard has, by its number.
         classes: class ids by label.
         reporter: asked before each commit, told after it.
+        keeping: the rows are some of shards that are committed; the others are kept as they are.
     """
 
     def __init__(
         self,
         store: Store,
         *,
-        shard_rows: int,
-        n_images: int,
+        sizes: Sequence[int] | npt.NDArray[np.int64],
         classes: Mapping[str, int],
         reporter: Reporter,
+        keeping: bool = False,
     ) -> None:
         self._store = store
-        self._shard_rows = shard_rows
-        self._n_images = n_images
+        self._sizes = np.asarray(sizes)
         self._classes = dict(classes)
         self._reporter = reporter
+        self._keeping = keeping
 
     def write(self, blocks: Iterable[Block], ctx: TaskContext) -> list[int]:  # noqa: ARG002
         """Commit the shards of one write task; a retry writes the same files again."""
         tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
         rows = pa.concat_tables(tables, promote_options="permissive")
+        if rows.num_rows:
+            rows = rows.filter(pc.not_equal(rows["_seq"], PADDING))
         shards = sorted(pc.unique(rows["_shard"]).to_pylist()) if rows.num_rows else []
         for shard in shards:
             self._commit(shard, rows.filter(pc.equal(rows["_shard"], shard)))
         return shards
 
     def _commit(self, shard: int, rows: pa.Table) -> None:
-        n_rows = min(self._shard_rows, self._n_images - shard * self._shard_rows)
+        n_rows = int(self._sizes[shard])
         if not self._reporter.begin_commit(shard):
             raise StoppingError(f"shard {shard} is left to the next run")
         committed = False
         try:
-            commit_shard(self._store, shard, rows, n_rows, self._classes)
+            before = None
+            if self._keeping:
+                rows, before = with_kept_rows(self._store, shard, rows)
+            commit_shard(self._store, shard, rows, n_rows, self._classes, before=before)
             committed = True
         finally:
             self._reporter.end_commit(shard, committed=committed)

@@ -4,6 +4,10 @@ A stage maps a table of rows to rows, one by one: no tensor ever mixes images, s
 not depend on which rows came along. An exception belongs to its row: it becomes ``status`` and
 ``error``, and later stages pass the row through untouched. Models are loaded inside the actor,
 once. Torch is imported there, too: it takes seconds, which the driver and the tasks need not spend.
+
+Memory that runs out is not an error yet: the row is done again with half the batch (of points,
+crops or boxes), and so on down to one; what it took is noted in the shard's statistics. A row on
+which workers died again and again is given up (:mod:`salip_ray.pipeline.attempts`).
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from salip_ray.config import Config
 from salip_ray.labels.masks import encode_png, label_map
 from salip_ray.pipeline import columns
 from salip_ray.pipeline.allocator import keep_freed_memory
+from salip_ray.pipeline.attempts import MOST_DEATHS, WorkerDiedError, attempts_of
+from salip_ray.pipeline.memory import Recycler, free_memory, is_out_of_memory
 from salip_ray.pipeline.monitor import Reporter
 
 if TYPE_CHECKING:
@@ -34,11 +40,13 @@ class Stage(ABC):
         name: of the stage, as errors and timings give it.
         adds: columns it appends.
         drops: columns it is the last to need.
+        batch_size: what it does at once of one image: points, crops or boxes.
     """
 
     name: str
     adds: tuple[str, ...]
     drops: tuple[str, ...]
+    batch_size: int
 
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
         import torch
@@ -51,6 +59,12 @@ class Stage(ABC):
         self.device = resolve_device(config.run.device)
         self.precision = resolve_precision(config.run.precision, self.device)
         self.reporter = reporter
+        self.attempts = attempts_of(reporter)
+        self.recycler = Recycler(getattr(config.pools, self.name).recycle_after)
+
+    @abstractmethod
+    def use_batches(self, size: int) -> None:
+        """Do ``size`` points, crops or boxes at once from now on."""
 
     @abstractmethod
     def work(self, cells: Cells) -> dict[str, Any]:
@@ -58,12 +72,18 @@ class Stage(ABC):
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Yield the rows of a batch as they get done, so that heavy ones flow on at once."""
-        for index in range(batch.num_rows):
-            yield self._row(batch.slice(index, 1))
-        if batch.num_rows == 0:
-            yield columns.empty_columns(self._without_heavy(batch), self.adds)
+        with self.recycler.busy(batch.num_rows):
+            ids = batch["image_id"].to_pylist() if "image_id" in batch.column_names else []
+            deaths = self.attempts.deaths(ids)
+            for index in range(batch.num_rows):
+                key = ids[index] if ids else ""
+                with self.attempts.at(key):
+                    row = self._row(batch.slice(index, 1), deaths.get(key, 0))
+                yield row
+            if batch.num_rows == 0:
+                yield columns.empty_columns(self._without_heavy(batch), self.adds)
 
-    def _row(self, row: pa.Table) -> pa.Table:
+    def _row(self, row: pa.Table, deaths: int) -> pa.Table:
         cells = {name: row.column(name)[0] for name in row.column_names}
         kept = self._without_heavy(row)
         nothing = dict.fromkeys(self.adds)
@@ -73,7 +93,9 @@ class Stage(ABC):
         start = time.perf_counter()
         error = None
         try:
-            values = {**nothing, **self.work(cells)}
+            if deaths >= MOST_DEATHS:
+                raise WorkerDiedError(deaths)
+            values = {**nothing, **self._fitted(cells)}
         except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)
             error = columns.error(self.name, problem)
             values = {**nothing, "status": "error", "error": error}
@@ -82,6 +104,30 @@ class Stage(ABC):
         self.reporter.memory(self.name)
         values["_seconds"] = {**cells["_seconds"].as_py(), self.name: seconds}
         return columns.row_table(kept, values)
+
+    def _fitted(self, cells: Cells) -> dict[str, Any]:
+        """Do the work in batches that fit the memory.
+
+        Every row begins with the full batch, so that its bytes do not depend on the rows before.
+        """
+        size = self.batch_size
+        while True:
+            try:
+                values = self.work(cells)
+                break
+            except Exception as problem:
+                if size == 1 or not is_out_of_memory(problem):
+                    raise
+                problem.__traceback__ = None  # its frames hold the tensors
+                size //= 2
+            finally:
+                self.use_batches(self.batch_size)
+            free_memory(str(self.device))
+            self.use_batches(size)
+        if size < self.batch_size:
+            before = cells["_fallbacks"].as_py() or []
+            values["_fallbacks"] = [*before, {"stage": self.name, "batch": size}]
+        return values
 
     def _without_heavy(self, table: pa.Table) -> pa.Table:
         return table.drop_columns([name for name in self.drops if name in table.column_names])
@@ -103,6 +149,7 @@ class Propose(Stage):
         from salip_ray.models.sam import load_sam
 
         super().__init__(config, threads, reporter)
+        self.batch_size = config.propose.points_per_batch
         self.drops = () if _pixels_go_on(config) else ("_working",)
         sam = load_sam(
             config.sam,
@@ -111,6 +158,11 @@ class Propose(Stage):
             precision=self.precision,
         )
         self.propose = Proposer(sam, config)
+
+    def use_batches(self, size: int) -> None:
+        """Do ``size`` points at once from now on."""
+        knobs = self.config.propose.model_copy(update={"points_per_batch": size})
+        self.propose.knobs = knobs
 
     def work(self, cells: Cells) -> dict[str, Any]:
         """Propose candidates."""
@@ -140,6 +192,7 @@ class Retrieve(Stage):
         from salip_ray.models.clip import load_clip
 
         super().__init__(config, threads, reporter)
+        self.batch_size = config.retrieve.batch_size
         self.drops = () if _encodes_again(config) else ("_working",)
         clip = load_clip(
             config.clip,
@@ -149,6 +202,10 @@ class Retrieve(Stage):
             resize=config.retrieve.resize,
         )
         self.retrieve = Retriever(clip, config)
+
+    def use_batches(self, size: int) -> None:
+        """Do ``size`` crops at once from now on."""
+        self.retrieve.config = self.config.retrieve.model_copy(update={"batch_size": size})
 
     def work(self, cells: Cells) -> dict[str, Any]:
         """Select candidates."""
@@ -178,6 +235,7 @@ class Refine(Stage):
         from salip_ray.models.sam import load_sam
 
         super().__init__(config, threads, reporter)
+        self.batch_size = config.refine.batch_size
         sam = load_sam(
             config.refine.sam or config.sam,
             device=self.device,
@@ -186,6 +244,10 @@ class Refine(Stage):
             precision=self.precision,
         )
         self.refine = Refiner(sam, config)
+
+    def use_batches(self, size: int) -> None:
+        """Do ``size`` boxes at once from now on."""
+        self.refine.batch_size = size
 
     def work(self, cells: Cells) -> dict[str, Any]:
         """Make the class masks, the label map and the row's final status."""

@@ -1,21 +1,29 @@
 """The output location: whole files that appear at once, or not at all.
 
 Local: a temporary file beside the target, then ``os.replace``. Remote: the bytes are made in memory
-and sent as one object, which S3, GCS and Azure make visible only when it is complete.
+and sent as one object, which S3, GCS and Azure make visible only when it is complete. What may pass
+(time-outs, 5xx, cut connections) is tried again, with growing pauses, before it is an error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from salip_ray.errors import OutputError
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
 
 _TEMPORARY = ".tmp"
+_ATTEMPTS = 6
+_FIRST_PAUSE = 0.5  # seconds; doubled after each attempt
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+T = TypeVar("T")
 
 
 class Store:
@@ -44,24 +52,27 @@ class Store:
         Raises:
             OutputError: the location cannot be written.
         """
-        try:
+        with self._explaining("write", name):
             if self.is_local:
                 _replace(Path(self.location, name), data)
             else:
                 fs, root = self._open()
-                fs.pipe_file(join(root, name), data)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(f"cannot write {join(str(self), name)}: {_said(error)}") from None
+                _persistently(lambda: fs.pipe_file(join(root, name), data))
 
     def read(self, name: str) -> bytes | None:
         """The bytes at ``name``, or None where there is nothing."""
         fs, root = self._open()
-        try:
-            return bytes(fs.cat_file(join(root, name)))
-        except FileNotFoundError:
-            return None
+        with self._explaining("read", name):
+            try:
+                return bytes(_persistently(lambda: fs.cat_file(join(root, name))))
+            except FileNotFoundError:
+                return None
+
+    def delete(self, name: str) -> None:
+        """Delete a file, where it is there."""
+        fs, root = self._open()
+        with self._explaining("delete", name), contextlib.suppress(FileNotFoundError):
+            _persistently(lambda: fs.rm_file(join(root, name)))
 
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
         """The bytes of several files, fetched together; what does not exist is left out."""
@@ -69,7 +80,8 @@ class Store:
             return {}
         fs, root = self._open()
         paths = {fs._strip_protocol(join(root, name)): name for name in names}
-        found = fs.cat(sorted(paths), on_error="omit")
+        with self._explaining("read", names[0]):
+            found = _persistently(lambda: _cat(fs, sorted(paths)))
         return {paths[path]: data for path, data in found.items()}
 
     def names(self, folder: str = "") -> list[str]:
@@ -80,12 +92,11 @@ class Store:
         fs, root = self._open()
         fs.invalidate_cache()
         where = join(root, folder) if folder else root
-        try:
-            found = fs.ls(where, detail=False)
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError) as error:
-            raise OutputError(f"cannot read {join(str(self), folder)}: {_said(error)}") from None
+        with self._explaining("read", folder):
+            try:
+                found = _persistently(lambda: fs.ls(where, detail=False))
+            except FileNotFoundError:
+                return []
         names = (path.rstrip("/").rpartition("/")[2] for path in found if path.rstrip("/") != where)
         return sorted(name for name in names if not _is_leftover(name))
 
@@ -95,6 +106,17 @@ class Store:
             for path in Path(self.location, folder).iterdir():
                 if _is_leftover(path.name):
                     path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _explaining(self, verb: str, name: str) -> Iterator[None]:
+        """Say what of this output could not be done, whatever the store's client raises."""
+        try:
+            yield
+        except OutputError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            where = join(str(self), name) if name else str(self)
+            raise OutputError(f"cannot {verb} {where}: {_said(error)}") from None
 
     def _open(self) -> tuple[Any, str]:
         fs, path = filesystem(self.location, self._options)
@@ -112,6 +134,30 @@ def _replace(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _cat(fs: Any, paths: Sequence[str]) -> dict[str, bytes]:
+    """The files that exist; any other failure than a missing file is raised."""
+    found = fs.cat(paths, on_error="return")
+    for result in found.values():
+        if isinstance(result, Exception) and not isinstance(result, FileNotFoundError):
+            raise result
+    return {path: data for path, data in found.items() if not isinstance(data, Exception)}
+
+
+def _persistently(action: Callable[[], T]) -> T:
+    """Do it, again and again where what went wrong may pass."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return action()
+        except _FINAL:
+            raise
+        except Exception:
+            if attempt + 1 == _ATTEMPTS:
+                raise
+            # Jitter, so that a fleet that was throttled together does not come back together.
+            time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(1.0, 1.5))  # noqa: S311
+    raise AssertionError("unreachable")
 
 
 def _is_leftover(name: str) -> bool:

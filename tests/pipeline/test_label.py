@@ -98,6 +98,55 @@ def test_a_resume_with_another_recipe_is_refused(labelled, images, small_config)
         label(images, labelled[0], small_config("task.max_area=0.3"), quiet=True)
 
 
+def test_a_grown_input_goes_into_new_shards(labelled, images, small_config, tmp_path):
+    import shutil
+
+    grown, output = tmp_path / "grown", tmp_path / "out"
+    grown.mkdir()
+    for index in (0, 2, 4, 6, 8):
+        shutil.copy2(images / f"{index}.png", grown / f"{index}.png")
+    label(grown, output, small_config(), quiet=True)
+    before = tree(output)
+    for index in (1, 3, 5):
+        shutil.copy2(images / f"{index}.png", grown / f"{index}.png")
+    with pytest.raises(ResumeError, match=r"3 images added.*--extend"):
+        label(grown, output, small_config(), quiet=True)
+    # Of the old shards the short last one is missing, too: two short shards in one go.
+    (output / "shards" / "part-00001.parquet").unlink()
+    label(grown, output, small_config(), quiet=True, extend=True)
+    check_exactly_once(output, 8)
+    after = tree(output)
+    assert {name: after[name] for name in before if name != "manifest.parquet"} == {
+        name: data for name, data in before.items() if name != "manifest.parquet"
+    }
+    assert label(grown, output, small_config(), quiet=True).images == 8
+    assert not (output / "lease.json").exists()
+
+
+def test_a_retry_does_errors_again_and_nothing_else(images, small_config, tmp_path):
+    import shutil
+
+    from salip_ray.labels.verifying import verify
+    from salip_ray.pipeline import retry
+
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(images, inputs, ignore=shutil.ignore_patterns("[a-z]*"))
+    listed = tmp_path / "manifest.csv"  # names no sizes: files may come later
+    listed.write_text("uri\n" + "".join(f"in/{index}.png\n" for index in range(9)))
+    for index in (1, 2, 8):
+        (inputs / f"{index}.png").rename(tmp_path / f"{index}.png")
+    summary = label(listed, output, small_config(), quiet=True)
+    assert summary.status["error"] == 3
+    for index in (1, 2, 8):
+        (tmp_path / f"{index}.png").rename(inputs / f"{index}.png")
+    assert "error" not in retry(output, quiet=True).status
+    label(listed, tmp_path / "calm", small_config(), quiet=True)
+    assert tree(output) == tree(tmp_path / "calm")
+    assert verify(str(output)).problems == ()
+    with pytest.raises(ConfigError, match="only pools and run"):
+        retry(output, overrides=["propose.points_per_side=3"])
+
+
 def test_too_many_errors_fail_the_job_after_it_has_finished(images, small_config, tmp_path):
     with pytest.raises(JobError, match="2 of 11 images"):
         label(images, tmp_path / "out", small_config("run.max_error_share=0.1"), quiet=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -55,6 +56,7 @@ def refined(seq, status="ok"):
         "_seq": seq,
         "_png": encode_png(mask.astype(np.uint8)) if good else None,
         "_seconds": {"fetch": 0.5, "propose": 1.0 if good else None},
+        "_fallbacks": [{"stage": "propose", "batch": 8}] if seq == 3 else None,
     }
 
 
@@ -88,6 +90,11 @@ def test_a_shard_holds_all_that_is_promised(store):
     assert stats["errors"] == {"decode": 1}
     assert stats["seconds"]["fetch"] == 2.0
     assert stats["seconds"]["propose"] == 3.0
+    assert stats["memory_fallbacks"] == [{"image_id": f"{3:032x}", "stage": "propose", "batch": 8}]
+    for folder, name in (("shards", "part-00002.parquet"), ("masks", "part-00002.tar")):
+        data = store.read(f"{folder}/{name}")
+        assert stats["files"][folder]["bytes"] == len(data)
+        assert stats["files"][folder]["sha256"] == hashlib.sha256(data).hexdigest()
 
 
 def decode(store):

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salip_ray.pipeline.plan import TODO_SCHEMA, describe_change, make_plan
+from salip_ray.pipeline.plan import (
+    PADDING,
+    TODO_SCHEMA,
+    adopt,
+    aligned,
+    compare,
+    extended,
+    make_plan,
+    manifest_digest,
+)
 from salip_ray.rows import MANIFEST_SCHEMA
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 from salip_ray.sources.locations import image_id
@@ -92,6 +101,53 @@ def test_the_digest_sees_every_change(other):
 def test_a_change_is_described():
     before = make_plan(listing(["/a", "/b", "/c"]), 2).manifest
     now = make_plan(listing(["/b", "/c", "/d", "/e"]), 2).manifest
-    assert describe_change(before, now) == "2 images added, 1 image removed"
+    assert str(compare(before, now)) == "2 images added, 1 image removed"
     altered = make_plan(listing(["/a", "/b", "/c"], etag=None), 2).manifest
-    assert describe_change(before, altered) == "3 images altered"
+    assert str(compare(before, altered)) == "3 images altered"
+    grown = make_plan(listing(["/a", "/b", "/c", "/d"]), 2).manifest
+    assert compare(before, grown).is_growth
+    assert not compare(before, now).is_growth
+    assert not compare(before, before).is_growth
+
+
+@given(
+    old=st.sets(st.integers(0, 60), min_size=1),
+    new=st.sets(st.integers(0, 60), min_size=1),
+    per_shard=st.integers(1, 7),
+)
+def test_an_extension_leaves_old_shards_and_opens_new_ones(old, new, per_shard):
+    before = make_plan(listing([f"/{n:02d}" for n in old]), per_shard)
+    now = make_plan(listing([f"/{n:02d}" for n in old | new]), per_shard)
+    plan = extended(before.manifest, now)
+    assert plan.manifest.slice(0, before.n_images).equals(before.manifest)
+    assert plan.digest == now.digest == manifest_digest(plan.manifest, per_shard)
+    added = plan.manifest.slice(before.n_images)
+    assert added["uri"].to_pylist() == [f"/{n:02d}" for n in sorted(new - old)]
+    assert all(shard >= before.n_shards for shard in added["shard"].to_pylist())
+    # A resume finds the same plan by the frozen manifest and the grown input.
+    assert adopt(plan.manifest, now).table.equals(plan.table)
+    for shard in range(plan.n_shards):
+        rows = [row for row in plan.table.to_pylist() if row["shard"] == shard]
+        assert [row["seq"] for row in rows] == list(range(plan.rows_of(shard)))
+    assert int(plan.sizes.sum()) == plan.n_images == len(old | new)
+
+
+@given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=9))
+def test_cutting_aligned_rows_cuts_between_shards(sizes):
+    rows = [
+        {"image_id": f"{shard}-{seq}", "uri": "/", "shard": shard, "seq": seq}
+        for shard, size in enumerate(sizes)
+        for seq in range(size)
+    ]
+    found = aligned(pa.Table.from_pylist(rows, schema=TODO_SCHEMA), 5).to_pylist()
+    blocks = [found[start : start + 5] for start in range(0, len(found), 5)]
+    assert all(len({row["shard"] for row in block}) == 1 for block in blocks)
+    kept = [row for row in found if row["seq"] != PADDING]
+    assert sorted((row["shard"], row["seq"]) for row in kept) == [
+        (row["shard"], row["seq"]) for row in rows
+    ]
+
+
+def test_nothing_is_filled_up_where_only_the_last_shard_is_short():
+    plan = make_plan(listing([f"/{n}" for n in range(7)]), 3)
+    assert plan.todo([0]).num_rows == 4

@@ -89,7 +89,9 @@ def test_another_schema_is_refused(store):
     resume.begin(store, PLAN, fingerprint())
     run = json.loads(store.read("run.json"))
     store.write("run.json", json.dumps({**run, "schema_version": 99}).encode())
-    with pytest.raises(ResumeError, match="schema_version 99, this version writes 1"):
+    with pytest.raises(
+        ResumeError, match="schema_version 99, this version writes 1: go on with a newer salip-ray"
+    ):
         resume.begin(store, PLAN, fingerprint())
 
 
@@ -116,6 +118,44 @@ def test_what_changed_is_named(store, changed, said):
     with pytest.raises(ResumeError, match=said):
         resume.begin(store, plan, fingerprint(**changed))
     assert store.read("manifest.parquet") == resume.manifest_bytes(PLAN)
+
+
+GROWN = make_plan(listing(["/0", "/a", "/b", "/c", "/d"]), 2)
+
+
+def test_a_grown_input_is_refused_with_the_way_on(store):
+    resume.begin(store, PLAN, fingerprint())
+    with pytest.raises(ResumeError, match=r"the input \(2 images added\).*--extend"):
+        resume.begin(store, GROWN, fingerprint(GROWN))
+    with pytest.raises(ResumeError, match=r"points_per_side") as refused:
+        resume.begin(store, GROWN, fingerprint(GROWN, propose={"points_per_side": 4}), extend=True)
+    assert "--extend" not in str(refused.value)
+    fewer = make_plan(listing(["/a", "/b", "/d"]), 2)
+    with pytest.raises(ResumeError, match=r"1 image added, 1 image removed"):
+        resume.begin(store, fewer, fingerprint(fewer), extend=True)
+
+
+def test_an_extension_is_taken_up_and_gone_on_with(store):
+    resume.begin(store, PLAN, fingerprint())
+    begun = resume.begin(store, GROWN, fingerprint(GROWN), extend=True)
+    assert begun.plan.table["uri"].to_pylist() == ["/a", "/b", "/c", "/0", "/d"]
+    assert begun.plan.table["shard"].to_pylist() == [0, 0, 1, 2, 2]
+    run = json.loads(store.read("run.json"))
+    assert run["fingerprint"]["manifest"] == {"sha256": GROWN.digest, "images": 5}
+    assert run["extensions"][0]["images"] == 2
+    again = resume.begin(store, GROWN, fingerprint(GROWN))
+    assert again.plan.table.equals(begun.plan.table)
+    with pytest.raises(ResumeError, match="2 images removed"):
+        resume.begin(store, PLAN, fingerprint())
+
+
+def test_an_extension_that_was_killed_half_way_is_finished(store):
+    resume.begin(store, PLAN, fingerprint())
+    before = store.read("run.json")
+    resume.begin(store, GROWN, fingerprint(GROWN), extend=True)
+    store.write("run.json", before)  # as if killed after the manifest
+    resume.begin(store, GROWN, fingerprint(GROWN))
+    assert json.loads(store.read("run.json"))["fingerprint"]["manifest"]["images"] == 5
 
 
 def test_pools_storage_and_limits_may_change(store):

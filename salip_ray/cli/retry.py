@@ -1,0 +1,34 @@
+"""``salip-ray retry``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from salip_ray.cli.options import InputOption, OutputOption, Quiet, Set, storage_options
+from salip_ray.config import StorageConfig
+
+
+def retry(
+    output: Annotated[str, typer.Argument(help="What salip-ray label wrote; local, s3://, ...")],
+    input: Annotated[  # noqa: A002  (the word a person would use)
+        str | None,
+        typer.Option(help="The input again, where its addresses are signed."),
+    ] = None,
+    assignments: Set = None,
+    quiet: Quiet = False,
+    input_option: InputOption = None,
+    output_option: OutputOption = None,
+) -> None:
+    """Label the failed images of OUTPUT again; all other rows stay as they are. Example:
+
+    salip-ray retry s3://bucket/labels --set pools.propose.size=1
+    """  # noqa: D415  (the example is shown as it stands)
+    storage = StorageConfig(
+        input=storage_options("input", input_option),
+        output=storage_options("output", output_option),
+    )
+    from salip_ray import pipeline
+
+    pipeline.retry(output, storage=storage, overrides=assignments or (), input=input, quiet=quiet)

@@ -1,0 +1,149 @@
+"""Doing failed images again: only rows of status ``error``, in the shards where they are.
+
+The recipe is that of the output. Everything else of a shard stays as it is, so that once its errors
+are gone a shard has the bytes it would have had without them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from salip_ray.config import Config, StorageConfig, load_config
+from salip_ray.config.loading import parse_assignments
+from salip_ray.errors import ConfigError, OutputError, ResumeError
+from salip_ray.models.weights import identify, pin
+from salip_ray.pipeline.lease import held
+from salip_ray.pipeline.plan import Plan, aligned, from_manifest, make_plan
+from salip_ray.pipeline.progress import Talker
+from salip_ray.pipeline.resume import (
+    SHARDS,
+    committed_shards,
+    frozen_manifest,
+    read_run,
+    shard_file,
+)
+from salip_ray.pipeline.run import conclude, open_references, run_on_ray
+from salip_ray.pipeline.store import Store
+from salip_ray.pipeline.summary import Summary, summarise, write_summary
+from salip_ray.sources.listing import list_images
+
+_MAY_CHANGE = {"pools", "run"}
+
+
+def retry(
+    output: str | os.PathLike[str],
+    *,
+    storage: StorageConfig | None = None,
+    overrides: Iterable[str] = (),
+    input: str | os.PathLike[str] | None = None,  # noqa: A002  (the word a person would use)
+    quiet: bool = False,
+) -> Summary:
+    """Label the images of an ended job again whose rows are errors.
+
+    Args:
+        output: what :func:`salip_ray.label` wrote, all of its shards committed.
+        storage: storage options of input, output and weights.
+        overrides: ``"section.field=value"`` of ``pools`` or ``run``; the recipe is the output's.
+        input: where the images were listed; needed where their addresses are signed, as signatures
+            are not kept in the output.
+        quiet: show no progress.
+
+    Raises:
+        OutputError: the output is not one of ours, is not complete, or (ResumeError) was made with
+            other weights, or (LeaseError) is being written by another driver.
+        JobError: the job was stopped or broke down, or too many rows are still errors.
+    """
+    began, talker = time.monotonic(), Talker(quiet=quiet)
+    storage = storage or StorageConfig()
+    store = Store(output, storage.output)
+    run, frozen = read_run(store), frozen_manifest(store)
+    if run is None or frozen is None:
+        raise OutputError(f"output {store} holds no run.json and manifest: nothing was labelled")
+    fingerprint = run["fingerprint"]
+    config = _config(fingerprint["recipe"], storage, overrides)
+    weights = identify(config)
+    _check_weights(store, fingerprint["weights"], weights)
+    known = open_references(fingerprint["references"], config)
+    plan = _plan(frozen, config, input)
+    with held(store) as lease:
+        if missing := plan.n_shards - len(committed_shards(store) & set(range(plan.n_shards))):
+            raise OutputError(
+                f"{missing:,} of {plan.n_shards:,} shards of output {store} are not committed: "
+                "end the job with label first"
+            )
+        failed = failed_images(store, plan)
+        talker.say(f"{len(failed):,} of {plan.n_images:,} images are errors")
+        todo = plan.table.filter(pc.is_in(plan.table["image_id"], failed))
+        if todo.num_rows:
+            block = int(np.bincount(todo["shard"].to_numpy()).max())
+            todo = aligned(todo, block)
+            run_on_ray(
+                todo,
+                plan,
+                pin(config, weights),
+                store,
+                known,
+                talker,
+                lease,
+                block=block,
+                keeping=True,
+            )
+        summary = summarise(
+            store, plan, wall_seconds=time.monotonic() - began, images_in_run=len(failed)
+        )
+        if todo.num_rows:
+            write_summary(store, summary)
+    return conclude(summary, config, talker)
+
+
+def failed_images(store: Store, plan: Plan) -> pa.Array:
+    """Ids of the images whose committed rows are errors.
+
+    The rows are the truth: a retry that was killed may have left newer statistics beside them.
+    """
+    failed: list[str] = []
+    for shard in range(plan.n_shards):
+        data = store.read(shard_file(SHARDS, shard, "parquet"))
+        if data is not None:
+            rows = pq.read_table(io.BytesIO(data), columns=["image_id", "status"])
+            is_error = pc.equal(rows["status"], "error")
+            failed += rows.filter(is_error)["image_id"].to_pylist()
+    return pa.array(failed, pa.string())
+
+
+def _config(recipe: Mapping[str, Any], storage: StorageConfig, overrides: Iterable[str]) -> Config:
+    changes = parse_assignments(overrides)
+    if other := sorted(set(changes) - _MAY_CHANGE):
+        raise ConfigError(
+            f"--set {other[0]}...: a retry uses the recipe of its output; only pools and run may "
+            "be set"
+        )
+    config = load_config(recipe, overrides=changes)
+    if config.recipe()["run"] != recipe["run"]:
+        raise ConfigError("--set run...: a retry uses the modes and the shards of its output")
+    return config.model_copy(update={"storage": storage})
+
+
+def _check_weights(store: Store, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    for role in before:
+        if now.get(role) != before[role]:
+            raise ResumeError(
+                f"output {store} was made with the {role} weights {before[role][:16]}..., found "
+                f"{str(now.get(role))[:16]}...: a retry needs the same file"
+            )
+
+
+def _plan(frozen: pa.Table, config: Config, location: str | os.PathLike[str] | None) -> Plan:
+    if location is None:
+        return from_manifest(frozen, config.run.rows_per_shard)
+    listed = make_plan(list_images(location, config.storage.input), config.run.rows_per_shard)
+    return from_manifest(frozen, config.run.rows_per_shard, addresses=listed.table)

@@ -1,0 +1,144 @@
+"""One driver for an output at a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from salip_ray.errors import LeaseError, OutputError
+from salip_ray.pipeline import lease as leases
+from salip_ray.pipeline.lease import held
+from salip_ray.pipeline.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "out")
+
+
+def stored(store):
+    return json.loads(store.read("lease.json"))
+
+
+def as_if(store, **changes):
+    """Leave a lease behind as another driver would."""
+    with held(store):
+        data = stored(store)
+    store.write("lease.json", json.dumps({**data, "owner": "other", **changes}).encode())
+
+
+def test_a_lease_is_there_while_held_and_gone_after(store):
+    with held(store):
+        assert stored(store)["pid"]
+    assert store.names() == []
+
+
+def test_another_hosts_lease_is_refused_with_whose_it_is_and_when_it_runs_out(store):
+    as_if(store, host="node-7", pid=4711)
+    with pytest.raises(LeaseError, match=r"node-7, process 4711.*runs out in \d+ s"), held(store):
+        pass
+    assert stored(store)["owner"] == "other"
+
+
+def test_a_living_process_of_this_host_is_refused_and_a_dead_one_is_not(store):
+    code = (
+        "import sys, time; from salip_ray.pipeline.lease import _acquire, TERM_SECONDS;"
+        "from salip_ray.pipeline.store import Store;"
+        "_acquire(Store(sys.argv[1]), TERM_SECONDS); print('held', flush=True); time.sleep(600)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, store.location], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(LeaseError, match=str(other.pid)), held(store):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with held(store):
+        assert stored(store)["pid"] != other.pid
+
+
+def test_a_lease_that_ran_out_is_taken_over(store):
+    as_if(store, host="node-7", expires="2020-01-01T00:00:00+00:00")
+    with held(store):
+        assert stored(store)["owner"] != "other"
+
+
+def test_this_very_process_may_begin_again(store):
+    as_if(store)
+    with held(store):
+        assert stored(store)["owner"] != "other"
+
+
+@pytest.mark.parametrize("content", [b"", b"no json", b"[]", b"{}", b'{"expires": 3}'])
+def test_what_is_no_lease_binds_nobody(store, content):
+    store.write("lease.json", content)
+    with held(store):
+        assert stored(store)["owner"]
+
+
+def test_it_is_renewed_with_the_progress(store):
+    with held(store, renew=0.05) as lease:
+        lease.progress = lambda: {"rows": {"refine": 3}}
+        first = stored(store)
+        deadline = time.monotonic() + 20
+        while "progress" not in stored(store) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert stored(store)["progress"] == {"rows": {"refine": 3}}
+        assert stored(store)["owner"] == first["owner"]
+
+
+def test_who_lost_it_is_told_and_leaves_it_to_the_other(store):
+    told = threading.Event()
+    with held(store, renew=0.05) as lease:
+        lease.on_lost = told.set
+        as_it_was = stored(store)
+        store.write("lease.json", json.dumps({**as_it_was, "owner": "other"}).encode())
+        assert told.wait(20)
+        with pytest.raises(LeaseError, match="taken over"):
+            lease.require()
+    assert stored(store)["owner"] == "other"
+
+
+def test_of_two_that_begin_at_once_one_is_refused(store, monkeypatch):
+    monkeypatch.setattr(leases, "_SETTLE_LOCAL", 1.0)
+    outcomes = []
+
+    def begin():
+        try:
+            with held(store):
+                outcomes.append("held")
+                time.sleep(1.5)
+        except LeaseError:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=begin) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["held", "refused"]
+
+
+def test_a_store_that_fails_for_a_while_costs_nothing(store, monkeypatch):
+    with held(store, renew=0.05) as lease:
+        with monkeypatch.context() as broken:
+
+            def fails(*_):
+                raise OutputError("503")
+
+            broken.setattr(Store, "write", fails)
+            time.sleep(0.3)
+        lease.require()
+        before = stored(store)["renewed"]
+        deadline = time.monotonic() + 20
+        while stored(store)["renewed"] == before and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert stored(store)["renewed"] != before

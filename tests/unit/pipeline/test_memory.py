@@ -1,0 +1,122 @@
+"""Memory that runs out: half the batch, then half of that, then an error row."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+import torch
+
+from salip_ray.config import load_config
+from salip_ray.pipeline import columns
+from salip_ray.pipeline.attempts import MOST_DEATHS
+from salip_ray.pipeline.memory import is_out_of_memory
+from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.stages import Stage
+
+TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
+
+
+class Hungry(Stage):
+    """A stage that fits ``fits`` points into memory."""
+
+    name = "propose"
+    adds = ("n_candidates",)
+    drops = ()
+
+    def __init__(self, fits, problem):
+        super().__init__(load_config(TASK), 1, Reporter())
+        self.batch_size = self.now = 64
+        self.fits, self.problem, self.tried = fits, problem, []
+
+    def use_batches(self, size):
+        self.now = size
+
+    def work(self, cells):
+        self.tried.append(self.now)
+        if self.now > self.fits:
+            raise self.problem
+        return {"n_candidates": self.now}
+
+
+def rows(count=1):
+    values = {
+        "image_id": [f"{n:032x}" for n in range(count)],
+        "status": ["ok"] * count,
+        "error": [None] * count,
+        "_seconds": [{"fetch": 0.1}] * count,
+        "_fallbacks": [None] * count,
+    }
+    return pa.table({name: pa.array(v, columns.TYPES[name]) for name, v in values.items()})
+
+
+PROBLEMS = [
+    MemoryError("host"),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=["host", "device", "allocator"])
+def test_half_the_batch_goes_on_and_is_noted(problem):
+    stage = Hungry(16, problem)
+    first, second = (table.to_pylist()[0] for table in stage(rows(2)))
+    for row in (first, second):
+        assert (row["status"], row["n_candidates"]) == ("ok", 16)
+        assert row["_fallbacks"] == [{"stage": "propose", "batch": 16}]
+    # Each row begins with the full batch: its bytes do not depend on the row before.
+    assert stage.tried == [64, 32, 16, 64, 32, 16]
+    assert stage.now == 64
+
+
+def test_what_does_not_fit_at_all_is_an_error_row():
+    stage = Hungry(0, torch.OutOfMemoryError("CUDA out of memory"))
+    (row,) = [table.to_pylist()[0] for table in stage(rows())]
+    assert row["status"] == "error"
+    assert row["error"]["type"] == "OutOfMemoryError"
+    assert stage.tried == [64, 32, 16, 8, 4, 2, 1]
+    assert stage.now == 64
+
+
+def test_other_errors_are_not_tried_again():
+    stage = Hungry(0, RuntimeError("shapes cannot be multiplied"))
+    (row,) = [table.to_pylist()[0] for table in stage(rows())]
+    assert row["status"] == "error"
+    assert stage.tried == [64]
+
+
+def test_real_errors_are_known():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("no"))
+    assert not is_out_of_memory(KeyError("memory"))
+
+
+def test_an_image_that_workers_died_on_is_given_up():
+    stage = Hungry(64, MemoryError())
+
+    class Ledger(type(stage.attempts)):
+        def deaths(self, image_ids):
+            return {image_ids[0]: MOST_DEATHS, image_ids[1]: MOST_DEATHS - 1}
+
+    stage.attempts = Ledger(Reporter(), None)
+    first, second = (table.to_pylist()[0] for table in stage(rows(2)))
+    assert first["error"]["type"] == "WorkerDiedError"
+    assert "3 workers died" in first["error"]["message"]
+    assert second["status"] == "ok"
+
+
+@pytest.mark.parametrize(("after", "ends"), [("2", True), ("9", False), ("None", False)])
+def test_a_process_ends_between_batches_after_so_many_images(after, ends):
+    code = (
+        "import time; from salip_ray.pipeline import memory;"
+        f"memory._DELIVERY_SECONDS = 0.2; recycler = memory.Recycler({after})\n"
+        "with recycler.busy(2): time.sleep(0.5)\n"
+        "with recycler.busy(2): time.sleep(1); print('finished', flush=True)\n"
+        "time.sleep(2); print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == (["finished"] if ends else ["finished", "alive"])
