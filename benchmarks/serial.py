@@ -3,8 +3,8 @@
 One image at a time, in float32: ``SamAutomaticMaskGenerator``, a crop at a time through open_clip's
 own transform and model, ``SamPredictor`` on the image for the boxes. Sentences are encoded once,
 which SaLIP's published loop does for every image; nothing is logged or plotted. What makes a label
-(area limits, visual prompts, ties, distinct candidates) is this package's; all work on pixels is
-theirs.
+(area limits, visual prompts, ranking, presence) is this package's; all work on pixels is theirs.
+The options of ``refine`` beyond the paper have no official counterpart and must be off.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import PIL.Image
 import torch
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import Sam
+from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.cascade.crops import visual_prompt
 from salip_ray.cascade.resolution import to_working
+from salip_ray.cascade.retrieve import Retriever, views
 from salip_ray.config import Config
 from salip_ray.models.clip import ClipModel
-from salip_ray.rows import Box, Candidate, Image
+from salip_ray.rows import Box, Candidate, Image, Selection
 
 
 @dataclass
@@ -61,7 +63,7 @@ class SerialCascade:
         self.generator = SamAutomaticMaskGenerator(sam, **knobs)
         self.predictor = SamPredictor(sam)
         self.clip = clip
-        self.text = [self._text(spec.sentences) for spec in config.task.classes]
+        self.retriever = Retriever(clip, config)
 
     def __call__(self, image: Image) -> SerialResult:
         """Label one image, uint8 RGB [H, W, 3]."""
@@ -72,18 +74,22 @@ class SerialCascade:
         candidates = [c for c in everything if low < c.area < high]
         result = SerialResult(candidates, len(everything))
         clock.append(time.perf_counter())
+        selections: tuple[Selection, ...] = ()
         if candidates:
-            scores = self._scores(working, candidates)
-            for spec, column in zip(self.config.task.classes, scores.T, strict=True):
-                result.picks[spec.label] = self._pick(column, candidates, spec.top_k)
+            selections = self.retriever.select(self._features(working, candidates), candidates)
+        for selection in selections:
+            result.picks.setdefault(selection.label, []).append(selection.candidate_id)
         clock.append(time.perf_counter())
         boxes = {c.id: c.box for c in candidates}
-        if result.picks:
+        least = self.config.retrieve.min_presence
+        present = [s for s in selections if not s.presence < least]  # NaN: there is no presence
+        if present:
             self.predictor.set_image(image)
             scale = image.shape[1] / working.shape[1], image.shape[0] / working.shape[0]
-            for label, picks in result.picks.items():
-                masks = [self._segment(boxes[pick], scale) for pick in picks]
-                result.masks[label] = np.any(masks, axis=0)
+            for selection in present:
+                mask = self._segment(boxes[selection.candidate_id], scale)
+                known = result.masks.get(selection.label)
+                result.masks[selection.label] = mask if known is None else known | mask
         clock.append(time.perf_counter())
         steps = ("propose", "retrieve", "refine")
         result.seconds = dict(zip(steps, np.diff(clock).tolist(), strict=True))
@@ -97,35 +103,16 @@ class SerialCascade:
         return [_candidate(index, record) for index, record in enumerate(records)]
 
     @torch.no_grad()
-    def _text(self, sentences: tuple[str, ...]) -> torch.Tensor:
-        tokens = self.clip.tokenizer(list(sentences)).to(self.clip.device)
-        mean = self.clip.model.encode_text(tokens).mean(dim=0)
-        return mean / mean.norm()
-
-    @torch.no_grad()
-    def _scores(self, working: Image, candidates: list[Candidate]) -> npt.NDArray[np.float32]:
-        rows = []
-        for candidate in candidates:
-            picture = visual_prompt(working, candidate, self.config.retrieve)
-            pixels = self.clip.preprocess(PIL.Image.fromarray(picture)).to(self.clip.device)
-            seen = self.clip.model.encode_image(pixels[None])[0]
-            rows.append([100 * (seen / seen.norm()) @ text for text in self.text])
-        return np.array(rows, dtype=np.float32)
-
-    def _pick(
-        self, column: npt.NDArray[np.float32], candidates: list[Candidate], k: int
-    ) -> list[int]:
-        chosen: list[Candidate] = []
-        for index in np.argsort(-column, kind="stable"):
-            candidate = candidates[index]
-            distinct = all(
-                (candidate.mask & other.mask).sum() / max(1, min(candidate.area, other.area))
-                <= self.config.retrieve.max_overlap
-                for other in chosen
-            )
-            if distinct and len(chosen) < k:
-                chosen.append(candidate)
-        return [candidate.id for candidate in chosen]
+    def _features(self, working: Image, candidates: list[Candidate]) -> torch.Tensor:
+        seen = []
+        for config in views(self.config.retrieve):
+            rows = []
+            for candidate in candidates:
+                picture = visual_prompt(working, candidate, config)
+                pixels = self.clip.preprocess(PIL.Image.fromarray(picture)).to(self.clip.device)
+                rows.append(F.normalize(self.clip.model.encode_image(pixels[None])[0], dim=-1))
+            seen.append(torch.stack(rows))
+        return seen[0] if len(seen) == 1 else F.normalize(torch.stack(seen).mean(dim=0), dim=-1)
 
     def _segment(self, box: Box, scale: tuple[float, float]) -> npt.NDArray[np.bool_]:
         prompt = np.array(box) * np.array([*scale, *scale])
