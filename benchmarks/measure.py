@@ -81,7 +81,9 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 def flops(work: Callable[[], Any]) -> float:
     """Floating-point operations of the matrix products and convolutions of a call."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # Compiled code would run past the counter.
+    eager = torch.compiler.set_stance("force_eager")
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), eager:
         work()
     return float(counter.get_total_flops())
 
