@@ -97,7 +97,9 @@ def cascaded(
         pool = pools[name]
         images = images.map_batches(
             stage,
-            batch_size=None,
+            # Ray Data refuses whole blocks (None) to actors with GPUs. A stage goes row by row
+            # anyhow, so one at a time costs nothing, and no block waits to be joined to another.
+            batch_size=1 if pool.gpus else None,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(min_size=pool.min_size, max_size=pool.max_size),
