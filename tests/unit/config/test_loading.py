@@ -91,7 +91,10 @@ def test_area_limits_are_a_fraction_up_to_one_and_pixels_above(low, high, expect
         (task(companions={"liver": ["rib"]}), "companions names 'liver', but the classes are"),
         (task(companions={"heart": ["rib"]}), "names ['rib'], which task.distractors lacks"),
         (task(distractors="missing.json"), "task.distractors names"),
-        ({**TASK, "retrieve": {"min_presence": 0.5}}, "needs scoring: softmax, found cosine"),
+        (
+            {**TASK, "retrieve": {"min_presence": 0.5, "scoring": "cosine"}},
+            "needs scoring: softmax, found cosine",
+        ),
         ({**TASK, "retrieve": {"ensemble": ["crops"]}}, "none that is visual_prompt (crops)"),
         (task(prompts="missing.json"), "missing.json, which does not exist"),
     ],
