@@ -87,6 +87,12 @@ class ClassMask:
     ``clip_margin``, ``clip_probability`` and ``presence`` are those of the best selection;
     ``predicted_iou`` and ``stability_score`` are means over the united masks. A figure that a
     method does not have is NaN.
+
+    ``proposed`` is the union of the candidates' own masks, before any refinement: for the cascade
+    of those it retrieved, for GT-SAM of those that come closest to the reference (the best that a
+    retrieval could have picked), else None. ``agreement`` is its Dice with ``mask``, and
+    ``confidence`` the Dice that the cascade expects of its label, 0 to 1
+    (:mod:`salip_ray.cascade.confidence`).
     """
 
     method: str
@@ -101,6 +107,9 @@ class ClassMask:
     prompt_boxes: tuple[Box, ...]
     clip_probability: float = math.nan
     presence: float = math.nan
+    proposed: Mask | None = None
+    agreement: float = math.nan
+    confidence: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +193,9 @@ MASK_TYPE = pa.struct(
         pa.field("stability_score", pa.float32()),
         pa.field("candidate_ids", pa.list_(pa.int32())),
         pa.field("prompt_boxes", pa.list_(_BOX)),
+        pa.field("proposed", RLE_TYPE),  # the candidates' own masks, united
+        pa.field("agreement", pa.float32()),
+        pa.field("confidence", pa.float32()),
     ]
 )
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
+from salip_ray.cascade.overlap import closest, overlap, union_of
 from salip_ray.cascade.prompting import Size
 from salip_ray.cascade.reference import reference_boxes
-from salip_ray.cascade.resolution import box_to_working, to_original
+from salip_ray.cascade.resolution import box_to_working, to_working_mask
 from salip_ray.config import ClassSpec
 from salip_ray.models.protocols import SegmentsBoxes
 from salip_ray.rows import Candidate, ClassMask, Mask
@@ -39,8 +40,8 @@ def unprompted(
         ranked = sorted(candidates, key=lambda candidate: (-merit(candidate), candidate.id))
         for spec in classes:
             chosen = ranked[: spec.top_k]
-            union = np.any([to_original(c.mask, original_size) for c in chosen], axis=0)
-            if not np.any(union):
+            union = union_of(chosen, original_size)
+            if not union.any():
                 continue
             masks.append(
                 ClassMask(
@@ -64,13 +65,16 @@ def gt_sam(
     refiner: SegmentsBoxes,
     embedding: Tensor,
     references: Mapping[str, Mask],
+    candidates: Sequence[Candidate] = (),
     *,
     working_size: Size,
     original_size: Size,
 ) -> list[ClassMask]:
     """SAM's masks from the boxes of the references (original size, by label), united per class.
 
-    A class whose reference is missing, empty, or in parts too small for a box has no mask.
+    A class whose reference is missing, empty, or in parts too small for a box has no mask. Beside
+    each the best of the ``candidates`` are kept, so that an evaluation can tell a bad proposal
+    from a wrong pick.
     """
     masks = []
     for spec in classes:
@@ -82,8 +86,10 @@ def gt_sam(
         refined = refiner(
             embedding, boxes=boxes, working_size=working_size, original_size=original_size
         )
-        if not refined.union.any():
+        if reference is None or not refined.union.any():
             continue
+        best = closest(candidates, to_working_mask(reference, working_size), spec.top_k)
+        proposed = union_of(best, original_size)
         masks.append(
             ClassMask(
                 method="gt_sam",
@@ -96,6 +102,8 @@ def gt_sam(
                 stability_score=float(refined.stability.mean()),
                 candidate_ids=(),
                 prompt_boxes=tuple(boxes),
+                proposed=proposed,
+                agreement=overlap(proposed, refined.union),
             )
         )
     return masks

@@ -12,7 +12,9 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from salip_ray.cascade.baselines import gt_sam, unprompted
+from salip_ray.cascade.confidence import calibration
 from salip_ray.cascade.enrich import prompts_for, refine
+from salip_ray.cascade.overlap import overlap, union_of
 from salip_ray.cascade.prompting import Size
 from salip_ray.cascade.propose import Proposer
 from salip_ray.cascade.refine import Refiner
@@ -193,8 +195,9 @@ def compose(
                 reason = _why_none(n_proposed, refused, config)
                 outcomes.append(Outcome(spec.label, "empty", reason))
                 continue
+            retrieved = [by_id[choice.candidate_id] for choice in chosen]
             prompts = prompts_for(
-                [by_id[choice.candidate_id] for choice in chosen],
+                retrieved,
                 [by_id[s.candidate_id] for s in taken if s.class_id != spec.class_id],
                 config.refine,
             )
@@ -204,6 +207,10 @@ def compose(
                 outcomes.append(Outcome(spec.label, "empty", reason))
                 continue
             outcomes.append(Outcome(spec.label, "labelled"))
+            proposed = union_of(retrieved, original_size)
+            agreement = overlap(proposed, refined.union)
+            predicted_iou = float(np.mean(refined.predicted_iou))
+            stability = float(np.mean(refined.stability))
             masks.append(
                 ClassMask(
                     method="cascade",
@@ -212,12 +219,15 @@ def compose(
                     mask=refined.union,
                     clip_score=chosen[0].score,
                     clip_margin=chosen[0].margin,
-                    predicted_iou=float(np.mean(refined.predicted_iou)),
-                    stability_score=float(np.mean(refined.stability)),
+                    predicted_iou=predicted_iou,
+                    stability_score=stability,
                     candidate_ids=tuple(choice.candidate_id for choice in chosen),
                     prompt_boxes=tuple(prompt.box for prompt in prompts),
                     clip_probability=chosen[0].probability,
                     presence=chosen[0].presence,
+                    proposed=proposed,
+                    agreement=agreement,
+                    confidence=calibration()(predicted_iou, stability, agreement),
                 )
             )
     if "unprompted" in config.run.modes:
@@ -230,7 +240,7 @@ def compose(
                     f"the reference of {label!r} has shape {reference.shape}, "
                     f"its image {original_size}"
                 )
-        masks += gt_sam(config.task.classes, refiner, embedding, references, **sizes)
+        masks += gt_sam(config.task.classes, refiner, embedding, references, candidates, **sizes)
     return Labels(tuple(masks), tuple(outcomes))
 
 

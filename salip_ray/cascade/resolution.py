@@ -42,6 +42,15 @@ def to_working(image: Image, long_side: int) -> Image:
 
 def to_original(mask: Mask, size: tuple[int, int]) -> Mask:
     """A working mask on the original pixels (``size``: height, width), by nearest neighbour."""
+    return _resized(mask, size)
+
+
+def to_working_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """An original mask on the working pixels (``size``: height, width), by nearest neighbour."""
+    return _resized(mask, size)
+
+
+def _resized(mask: Mask, size: tuple[int, int]) -> Mask:
     height, width = size
     if mask.shape == size:
         return mask

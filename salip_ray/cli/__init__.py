@@ -11,6 +11,7 @@ import salip_ray
 from salip_ray.cli.demo import demo
 from salip_ray.cli.doctor import doctor
 from salip_ray.cli.evaluate import evaluate
+from salip_ray.cli.export import export, import_review
 from salip_ray.cli.label import label
 from salip_ray.cli.plan import plan
 from salip_ray.cli.report import report
@@ -80,4 +81,6 @@ app.command()(show)
 app.command()(submit)
 app.command()(stop)
 app.command()(doctor)
+app.add_typer(export, name="export")
+app.command()(import_review)
 app.add_typer(weights, name="weights")

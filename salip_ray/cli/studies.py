@@ -39,14 +39,15 @@ def run_studies(
 ) -> Evaluation:
     """Label, score and draw; a study whose output is complete is not labelled again.
 
-    Writes ``evaluation.json`` and ``overview.png`` into ``folder`` and prints the mean Dice of the
+    Writes ``evaluation.json`` and ``overview.png`` into ``folder``, ``evaluation.json`` and
+    ``summary_nnunet.json`` of each study into ``folder/scores/``, and prints the mean Dice of the
     un-prompted SAM, the cascade and GT-SAM. The picture shows the first ``shown`` images of each
     study, whatever became of them.
     """
     from salip_ray import pipeline
     from salip_ray.evaluation import Evaluation, as_json
     from salip_ray.labels.reading import Labels
-    from salip_ray.labels.scores import evaluate_output
+    from salip_ray.labels.scores import evaluate_output, write_results
     from salip_ray.report.overview import overview
     from salip_ray.sources.references import References
 
@@ -66,6 +67,8 @@ def run_studies(
         labels = Labels.open(str(study.output))
         references = References.open(str(study.references))
         found = evaluate_output(labels, references)
+        scores = folder / "scores" / study.output.name
+        write_results(found, scores / "evaluation.json", labels, references)
         evaluation += found
         bands += _bands(study, labels, references, found, shown)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,25 @@
-"""How good labels are: overlap with reference masks, kept for every image."""
+"""How good labels are: overlap and outlines against reference masks, kept for every image."""
 
 from __future__ import annotations
 
 from salip_ray.evaluation.metrics import dice, iou
+from salip_ray.evaluation.nnunet import nnunet_summary
 from salip_ray.evaluation.results import as_json
 from salip_ray.evaluation.scoring import Average, Evaluation, Score, Unscored, score_rows
+from salip_ray.evaluation.stages import Walk
+from salip_ray.evaluation.surface import hd95, nsd
 
 __all__ = [
     "Average",
     "Evaluation",
     "Score",
     "Unscored",
+    "Walk",
     "as_json",
     "dice",
+    "hd95",
     "iou",
+    "nnunet_summary",
+    "nsd",
     "score_rows",
 ]

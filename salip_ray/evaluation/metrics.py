@@ -19,7 +19,7 @@ def dice(prediction: Mask, reference: Mask) -> float:
     Raises:
         ValueError: a mask is not bool of shape [H, W], or their shapes differ.
     """
-    _check(prediction, reference)
+    check_masks(prediction, reference)
     total = np.count_nonzero(prediction) + np.count_nonzero(reference)
     return 2 * np.count_nonzero(prediction & reference) / total if total else math.nan
 
@@ -30,12 +30,13 @@ def iou(prediction: Mask, reference: Mask) -> float:
     Raises:
         ValueError: a mask is not bool of shape [H, W], or their shapes differ.
     """
-    _check(prediction, reference)
+    check_masks(prediction, reference)
     union = np.count_nonzero(prediction | reference)
     return np.count_nonzero(prediction & reference) / union if union else math.nan
 
 
-def _check(prediction: Mask, reference: Mask) -> None:
+def check_masks(prediction: Mask, reference: Mask) -> None:
+    """Raise ValueError unless both are bool masks of one shape [H, W]."""
     for name, mask in (("prediction", prediction), ("reference", reference)):
         if mask.ndim != 2 or mask.dtype != np.bool_:
             raise ValueError(

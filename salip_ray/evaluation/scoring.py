@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from salip_ray.errors import InputError
+from salip_ray.evaluation.intervals import mean_interval
 from salip_ray.evaluation.metrics import dice, iou
+from salip_ray.evaluation.stages import Walk, failed_stage
+from salip_ray.evaluation.surface import hd95, nsd
 from salip_ray.labels.masks import decode_rle
 from salip_ray.rows import Mask
 
@@ -24,7 +27,11 @@ ReferenceOf = Callable[[str], Mapping[str, Mask] | None]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One image, class and method. Both figures are NaN where label and reference are empty."""
+    """One image, class and method. Figures are NaN where label and reference are empty.
+
+    ``hd95`` (pixels) is NaN where either is, and, as ``nsd``, where surfaces were not asked for.
+    ``tp``, ``fp``, ``fn`` and ``tn`` count pixels.
+    """
 
     image_id: str
     uri: str
@@ -32,6 +39,12 @@ class Score:
     method: str
     dice: float
     iou: float
+    hd95: float = math.nan
+    nsd: float = math.nan
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+    tn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +61,10 @@ class Unscored:
 class Average:
     """Means over the ``n`` images of a class that count.
 
-    In ``empty`` more, neither label nor reference holds anything. Both means are NaN where ``n`` is
-    0. ``variant`` says which of several methods a headline figure is.
+    In ``empty`` more, neither label nor reference holds anything. Means are NaN where ``n`` is 0.
+    ``variant`` says which of several methods a headline figure is. ``hd95`` is the mean over the
+    ``n_surface`` images where neither is empty, so a label that misses the organ altogether counts
+    in Dice and NSD, but not in it. ``dice_interval`` is the bootstrap's, over images.
     """
 
     dice: float
@@ -57,6 +72,10 @@ class Average:
     n: int
     empty: int
     variant: str | None = None
+    hd95: float = math.nan
+    nsd: float = math.nan
+    n_surface: int = 0
+    dice_interval: tuple[float, float] = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -66,12 +85,14 @@ class Evaluation:
     scores: tuple[Score, ...]
     unscored: tuple[Unscored, ...] = ()
     not_committed: int = 0
+    walks: tuple[Walk, ...] = ()
 
     def __add__(self, other: Evaluation) -> Evaluation:
         return Evaluation(
             self.scores + other.scores,
             self.unscored + other.unscored,
             self.not_committed + other.not_committed,
+            self.walks + other.walks,
         )
 
     @property
@@ -94,10 +115,7 @@ class Evaluation:
             variants = [name for name in means if name.startswith("unprompted_")]
             if variants:
                 best = max(variants, key=lambda name: _nan_last(means[name].dice))
-                chosen = means[best]
-                means["unprompted"] = Average(
-                    chosen.dice, chosen.iou, chosen.n, chosen.empty, variant=best
-                )
+                means["unprompted"] = replace(means[best], variant=best)
             averages[label] = means
         return averages
 
@@ -108,6 +126,7 @@ def score_rows(
     *,
     labels: Sequence[str],
     methods: Sequence[str],
+    surfaces: bool = True,
 ) -> Evaluation:
     """Score each class and method of each row.
 
@@ -119,11 +138,13 @@ def score_rows(
         reference_of: the reference masks of an image, by its URI.
         labels: the classes of the run.
         methods: the methods that the run was asked for.
+        surfaces: whether to compute HD95 and NSD, which take most of the time.
 
     Raises:
         InputError: a reference has another size than its image.
     """
     scores: list[Score] = []
+    walks: list[Walk] = []
     unscored: list[Unscored] = []
     for row in rows:
         name = (row["image_id"], row["uri"])
@@ -135,7 +156,7 @@ def score_rows(
             unscored.append(Unscored(*name, "without_reference"))
             continue
         shape = (row["height"], row["width"])
-        found = {(mask["method"], mask["label"]): mask["rle"] for mask in row["masks"] or ()}
+        found = {(mask["method"], mask["label"]): mask for mask in row["masks"] or ()}
         for label in labels:
             reference = references[label]
             if reference.shape != shape:
@@ -144,23 +165,70 @@ def score_rows(
                     f"but the image is {_size(shape)}"
                 )
             for method in methods:
-                rle = found.get((method, label))
-                mask = np.zeros(shape, np.bool_) if rle is None else decode_rle(rle)
-                scores.append(
-                    Score(*name, label, method, dice(mask, reference), iou(mask, reference))
-                )
-    return Evaluation(tuple(scores), tuple(unscored))
+                cell = found.get((method, label))
+                mask = np.zeros(shape, np.bool_) if cell is None else decode_rle(cell["rle"])
+                scores.append(_score((*name, label, method), mask, reference, surfaces))
+                if method == "cascade" and reference.any():
+                    best = found.get(("gt_sam", label))
+                    walks.append(_walk(name, label, cell, best, reference, scores[-1].dice))
+    return Evaluation(tuple(scores), tuple(unscored), walks=tuple(walks))
+
+
+def _score(name: tuple[str, str, str, str], mask: Mask, reference: Mask, surfaces: bool) -> Score:
+    tp = int(np.count_nonzero(mask & reference))
+    fp, fn = (int(np.count_nonzero(whole)) - tp for whole in (mask, reference))
+    return Score(
+        *name,
+        dice=dice(mask, reference),
+        iou=iou(mask, reference),
+        hd95=hd95(mask, reference) if surfaces else math.nan,
+        nsd=nsd(mask, reference) if surfaces else math.nan,
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        tn=mask.size - tp - fp - fn,
+    )
+
+
+def _walk(
+    name: tuple[str, str],
+    label: str,
+    cascade: Mapping[str, Any] | None,
+    best: Mapping[str, Any] | None,
+    reference: Mask,
+    refined: float,
+) -> Walk:
+    """How a class came to its Dice; rows made before proposals were kept say nothing of them."""
+
+    def of_proposed(cell: Mapping[str, Any] | None) -> float:
+        rle = None if cell is None else cell.get("proposed")
+        return math.nan if rle is None else dice(decode_rle(rle), reference)
+
+    # Without a label there is nothing to say of the pick: mostly there was none.
+    picked, proposed = of_proposed(cascade), of_proposed(best)
+    if not math.isnan(picked) and not math.isnan(proposed):
+        proposed = max(proposed, picked)
+    return Walk(*name, label, proposed, picked, refined, failed_stage(proposed, picked, refined))
 
 
 def _average(scores: Sequence[Score]) -> Average:
     counted = [score for score in scores if not math.isnan(score.dice)]
-    n = len(counted)
+    surfaces = [score.hd95 for score in counted if not math.isnan(score.hd95)]
+    near = [score.nsd for score in counted if not math.isnan(score.nsd)]
     return Average(
-        dice=math.fsum(score.dice for score in counted) / n if n else math.nan,
-        iou=math.fsum(score.iou for score in counted) / n if n else math.nan,
-        n=n,
-        empty=len(scores) - n,
+        dice=_mean([score.dice for score in counted]),
+        iou=_mean([score.iou for score in counted]),
+        n=len(counted),
+        empty=len(scores) - len(counted),
+        hd95=_mean(surfaces),
+        nsd=_mean(near),
+        n_surface=len(surfaces),
+        dice_interval=mean_interval([score.dice for score in counted]),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
 
 
 def _nan_last(value: float) -> float:

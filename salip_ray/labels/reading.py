@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,10 +93,44 @@ class Labels:
         A row is a dict with the columns of :data:`salip_ray.rows.LABEL_SCHEMA`, or those asked for.
         """
         for name in self.shards:
-            path = join(self._root, "shards", name)
-            with self._fs.open(path, "rb") as stream, pq.ParquetFile(stream) as shard:
-                for batch in shard.iter_batches(batch_size=64, columns=columns):
-                    yield from batch.to_pylist()
+            yield from self.shard_rows(name, columns)
+
+    def shard_rows(
+        self, name: str, columns: Sequence[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of one committed shard, in order; ``columns`` may name leaves of nested ones."""
+        path = join(self._root, "shards", name)
+        with self._fs.open(path, "rb") as stream, pq.ParquetFile(stream) as shard:
+            for batch in shard.iter_batches(batch_size=64, columns=columns):
+                yield from batch.to_pylist()
+
+    def row(
+        self,
+        name: str,
+        index: int,
+        columns: Sequence[str] | None = None,
+        kept: MutableMapping[tuple[str, int], list[dict[str, Any]]] | None = None,
+    ) -> dict[str, Any]:
+        """The row at ``index`` of a shard; only its row group is read.
+
+        Row groups go into ``kept`` and are taken from there, so that neighbours are read once.
+        """
+        for (shard_name, start), held in kept.items() if kept else ():
+            if shard_name == name and start <= index < start + len(held):
+                return held[index - start]
+        path = join(self._root, "shards", name)
+        with self._fs.open(path, "rb") as stream, pq.ParquetFile(stream) as shard:
+            first = 0
+            for group in range(shard.num_row_groups):
+                count = shard.metadata.row_group(group).num_rows
+                if index < first + count:
+                    table = shard.read_row_group(group, columns=columns)
+                    rows: list[dict[str, Any]] = table.to_pylist()
+                    if kept is not None:
+                        kept[name, first] = rows
+                    return rows[index - first]
+                first += count
+        raise OutputError(f"{join(self.uri, 'shards', name)} has no row {index}")
 
     def table(self, shard: str, *, without: Sequence[str] = ()) -> pa.Table:
         """One committed shard as a table, in the order of its rows.

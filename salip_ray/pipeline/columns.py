@@ -225,6 +225,9 @@ def pack_masks(masks: Sequence[ClassMask]) -> list[dict[str, Any]]:
                 "stability_score": item.stability_score,
                 "candidate_ids": list(item.candidate_ids),
                 "prompt_boxes": [list(box) for box in item.prompt_boxes],
+                "proposed": None if item.proposed is None else encode_rle(item.proposed),
+                "agreement": item.agreement,
+                "confidence": item.confidence,
             }
         )
     return cells

@@ -92,7 +92,8 @@ def _as_labels(rows: pa.Table) -> pa.Table:
 def parquet_bytes(labels: pa.Table) -> bytes:
     """A shard's rows as a Parquet file; the same rows give the same bytes."""
     buffer = io.BytesIO()
-    pq.write_table(labels, buffer, compression="zstd")
+    # Small row groups: training reads a few rows of many shards at random.
+    pq.write_table(labels, buffer, compression="zstd", row_group_size=64)
     return buffer.getvalue()
 
 

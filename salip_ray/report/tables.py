@@ -9,6 +9,8 @@ from rich import box
 from rich.table import Table
 
 from salip_ray.evaluation import Evaluation
+from salip_ray.evaluation.nnunet import nan_mean
+from salip_ray.evaluation.stages import GOOD, STAGES, failures
 
 METHOD_NAMES = {
     "unprompted": "un-prompted SAM",
@@ -39,7 +41,7 @@ def summary_table(evaluation: Evaluation) -> Table:
     table = Table(title="Means", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for name in ("class", "method"):
         table.add_column(name)
-    for name in ("Dice", "IoU", "images", "both empty"):
+    for name in ("Dice", "95 %", "IoU", "HD95 px", "NSD", "images", "both empty"):
         table.add_column(name, justify="right")
     for label, methods in evaluation.averages().items():
         for number, (method, mean) in enumerate(methods.items()):
@@ -48,11 +50,39 @@ def summary_table(evaluation: Evaluation) -> Table:
                 "" if number else label,
                 name,
                 _figure(mean.dice),
+                _interval(mean.dice_interval),
                 _figure(mean.iou),
+                "-" if math.isnan(mean.hd95) else f"{mean.hd95:.1f}",
+                _figure(mean.nsd),
                 str(mean.n),
                 str(mean.empty),
             )
         table.add_section()
+    return table
+
+
+def stage_table(evaluation: Evaluation) -> Table:
+    """Mean Dice along the cascade, and how many labels each stage lost."""
+    table = Table(
+        title=f"Where the Dice went (a label below {GOOD:g} failed)",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("class")
+    for name in ("best proposals", "picked", "refined", "images", *STAGES.values()):
+        table.add_column(name, justify="right")
+    for label, counts in failures(evaluation.walks).items():
+        walks = [walk for walk in evaluation.walks if walk.label == label]
+        table.add_row(
+            label,
+            *(
+                _figure(nan_mean([getattr(walk, name) for walk in walks]))
+                for name in ("proposed", "picked", "refined")
+            ),
+            str(len(walks)),
+            *(str(counts[stage]) for stage in STAGES),
+        )
     return table
 
 
@@ -92,3 +122,8 @@ def notes(evaluation: Evaluation) -> Iterator[str]:
 
 def _figure(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    low, high = ends
+    return "-" if math.isnan(low) else f"{low:.3f} to {high:.3f}"

@@ -45,8 +45,8 @@ def test_the_headline_table():
 
 def test_means_say_how_many_images_they_are_made_of():
     lines = text(summary_table(EVALUATION))
-    assert "lungs cascade 0.900 0.800 1 1" in lines
-    assert "unprompted (= unprompted_largest) 0.250 0.200 2 0" in lines
+    assert "lungs cascade 0.900 - 0.800 - - 1 1" in lines
+    assert "unprompted (= unprompted_largest) 0.250 0.000 to 0.500 0.200 - - 2 0" in lines
 
 
 def test_each_image_has_a_line():

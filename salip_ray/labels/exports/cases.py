@@ -1,0 +1,100 @@
+"""What all exports have in common: names, parts, provenance, pixels as PNG."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from salip_ray.labels.dataset import PseudoLabels
+from salip_ray.labels.index import Entry
+from salip_ray.labels.splits import GroupBy, split
+from salip_ray.rows import Image
+from salip_ray.sources.decode import stem
+
+PROVENANCE = "provenance.csv"
+_COLUMNS = ("name", "part", "image_id", "uri", "confidence")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """How an export is split: ``val`` is a share (0: no split), the rest as in ``split``."""
+
+    val: float = 0.0
+    seed: int = 0
+    group_by: GroupBy = "image"
+
+    def of(self, labels: PseudoLabels) -> dict[str, list[int]]:
+        """Indices of ``train`` and, where ``val`` is above 0, ``val``."""
+        if not self.val:
+            return {"train": list(range(len(labels)))}
+        uris = [entry.uri for entry in labels.entries]
+        shares = {"train": 1 - self.val, "val": self.val}
+        return split(uris, shares, seed=self.seed, group_by=self.group_by)
+
+
+def about(format_name: str, labels: PseudoLabels, parts: Parts, **options: Any) -> dict[str, Any]:
+    """What an export is made of, for ``export.json``."""
+    fingerprint = labels.labels.run["fingerprint"]
+    return {
+        "format": format_name,
+        "labels": labels.labels.uri,
+        "classes": labels.class_ids,
+        "images": len(labels),
+        "min_confidence": labels.min_confidence,
+        "ignore_disagreement": labels.ignore_disagreement,
+        "val": parts.val,
+        "seed": parts.seed,
+        "group_by": parts.group_by if isinstance(parts.group_by, str) else repr(parts.group_by),
+        **options,
+        "fingerprint": fingerprint,
+    }
+
+
+def case_name(entry: Entry) -> str:
+    """A file name without a suffix: the image's own, made unique by its id."""
+    name = re.sub(r"[^A-Za-z0-9-]+", "-", stem(entry.uri)).strip("-")[:80]
+    return f"{name or 'image'}-{entry.image_id[:8]}"
+
+
+def cases(labels: PseudoLabels, parts: Parts) -> Iterator[tuple[str, str, Entry]]:
+    """``(part, name, entry)`` of every image, in order."""
+    chosen = parts.of(labels)
+    part_of = {index: part for part, indices in chosen.items() for index in indices}
+    for index, entry in enumerate(labels.entries):
+        yield part_of[index], case_name(entry), entry
+
+
+def provenance(labels: PseudoLabels, parts: Parts) -> str:
+    """A CSV that leads each exported name back to its image and row."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for part, name, entry in cases(labels, parts):
+        writer.writerow((name, part, entry.image_id, entry.uri, f"{entry.confidence:.4f}"))
+    return text.getvalue()
+
+
+def rgb_png(image: Image) -> bytes:
+    """RGB pixels as a PNG; a grey PNG where the three channels are the same."""
+    grey = bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
+    return png(image[..., 0] if grey else image)
+
+
+def png(pixels: np.ndarray[Any, Any]) -> bytes:
+    """Grey [H, W] or RGB [H, W, 3] pixels as a PNG."""
+    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
+    assert done, "OpenCV encodes any non-empty image"
+    return data.tobytes()
+
+
+def consecutive(class_ids: Mapping[str, int]) -> dict[int, int]:
+    """Class ids of a chosen few as 1, 2, ..., for formats that allow no gaps."""
+    return {old: new for new, old in enumerate(sorted(class_ids.values()), start=1)}

@@ -1,0 +1,84 @@
+"""YOLO segmentation: ``images/PART``, ``labels/PART`` with polygons, ``data.yaml``.
+
+A polygon has no holes and one outline: each part of a mask becomes a line of its own, holes are
+filled, and pixels to ignore are background, for the format knows no such thing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from salip_ray.labels.dataset import PseudoLabels
+from salip_ray.labels.exports.cases import (
+    PROVENANCE,
+    Parts,
+    about,
+    cases,
+    consecutive,
+    provenance,
+    rgb_png,
+)
+from salip_ray.labels.exports.destination import Destination
+from salip_ray.labels.masks import decode_rle
+from salip_ray.rows import Mask
+
+_SMALLEST = 3  # corners
+
+
+def export(
+    labels: PseudoLabels,
+    location: str,
+    *,
+    parts: Parts = Parts(),  # noqa: B008  (frozen)
+    storage_options: dict[str, Any] | None = None,
+) -> int:
+    """Write images, polygons and ``data.yaml``; returns the number of images.
+
+    Class numbers count from 0, in the order of class ids.
+
+    Raises:
+        OutputError: the location holds something else.
+        InputError: an image cannot be read.
+    """
+    destination = Destination(location, about("yolo", labels, parts), storage_options)
+    ids = consecutive(labels.class_ids)
+    for part, case, entry in cases(labels, parts):
+        image_file, label_file = f"images/{part}/{case}.png", f"labels/{part}/{case}.txt"
+        if destination.has(image_file, label_file):
+            continue
+        lines = [
+            f"{ids[cell['class_id']] - 1} " + " ".join(f"{value:.6g}" for value in outline)
+            for cell in labels.masks(entry)
+            for outline in outlines(decode_rle(cell["rle"]))
+        ]
+        destination.write(label_file, "\n".join(lines) + "\n")
+        destination.write(image_file, rgb_png(labels.images.load(entry.uri)))
+    names = {ids[class_id] - 1: label for label, class_id in labels.class_ids.items()}
+    description = {
+        "path": ".",
+        "train": "images/train",
+        "val": "images/val" if parts.val else "images/train",
+        "names": dict(sorted(names.items())),
+    }
+    destination.write("data.yaml", yaml.safe_dump(description, sort_keys=False))
+    destination.write(PROVENANCE, provenance(labels, parts))
+    destination.complete(images_written=len(labels))
+    return len(labels)
+
+
+def outlines(mask: Mask) -> list[list[float]]:
+    """The outer outline of each part of a mask: x, y, x, y, ... as shares of width and height.
+
+    Corners are the centres of the outermost pixels, as readers rasterise them with OpenCV.
+    """
+    height, width = mask.shape
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
+    return [
+        (contour[:, 0, :] / (width, height)).ravel().tolist()
+        for contour in found
+        if len(contour) >= _SMALLEST
+    ]

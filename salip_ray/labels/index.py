@@ -1,0 +1,67 @@
+"""A light index of an output: which images have which labels, how sure, and where they lie.
+
+It is read from a few leaf columns of the shards; masks stay where they are until asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from salip_ray.labels.reading import Labels
+
+_LEAVES = (
+    "image_id",
+    "uri",
+    "height",
+    "width",
+    "status",
+    "masks.list.element.method",
+    "masks.list.element.label",
+    "masks.list.element.confidence",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One labelled image: its place in the output, and the confidence of each class it has."""
+
+    image_id: str
+    uri: str
+    height: int
+    width: int
+    shard: str
+    row: int
+    confidences: Mapping[str, float]
+
+    @property
+    def confidence(self) -> float:
+        """That of the least certain class, for a label map is as good as its worst part."""
+        return min(self.confidences.values())
+
+
+def entries(labels: Labels, classes: Collection[str]) -> Iterator[Entry]:
+    """The images of an output that the cascade gave at least one of the classes, in order."""
+    for shard in labels.shards:
+        for row, cells in enumerate(labels.shard_rows(shard, columns=_LEAVES)):
+            found = cascade_masks(cells, classes)
+            if cells["status"] == "ok" and found:
+                yield Entry(
+                    image_id=cells["image_id"],
+                    uri=cells["uri"],
+                    height=cells["height"],
+                    width=cells["width"],
+                    shard=shard,
+                    row=row,
+                    confidences={mask["label"]: mask["confidence"] for mask in found},
+                )
+
+
+def cascade_masks(row: Mapping[str, Any], classes: Collection[str]) -> Sequence[Mapping[str, Any]]:
+    """The cascade's mask cells of a row, of some classes."""
+    return [
+        mask
+        for mask in row["masks"] or ()
+        if mask["method"] == "cascade" and mask["label"] in classes
+    ]

@@ -1,0 +1,88 @@
+"""``salip-ray export`` and ``import-review``: what they hand on, and what they say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from salip_ray.cli import app
+from salip_ray.labels.exports import coco, decathlon, hf, nnunet, review, webdataset, yolo
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What ``PseudoLabels`` is opened with; exports are tested on their own."""
+    from salip_ray.labels import dataset
+
+    calls = []
+
+    class Stub:
+        def __init__(self, output, **options):
+            calls.append((output, options))
+
+    monkeypatch.setattr(dataset, "PseudoLabels", Stub)
+    return calls
+
+
+FORMS = {
+    "coco": coco,
+    "nnunet": nnunet,
+    "webdataset": webdataset,
+    "hf": hf,
+    "yolo": yolo,
+    "decathlon": decathlon,
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_format_gets_labels_place_and_split(name, opened, monkeypatch):
+    calls = []
+    monkeypatch.setattr(FORMS[name], "export", lambda *a, **k: calls.append((a, k)) or 1234)
+    done = run(
+        *("export", name, "s3://b/labels", "s3://b/dest", "--min-confidence", 0.7),
+        *("--class", "lung", "--val", 0.2, "--seed", 5, "--group-by", "folder"),
+        *("--labels-option", "anon=true", "--dest-option", "endpoint_url=http://x:1"),
+    )
+    assert done.exit_code == 0, done.output
+    assert "1,234 images in s3://b/dest" in done.output
+    ((output, options),) = opened
+    assert output == "s3://b/labels"
+    assert (options["min_confidence"], options["classes"]) == (0.7, ["lung"])
+    assert options["storage_options"] == {"anon": True}
+    ((args, kwargs),) = calls
+    assert args[1] == "s3://b/dest"
+    assert (kwargs["parts"].val, kwargs["parts"].seed, kwargs["parts"].group_by) == (
+        *(0.2, 5),
+        "folder",
+    )
+    assert kwargs["storage_options"] == {"endpoint_url": "http://x:1"}
+
+
+def test_review_goes_out_and_comes_back(opened, monkeypatch, tmp_path):
+    monkeypatch.setattr(review, "export", lambda *a, **k: k["limit"])
+    done = run("export", "review", "labels", tmp_path / "review", "--limit", 7)
+    assert f"7 images in {tmp_path / 'review'}" in done.output.replace("\n", "")
+    found = review.Imported(1, 2, 3, 4)
+    monkeypatch.setattr(review, "import_review", lambda *a: found)
+    done = run("import-review", tmp_path, "labels")
+    assert done.output == "1 corrected, 2 accepted, 3 rejected, 4 undecided\n"
+
+
+def test_what_is_no_output_is_one_line(tmp_path):
+    done = run("export", "coco", tmp_path, tmp_path / "dest")
+    assert done.exit_code == 2
+    assert "holds no run.json" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_record_of_an_export_is_json(tmp_path):
+    from salip_ray.labels.exports.destination import Destination
+
+    Destination(str(tmp_path / "d"), {"format": "coco"}).complete(images_written=0)
+    assert json.loads((tmp_path / "d/export.json").read_text())["complete"] is True

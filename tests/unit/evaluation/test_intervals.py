@@ -1,0 +1,33 @@
+"""Bootstrap intervals: seeded, honest about NaN and about too few images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from salip_ray.evaluation.intervals import mean_interval
+
+
+def test_covers_the_mean_as_the_normal_theory_says():
+    values = np.random.default_rng(1).normal(0.8, 0.1, 400).tolist()
+    low, high = mean_interval(values)
+    half = 1.96 * np.std(values) / math.sqrt(400)
+    assert abs(low - (np.mean(values) - half)) < 0.15 * half
+    assert abs(high - (np.mean(values) + half)) < 0.15 * half
+
+
+def test_same_values_same_interval():
+    assert mean_interval([0.1, 0.5, 0.9]) == mean_interval([0.1, 0.5, 0.9])
+
+
+def test_nan_is_left_out():
+    assert mean_interval([0.1, math.nan, 0.9]) == mean_interval([0.1, 0.9])
+
+
+def test_equal_values_have_no_width():
+    assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_one_image_says_nothing_of_others():
+    assert all(math.isnan(end) for end in mean_interval([0.9]))
