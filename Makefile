@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 
-.PHONY: help env test lint types unit demo realdata resume bench ablation chaos fuzz train-bundled wheel lock clean
+.PHONY: help env test lint types unit demo realdata volume resume bench ablation chaos fuzz train-bundled wheel lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -60,6 +60,9 @@ chaos: $(ENV)  ## kill drivers, workers, nodes and stores, feed it rubbish, comp
 fuzz: $(ENV)  ## 10,000 mutated files through every decoder
 	$(BIN)/python -m pytest tests/chaos/test_fuzzing.py -m slow
 
+volume: $(ENV)  ## label the real brain volume in $$SALIP_REAL_DATA and score it in 3-D
+	$(BIN)/python -m benchmarks.volume
+
 train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
 	$(BIN)/python jobs/train_bundled.py --model all --out training-output
 
@@ -67,9 +70,9 @@ wheel: $(ENV)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
 lock: $(ENV)  ## pin the dependencies of pyproject.toml again
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra dicom --extra dicom-seg --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 	grep -A99 '^uv==' requirements.lock | awk 'NR==1 || /--hash/ {print} NR>1 && !/--hash/ {exit}' > requirements-uv.txt
 
 clean:  ## remove what the other targets made
-	rm -rf .venv dist demo-output realdata-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv dist demo-output realdata-output volume-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache

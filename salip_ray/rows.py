@@ -32,13 +32,20 @@ Box: TypeAlias = tuple[float, float, float, float]  #: x0, y0, x1, y1, inclusive
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """One line of the manifest: where an image is, and in which shard its row will be committed."""
+    """One line of the manifest: where an image is, and in which shard its row will be committed.
+
+    ``index`` is its place in a file of several pictures, null in others. ``volume`` names what it
+    is a slice, frame or page of, ``slice`` its place there.
+    """
 
     image_id: str
     uri: str
     size: int | None = None
     etag: str | None = None
     shard: int = 0
+    index: int | None = None
+    volume: str | None = None
+    slice: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,9 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("size", pa.int64()),
         pa.field("etag", pa.string()),
         pa.field("shard", pa.int32(), nullable=False),
+        pa.field("index", pa.int32()),
+        pa.field("volume", pa.string()),
+        pa.field("slice", pa.int32()),
     ]
 )
 
@@ -210,6 +220,9 @@ LABEL_SCHEMA = pa.schema(
         pa.field("error", ERROR_TYPE),
         pa.field("masks", pa.list_(MASK_TYPE)),
         pa.field("n_candidates", pa.int32()),
+        pa.field("volume", pa.string()),
+        pa.field("slice", pa.int32()),
+        pa.field("spacing", pa.list_(pa.float64(), 2)),  # mm: row to row, column to column
     ]
 )
 """A row of ``shards/part-*.parquet``: all that is kept of an image."""

@@ -20,6 +20,7 @@ from salip_ray.cli.show import show
 from salip_ray.cli.status import status
 from salip_ray.cli.submit import stop, submit
 from salip_ray.cli.verify import verify
+from salip_ray.cli.volumes import dicom_seg, nifti
 from salip_ray.cli.weights import weights
 from salip_ray.errors import JobError, SalipError
 
@@ -81,6 +82,8 @@ app.command()(show)
 app.command()(submit)
 app.command()(stop)
 app.command()(doctor)
+export.command()(nifti)
+export.command(name="dicom-seg")(dicom_seg)
 app.add_typer(export, name="export")
 app.command()(import_review)
 app.add_typer(weights, name="weights")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from salip_ray.cli.options import storage_options
+from salip_ray.cli.options import Manifest, storage_options
 from salip_ray.errors import JobError
 
 
@@ -27,6 +27,7 @@ def evaluate(
     surfaces: Annotated[
         bool, typer.Option(help="HD95 and NSD, too: they take most of the time.")
     ] = True,
+    manifest: Manifest = None,
     labels_option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="fsspec storage option of LABELS."),
@@ -47,7 +48,7 @@ def evaluate(
     from salip_ray.report.tables import image_table, notes, stage_table, summary_table
     from salip_ray.sources.references import References
 
-    opened = Labels.open(labels, storage_options("labels", labels_option))
+    opened = Labels.open(labels, storage_options("labels", labels_option), manifest)
     references = References.open(reference, storage_options("reference", reference_option))
     found = evaluate_output(opened, references, surfaces=surfaces)
     if json is not None:

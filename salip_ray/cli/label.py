@@ -40,6 +40,10 @@ def label(
         bool,
         typer.Option("--extend", help="INPUT has grown: label what is new, into new shards."),
     ] = False,
+    manifest: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Keep manifest.parquet, which has all names, here."),
+    ] = None,
     quiet: Quiet = False,
     input_option: InputOption = None,
     output_option: OutputOption = None,
@@ -63,4 +67,12 @@ def label(
     # Imported after the configuration is known to be right: Ray and torch take seconds.
     from salip_ray import pipeline
 
-    pipeline.label(input, output, settings, references=reference, quiet=quiet, extend=extend)
+    pipeline.label(
+        input,
+        output,
+        settings,
+        references=reference,
+        manifest=manifest,
+        quiet=quiet,
+        extend=extend,
+    )

@@ -31,6 +31,10 @@ Mode = Annotated[
         help="One or more of cascade (the default), unprompted, gt_sam; with commas.",
     ),
 ]
+Manifest = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="The run's manifest, where it is kept outside of OUTPUT."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, for logs.")]
 InputOption = Annotated[
     list[str] | None,

@@ -9,6 +9,7 @@ from salip_ray.config.sections import (
     PoolConfig,
     PoolsConfig,
     Precision,
+    PrivacyConfig,
     ProposeConfig,
     RefineConfig,
     Resize,
@@ -17,6 +18,7 @@ from salip_ray.config.sections import (
     SamConfig,
     StorageConfig,
     TaskConfig,
+    Window,
 )
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "PoolConfig",
     "PoolsConfig",
     "Precision",
+    "PrivacyConfig",
     "ProposeConfig",
     "RefineConfig",
     "Resize",
@@ -36,6 +39,7 @@ __all__ = [
     "SamConfig",
     "StorageConfig",
     "TaskConfig",
+    "Window",
     "load_config",
     "shipped_configs",
 ]

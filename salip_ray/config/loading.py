@@ -137,7 +137,13 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 #: Mappings that are values of their own: a later one replaces an earlier one whole.
-_WHOLE = {("task", "prompts"), ("task", "distractors"), ("task", "companions"), ("task", "top_k")}
+_WHOLE = {
+    ("task", "prompts"),
+    ("task", "distractors"),
+    ("task", "companions"),
+    ("task", "top_k"),
+    ("image", "window"),
+}
 
 
 def _merge(
@@ -154,16 +160,16 @@ def _merge(
     return merged
 
 
+_BRANCHES = ("constrained-", "dict[", "literal[", "Window")
+
+
 def _first_problem(error: ValidationError) -> str:
     """One line: field, what is wrong, what was found, and for an unknown key what is meant."""
     problems = error.errors(include_url=False)
     problem = problems[0]
     # A union's branch names ("constrained-int") are pydantic's, not the user's.
     parts = [str(part) for part in problem["loc"]]
-    field = (
-        ".".join(part for part in parts if not part.startswith(("constrained-", "dict[")))
-        or "config"
-    )
+    field = ".".join(part for part in parts if not part.startswith(_BRANCHES)) or "config"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         known = _fields_at(problem["loc"][:-1])

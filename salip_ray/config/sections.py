@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+Percent = Annotated[float, Field(ge=0.0, le=100.0)]
+Axis = Literal["axial", "coronal", "sagittal"]
 Mode = Literal["cascade", "unprompted", "gt_sam"]
 Precision = Literal["exact", "fast"]
 Resize = Literal["auto", "pillow", "device"]
@@ -126,12 +128,41 @@ class TaskConfig(Section):
         return low, math.inf if self.max_area == 1 else high
 
 
+class Window(Section):
+    """Intensities shown as grey: ``center - width / 2`` is black, ``center + width / 2`` white."""
+
+    center: float
+    width: Annotated[float, Field(gt=0.0)]
+
+
 class ImageConfig(Section):
-    """How an image becomes pixels. ``long_side`` is that of the working image."""
+    """How an image becomes pixels. ``long_side`` is that of the working image.
+
+    ``window`` (in the file's own units, Hounsfield units for CT) is for greys of more than 8 bits
+    and for DICOM: ``from_file`` takes the window or look-up table that a DICOM file names, else its
+    whole range; ``auto`` the same, but ``percentiles`` where a file names none. Elsewhere ``depth``
+    says whether deep greys are scaled by ``percentiles`` (of the volume, where there is one) or by
+    the full range of their type. Volumes are cut along ``axis``, found from their affine;
+    ``volume_index`` chooses in a 4-D one. A slice of one even grey is not labelled, and recorded so
+    (``skip_blank``). ``max_bytes`` bounds a file, and a volume when unpacked.
+    """
 
     long_side: Annotated[int, Field(ge=16, le=8192)] = 1024
     max_pixels: Positive = 300_000_000
     max_bytes: Positive = 2_000_000_000
+    window: Literal["auto", "from_file"] | Window = "auto"
+    depth: Literal["percentile", "full_range"] = "percentile"
+    percentiles: tuple[Percent, Percent] = (0.5, 99.5)
+    axis: Axis = "axial"
+    volume_index: Annotated[int, Field(ge=0)] = 0
+    skip_blank: bool = True
+
+    @field_validator("percentiles")
+    @classmethod
+    def _ascending(cls, percentiles: tuple[float, float]) -> tuple[float, float]:
+        if percentiles[0] >= percentiles[1]:
+            raise ValueError("percentiles must be two ascending numbers from 0 to 100")
+        return percentiles
 
 
 class SamConfig(Section):
@@ -333,6 +364,18 @@ class PoolsConfig(Section):
     wait: WaitConfig = WaitConfig()
 
 
+class PrivacyConfig(Section):
+    """What of an input's names an output may hold.
+
+    With ``hash_uris`` the paths of images stay out of shards, label maps, error messages and logs,
+    which name images by their id; the manifest alone maps ids to URIs. ``auto`` does so for DICOM
+    files, whose names often hold the patient's. UIDs are hashed, too, unless ``keep_uids``.
+    """
+
+    hash_uris: Literal["auto"] | bool = "auto"
+    keep_uids: bool = False
+
+
 class StorageConfig(Section):
     """fsspec ``storage_options`` for each location (endpoint, anonymous access, requester pays).
 
@@ -356,6 +399,7 @@ class Config(Section):
     refine: RefineConfig = RefineConfig()
     run: RunConfig = RunConfig()
     pools: PoolsConfig = PoolsConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     storage: StorageConfig = StorageConfig()
 
     def recipe(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from salip_ray.config import ClassSpec, TaskConfig
 from salip_ray.errors import OutputError
 from salip_ray.rows import SCHEMA_VERSION
 from salip_ray.sources.locations import filesystem, join, normalise, public_uri
+from salip_ray.sources.privacy import is_pseudonym, pseudonym
 
 _SHARD = re.compile(r"part-\d{5,}\.parquet")
 _METHODS_OF_MODE = {
@@ -39,10 +41,22 @@ class Labels:
     run: Mapping[str, Any]
     _fs: Any = field(repr=False)
     _root: str = field(repr=False)
+    _manifest: str | None = None
+    _uris: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def open(cls, output: str, storage_options: Mapping[str, Any] | None = None) -> Labels:
+    def open(
+        cls,
+        output: str,
+        storage_options: Mapping[str, Any] | None = None,
+        manifest: str | None = None,
+    ) -> Labels:
         """Open the output of ``salip-ray label``, complete or not.
+
+        Args:
+            output: its location.
+            storage_options: fsspec's, of the output and of ``manifest``.
+            manifest: where its manifest is kept, if not in the output.
 
         Raises:
             OutputError: there is no ``run.json``, or not one that this version can read.
@@ -64,7 +78,7 @@ class Labels:
                 f"{join(uri, 'run.json')} has the schema_version {version!r}, "
                 f"but this version of salip-ray reads {SCHEMA_VERSION}"
             )
-        return cls(uri, run, fs, root)
+        return cls(uri, run, fs, root, manifest)
 
     @property
     def classes(self) -> tuple[ClassSpec, ...]:
@@ -152,18 +166,53 @@ class Labels:
         except FileNotFoundError:
             return None
 
+    def manifest(self) -> pa.Table:
+        """The manifest: :data:`salip_ray.rows.MANIFEST_SCHEMA`.
+
+        Raises:
+            OutputError: it is missing.
+        """
+        with self._open_manifest() as stream:
+            return pq.read_table(stream)
+
     def n_images(self) -> int:
         """Number of images of the manifest, committed or not.
 
         Raises:
             OutputError: the manifest is missing.
         """
-        path = join(self._root, "manifest.parquet")
+        with self._open_manifest() as stream, pq.ParquetFile(stream) as manifest:
+            return int(manifest.metadata.num_rows)
+
+    def source_uri(self, uri: str) -> str:
+        """The URI behind the ``uri`` of a row, which is a pseudonym where the run hid names.
+
+        Raises:
+            OutputError: the manifest, which alone knows, is missing.
+        """
+        if not is_pseudonym(uri):
+            return uri
+        if not self._uris:
+            table = self.manifest()
+            ids, uris = table["image_id"].to_pylist(), table["uri"].to_pylist()
+            self._uris.update({pseudonym(known): uri for known, uri in zip(ids, uris, strict=True)})
+        return self._uris[uri]
+
+    @contextmanager
+    def _open_manifest(self) -> Iterator[Any]:
+        fs, path = self._fs, join(self._root, "manifest.parquet")
+        if self._manifest is not None:
+            fs, path = filesystem(self._manifest)
         try:
-            with self._fs.open(path, "rb") as stream, pq.ParquetFile(stream) as manifest:
-                return int(manifest.metadata.num_rows)
+            with fs.open(path, "rb") as stream:
+                yield stream
         except FileNotFoundError:
-            raise OutputError(f"{self.uri} holds no manifest.parquet: run label again") from None
+            if self._manifest is not None:
+                raise OutputError(f"manifest {public_uri(self._manifest)} does not exist") from None
+            raise OutputError(
+                f"{self.uri} holds no manifest.parquet: run label again, or give the manifest if "
+                "it is kept elsewhere"
+            ) from None
 
 
 def _spelt(leaf: str) -> str:

@@ -28,7 +28,7 @@ def evaluate_output(labels: Labels, references: References, *, surfaces: bool = 
     classes = labels.classes
 
     def masks_of(uri: str) -> Mapping[str, Mask] | None:
-        mask_uri = references.find(uri)
+        mask_uri = references.find(labels.source_uri(uri))
         return None if mask_uri is None else class_references(references.load(mask_uri), classes)
 
     evaluation = score_rows(

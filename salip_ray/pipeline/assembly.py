@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
@@ -44,8 +46,9 @@ class ManifestSource(Datasource):
     ) -> list[ReadTask]:
         """One task for each block."""
         tasks = []
-        for start in range(0, self._todo.num_rows, self._block_rows):
-            part = self._todo.slice(start, self._block_rows)
+        starts = block_starts(self._todo, self._block_rows)
+        for start, end in itertools.pairwise([*starts, self._todo.num_rows]):
+            part = self._todo.slice(start, end - start)
             # Copied, as a pickled slice would take the whole table along.
             part = part.take(pa.array(range(part.num_rows))).combine_chunks()
             metadata = BlockMetadata(
@@ -57,6 +60,24 @@ class ManifestSource(Datasource):
 
 def _blocks_of(part: pa.Table) -> list[pa.Table]:
     return [part]
+
+
+def block_starts(todo: pa.Table, rows: int) -> list[int]:
+    """Where input blocks of ``rows`` rows begin; one that would part a volume begins before it.
+
+    A volume is so unpacked in one task, and its slices stream from there to all actors.
+    """
+    starts = np.arange(0, todo.num_rows, rows)
+    if todo["index"].null_count == todo.num_rows:
+        return [int(start) for start in starts]
+    uris = todo["uri"].combine_chunks().dictionary_encode().indices.to_numpy()
+    of_file = todo["index"].is_valid().to_numpy()
+    new = np.ones(todo.num_rows, np.bool_)
+    new[1:] = (uris[1:] != uris[:-1]) | ~of_file[1:]
+    first = np.maximum.accumulate(np.where(new, np.arange(todo.num_rows), 0))
+    # Volumes that are larger than a block have one of their own.
+    large = np.flatnonzero(new & (np.bincount(first, minlength=todo.num_rows) > rows))
+    return sorted({int(place) for place in (*first[starts], *large)})
 
 
 def block_rows(n_rows: int, pools: Mapping[str, Pool]) -> int:
@@ -78,7 +99,7 @@ def decoded(
     manifest: Dataset = ray.data.read_datasource(
         ManifestSource(todo, rows),
         num_cpus=cpus,
-        override_num_blocks=math.ceil(todo.num_rows / rows),
+        override_num_blocks=len(block_starts(todo, rows)),
     )
     return manifest.map_batches(
         partial(fetch_and_decode, config=config, references=references, reporter=reporter),

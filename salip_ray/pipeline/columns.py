@@ -77,12 +77,14 @@ DECODED = (
     "_references",
     "_seconds",
     "_fallbacks",
+    "spacing",
 )
 PROPOSED = ("n_candidates", "_n_proposed", "_candidates", "_embedding", "_embedding_size")
 RETRIEVED = ("_selections",)
 REFINED = ("outcomes", "masks", "_png")
 INTERNAL = tuple(name for name in TYPES if name.startswith("_"))
-LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in {"image_id", "uri"})
+OF_MANIFEST = ("image_id", "uri", "volume", "slice")  # label columns that an image comes with
+LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in OF_MANIFEST)
 
 
 def row_table(kept: pa.Table, values: Mapping[str, Any]) -> pa.Table:

@@ -16,8 +16,10 @@ from salip_ray.pipeline import columns
 from salip_ray.pipeline.attempts import MOST_DEATHS, WorkerDiedError, attempts_of
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.rows import Image, Mask
-from salip_ray.sources.decode import check_bytes, decode
+from salip_ray.sources.decode import check_bytes, is_blank, only_picture, open_stack
 from salip_ray.sources.fetch import fetch_all
+from salip_ray.sources.formats.stack import Stack
+from salip_ray.sources.privacy import hides_uri, pseudonym, scrub
 from salip_ray.sources.references import References
 
 _TOGETHER = 16  # files fetched at once; their bytes are all in memory
@@ -37,11 +39,11 @@ def fetch_and_decode(
     """
     attempts = attempts_of(reporter)
     deaths = attempts.deaths(batch["image_id"].to_pylist())
-    for start in range(0, batch.num_rows, _TOGETHER):
-        rows = batch.slice(start, _TOGETHER)
+    for rows in _files_at_once(batch):
         began = time.perf_counter()
         found = _fetch(rows, config)
         share = (time.perf_counter() - began) / rows.num_rows
+        opened: tuple[str, Stack | Exception] | None = None
         for index, data in enumerate(found):
             began = time.perf_counter()
             row = rows.slice(index, 1)
@@ -49,16 +51,25 @@ def fetch_and_decode(
             if (died := deaths.get(key, 0)) >= MOST_DEATHS:
                 data = WorkerDiedError(died)
             with attempts.at(key):
-                values = _decoded(row["uri"][0].as_py(), data, config, references)
+                uri = row["uri"][0].as_py()
+                if opened is None or opened[0] != uri or isinstance(data, WorkerDiedError):
+                    opened = None  # the volume before is let go before the next is unpacked
+                    opened = uri, _opened(uri, data, config)  # one for all slices of a volume
+                values = _decoded(row, opened[1], config, references)
+                if isinstance(data, WorkerDiedError):
+                    opened = None
             seconds = share + time.perf_counter() - began
             named = {"shard": row["shard"][0].as_py(), "image_id": row["image_id"][0].as_py()}
             reporter.done(
-                "fetch", seconds, error=values["error"], row={**named, "uri": row["uri"][0].as_py()}
+                "fetch",
+                seconds,
+                error=values["error"],
+                row={**named, "uri": shown_uri(row, config)},
             )
             kept = pa.table(
                 {
-                    "image_id": row["image_id"],
-                    "uri": row["uri"],
+                    **{name: row[name] for name in columns.OF_MANIFEST},
+                    "uri": [shown_uri(row, config)],
                     "_shard": row["shard"],
                     "_seq": row["seq"],
                 }
@@ -66,13 +77,32 @@ def fetch_and_decode(
             yield columns.row_table(kept, {**values, "_seconds": {"fetch": seconds}})
 
 
+def _files_at_once(batch: pa.Table) -> Iterator[pa.Table]:
+    """Cut a batch so that each part is a few small files, or one volume."""
+    uris = batch["uri"].to_pylist()
+    indices = batch["index"].to_pylist()
+    start = 0
+    while start < len(uris):
+        end = start + 1
+        if indices[start] is None:
+            while end < min(len(uris), start + _TOGETHER) and indices[end] is None:
+                end += 1
+        else:
+            while end < len(uris) and uris[end] == uris[start]:
+                end += 1
+        yield batch.slice(start, end - start)
+        start = end
+
+
 def _fetch(rows: pa.Table, config: Config) -> list[bytes | Exception]:
     """Bytes or the reason why not; what is known to be too large is not fetched at all.
 
     A body that is not as long as was listed is fetched again: some proxies end one early and say
-    that it is whole. Where it stays so the file itself is another.
+    that it is whole. Where it stays so the file itself is another. The slices of a volume share the
+    bytes of its file, fetched for the first of them.
     """
-    listed = rows.select(["uri", "size", "address"]).to_pylist()
+    one_file = rows["index"][0].is_valid
+    listed = rows.slice(0, 1 if one_file else None).select(["uri", "size", "address"]).to_pylist()
     results: list[bytes | Exception] = [b""] * len(listed)
     wanted: list[int] = []
     for index, row in enumerate(listed):
@@ -96,36 +126,82 @@ def _fetch(rows: pa.Table, config: Config) -> list[bytes | Exception]:
             f"the file has {size:,} bytes, but {listed[index]['size']:,} when it was listed: "
             "it was changed since, or did not arrive whole"
         )
-    return results
+    return results * rows.num_rows if one_file else results
 
 
 def _is_short(data: bytes | Exception, size: int | None) -> bool:
     return isinstance(data, bytes) and size is not None and len(data) != size
 
 
+def _opened(uri: str, data: bytes | Exception, config: Config) -> Stack | Exception:
+    if isinstance(data, Exception):
+        return data
+    try:
+        return open_stack(data, uri, config.image)
+    except Exception as problem:  # noqa: BLE001  (a bad file must not end the job)
+        return _NotOpenedError(problem)
+
+
+class _NotOpenedError(ImageError):
+    """Bytes were fetched, but are not what they should be."""
+
+    def __init__(self, problem: Exception) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
 def _decoded(
-    uri: str, data: bytes | Exception, config: Config, references: References | None
+    row: pa.Table, stack: Stack | Exception, config: Config, references: References | None
 ) -> dict[str, Any]:
     nothing: dict[str, Any] = dict.fromkeys(columns.DECODED)
     stage = "fetch"
     try:
-        if isinstance(data, Exception):
-            raise data
+        if isinstance(stack, _NotOpenedError):
+            stage = "decode"
+            raise stack.problem
+        if isinstance(stack, Exception):
+            raise stack
         stage = "decode"
-        image = decode(data, uri, config.image)
+        index = row["index"][0].as_py()
+        image = only_picture(stack) if index is None else stack.picture(index)
         height, width = image.shape[:2]
         values = {**nothing, "status": "ok", "height": height, "width": width}
+        values["spacing"] = None if stack.spacing is None else list(stack.spacing)
+        if index is not None and config.image.skip_blank and is_blank(image):
+            return {**values, "status": "empty", "_working_size": [height, width]}
         stage = "reference"
+        uri = row["uri"][0].as_py()
         values["_references"] = columns.pack_references(
-            find_references(uri, image, config, references)
+            find_references(uri, image, config, references, index)
         )
     except Exception as problem:  # noqa: BLE001  (a bad file must not end the job)
-        return {**nothing, "status": "error", "error": columns.error(stage, problem)}
+        said = columns.error(stage, problem)
+        said["message"] = without_paths(said["message"], row, config)
+        return {**nothing, "status": "error", "error": said}
     return values | columns.pack_working(to_working(image, config.image.long_side))
 
 
+def shown_uri(row: pa.Table, config: Config) -> str:
+    """What stands for an image's URI in the output."""
+    uri: str = row["uri"][0].as_py()
+    hidden = hides_uri(uri, config.privacy)
+    return pseudonym(row["image_id"][0].as_py()) if hidden else uri
+
+
+def without_paths(message: str, row: pa.Table, config: Config) -> str:
+    """An error's message as it may be written."""
+    uri, address = row["uri"][0].as_py(), row["address"][0].as_py()
+    if not hides_uri(uri, config.privacy):
+        return message
+    return scrub(message, (address, uri), pseudonym(row["image_id"][0].as_py()))
+
+
 def find_references(
-    uri: str, image: Image, config: Config, references: References | None
+    uri: str,
+    image: Image,
+    config: Config,
+    references: References | None,
+    index: int | None = None,
 ) -> dict[str, Mask] | None:
     """The reference mask of each class, or None where the image has none.
 
@@ -135,7 +211,7 @@ def find_references(
     mask_uri = references.find(uri) if references is not None else None
     if references is None or mask_uri is None:
         return None
-    ids = references.load(mask_uri)
+    ids = references.load(mask_uri, index, config.image)
     if ids.shape != image.shape[:2]:
         raise ImageError(
             f"reference mask {mask_uri} has {ids.shape[0]} x {ids.shape[1]} pixels, "

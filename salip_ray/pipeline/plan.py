@@ -27,6 +27,9 @@ from salip_ray.sources.locations import image_id
 TODO_SCHEMA = MANIFEST_SCHEMA.append(pa.field("seq", pa.int32(), nullable=False)).append(
     pa.field("address", pa.string())
 )
+#: The columns that say which picture of a file a row is, and of which volume.
+PLACES = pa.schema([MANIFEST_SCHEMA.field(name) for name in ("index", "volume", "slice")])
+_ORDER = [("uri", "ascending"), ("index", "ascending")]
 PADDING = -1  #: ``seq`` of a row that only fills a short shard up; it is never committed
 _CHUNK = 65_536
 
@@ -111,17 +114,21 @@ def _padding(shard: int, count: int) -> pa.Table:
 
 
 def make_plan(listing: Listing, rows_per_shard: int) -> Plan:
-    """Sort a listing, drop URIs named twice, name the images and cut shards."""
-    table = listing.table
-    table = table.take(pc.sort_indices(table, sort_keys=[("uri", "ascending")])).combine_chunks()
+    """Sort a listing, drop what is named twice, name the images and cut shards.
+
+    The listing may have been expanded to slices (:mod:`salip_ray.pipeline.headers`).
+    """
+    table = with_places(listing.table)
+    table = table.take(pc.sort_indices(table, sort_keys=_ORDER)).combine_chunks()
     table, duplicates = _without_duplicates(table)
     rows = np.arange(table.num_rows)
     columns = {
-        "image_id": _image_ids(table["uri"]),
+        "image_id": _image_ids(table),
         "uri": table["uri"],
         "size": table["size"],
         "etag": table["etag"],
         "shard": pa.array((rows // rows_per_shard).astype(np.int32)),
+        **{name: table[name] for name in PLACES.names},
         "seq": pa.array((rows % rows_per_shard).astype(np.int32)),
         "address": table["address"],
     }
@@ -192,27 +199,40 @@ def extended(frozen: pa.Table, now: Plan) -> Plan:
 
 def manifest_digest(manifest: pa.Table, rows_per_shard: int) -> str:
     """The digest of a frozen manifest: that of a :class:`Plan` of the same images."""
-    order = pc.sort_indices(manifest, sort_keys=[("uri", "ascending")])
+    order = pc.sort_indices(manifest, sort_keys=_ORDER)
     return _digest(manifest.take(order), rows_per_shard)
 
 
+def with_places(table: pa.Table) -> pa.Table:
+    """A listing with the columns of :data:`PLACES`, null where a file is one picture."""
+    for field in PLACES:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
+
+
 def _without_duplicates(table: pa.Table) -> tuple[pa.Table, int]:
-    """Drop a row whose URI is that of the row before it, in a sorted table."""
+    """Drop a row whose URI and index are those of the row before it, in a sorted table."""
     if table.num_rows < 2:
         return table, 0
-    uri = table["uri"]
-    first = pa.chunked_array(
-        [pa.array([True]), *pc.not_equal(uri.slice(1), uri.slice(0, len(uri) - 1)).chunks]
+    index = table["index"].fill_null(-1)
+    differs = pc.or_(
+        *(
+            pc.not_equal(column.slice(1), column.slice(0, len(column) - 1))
+            for column in (table["uri"], index)
+        )
     )
+    first = pa.chunked_array([pa.array([True]), *differs.chunks])
     kept = table.filter(first)
     return kept, table.num_rows - kept.num_rows
 
 
-def _image_ids(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    chunks = [
-        pa.array([image_id(uri) for uri in uris.slice(start, _CHUNK).to_pylist()], pa.string())
-        for start in range(0, len(uris), _CHUNK)
-    ]
+def _image_ids(table: pa.Table) -> pa.ChunkedArray:
+    chunks = []
+    for start in range(0, table.num_rows, _CHUNK):
+        part = table.slice(start, _CHUNK)
+        places = zip(part["uri"].to_pylist(), part["index"].to_pylist(), strict=True)
+        chunks.append(pa.array([image_id(uri, index) for uri, index in places], pa.string()))
     return pa.chunked_array(chunks, pa.string())
 
 

@@ -23,6 +23,7 @@ from salip_ray.config import Config
 from salip_ray.errors import ConfigError, InputError
 from salip_ray.pipeline.commit import parquet_bytes, tar_bytes
 from salip_ray.pipeline.decoding import fetch_and_decode
+from salip_ray.pipeline.headers import expand
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.plan import make_plan
 from salip_ray.pipeline.session import local_cores
@@ -80,7 +81,8 @@ def measure(location: str, config: Config, *, images: int = 8) -> Profile:
     Raises:
         InputError: there is no image, or none that can be read.
     """
-    manifest = make_plan(list_images(location, config.storage.input), config.run.rows_per_shard)
+    listing, _ = expand(list_images(location, config.storage.input), config)
+    manifest = make_plan(listing, config.run.rows_per_shard)
     table = manifest.table
     chosen = np.unique(np.linspace(0, table.num_rows - 1, images).round().astype(int))
     sample = table.take(pa.array(chosen)).combine_chunks()

@@ -110,7 +110,7 @@ def begin(
         notes.extend(_version_notes(begun.get("versions", {})))
     for folder in ("", SHARDS, MASKS, STATS):
         store.sweep(folder)
-    if MANIFEST not in store.names():
+    if store.read(MANIFEST) is None:
         store.write(MANIFEST, manifest_bytes(plan))
     return Begun(plan, committed_shards(store), tuple(notes))
 

@@ -18,6 +18,7 @@ from salip_ray.errors import ConfigError, JobError, SalipError
 from salip_ray.models.weights import identify, pin
 from salip_ray.pipeline.assembly import cascaded, decoded, streaming
 from salip_ray.pipeline.attempts import notes_folder
+from salip_ray.pipeline.headers import expand
 from salip_ray.pipeline.interrupt import Stopped, graceful_stop
 from salip_ray.pipeline.lease import Lease, held
 from salip_ray.pipeline.monitor import Reporter, Snapshot, start_monitor
@@ -25,6 +26,7 @@ from salip_ray.pipeline.plan import Plan, make_plan
 from salip_ray.pipeline.progress import Talker, summary_table
 from salip_ray.pipeline.resources import Machine, cpus_needed, plan_pools, require_fit
 from salip_ray.pipeline.resume import (
+    MANIFEST,
     begin,
     committed_shards,
     make_fingerprint,
@@ -50,6 +52,7 @@ def label(
     config: Config,
     *,
     references: str | None = None,
+    manifest: str | None = None,
     quiet: bool = False,
     extend: bool = False,
 ) -> Summary:
@@ -66,6 +69,8 @@ def label(
         output: an empty or new location, or one that this very job began.
         config: from :func:`salip_ray.load_config`.
         references: reference masks for the mode ``gt_sam``: a folder or an ``index.csv``.
+        manifest: keep the manifest in this file, not in the output: it alone has the names of
+            images where ``privacy.hash_uris`` is on.
         quiet: show no progress.
         extend: where the input has gained images since the output was begun, label what is new
             into new shards; without it a grown input is refused.
@@ -86,7 +91,8 @@ def label(
     where = None if known is None or references is None else public_uri(references)
     weights = identify(config)
     fingerprint = make_fingerprint(config.recipe(), weights, plan, where)
-    store = Store(output, config.storage.output)
+    kept = {} if manifest is None else {MANIFEST: manifest}
+    store = Store(output, config.storage.output, kept=kept)
     read_run(store)  # what is not ours is refused before anything is written
     with held(store) as lease:
         begun = begin(store, plan, fingerprint, extend=extend)
@@ -137,6 +143,9 @@ def open_references(references: str | None, config: Config) -> References | None
 
 def _plan(location: str | os.PathLike[str], config: Config, talker: Talker) -> Plan:
     listing = list_images(location, config.storage.input)
+    listing, notes = expand(listing, config)
+    for note in notes:
+        talker.say(f"note: {note}")
     plan = make_plan(listing, config.run.rows_per_shard)
     left_out = f" (left out: {listing.skipped})" if str(listing.skipped) else ""
     talker.say(f"{plan.n_images:,} images in {plan.n_shards:,} shards{left_out}")

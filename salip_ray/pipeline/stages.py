@@ -26,11 +26,13 @@ from salip_ray.pipeline.allocator import keep_freed_memory
 from salip_ray.pipeline.attempts import MOST_DEATHS, WorkerDiedError, attempts_of
 from salip_ray.pipeline.memory import Recycler, free_memory, is_out_of_memory
 from salip_ray.pipeline.monitor import Reporter
+from salip_ray.rows import Outcome
 
 if TYPE_CHECKING:
     from salip_ray.cascade.cascade import Labels
 
 Cells = Mapping[str, pa.Scalar]
+BLANK = "the slice is blank"
 
 
 class Stage(ABC):
@@ -70,6 +72,10 @@ class Stage(ABC):
     def work(self, cells: Cells) -> dict[str, Any]:
         """The new columns of one good row."""
 
+    def passed_by(self, cells: Cells) -> dict[str, Any]:  # noqa: ARG002
+        """The new columns of a row that is an error, or blank, and is not worked on."""
+        return {}
+
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Yield the rows of a batch as they get done, so that heavy ones flow on at once."""
         with self.recycler.busy(batch.num_rows):
@@ -87,9 +93,9 @@ class Stage(ABC):
         cells = {name: row.column(name)[0] for name in row.column_names}
         kept = self._without_heavy(row)
         nothing = dict.fromkeys(self.adds)
-        if cells["status"].as_py() == "error":
+        if cells["status"].as_py() != "ok":
             self.reporter.done(self.name, 0.0)
-            return columns.row_table(kept, nothing)
+            return columns.row_table(kept, nothing | self.passed_by(cells))
         start = time.perf_counter()
         error = None
         try:
@@ -248,6 +254,21 @@ class Refine(Stage):
     def use_batches(self, size: int) -> None:
         """Do ``size`` boxes at once from now on."""
         self.refine.batch_size = size
+
+    def passed_by(self, cells: Cells) -> dict[str, Any]:
+        """A blank slice has a label map of background, and says why."""
+        if cells["status"].as_py() == "error":
+            return {}
+        classes = self.config.task.classes
+        height, width = cells["height"].as_py(), cells["width"].as_py()
+        blank = label_map((), height, width, n_classes=len(classes))
+        outcomes = [Outcome(spec.label, "empty", BLANK) for spec in classes]
+        return {
+            "outcomes": columns.pack_outcomes(outcomes),
+            "masks": [],
+            "n_candidates": 0,
+            "_png": encode_png(blank),
+        }
 
     def work(self, cells: Cells) -> dict[str, Any]:
         """Make the class masks, the label map and the row's final status."""

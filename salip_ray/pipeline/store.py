@@ -27,13 +27,31 @@ T = TypeVar("T")
 
 
 class Store:
-    """Reads and writes small whole files below one location; cheap to pickle."""
+    """Reads and writes small whole files below one location; cheap to pickle.
+
+    Args:
+        location: a folder or prefix.
+        storage_options: fsspec's.
+        kept: files that are kept elsewhere, by their name here; the options are the same.
+
+    Raises:
+        OutputError: what is kept elsewhere is in the location, or has no name.
+    """
 
     def __init__(
-        self, location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+        self,
+        location: str | os.PathLike[str],
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        kept: Mapping[str, str] | None = None,
     ) -> None:
         self.location = normalise(location).rstrip("/") or "/"
         self._options = dict(storage_options or {})
+        self._kept = dict(kept or {})
+        for place in self._kept.values():
+            folder, _, name = normalise(place).rpartition("/")
+            if not name or f"{folder}/".startswith(f"{self.location.rstrip('/')}/"):
+                raise OutputError(f"{public_uri(place)} must be a file outside of {self}")
 
     def __repr__(self) -> str:
         return f"Store({public_uri(self.location)!r})"
@@ -46,12 +64,21 @@ class Store:
         """Whether the location is a path of this machine's (or a mounted) disk."""
         return not is_remote(self.location)
 
+    def _place(self, name: str) -> tuple[Store, str]:
+        """The store of a file that is kept elsewhere, and its name there."""
+        folder, _, there = normalise(self._kept[name]).rpartition("/")
+        return Store(folder, self._options), there
+
     def write(self, name: str, data: bytes) -> None:
         """Put ``data`` at ``name``, replacing what was there, in one step.
 
         Raises:
             OutputError: the location cannot be written.
         """
+        if name in self._kept:
+            place, there = self._place(name)
+            place.write(there, data)
+            return
         with self._explaining("write", name):
             if self.is_local:
                 _replace(Path(self.location, name), data)
@@ -61,6 +88,9 @@ class Store:
 
     def read(self, name: str) -> bytes | None:
         """The bytes at ``name``, or None where there is nothing."""
+        if name in self._kept:
+            place, there = self._place(name)
+            return place.read(there)
         fs, root = self._open()
         with self._explaining("read", name):
             try:

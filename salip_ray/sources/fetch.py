@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salip_ray.errors import ImageError
+from salip_ray.sources.formats.names import split_member
 from salip_ray.sources.locations import filesystem, is_remote, normalise, public_uri
 
 ATTEMPTS = 4
@@ -57,7 +58,8 @@ def _fetch_once(
     remote: dict[str, list[int]] = {}
     for index, address in enumerate(addresses):
         if is_remote(address):
-            remote.setdefault(address.partition("://")[0].lower(), []).append(index)
+            scheme, archive = address.partition("://")[0].lower(), split_member(address)[1]
+            remote.setdefault(f"{scheme}::{archive}", []).append(index)
         else:
             results[index] = _read_local(address)
     for indices in remote.values():
@@ -80,7 +82,7 @@ def _cat(
     """Fetch addresses of one scheme concurrently."""
     try:
         fs, _ = filesystem(addresses[0], storage_options)
-        paths = [fs._strip_protocol(normalise(address)) for address in addresses]
+        paths = [fs._strip_protocol(split_member(normalise(a))[0]) for a in addresses]
         found = fs.cat(sorted(set(paths)), on_error="return")
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises is the result)
         return [error] * len(addresses)

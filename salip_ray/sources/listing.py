@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from salip_ray.errors import InputError
 from salip_ray.sources.decode import IMAGE_SUFFIXES, suffix
+from salip_ray.sources.formats.names import ARCHIVES, split_member
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
 from salip_ray.sources.manifests import MANIFEST_SUFFIXES, read_addresses
 
@@ -76,6 +77,9 @@ def list_images(
         InputError: nothing is there, nothing of it is an image, or the manifest is malformed.
     """
     where = normalise(location)
+    archive = ARCHIVES.get(suffix(where))
+    if archive and not split_member(where)[1] and not _is_glob(where):
+        where = f"{archive}://::{where}"
     skipped = Skipped()
     entries: Iterator[Entry]
     try:
@@ -142,6 +146,7 @@ def _images(entries: Iterator[Entry], root: str, skipped: Skipped) -> Iterator[E
 
 
 def _is_glob(location: str) -> bool:
+    location = split_member(location)[0]
     wild = "*[" if location.startswith(("http://", "https://")) else "*?["
     return any(sign in location for sign in wild)
 
@@ -187,6 +192,9 @@ def _remote(where: str, storage_options: Mapping[str, Any] | None) -> Iterator[E
     fs, path = filesystem(where, storage_options)
     fs.invalidate_cache()
     scheme = where.partition("://")[0]
+    if archive := split_member(where)[1]:
+        yield from _members(fs, path, scheme, archive, storage_options)
+        return
     if _is_glob(where):
         found = fs.glob(path, detail=True).values()
         yield from (_entry(scheme, info) for info in found if info["type"] == "file")
@@ -202,6 +210,20 @@ def _remote(where: str, storage_options: Mapping[str, Any] | None) -> Iterator[E
             yield _entry(scheme, info)
         if any_found:
             return
+
+
+def _members(
+    fs: Any, path: str, scheme: str, archive: str, storage_options: Mapping[str, Any] | None
+) -> Iterator[Entry]:
+    """The members of an archive below a path or of a glob; the archive's etag is that of each."""
+    store, place = filesystem(archive, storage_options)
+    about = store.info(place)
+    tag = about.get("ETag") or about.get("etag") or about.get("mtime")
+    below = fs.find if not path or fs.isdir(path) else fs.glob
+    for name, info in below(path, detail=True).items():
+        if info["type"] == "file":
+            size = info.get("size")
+            yield f"{scheme}://{name}::{archive}", size, None if tag is None else str(tag)
 
 
 def _entry(scheme: str, info: Mapping[str, Any]) -> Entry:

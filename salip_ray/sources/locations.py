@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
+import tarfile
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import fsspec
 
 from salip_ray.errors import InputError, MissingDependencyError
+from salip_ray.sources.formats.names import split_member
 
 _ID_DIGITS = 32  # of the SHA-256 in hex: 128 bits
 _SIGNED_PREFIXES = ("x-amz-", "x-goog-")
@@ -39,6 +42,9 @@ def is_remote(location: str) -> bool:
 def normalise(location: str | os.PathLike[str]) -> str:
     """One spelling for one place: an absolute local path, or a URI with a lower-case scheme."""
     text = os.fspath(location)
+    member, archive = split_member(text)
+    if archive:
+        return f"{normalise(member)}::{normalise(archive)}"
     if not is_remote(text):
         local = text.removeprefix("file://")
         return os.path.abspath(os.path.expanduser(local))  # noqa: PTH100, PTH111 (str in and out)
@@ -53,6 +59,9 @@ def public_uri(address: str) -> str:
     Other query parameters stay, for they may say which object is meant.
     """
     uri = normalise(address)
+    member, archive = split_member(uri)
+    if archive:
+        return f"{member}::{public_uri(archive)}"
     scheme = uri.partition("://")[0] if is_remote(uri) else ""
     if not scheme:
         return uri
@@ -82,9 +91,13 @@ def _signs(item: str) -> bool:
     return name.startswith(_SIGNED_PREFIXES) or name in _SIGNED_NAMES
 
 
-def image_id(uri: str) -> str:
-    """The first 32 hex digits of the SHA-256 of a public URI."""
-    return hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()[:_ID_DIGITS]
+def image_id(uri: str, index: int | None = None) -> str:
+    """The first 32 hex digits of the SHA-256 of a public URI.
+
+    A slice, frame or page of a file has its own: that of ``URI#INDEX``.
+    """
+    name = uri if index is None else f"{uri}#{index}"
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:_ID_DIGITS]
 
 
 def join(base: str, *parts: str) -> str:
@@ -104,6 +117,9 @@ def filesystem(location: str, storage_options: Mapping[str, Any] | None = None) 
     """
     uri = normalise(location)
     options = dict(storage_options or {})
+    _, archive = split_member(uri)
+    if archive:  # the options are those of the store that holds the archive
+        options = {archive.partition("://")[0]: options} if is_remote(archive) else {}
     if not is_remote(uri):
         options = {}  # a local disk has none, whatever the other end of the job needs
     scheme = uri.partition("://")[0] if is_remote(uri) else "file"
@@ -113,6 +129,6 @@ def filesystem(location: str, storage_options: Mapping[str, Any] | None = None) 
         extra = _EXTRAS.get(scheme)
         package = _PACKAGES[extra] if extra else f"for {scheme}:// of fsspec"
         raise MissingDependencyError(package, f"{scheme}:// locations", extra) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise InputError(f"{public_uri(uri)} cannot be opened: {error}") from None
     return fs, path

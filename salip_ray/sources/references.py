@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.csv
 from PIL import Image as Pil
 
+from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
 from salip_ray.sources.decode import IMAGE_SUFFIXES, stem, suffix
 from salip_ray.sources.fetch import fetch_all
+from salip_ray.sources.formats import nifti
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
 
 ClassIds = npt.NDArray[np.int32]  #: shape [H, W]
@@ -37,6 +39,7 @@ class References:
         """Keep a mapping of image key to mask URI; :meth:`open` makes it."""
         self._masks = dict(masks)
         self._options = dict(storage_options or {})
+        self._volume: tuple[tuple[object, ...], npt.NDArray[Any], nifti.Grid] | None = None
 
     @classmethod
     def open(cls, location: str, storage_options: Mapping[str, Any] | None = None) -> References:
@@ -61,15 +64,22 @@ class References:
         """The URI of an image's reference mask: by the image's whole URI, else by its stem."""
         return self._masks.get(public_uri(image_uri)) or self._masks.get(stem(image_uri))
 
-    def load(self, mask_uri: str) -> ClassIds:
+    def load(
+        self, mask_uri: str, index: int | None = None, config: ImageConfig | None = None
+    ) -> ClassIds:
         """Read a mask as integers of shape [H, W], just as they are stored.
+
+        Args:
+            mask_uri: from :meth:`find`.
+            index: the slice that is meant, where the mask is a NIfTI volume.
+            config: how that is cut: ``axis`` and ``volume_index``.
 
         Raises:
             ImageError: the file is missing, or is not a single-channel image of whole numbers.
         """
-        (data,) = fetch_all([mask_uri], self._options)
-        if isinstance(data, Exception):
-            raise ImageError(f"reference mask: {data}")
+        if suffix(mask_uri) in {".nii", ".nii.gz"}:
+            return self._slice(mask_uri, index or 0, config or ImageConfig())
+        data = self._fetch(mask_uri)
         try:
             with Pil.open(io.BytesIO(data)) as file:
                 values = np.asarray(file)
@@ -87,6 +97,25 @@ class References:
                 f"found {values.dtype} of shape {list(values.shape)}"
             )
         return values.astype(np.int32)
+
+    def _slice(self, mask_uri: str, index: int, config: ImageConfig) -> ClassIds:
+        wanted = mask_uri, config.axis, config.volume_index
+        if self._volume is None or self._volume[0] != wanted:
+            # Kept for its other slices, which come next.
+            self._volume = wanted, *nifti.read_labels(self._fetch(mask_uri), config)
+        _, values, grid = self._volume
+        if index >= grid.count:
+            raise ImageError(
+                f"reference mask {mask_uri} has {grid.count} {config.axis} slices, "
+                f"slice {index} is wanted"
+            )
+        return np.ascontiguousarray(grid.plane(values, index)).astype(np.int32)
+
+    def _fetch(self, mask_uri: str) -> bytes:
+        (data,) = fetch_all([mask_uri], self._options)
+        if isinstance(data, Exception):
+            raise ImageError(f"reference mask: {data}")
+        return data
 
 
 def _list_folder(fs: Any, path: str, where: str) -> dict[str, str]:

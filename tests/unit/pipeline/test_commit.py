@@ -57,6 +57,9 @@ def refined(seq, status="ok"):
         "_png": encode_png(mask.astype(np.uint8)) if good else None,
         "_seconds": {"fetch": 0.5, "propose": 1.0 if good else None},
         "_fallbacks": [{"stage": "propose", "batch": 8}] if seq == 3 else None,
+        "volume": None,
+        "slice": None,
+        "spacing": [0.5, 0.5],
     }
 
 

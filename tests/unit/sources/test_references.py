@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image as Pil
 
+from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
 from salip_ray.sources.references import References
 
@@ -100,3 +102,28 @@ def test_masks_that_are_none(tmp_path):
     ):
         with pytest.raises(ImageError, match=said):
             References({}).load(str(path))
+
+
+def test_a_label_volume_is_cut_as_its_image_is(tmp_path):
+    values = np.zeros((4, 5, 6), np.uint8)
+    values[3, 0, 2] = 2  # right, behind, third from below
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii.gz")
+    found = References.open(str(tmp_path))
+    mask = found.find("/in/a.nii")
+    for axis, index, place in (
+        ("axial", 2, (4, 0)),
+        ("coronal", 0, (3, 0)),
+        ("sagittal", 3, (3, 4)),
+    ):
+        ids = found.load(mask, index, ImageConfig(axis=axis))
+        assert np.argwhere(ids).tolist() == [list(place)]
+        assert ids[place] == 2
+        assert not found.load(mask, index + 1 if index < 3 else 0, ImageConfig(axis=axis)).any()
+    with pytest.raises(ImageError, match="has 6 axial slices, slice 6 is wanted"):
+        found.load(mask, 6, ImageConfig())
+
+
+def test_a_label_volume_of_fractions_is_refused(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.full((2, 2, 2), 0.4), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(ImageError, match="fractions"):
+        References({}).load(str(tmp_path / "a.nii"), 0)

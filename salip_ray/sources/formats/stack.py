@@ -1,0 +1,50 @@
+"""What every reader gives: the pictures of one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from salip_ray.config import ImageConfig
+from salip_ray.errors import ImageError
+from salip_ray.rows import Image
+
+Spacing: TypeAlias = tuple[float, float]  #: mm from row to row, and from column to column
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The pictures of an opened file: one, or the slices, frames or pages of it.
+
+    Attributes:
+        count: how many there are.
+        kind: what each is called: ``image``, ``page``, ``frame``, or ``axial slice`` and the like.
+        picture: the picture of an index: uint8 RGB [H, W, 3], C-contiguous and writable. Raises
+            ImageError where it cannot be decoded.
+        spacing: of the pixels, where the file says it.
+    """
+
+    count: int
+    kind: str
+    picture: Callable[[int], Image]
+    spacing: Spacing | None = None
+
+
+Reader: TypeAlias = Callable[[bytes, ImageConfig], Stack]
+
+
+def check_pixels(width: int, height: int, config: ImageConfig) -> None:
+    """Raise ImageError where a picture is above ``max_pixels``, or has none."""
+    if width < 1 or height < 1:
+        raise ImageError(f"the image has {width} x {height} pixels")
+    if width * height > config.max_pixels:
+        raise ImageError(
+            f"the image has {width} x {height} pixels, "
+            f"above image.max_pixels = {config.max_pixels:,}"
+        )
+
+
+def one_line(error: Exception) -> str:
+    """The message of an exception on one line, or its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,121 @@
+"""What the head of a file says: how many pictures it holds, and where a DICOM slice lies."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+import pydicom
+from PIL import Image as Pil
+
+from salip_ray.config import ImageConfig
+from salip_ray.errors import ImageError, InputError
+from salip_ray.sources.formats import dicom, nifti
+from salip_ray.sources.formats.names import suffix
+from salip_ray.sources.formats.ordinary import own_pixel_limit
+from salip_ray.sources.locations import filesystem, public_uri
+from salip_ray.sources.series import SlicePlace
+
+_BLOCK = 1 << 16  # bytes read at a time from a store
+_TAGS = [
+    "NumberOfFrames",
+    "SeriesInstanceUID",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "InstanceNumber",
+    "Rows",
+    "Columns",
+]
+
+
+@dataclass(frozen=True)
+class Header:
+    """The head of one file.
+
+    Attributes:
+        count: pictures of a file that holds slices, frames or pages; None where it is one picture,
+            or cannot be read (its row will say why).
+        place: of the slice in its series, for DICOM files of one frame that have one.
+    """
+
+    count: int | None = None
+    place: SlicePlace | None = None
+
+
+def read_header(
+    address: str, config: ImageConfig, storage_options: Mapping[str, Any] | None = None
+) -> Header:
+    """Read the head of a file; never raises, as whoever decodes the file will say what is wrong."""
+    try:
+        fs, path = filesystem(address, storage_options)
+        with fs.open(path, "rb", block_size=_BLOCK) as file:
+            return _read(file, suffix(address), config)
+    except Exception:  # noqa: BLE001  (missing, corrupt, refused: all of it comes again)
+        return Header()
+
+
+def _read(file: IO[bytes], ending: str, config: ImageConfig) -> Header:
+    if ending in {".nii", ".nii.gz"}:
+        return _read_nifti(file, config)
+    if ending in {".tif", ".tiff"}:
+        with own_pixel_limit(), Pil.open(file, formats=["TIFF"]) as image:
+            count = int(getattr(image, "n_frames", 1))
+        return Header(count if count > 1 else None)
+    return _read_dicom(file)
+
+
+def _read_nifti(file: IO[bytes], config: ImageConfig) -> Header:
+    return Header(nifti.grid_of(_nifti_header(file), config).count)
+
+
+def read_nifti_header(uri: str, storage_options: Mapping[str, Any] | None = None) -> Any:
+    """The header of a NIfTI file, as nibabel has it.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or is not NIfTI.
+    """
+    try:
+        fs, path = filesystem(uri, storage_options)
+        with fs.open(path, "rb", block_size=_BLOCK) as file:
+            return _nifti_header(file)
+    except FileNotFoundError:
+        raise InputError(f"{public_uri(uri)} does not exist any more") from None
+    except OSError as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{public_uri(uri)} cannot be read: {said}") from None
+
+
+def _nifti_header(file: IO[bytes]) -> Any:
+    zipped = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    try:
+        head = (gzip.GzipFile(fileobj=file) if zipped else file).read(nifti.HEADER_BYTES)
+    except (EOFError, zlib.error) as error:
+        raise ImageError(str(error)) from None
+    return nifti.read_header(head)
+
+
+def _read_dicom(file: IO[bytes]) -> Header:
+    with dicom.quiet():
+        ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
+        frames = dicom.frame_count(ds)
+        if frames > 1:
+            return Header(frames)
+        orientation, position = ds.get("ImageOrientationPatient"), ds.get("ImagePositionPatient")
+        series = ds.get("SeriesInstanceUID")
+        if not series or orientation is None or position is None:
+            return Header()
+        if len(orientation) != 6 or len(position) != 3:
+            return Header()
+        return Header(
+            place=SlicePlace(
+                series=str(series),
+                orientation=tuple(float(part) for part in orientation),
+                position=tuple(float(part) for part in position),
+                size=(int(ds.Rows), int(ds.Columns)),
+                number=int(ds.get("InstanceNumber") or 0),
+            )
+        )

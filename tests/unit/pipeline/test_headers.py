@@ -1,0 +1,89 @@
+"""Files become pictures before shards are cut."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image as Pil
+
+from salip_ray.config import load_config
+from salip_ray.pipeline.assembly import block_starts
+from salip_ray.pipeline.headers import expand
+from salip_ray.pipeline.plan import make_plan
+from salip_ray.sources.listing import list_images
+from salip_ray.sources.locations import image_id
+from tests.dicom_series import STUDY, write_slice
+
+
+@pytest.fixture
+def folder(tmp_path):
+    grey = np.zeros((8, 9), np.int16)
+    Pil.fromarray(grey.astype(np.uint8)).save(tmp_path / "z.png")
+    pages = [Pil.fromarray(grey.astype(np.uint8))] * 2
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "page.tif")
+    volume = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4))
+    nibabel.save(volume, tmp_path / "v.nii.gz")
+    (tmp_path / "broken.nii").write_bytes(b"nothing")
+    for number, place in enumerate((6.0, 0.0, 3.0), start=1):
+        write_slice(tmp_path / "ct" / f"{number}.dcm", grey, place, number=number)
+    write_slice(tmp_path / "ct" / "again.dcm", grey, 3.0, number=9)
+    return tmp_path
+
+
+def planned(folder, *overrides):
+    listing, notes = expand(list_images(folder), load_config("lungs", overrides=overrides))
+    return make_plan(listing, 4), notes
+
+
+def test_volumes_series_and_pages_become_rows(folder):
+    plan, notes = planned(folder)
+    rows = plan.manifest.to_pylist()
+    found = {}
+    for row in rows:
+        name = row["uri"].removeprefix(f"{folder}/")
+        found.setdefault(name, []).append((row["index"], row["slice"]))
+    series = {f"ct/{n}.dcm": [(None, place)] for n, place in ((1, 2), (2, 0), (3, 1))}
+    assert found == {
+        **series,
+        "ct/again.dcm": [(None, None)],
+        "broken.nii": [(None, None)],
+        "page.tif": [(None, None)],
+        "pages.tif": [(0, 0), (1, 1)],
+        "v.nii.gz": [(index, index) for index in range(6)],
+        "z.png": [(None, None)],
+    }
+    assert len({row["image_id"] for row in rows}) == len(rows)
+    first = next(row for row in rows if row["index"] == 0 and row["uri"].endswith("gz"))
+    assert first["image_id"] == image_id(first["uri"], 0)
+    assert first["volume"] == image_id(first["uri"])
+    assert len(notes) == 1
+    assert "1 duplicate position" in notes[0]
+    assert STUDY not in str(notes + rows)
+
+
+def test_the_axis_decides_how_many(folder):
+    rows = planned(folder, "image.axis=sagittal")[0].manifest.to_pylist()
+    assert sum(row["uri"].endswith("v.nii.gz") for row in rows) == 4
+
+
+def test_uids_are_kept_where_that_is_asked_for(folder):
+    rows = planned(folder, "privacy.keep_uids=true")[0].manifest.to_pylist()
+    assert {row["volume"] for row in rows if row["uri"].endswith("2.dcm")} == {f"{STUDY}.1"}
+
+
+def test_the_same_files_give_the_same_manifest(folder):
+    assert planned(folder)[0].manifest.equals(planned(folder)[0].manifest)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 100])
+def test_no_block_parts_a_volume(folder, rows):
+    table = planned(folder)[0].table
+    starts = block_starts(table, rows)
+    assert starts[0] == 0
+    assert starts == sorted(set(starts))
+    indices = table["index"].to_pylist()
+    assert all(not indices[start] for start in starts)
+    if rows == 1:
+        assert len(starts) == len(set(table["uri"].to_pylist()))

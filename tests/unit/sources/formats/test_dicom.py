@@ -1,0 +1,190 @@
+"""DICOM as a viewer shows it: pydicom's own files, and files made for each step."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from salip_ray.config import ImageConfig, Window
+from salip_ray.errors import ImageError
+from salip_ray.sources.decode import decode, open_stack
+
+FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+CONFIG = ImageConfig()
+#: What cannot be decoded, and why: each is an error row that says so.
+REFUSED = {
+    "JPEG-lossy.dcm": "12-bit",
+    "JPGExtended.dcm": "12-bit",
+    "JPEG2000-embedded-sequence-delimiter.dcm": "failed to read the header",
+    "MR_truncated.dcm": "less than expected",
+    "badVR.dcm": "NumberOfFrames",
+    "meta_missing_tsyntax.dcm": "lacks Rows",
+    "nested_priv_SQ.dcm": "lacks Rows",
+}
+
+
+def with_pixels() -> list[Path]:
+    found = []
+    for path in sorted(FILES.rglob("*")):
+        data = path.read_bytes() if path.is_file() else b""
+        if path.suffix == ".dcm" or data[128:132] == b"DICM":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ds = pydicom.dcmread(path, force=True)
+            if any(name in ds for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+                found.append(path)
+    return found
+
+
+def make(pixels, *, monochrome="MONOCHROME2", **tags) -> bytes:
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    ds.Rows, ds.Columns = pixels.shape[-2:]
+    if pixels.ndim == 3:
+        ds.NumberOfFrames = pixels.shape[0]
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, monochrome
+    ds.BitsAllocated = ds.BitsStored = pixels.dtype.itemsize * 8
+    ds.HighBit = ds.BitsStored - 1
+    ds.PixelRepresentation = int(pixels.dtype.kind == "i")
+    ds.PixelData = pixels.tobytes()
+    for name, value in tags.items():
+        setattr(ds, name, value)
+    buffer = io.BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def grey(data, **config):
+    return decode(data, "a.dcm", ImageConfig(**config))[..., 0]
+
+
+def expected(ds, index):
+    """pydicom's array, by its own pipeline, stretched to what the window's ends become."""
+    array = np.asarray(pixel_array(ds, index=index), np.float64)
+    if array.ndim == 3:
+        top = 2.0 ** int(ds.BitsStored) - 1
+        return np.rint(array / top * 255)
+    array = np.asarray(pixel_array(ds, index=index))
+    values = np.asarray(apply_modality_lut(array, ds), np.float64)
+    if ds.get("WindowCenter") is not None or ds.get("VOILUTSequence"):
+        ends = apply_voi_lut(np.array([-1e12, 1e12]), ds)
+        values = apply_voi_lut(values, ds)
+        low, high = float(ends.min()), float(ends.max())
+    elif int(ds.BitsStored) <= 8:
+        low, high = 0.0, 2.0 ** int(ds.BitsStored) - 1
+    else:
+        every = [apply_modality_lut(pixel_array(ds, index=i), ds) for i in range(frames(ds))]
+        used = np.stack(every).astype(np.float64)
+        padding = ds.get("PixelPaddingValue")
+        used = used[used != padding] if isinstance(padding, int) else used
+        low, high = np.percentile(used, (0.5, 99.5))
+        if low == high:
+            low, high = used.min(), used.max()
+    scaled = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255
+    return 255 - scaled if ds.PhotometricInterpretation == "MONOCHROME1" else scaled
+
+
+def frames(ds):
+    return int(ds.get("NumberOfFrames") or 1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("path", with_pixels(), ids=lambda path: str(path.relative_to(FILES)))
+def test_pydicoms_own_files(path):
+    data = path.read_bytes()
+    name = path.name if path.suffix else f"{path.name}.dcm"
+    if path.name in REFUSED:
+        with pytest.raises(ImageError, match=REFUSED[path.name]):
+            open_stack(data, name, CONFIG).picture(0)
+        return
+    stack = open_stack(data, name, CONFIG)
+    ds = pydicom.dcmread(path)
+    assert stack.count == frames(ds)
+    index = stack.count - 1
+    found = stack.picture(index)
+    assert found.shape == (ds.Rows, ds.Columns, 3)
+    assert (found.dtype, found.flags.c_contiguous, found.flags.writeable) == (np.uint8, True, True)
+    if ds.PhotometricInterpretation == "PALETTE COLOR":
+        assert len(np.unique(found.reshape(-1, 3), axis=0)) > 10
+        return
+    wanted = expected(ds, index)
+    shown = found if wanted.ndim == 3 else found[..., 0]
+    assert np.abs(shown.astype(float) - wanted).max() <= 1
+
+
+def test_how_many_of_them_decode():
+    every = with_pixels()
+    assert len(every) >= 74
+    assert len([path for path in every if path.name not in REFUSED]) >= 65
+
+
+RAMP = np.arange(-1024, 1024, dtype=np.int16).reshape(32, 64)
+
+
+def test_rescale_then_window():
+    data = make(RAMP, RescaleSlope=2, RescaleIntercept=100, WindowCenter=40, WindowWidth=400)
+    found = grey(data).astype(int).ravel()
+    hounsfield = RAMP.ravel() * 2 + 100
+    assert (found[hounsfield <= -160] == 0).all()
+    assert (found[hounsfield >= 240] == 255).all()
+    assert abs(found[hounsfield == 40][0] - 128) <= 1
+
+
+def test_a_window_of_the_config_wins():
+    data = make(RAMP, WindowCenter=40, WindowWidth=400)
+    found = grey(data, window=Window(center=-500, width=10)).ravel()
+    assert found[RAMP.ravel() < -505].max() == 0
+    assert found[RAMP.ravel() > -495].min() == 255
+
+
+def test_without_a_window_percentiles_or_the_whole_range():
+    narrow = (RAMP // 16).astype(np.int16)
+    assert (grey(make(narrow)).min(), grey(make(narrow)).max()) == (0, 255)
+    whole = grey(make(narrow), window="from_file")
+    assert 126 <= whole.min() < whole.max() <= 129
+
+
+def test_monochrome1_is_inverted():
+    pixels = np.array([[0, 255]], np.uint8)
+    assert grey(make(pixels, monochrome="MONOCHROME1")).tolist() == [[255, 0]]
+    assert grey(make(pixels)).tolist() == [[0, 255]]
+
+
+def test_frames_share_a_range_and_padding_does_not_count():
+    pixels = np.stack([np.full((4, 4), level, np.int16) for level in (0, 100, 200)])
+    pixels[:, 0, 0] = -2000
+    stack = open_stack(make(pixels, PixelPaddingValue=-2000), "a.dcm", CONFIG)
+    assert [int(stack.picture(i)[1, 1, 0]) for i in range(3)] == [0, 128, 255]
+    assert stack.kind == "frame"
+
+
+def test_spacing_is_rows_then_columns():
+    assert open_stack(make(RAMP, PixelSpacing=[2, 3]), "a.dcm", CONFIG).spacing == (2.0, 3.0)
+    assert open_stack(make(RAMP), "a.dcm", CONFIG).spacing is None
+
+
+def test_messages_hold_no_value_of_the_file():
+    data = make(RAMP, PatientName="Pixel^Data", PatientID="2048", RescaleSlope=1)
+    with pytest.raises(ImageError) as caught:
+        decode(data[:-2000], "a.dcm", CONFIG)
+    assert "2048" not in str(caught.value).replace("2048 vs", "")
+    assert "Pixel^Data" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"x" * 200, b"\0" * 128 + b"DICM" + b"\xff" * 40])
+def test_what_is_no_dicom(data):
+    with pytest.raises(ImageError):
+        decode(data, "a.dcm", CONFIG)
