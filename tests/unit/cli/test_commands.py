@@ -73,7 +73,12 @@ def test_label_hands_everything_on(job):
     assert config.run.modes == ("cascade", "unprompted", "gt_sam")
     assert config.storage.input == {"anon": True}
     assert config.storage.output == {"client_kwargs": {"endpoint_url": "http://127.0.0.1:9000"}}
-    assert kwargs == {"references": "s3://masks", "quiet": True, "extend": False}
+    assert kwargs == {
+        "references": "s3://masks",
+        "manifest": None,
+        "quiet": True,
+        "extend": False,
+    }
 
 
 def test_label_uses_the_preset(job, tmp_path):

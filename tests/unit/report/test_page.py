@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 from salip_ray.cli import app
 from salip_ray.errors import ConfigError, InputError, OutputError
 from salip_ray.labels.reading import Labels
-from salip_ray.labels.scores import open_and_evaluate
+from salip_ray.labels.scores import evaluate_output
 from salip_ray.report.build import find_runs, make_report
 from salip_ray.report.charts import histogram, stage_columns
 from salip_ray.report.survey import Histogram
+from salip_ray.sources.references import References
 from tests.unit.report.conftest import label_row, mask_cell
 
 
@@ -101,7 +102,9 @@ def test_scores_of_an_evaluation_in_the_output(run, tmp_path):
     from salip_ray.evaluation import as_json
 
     assert "Against the references" not in make_report(str(run))
-    found = open_and_evaluate(str(run), str(references(run, tmp_path / "masks")))
+    found = evaluate_output(
+        Labels.open(str(run)), References.open(str(references(run, tmp_path / "masks")))
+    )
     (run / "evaluation.json").write_text(as_json(found))
     assert "Against the references" in make_report(str(run))
 
