@@ -17,6 +17,7 @@ from kept import Item
 from recipes import Bench
 
 from salip_ray.cascade.cascade import Cascade
+from salip_ray.cascade.resolution import to_original
 from salip_ray.config import load_config
 from salip_ray.models.bundled.phantoms import make_phantom
 
@@ -67,6 +68,7 @@ def test_oracle_choice_is_no_worse_than_any_single_candidate(bench, item):
     by_id = {c.id: c.mask for c in kept.candidates}
 
     def overlap(mask):
+        mask = to_original(mask, kept.reference.shape)
         return 2 * (mask & kept.reference).sum() / (mask.sum() + kept.reference.sum())
 
     union = np.any([by_id[choice.candidate_id] for choice in chosen], axis=0)
