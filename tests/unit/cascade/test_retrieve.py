@@ -148,8 +148,9 @@ def test_distractors_compete_under_softmax_and_are_never_selected(configure, pic
     task = {"prompts": {"lung": ["a lobe"]}, "distractors": {"rib": ["an arc"]}}
     image, few = picture(100, 120), sorted(parts, key=lambda part: part.id)[:3]
     by_cosine = Retriever(ScriptedClip(scores), configure(task=task))
-    assert by_cosine(image, few)[0].candidate_id == few[1].id
-    assert math.isnan(by_cosine(image, few)[0].probability)
+    (choice,) = by_cosine(image, few)
+    assert choice.candidate_id == few[1].id
+    assert math.isnan(choice.probability)
     assert by_cosine.clip.text_calls == 1
 
     options = {"scoring": "softmax", "logit_scale": 10.0}
