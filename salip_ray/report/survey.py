@@ -24,7 +24,10 @@ from salip_ray.report.confidence import FIELDS, confidence
 
 Floats = npt.NDArray[np.float64]
 
-_HEAVY = ("masks.rle.counts", "masks.rle.size", "masks.prompt_boxes", "masks.candidate_ids")
+_HEAVY = (
+    *("masks.rle.counts", "masks.rle.size", "masks.proposed.counts", "masks.proposed.size"),
+    *("masks.prompt_boxes", "masks.candidate_ids"),
+)
 _READERS = 8  # shards read at once: a store answers slowly, but many at a time
 _MEDIAN_POOL = 2048  # of so many random images those nearest to the median are shown
 

@@ -94,7 +94,7 @@ def test_scores_by_references_given(run, tmp_path):
     html = make_report(str(run), reference=str(references(run, tmp_path / "masks")))
     words = text_of(html)
     assert "Against the references" in words
-    assert re.search(r"cascade [.\d]+ [.\d]+ 6", words)
+    assert re.search(r"cascade( [.\d]+){4} 6", words)  # Dice, IoU, HD95, NSD; images
     assert html.count('data-layer="reference"') == 6
 
 

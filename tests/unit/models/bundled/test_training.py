@@ -194,7 +194,7 @@ def test_a_few_steps_on_one_batch_lower_every_loss(banks: list[Bank]) -> None:
     sam, head = build_bundled_sam(), StructureHead(batches.classes)
     optimiser = torch.optim.AdamW([*sam.parameters(), *head.parameters()], lr=1e-3)
     history = []
-    for _ in range(24):
+    for _ in range(40):
         losses = sam_loss(sam, head, batch, with_mask=True, with_point=True)
         optimiser.zero_grad()
         losses["total"].backward()
