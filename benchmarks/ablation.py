@@ -39,11 +39,12 @@ from salip_ray.models.weights import identify
 
 PROJECT = Path(__file__).resolve().parents[1]
 PARTS = ("options", "methods", "presence", "failures", "clip")
+_MIXED = "retrieve.min_presence=0.3"  # for inputs of several kinds; chosen on the tune bank
 _ALL_MODES = "run.modes=[cascade, unprompted, gt_sam]"
 
 #: Option -> what switches it from the recipe of the ``bundled`` preset, alone.
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "rank by cosine": ("retrieve.scoring=cosine", "retrieve.min_presence=0"),
+    "rank by cosine": ("retrieve.scoring=cosine",),
     "rank by softmax, distractors": ("retrieve.scoring=softmax",),
     "the same candidate twice": ("retrieve.max_overlap=1",),
     "SAM's prior x 1": ("retrieve.sam_prior=1",),
@@ -156,7 +157,7 @@ def presence_table(bench: Bench, images: dict[str, list[Item]]) -> dict[str, Any
     """
     table: dict[str, Any] = {}
     for task in ORGANS:
-        variant = bench.variant(task)
+        variant = bench.variant(task, _MIXED)
         hits = misses = false_alarms = absent = 0
         for kind_task, items in images.items():
             for kept in bench.kept(items, variant):

@@ -1,4 +1,7 @@
-"""The short chaos: one kill of each kind on one small cluster; ``make chaos`` is the long one."""
+"""The short chaos, on one small cluster; ``make chaos`` is the long one.
+
+Worker kills and poison images take minutes: ``pytest -m slow tests/chaos`` runs them here.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ def test_a_driver_killed_inside_a_commit_loses_nothing(world):
     assert tally.damage.total == 0
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing(world):
     tally = Tally()
     kill_workers(world, 1, tally)
@@ -46,6 +50,7 @@ def test_a_broken_sink_turns_the_harness_red(world):
     assert damage.bytes_different >= 1
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_its_workers_is_given_up_and_costs_no_other(world):
     job = world.job("poison", hook="poison")
     job.start()
