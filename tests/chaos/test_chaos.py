@@ -1,6 +1,6 @@
 """The short chaos, on one small cluster; ``make chaos`` is the long one.
 
-Worker kills and poison images take minutes: ``pytest -m slow tests/chaos`` runs them here.
+The longer ones take minutes: ``pytest -m slow tests/chaos`` runs them here.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def test_a_killed_worker_loses_nothing(world):
     assert tally.damage.total == 0
 
 
+@pytest.mark.slow
 def test_a_broken_sink_turns_the_harness_red(world):
     calm = world.undisturbed()
     job = world.job("broken", hook="broken_sink")
