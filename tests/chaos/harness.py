@@ -190,6 +190,7 @@ class SmallCluster:
 
     def __init__(self, nodes: int = 2) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        self._environment = dict(os.environ)
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         # Workers as nice as their driver: on a busy machine Ray's 15 would keep them from starting.
         os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's own spelling)
@@ -237,8 +238,10 @@ class SmallCluster:
         return name.split("(")[0].removeprefix("ray::")
 
     def close(self) -> None:
-        """Stop all of it."""
+        """Stop all of it, and leave the environment as it was found."""
         self._cluster.shutdown()
+        os.environ.clear()
+        os.environ.update(self._environment)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ def run(*command: object, cwd: Path, **env: str) -> str:
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**os.environ, **env},
+        # A path set for other processes would let the checkout stand in for the wheel.
+        env={**{k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, **env},
         capture_output=True,
         text=True,
         timeout=900,
