@@ -25,6 +25,8 @@ SMALL = (
     "propose.stability_score_thresh=0",
     "run.rows_per_shard=4",
     "run.max_error_share=0.5",
+    # An actor takes seconds to start; tests about pools say what they need.
+    "pools.propose.size=1",
 )
 
 

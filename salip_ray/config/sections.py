@@ -355,13 +355,33 @@ class WaitConfig(Section):
 
 
 class PoolsConfig(Section):
-    """Resources of the stages. ``fetch_cpus`` is what one fetch + decode task asks for."""
+    """Resources of the stages. ``fetch_cpus`` is what one fetch + decode task asks for.
 
+    ``fused`` has PROPOSE's actors do RETRIEVE and REFINE, too, so that no embedding leaves its
+    process and no actor waits for another stage. ``auto`` does so where there are no GPUs and
+    neither of the two has a pool of its own in the configuration.
+    """
+
+    fused: Literal["auto"] | bool = "auto"
     propose: PoolConfig = PoolConfig()
     retrieve: PoolConfig = PoolConfig()
     refine: PoolConfig = PoolConfig()
     fetch_cpus: Annotated[float, Field(gt=0.0)] = 0.5
     wait: WaitConfig = WaitConfig()
+
+    @property
+    def own(self) -> frozenset[str]:
+        """Of RETRIEVE and REFINE those that the configuration gives a pool of their own."""
+        return frozenset({"retrieve", "refine"} & self.model_fields_set)
+
+    @model_validator(mode="after")
+    def _one_pool(self) -> PoolsConfig:
+        if self.fused is True and self.own:
+            raise ValueError(
+                f"fused is true, but {' and '.join(sorted(self.own))} "
+                "would have a pool of its own: leave one of them out"
+            )
+        return self
 
 
 class PrivacyConfig(Section):

@@ -19,7 +19,7 @@ from salip_ray.config import Config
 from salip_ray.pipeline.decoding import fetch_and_decode
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.resources import Pool
-from salip_ray.pipeline.stages import stages_of
+from salip_ray.pipeline.stages import Chain, Stage, stages_of
 from salip_ray.sources.references import References
 
 BLOCK_BYTES = 32 * 1024**2
@@ -113,11 +113,20 @@ def decoded(
 def cascaded(
     images: Dataset, config: Config, pools: Mapping[str, Pool], reporter: Reporter
 ) -> Dataset:
-    """PROPOSE, RETRIEVE and REFINE, each in its pool of actors, on decoded rows."""
+    """PROPOSE, RETRIEVE and REFINE on decoded rows, each in the actors of its pool.
+
+    A stage that has no pool is done by the actors of the one before it.
+    """
+    shares: dict[str, list[type[Stage]]] = {}
     for name, stage in stages_of(config).items():
-        pool = pools[name]
+        if name in pools:
+            owner = name
+        shares.setdefault(owner, []).append(stage)
+    for owner, shared in shares.items():
+        pool = pools[owner]
+        settings = {"config": config, "threads": pool.threads, "reporter": reporter}
         images = images.map_batches(
-            stage,
+            shared[0] if len(shared) == 1 else Chain,
             # Ray Data refuses whole blocks (None) to actors with GPUs. A stage goes row by row
             # anyhow, so one at a time costs nothing, and no block waits to be joined to another.
             batch_size=1 if pool.gpus else None,
@@ -126,11 +135,7 @@ def cascaded(
             compute=ActorPoolStrategy(min_size=pool.min_size, max_size=pool.max_size),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
-            fn_constructor_kwargs={
-                "config": config,
-                "threads": pool.threads,
-                "reporter": reporter,
-            },
+            fn_constructor_kwargs=settings if len(shared) == 1 else {"stages": shared, **settings},
         )
     return images
 

@@ -45,11 +45,17 @@ class Pool:
 def plan_pools(config: PoolsConfig, stages: Sequence[str], machine: Machine) -> dict[str, Pool]:
     """Fill in what the configuration leaves open.
 
-    With GPUs: one actor of each stage per GPU, which they share evenly. Without: PROPOSE, where
-    nearly all the work is, gets a single-threaded actor per core, the others one for every eight
-    cores; single-threaded actors waste nothing on synchronisation. Where the configuration does not
-    say how many logical CPUs an actor asks for, it asks for one, or less where that would not fit.
+    With GPUs: one actor of each stage per GPU, which they share evenly. Without: PROPOSE, whose
+    actors do the other stages, too, gets a single-threaded one per core; single-threaded actors
+    waste nothing on synchronisation. Where stages are kept apart, the others get one for every
+    eight cores. Where the configuration does not say how many logical CPUs an actor asks for, it
+    asks for one, or less where that would not fit.
+
+    Returns:
+        The pools by stage. A stage that has none is done by the actors of the stage before it.
     """
+    if _fused(config, machine):
+        stages = stages[:1]
     wanted: dict[str, PoolConfig] = {stage: getattr(config, stage) for stage in stages}
     sizes = {stage: _sizes(pool, stage, machine) for stage, pool in wanted.items()}
     actors = sum(least for least, _ in sizes.values())
@@ -71,6 +77,12 @@ def plan_pools(config: PoolsConfig, stages: Sequence[str], machine: Machine) -> 
         )
         for stage, pool in wanted.items()
     }
+
+
+def _fused(config: PoolsConfig, machine: Machine) -> bool:
+    if config.fused == "auto":
+        return not machine.gpus and not config.own
+    return config.fused
 
 
 def _sizes(pool: PoolConfig, stage: str, machine: Machine) -> tuple[int, int]:

@@ -52,9 +52,9 @@ def size(
 ) -> Sizing:
     """Size the pools of a job.
 
-    Without GPUs the cores are shared by all stages, so an image takes the sum of their seconds of a
-    core. With GPUs every device has an actor of each stage, which take turns on it, each with the
-    share of the device that its seconds are of theirs.
+    Without GPUs every core has an actor that does all stages, so an image takes the sum of their
+    seconds of a core. With GPUs every device has an actor of each stage, which take turns on it,
+    each with the share of the device that its seconds are of theirs.
 
     Args:
         profile: measured on such a machine as the job will run on.
@@ -77,14 +77,10 @@ def size(
     }
     work = sum(models.values()) if gpus else sum(profile.seconds.values())
     rate = (gpus or cores) / work * (1 - _RAY_SHARE)
-    pools: dict[str, Any] = {}
-    for name, spent in models.items():
-        if gpus:
-            share = math.floor(100 * spent / work) / 100
-            pools[name] = {"size": gpus, "gpus": max(0.01, share)}
-        else:
-            # A quarter more than its share, so that none but the machine itself is the limit.
-            pools[name] = {"size": max(1, math.ceil(1.25 * rate * spent)), "threads": 1}
+    pools: dict[str, Any] = {"propose": {"size": cores, "threads": 1}}
+    if gpus:
+        shares = {name: math.floor(100 * spent / work) / 100 for name, spent in models.items()}
+        pools = {name: {"size": gpus, "gpus": max(0.01, share)} for name, share in shares.items()}
     actors = sum(pool["size"] for pool in pools.values())
     hours = images / rate / 3600
     return Sizing(
@@ -106,5 +102,6 @@ def sized_config(config: Config, sizing: Sizing) -> dict[str, Any]:
     Storage options, which may be secrets, are left out: give them to ``label`` again.
     """
     data = config.model_dump(mode="json", exclude={"storage"}, exclude_none=True)
-    data["pools"] = {**data["pools"], **sizing.pools}
+    kept = {"fetch_cpus", "wait"}
+    data["pools"] = {**{k: v for k, v in data["pools"].items() if k in kept}, **sizing.pools}
     return data

@@ -12,9 +12,10 @@ which workers died again and again is given up (:mod:`salip_ray.pipeline.attempt
 
 from __future__ import annotations
 
+import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -307,6 +308,25 @@ def _labelled(labels: Labels, config: Config) -> bool:
     if "cascade" in config.run.modes:
         return any(outcome.outcome == "labelled" for outcome in labels.outcomes)
     return bool(labels.masks)
+
+
+class Chain:
+    """Stages that share an actor: each row goes through all of them before the next one does.
+
+    Only the first may have its actor recycled: it holds the batch until the last row is done.
+    """
+
+    def __init__(
+        self, stages: Sequence[type[Stage]], config: Config, threads: int, reporter: Reporter
+    ) -> None:
+        self.stages = [stage(config, threads, reporter) for stage in stages]
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Yield the finished rows of a batch."""
+        rows: Iterator[pa.Table] = iter([batch])
+        for stage in self.stages:
+            rows = itertools.chain.from_iterable(map(stage, rows))
+        return rows
 
 
 STAGES: dict[str, type[Stage]] = {"propose": Propose, "retrieve": Retrieve, "refine": Refine}

@@ -8,19 +8,43 @@ from salip_ray import load_config
 from salip_ray.pipeline.assembly import cascaded
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.resources import Pool
+from salip_ray.pipeline.stages import STAGES, Chain
+
+
+class Recorded:
+    """A dataset that only notes what it is asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def map_batches(self, stage, **options):
+        self.asked.append((stage, options))
+        return self
+
+
+def pool(gpus: float = 0.0) -> Pool:
+    return Pool(min_size=1, max_size=2, cpus=1.0, gpus=gpus, threads=1)
 
 
 @pytest.mark.parametrize("gpus", [0.0, 0.25])
 def test_actors_with_a_gpu_are_given_rows_and_others_whole_blocks(gpus):
-    asked = []
+    images = Recorded()
+    cascaded(images, load_config("lungs"), dict.fromkeys(STAGES, pool(gpus)), Reporter())
+    assert [stage for stage, _ in images.asked] == list(STAGES.values())
+    assert [options["batch_size"] for _, options in images.asked] == [1 if gpus else None] * 3
+    assert {options["num_gpus"] for _, options in images.asked} == {gpus}
 
-    class Recorded:
-        def map_batches(self, stage, **options):
-            asked.append(options)
-            return self
 
-    pool = Pool(min_size=1, max_size=2, cpus=1.0, gpus=gpus, threads=1)
-    pools = dict.fromkeys(("propose", "retrieve", "refine"), pool)
-    cascaded(Recorded(), load_config("lungs"), pools, Reporter())
-    assert [options["batch_size"] for options in asked] == [1 if gpus else None] * 3
-    assert {options["num_gpus"] for options in asked} == {gpus}
+@pytest.mark.parametrize(
+    ("with_pools", "chains"),
+    [(["propose"], [3]), (["propose", "retrieve"], [1, 2]), (["propose", "refine"], [2, 1])],
+)
+def test_a_stage_without_a_pool_is_done_by_the_actors_before_it(with_pools, chains):
+    images = Recorded()
+    cascaded(images, load_config("lungs"), {name: pool() for name in with_pools}, Reporter())
+    done = [
+        options["fn_constructor_kwargs"]["stages"] if stage is Chain else [stage]
+        for stage, options in images.asked
+    ]
+    assert [len(stages) for stages in done] == chains
+    assert [stage for stages in done for stage in stages] == list(STAGES.values())

@@ -16,11 +16,23 @@ def test_the_default_fits_every_machine(cpus, cores):
     machine = Machine(cpus=cpus, gpus=0, cores=cores)
     if cpus == 1:  # a fetch task and a commit fill it: the least there is
         machine = Machine(cpus=1.1, gpus=0, cores=1)
-    pools = plan_pools(PoolsConfig(), STAGES, machine)
-    require_fit(pools, PoolsConfig().fetch_cpus, machine)
-    assert pools["propose"].min_size == cores
-    assert all(pool.gpus == 0 for pool in pools.values())
-    assert all(pool.threads == 1 for pool in pools.values())
+    for config in (PoolsConfig(), PoolsConfig(fused=False)):
+        pools = plan_pools(config, STAGES, machine)
+        require_fit(pools, config.fetch_cpus, machine)
+        assert pools["propose"].min_size == cores
+        assert all(pool.gpus == 0 for pool in pools.values())
+        assert all(pool.threads == 1 for pool in pools.values())
+
+
+def test_stages_share_actors_where_nothing_speaks_against_it():
+    without = Machine(cpus=8, gpus=0, cores=8)
+    assert list(plan_pools(PoolsConfig(), STAGES, without)) == ["propose"]
+    with_gpus = Machine(cpus=8, gpus=1, cores=8)
+    assert list(plan_pools(PoolsConfig(), STAGES, with_gpus)) == list(STAGES)
+    own = PoolsConfig.model_validate({"refine": {"size": 1}})
+    assert list(plan_pools(own, STAGES, without)) == list(STAGES)
+    assert list(plan_pools(PoolsConfig(fused=True), STAGES, with_gpus)) == ["propose"]
+    assert plan_pools(PoolsConfig(fused=True), STAGES, with_gpus)["propose"].gpus == 1
 
 
 def test_gpus_are_shared_evenly():
@@ -50,7 +62,7 @@ def test_what_is_configured_is_kept():
 
 
 def test_too_many_cpus_are_refused_with_the_sum():
-    config = PoolsConfig.model_validate({"propose": {"size": 4, "cpus": 2}})
+    config = PoolsConfig.model_validate({"propose": {"size": 4, "cpus": 2}, "fused": False})
     machine = Machine(cpus=8, gpus=0, cores=8)
     pools = plan_pools(config, STAGES, machine)
     with pytest.raises(ResourceError, match=r"need 9\.02 CPUs \(propose 4 x 2 \+ .*but Ray has 8"):

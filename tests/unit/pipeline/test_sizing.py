@@ -28,9 +28,7 @@ def test_cores_are_shared_by_all_stages():
     assert sizing.hours == pytest.approx(1 / 9.5)
     assert sizing.cost == pytest.approx(0.5 * 15 / 9.5)
     assert sizing.output_bytes == 3600 * 3000
-    # No pool is the limit: each does at least the images of the whole.
-    for stage, pool in sizing.pools.items():
-        assert pool["size"] / PROFILE.seconds[stage] > sizing.images_per_second
+    assert sizing.pools == {"propose": {"size": 15, "threads": 1}}
 
 
 def test_gpus_have_an_actor_of_each_stage_by_their_share_of_the_work():
@@ -56,7 +54,8 @@ def test_the_configuration_is_one_that_loads(tmp_path):
     assert "hidden" not in path.read_text()
     loaded = load_config(path)
     assert loaded.recipe() == config.recipe()
-    assert loaded.pools.propose.size == size(PROFILE, images=10).pools["propose"]["size"]
+    assert loaded.pools.propose.size == PROFILE.cores
+    assert not loaded.pools.own
 
 
 def test_a_profile_is_saved_and_read(tmp_path):
