@@ -21,7 +21,7 @@ from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
 from salip_ray.models.clip import ClipModel, load_clip
 from salip_ray.models.sam import load_sam
-from salip_ray.rows import Candidate, Image, Mask, Selection
+from salip_ray.rows import Candidate, Image, Mask, Picture, Selection
 
 #: Task -> kind of phantom.
 ORGANS = {task: kind for kind, (task, _) in TASKS.items()}
@@ -58,7 +58,7 @@ def real_images(task: str, output: Path) -> list[Item]:
     references = References.open(str(index))
 
     def load(uri: str) -> tuple[Image, Mask]:
-        found = references.load(references.find(uri) or "")
+        found = references.load(references.find(Picture(uri)))
         (mask,) = class_references(found, config.task.classes).values()
         return decode(Path(uri).read_bytes(), uri, config.image), mask
 

@@ -49,6 +49,14 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """Where pixels are: in a file, at ``index`` where it holds several pictures (else None)."""
+
+    uri: str
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A part proposed by SAM, on the working image.
 

@@ -40,12 +40,20 @@ def evaluate(
     """Score LABELS against REFERENCE masks: Dice, IoU, HD95 and NSD of each class and method.
 
     With one class every value above 0 of a mask is it; with several the values are class ids.
+    Slices are scored against those of a NIfTI volume or TIFF of their volume's name, or a mask
+    each (NAME/007.png, NAME-007.png), and each volume in 3-D, too.
     Intervals are a seeded bootstrap's over images, at 95 %. HD95 is in pixels; NSD is the share of
     the outlines within 2 pixels of each other.
     """
     from salip_ray.labels.reading import Labels
     from salip_ray.labels.scores import evaluate_output, write_results
-    from salip_ray.report.tables import image_table, notes, stage_table, summary_table
+    from salip_ray.report.tables import (
+        image_table,
+        notes,
+        stage_table,
+        summary_table,
+        volume_table,
+    )
     from salip_ray.sources.references import References
 
     opened = Labels.open(labels, storage_options("labels", labels_option), manifest)
@@ -56,6 +64,8 @@ def evaluate(
     console = Console()
     if images and found.scores:
         console.print(image_table(found))
+    if any(score.volume is not None for score in found.scores):
+        console.print(volume_table(found))
     console.print(summary_table(found))
     if found.walks:
         console.print(stage_table(found))

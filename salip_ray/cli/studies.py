@@ -133,7 +133,9 @@ def _bands(
             masks = {m["method"]: m["rle"] for m in row["masks"] if m["label"] == label}
             # The headline's unprompted is one of two methods, chosen on average.
             methods = {name: means[name].variant or name for name in METHOD_NAMES if name in means}
-            reference = references.load(references.find(uri) or "")
+            where = references.find(labels.picture(row))
+            assert where is not None, "a row without a reference has no score"
+            reference = references.load(where, labels.image_config)
             panels.append(
                 Panel(
                     image=decode(Path(uri).read_bytes(), uri, study.config.image),

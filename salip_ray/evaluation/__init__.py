@@ -8,12 +8,14 @@ from salip_ray.evaluation.results import as_json
 from salip_ray.evaluation.scoring import Average, Evaluation, Score, Unscored, score_rows
 from salip_ray.evaluation.stages import Walk
 from salip_ray.evaluation.surface import hd95, nsd
+from salip_ray.evaluation.volumes import VolumeScore, volume_scores
 
 __all__ = [
     "Average",
     "Evaluation",
     "Score",
     "Unscored",
+    "VolumeScore",
     "Walk",
     "as_json",
     "dice",
@@ -22,4 +24,5 @@ __all__ = [
     "nnunet_summary",
     "nsd",
     "score_rows",
+    "volume_scores",
 ]

@@ -17,7 +17,7 @@ def nnunet_summary(
     class_ids: Mapping[str, int],
     *,
     method: str = "cascade",
-    reference_file: Callable[[str], str | None] = lambda _uri: None,
+    reference_file: Callable[[Score], str | None] = lambda _score: None,
 ) -> str:
     """One method's scores as JSON text in the shape of nnU-Net's ``summary.json``.
 
@@ -29,7 +29,7 @@ def nnunet_summary(
         evaluation: scores of one run.
         class_ids: class id by label; ids are the keys that nnU-Net reads.
         method: whose scores.
-        reference_file: the reference mask's URI, by the image's.
+        reference_file: the reference mask's URI, by a score of its image.
     """
     scores = [s for s in evaluation.scores if s.method == method and s.label in class_ids]
     cases: dict[str, list[Score]] = {}
@@ -47,7 +47,7 @@ def nnunet_summary(
             {
                 "metrics": {str(class_ids[s.label]): _metrics(s) for s in found},
                 "prediction_file": f"{image_id}.mask.png",
-                "reference_file": reference_file(found[0].uri),
+                "reference_file": reference_file(found[0]),
                 "image_file": found[0].uri,
             }
             for image_id, found in cases.items()

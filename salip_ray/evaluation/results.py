@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from salip_ray.evaluation.intervals import LEVEL, RESAMPLES, SEED
 from salip_ray.evaluation.nnunet import nan_mean
-from salip_ray.evaluation.scoring import Average, Evaluation
+from salip_ray.evaluation.scoring import Average, Evaluation, Score
 from salip_ray.evaluation.stages import GOOD, Walk, failures
 from salip_ray.evaluation.surface import TOLERANCE
+from salip_ray.evaluation.volumes import VolumeScore, volume_scores
 
 SCHEMA_VERSION = 1
 
@@ -24,7 +25,8 @@ def as_json(evaluation: Evaluation) -> str:
     bootstrap interval of Dice, HD95 in pixels over ``n_surface`` images, NSD. ``images``: every
     score that a mean was made of. ``unscored``: images without one, and why. ``stages``: class ->
     mean Dice of the best proposals, the picked ones and the refined label over the images with a
-    reference, and how many labels each stage lost; ``walks``: the same of each image.
+    reference, and how many labels each stage lost; ``walks``: the same of each image. ``volumes``:
+    Dice and IoU in 3-D of each volume whose slices were scored.
     """
     data: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -38,15 +40,10 @@ def as_json(evaluation: Evaluation) -> str:
         ),
         "not_committed": evaluation.not_committed,
         "unscored": [asdict(item) for item in evaluation.unscored],
-        "images": [
-            {name: _figure(value) for name, value in asdict(score).items()}
-            for score in evaluation.scores
-        ],
+        "images": _figures(evaluation.scores),
+        "volumes": _figures(volume_scores(evaluation)),
         "stages": _stages(evaluation.walks),
-        "walks": [
-            {name: _figure(value) for name, value in asdict(walk).items()}
-            for walk in evaluation.walks
-        ],
+        "walks": _figures(evaluation.walks),
         "interval": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
         "nsd_tolerance_px": TOLERANCE,
     }
@@ -84,6 +81,10 @@ def _stages(walks: Sequence[Walk]) -> dict[str, Any]:
         }
         for label, found in by_label.items()
     }
+
+
+def _figures(items: Iterable[Score | VolumeScore | Walk]) -> list[dict[str, Any]]:
+    return [{name: _figure(value) for name, value in asdict(item).items()} for item in items]
 
 
 def _figure(value: Any) -> Any:

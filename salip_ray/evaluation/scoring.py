@@ -21,8 +21,8 @@ from salip_ray.evaluation.surface import hd95, nsd
 from salip_ray.labels.masks import decode_rle
 from salip_ray.rows import Mask
 
-#: From an image's URI to the reference mask [H, W] of each class, or None where it has none.
-ReferenceOf = Callable[[str], Mapping[str, Mask] | None]
+#: From a row to the reference mask [H, W] of each class of its image, or None where it has none.
+ReferenceOf = Callable[[Mapping[str, Any]], Mapping[str, Mask] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Score:
     """One image, class and method. Figures are NaN where label and reference are empty.
 
     ``hd95`` (pixels) is NaN where either is, and, as ``nsd``, where surfaces were not asked for.
-    ``tp``, ``fp``, ``fn`` and ``tn`` count pixels.
+    ``tp``, ``fp``, ``fn`` and ``tn`` count pixels. ``volume`` and ``slice`` are those of the row.
     """
 
     image_id: str
@@ -45,6 +45,8 @@ class Score:
     fp: int = 0
     fn: int = 0
     tn: int = 0
+    volume: str | None = None
+    slice: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Unscored:
     uri: str
     reason: str
     message: str = ""
+    volume: str | None = None
+    slice: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ def score_rows(
 
     Args:
         rows: rows with the columns of :data:`salip_ray.rows.LABEL_SCHEMA`.
-        reference_of: the reference masks of an image, by its URI.
+        reference_of: the reference masks of an image, by its row.
         labels: the classes of the run.
         methods: the methods that the run was asked for.
         surfaces: whether to compute HD95 and NSD, which take most of the time.
@@ -148,12 +152,14 @@ def score_rows(
     unscored: list[Unscored] = []
     for row in rows:
         name = (row["image_id"], row["uri"])
+        place: dict[str, Any] = {"volume": row.get("volume"), "slice": row.get("slice")}
         if row["status"] == "error":
-            unscored.append(Unscored(*name, "error", (row["error"] or {}).get("message") or ""))
+            said = (row["error"] or {}).get("message") or ""
+            unscored.append(Unscored(*name, "error", said, **place))
             continue
-        references = reference_of(row["uri"])
+        references = reference_of(row)
         if references is None:
-            unscored.append(Unscored(*name, "without_reference"))
+            unscored.append(Unscored(*name, "without_reference", **place))
             continue
         shape = (row["height"], row["width"])
         found = {(mask["method"], mask["label"]): mask for mask in row["masks"] or ()}
@@ -167,7 +173,8 @@ def score_rows(
             for method in methods:
                 cell = found.get((method, label))
                 mask = np.zeros(shape, np.bool_) if cell is None else decode_rle(cell["rle"])
-                scores.append(_score((*name, label, method), mask, reference, surfaces))
+                score = _score((*name, label, method), mask, reference, surfaces)
+                scores.append(replace(score, **place))
                 if method == "cascade" and reference.any():
                     best = found.get(("gt_sam", label))
                     walks.append(_walk(name, label, cell, best, reference, scores[-1].dice))

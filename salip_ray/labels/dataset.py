@@ -11,7 +11,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from salip_ray.config import ImageConfig
 from salip_ray.errors import ConfigError, InputError
 from salip_ray.labels.images import Images
 from salip_ray.labels.index import Entry, cascade_masks, entries
@@ -109,8 +108,8 @@ class PseudoLabels:
                 f"{labels.uri} has no label to train on: {len(found)} images have one of the "
                 f"classes {', '.join(self.classes)}, and none at min_confidence {min_confidence:g}"
             )
-        limits = ImageConfig.model_validate(labels.run["fingerprint"]["recipe"]["image"])
-        self.images = Images.of((e.uri for e in found), images_root, limits, image_options)
+        uris = (entry.uri for entry in found)
+        self.images = Images.of(uris, images_root, labels.image_config, image_options)
 
     def _heed(self, entry: Entry) -> Entry | None:
         decision = self.reviews.decisions.get(entry.image_id)

@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from salip_ray.config import ClassSpec, TaskConfig
+from salip_ray.config import ClassSpec, ImageConfig, TaskConfig
 from salip_ray.errors import OutputError
-from salip_ray.rows import SCHEMA_VERSION
-from salip_ray.sources.locations import filesystem, join, normalise, public_uri
+from salip_ray.rows import SCHEMA_VERSION, Picture
+from salip_ray.sources.locations import filesystem, image_id, join, normalise, public_uri
 from salip_ray.sources.privacy import is_pseudonym, pseudonym
 
 _SHARD = re.compile(r"part-\d{5,}\.parquet")
@@ -84,6 +84,11 @@ class Labels:
     def classes(self) -> tuple[ClassSpec, ...]:
         """The classes of the task, in label-map order."""
         return TaskConfig.model_validate(self.run["fingerprint"]["recipe"]["task"]).classes
+
+    @property
+    def image_config(self) -> ImageConfig:
+        """How the run made pixels of its files."""
+        return ImageConfig.model_validate(self.run["fingerprint"]["recipe"]["image"])
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -197,6 +202,17 @@ class Labels:
             ids, uris = table["image_id"].to_pylist(), table["uri"].to_pylist()
             self._uris.update({pseudonym(known): uri for known, uri in zip(ids, uris, strict=True)})
         return self._uris[uri]
+
+    def picture(self, row: Mapping[str, Any]) -> Picture:
+        """Where the pixels of a row (``image_id``, ``uri`` and ``slice`` of it) come from.
+
+        Raises:
+            OutputError: the run hid names, and the manifest is missing.
+        """
+        uri = self.source_uri(row["uri"])
+        # A slice of a series is a file of its own, and has the id of that.
+        in_file = row["slice"] is not None and row["image_id"] == image_id(uri, row["slice"])
+        return Picture(uri, row["slice"] if in_file else None)
 
     @contextmanager
     def _open_manifest(self) -> Iterator[Any]:

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from salip_ray.cascade.reference import class_references
 from salip_ray.errors import OutputError
-from salip_ray.evaluation import Evaluation, as_json, nnunet_summary, score_rows
+from salip_ray.evaluation import Evaluation, Score, as_json, nnunet_summary, score_rows
 from salip_ray.evaluation.nnunet import FILE as SUMMARY_FILE
 from salip_ray.labels.reading import Labels
 from salip_ray.rows import Mask
+from salip_ray.sources.privacy import is_pseudonym
 from salip_ray.sources.references import References
 
-_COLUMNS = ("image_id", "uri", "height", "width", "status", "error", "masks")
+_OF_IMAGE = ("image_id", "uri", "height", "width", "volume", "slice", "spacing")
+_COLUMNS = (*_OF_IMAGE, "status", "error", "masks")
 
 
 def evaluate_output(labels: Labels, references: References, *, surfaces: bool = True) -> Evaluation:
     """Score every committed row of an output against the masks of a reference location.
 
-    ``surfaces`` says whether to compute HD95 and NSD, too: most of the time.
+    A slice or frame is scored against its own: of a mask volume that is cut as its image was, or a
+    mask of one slice. ``surfaces`` says whether to compute HD95 and NSD, too: most of the time.
 
     Raises:
-        InputError: a reference mask cannot be read, or has another size than its image.
+        InputError: a reference mask cannot be read, or is not on the grid of its image.
     """
-    classes = labels.classes
+    classes, config = labels.classes, labels.image_config
+    slices = Counter(labels.manifest()["volume"].drop_null().to_pylist())
 
-    def masks_of(uri: str) -> Mapping[str, Mask] | None:
-        mask_uri = references.find(labels.source_uri(uri))
-        return None if mask_uri is None else class_references(references.load(mask_uri), classes)
+    def masks_of(row: Mapping[str, Any]) -> Mapping[str, Mask] | None:
+        mask = references.find(labels.picture(row))
+        if mask is None:
+            return None
+        count = slices[row["volume"]]
+        ids = references.load(mask, config, count=count, spacing=row["spacing"])
+        return class_references(ids, classes)
 
     evaluation = score_rows(
         labels.rows(columns=_COLUMNS),
@@ -51,10 +61,17 @@ def write_results(
     Raises:
         OutputError: a file cannot be written.
     """
+
+    def reference_file(score: Score) -> str | None:
+        if is_pseudonym(score.uri):
+            return None  # a mask is named as its image is
+        found = references.find(labels.picture(asdict(score)))
+        return None if found is None else found.uri
+
     summary = nnunet_summary(
         evaluation,
         {spec.label: spec.class_id for spec in labels.classes},
-        reference_file=references.find,
+        reference_file=reference_file,
     )
     beside = file.parent / SUMMARY_FILE
     for path, text in ((file, as_json(evaluation)), (beside, summary)):

@@ -15,7 +15,7 @@ from salip_ray.errors import ImageError
 from salip_ray.pipeline import columns
 from salip_ray.pipeline.attempts import MOST_DEATHS, WorkerDiedError, attempts_of
 from salip_ray.pipeline.monitor import Reporter
-from salip_ray.rows import Image, Mask
+from salip_ray.rows import Image, Mask, Picture
 from salip_ray.sources.decode import check_bytes, is_blank, only_picture, open_stack
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.stack import Stack
@@ -170,9 +170,9 @@ def _decoded(
         if index is not None and config.image.skip_blank and is_blank(image):
             return {**values, "status": "empty", "_working_size": [height, width]}
         stage = "reference"
-        uri = row["uri"][0].as_py()
+        picture = Picture(row["uri"][0].as_py(), index)
         values["_references"] = columns.pack_references(
-            find_references(uri, image, config, references, index)
+            find_references(picture, image, config, references, stack)
         )
     except Exception as problem:  # noqa: BLE001  (a bad file must not end the job)
         said = columns.error(stage, problem)
@@ -197,24 +197,20 @@ def without_paths(message: str, row: pa.Table, config: Config) -> str:
 
 
 def find_references(
-    uri: str,
-    image: Image,
-    config: Config,
-    references: References | None,
-    index: int | None = None,
+    picture: Picture, image: Image, config: Config, references: References | None, stack: Stack
 ) -> dict[str, Mask] | None:
     """The reference mask of each class, or None where the image has none.
 
     Raises:
-        ImageError: the mask cannot be read, or is not of the image's size.
+        ImageError: the mask cannot be read, or is not on the image's grid.
     """
-    mask_uri = references.find(uri) if references is not None else None
-    if references is None or mask_uri is None:
+    mask = references.find(picture) if references is not None else None
+    if references is None or mask is None:
         return None
-    ids = references.load(mask_uri, index, config.image)
+    ids = references.load(mask, config.image, count=stack.count, spacing=stack.spacing)
     if ids.shape != image.shape[:2]:
         raise ImageError(
-            f"reference mask {mask_uri} has {ids.shape[0]} x {ids.shape[1]} pixels, "
+            f"reference mask {mask.uri} has {ids.shape[0]} x {ids.shape[1]} pixels, "
             f"its image {image.shape[0]} x {image.shape[1]}"
         )
     return class_references(ids, config.task.classes)

@@ -11,8 +11,8 @@ import numpy as np
 
 from salip_ray.cascade.reference import class_references
 from salip_ray.cascade.resolution import working_size
-from salip_ray.config import ClassSpec, ImageConfig
-from salip_ray.errors import ImageError, InputError
+from salip_ray.config import ImageConfig
+from salip_ray.errors import InputError, OutputError
 from salip_ray.labels.masks import decode_rle
 from salip_ray.labels.reading import Labels
 from salip_ray.report.confidence import FIELDS, confidence
@@ -127,7 +127,7 @@ def make_items(
         references: where reference masks are looked for.
         dice: known scores by image id, label and method.
     """
-    limits = ImageConfig.model_validate(labels.run["fingerprint"]["recipe"]["image"])
+    limits = labels.image_config
     rows, items = list(rows), []
     for start in range(0, len(rows), _TOGETHER):
         some = rows[start : start + _TOGETHER]
@@ -169,7 +169,6 @@ def _item(
         height, width = image.shape[:2]
     size = picture_size(height, width) if height and width else (0, 0)
     working = working_size(height, width, limits.long_side) if height and width else (1, 1)
-    classes = labels.classes
     main = "cascade" if "cascade" in labels.methods else labels.methods[0]
     masks = [_mask_line(row, mask, main, dice) for mask in row["masks"] or ()]
     mine = [line for line in masks if line.method == main]
@@ -191,7 +190,7 @@ def _item(
         reasons=[(o["label"], o["reason"]) for o in row["outcomes"] or () if o["reason"]],
         layers=[
             *(_layer(mask) for mask in row["masks"] or ()),
-            *_reference_layers(row, classes, references),
+            *_reference_layers(labels, row, references),
         ],
         boxes=list(_boxes(row, main, working, size)),
         masks=masks,
@@ -229,21 +228,23 @@ def _layer(mask: Mapping[str, Any]) -> Layer:
 
 
 def _reference_layers(
-    row: Mapping[str, Any], classes: Sequence[ClassSpec], references: References | None
+    labels: Labels, row: Mapping[str, Any], references: References | None
 ) -> list[Layer]:
-    where = references.find(row["uri"]) if references is not None else None
-    if references is None or where is None:
+    if references is None:
         return []
     try:
-        ids = references.load(where)
-    except (InputError, ImageError):
+        where = references.find(labels.picture(row))
+        if where is None:
+            return []
+        ids = references.load(where, labels.image_config)
+    except (InputError, OutputError):
         return []  # the outline is an extra; scoring is where a bad reference is an error
     if ids.shape != (row["height"], row["width"]):
         return []
-    masks = class_references(ids, classes)
+    masks = class_references(ids, labels.classes)
     return [
         Layer("reference", spec.class_id, outline(np.asarray(masks[spec.label], np.bool_)))
-        for spec in classes
+        for spec in labels.classes
         if masks[spec.label].any()
     ]
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from salip_ray.evaluation import Evaluation
 from salip_ray.evaluation.nnunet import nan_mean
 from salip_ray.evaluation.stages import GOOD, STAGES, failures
+from salip_ray.evaluation.volumes import VolumeScore, volume_scores
 
 METHOD_NAMES = {
     "unprompted": "un-prompted SAM",
@@ -86,13 +88,49 @@ def stage_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def volume_table(evaluation: Evaluation) -> Table:
+    """Dice in 3-D of each volume and class, one column a method, and their means."""
+    found = volume_scores(evaluation)
+    methods = list(dict.fromkeys(score.method for score in found))
+    rows: dict[tuple[str, str], dict[str, VolumeScore]] = {}
+    for score in found:
+        rows.setdefault((score.volume, score.label), {})[score.method] = score
+    table = Table(
+        title="Dice in 3-D", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
+    )
+    table.add_column("volume", overflow="fold", min_width=12)
+    table.add_column("class")
+    for method in methods:
+        table.add_column(method.replace("_", "\n"), justify="right", no_wrap=True)
+    table.add_column("slices", justify="right")
+    for (_, label), cells in rows.items():
+        (any_one, *_) = cells.values()
+        slices = str(any_one.slices)
+        if any_one.unscored:
+            slices += f" of {any_one.slices + any_one.unscored}"
+        figures = [_figure(cells[method].dice) if method in cells else "" for method in methods]
+        name = any_one.volume[:12] if any_one.uri is None else _name(any_one.uri)
+        table.add_row(name, label, *figures, slices)
+    labels = list(dict.fromkeys(score.label for score in found))
+    if len(rows) > len(labels):
+        table.add_section()
+        for label in labels:
+            of_label = [score for score in found if score.label == label]
+            means = [nan_mean([s.dice for s in of_label if s.method == m]) for m in methods]
+            table.add_row("mean", label, *map(_figure, means), "")
+    return table
+
+
 def image_table(evaluation: Evaluation) -> Table:
     """Dice / IoU of each image and class, one column a method; a dash where both are empty."""
     methods = list(dict.fromkeys(score.method for score in evaluation.scores))
+    names: dict[str, str] = {}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for score in evaluation.scores:
         cell = f"{_figure(score.dice)} / {_figure(score.iou)}"
-        rows.setdefault((score.uri, score.label), {})[score.method] = cell
+        rows.setdefault((score.image_id, score.label), {})[score.method] = cell
+        place = "" if score.slice is None else f" [{score.slice}]"
+        names[score.image_id] = f"{_name(score.uri)}{place}"
     table = Table(
         title="Dice / IoU of each image",
         box=box.SIMPLE_HEAD,
@@ -103,8 +141,8 @@ def image_table(evaluation: Evaluation) -> Table:
     table.add_column("class")
     for method in methods:
         table.add_column(method.replace("_", "\n"), justify="right", no_wrap=True)
-    for (uri, label), cells in rows.items():
-        name = uri.rstrip("/").rpartition("/")[2]
+    for (image_id, label), cells in rows.items():
+        name = Text(names[image_id])  # its brackets are no markup
         table.add_row(name, label, *(cells.get(method, "") for method in methods))
     return table
 
@@ -118,6 +156,10 @@ def notes(evaluation: Evaluation) -> Iterator[str]:
         yield f"{missing} images have no reference mask and count in no mean"
     if evaluation.not_committed:
         yield f"{evaluation.not_committed} images are not labelled yet: the run is not finished"
+
+
+def _name(uri: str) -> str:
+    return uri.rstrip("/").rpartition("/")[2]
 
 
 def _figure(value: float) -> str:

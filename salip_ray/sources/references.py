@@ -4,12 +4,16 @@ A reference location is a folder of masks named by their image's stem, or an ``i
 columns ``image`` and ``mask`` (or a folder that holds one, in itself or one level up from
 ``masks/``). Names in an index are paths of their own, or relative to ``images/`` and ``masks/``
 beside it.
+
+The slices of a volume have theirs in a NIfTI volume or TIFF of the volume's stem, cut alike, or in
+a file each: ``STEM/007.png``, ``STEM-007.png`` or ``STEM_007.png`` for the slice of index 7.
 """
 
 from __future__ import annotations
 
 import io
 import posixpath
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,23 +25,33 @@ from PIL import Image as Pil
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
+from salip_ray.rows import Picture
 from salip_ray.sources.decode import IMAGE_SUFFIXES, stem, suffix
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats import nifti
+from salip_ray.sources.formats.stack import Spacing
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
 
 ClassIds = npt.NDArray[np.int32]  #: shape [H, W]
+SliceKey = tuple[str, int]  #: stem of the volume's file, index of the slice
 _INDEX = "index.csv"
+_NIFTI = frozenset({".nii", ".nii.gz"})
+_OF_SLICE = re.compile(r"(?:(?P<stem>.+)[-_])?(?P<index>\d+)")
+_SAME = 1e-3  # share by which the spacing of a mask may differ from its image's
 
 
 class References:
     """Finds and loads the reference mask of an image."""
 
     def __init__(
-        self, masks: Mapping[str, str], storage_options: Mapping[str, Any] | None = None
+        self,
+        masks: Mapping[str, str],
+        storage_options: Mapping[str, Any] | None = None,
+        slices: Mapping[SliceKey, str] | None = None,
     ) -> None:
-        """Keep a mapping of image key to mask URI; :meth:`open` makes it."""
+        """Keep the URIs of masks by image key, and by stem and index; :meth:`open` makes both."""
         self._masks = dict(masks)
+        self._slices = dict(slices or {})
         self._options = dict(storage_options or {})
         self._volume: tuple[tuple[object, ...], npt.NDArray[Any], nifti.Grid] | None = None
 
@@ -55,37 +69,68 @@ class References:
         index = join(where, _INDEX)
         if fs.exists(join(path, _INDEX)):
             return cls(_read_index(fs, join(path, _INDEX), index), storage_options)
-        return cls(_list_folder(fs, path, where), storage_options)
+        masks, slices = _list_folder(fs, path, where)
+        return cls(masks, storage_options, slices)
 
     def __len__(self) -> int:
-        return len(self._masks)
+        return len(set(self._masks.values()) | set(self._slices.values()))
 
-    def find(self, image_uri: str) -> str | None:
-        """The URI of an image's reference mask: by the image's whole URI, else by its stem."""
-        return self._masks.get(public_uri(image_uri)) or self._masks.get(stem(image_uri))
+    def find(self, image: Picture) -> Picture | None:
+        """Where the reference mask of an image is: by its whole URI, else by its stem.
+
+        A slice is looked for among masks of one slice first.
+
+        Raises:
+            ImageError: the mask is a NIfTI volume and the image is not, so nothing says which way
+                one lies on the other.
+        """
+        name = stem(image.uri)
+        if image.index is not None and (own := self._slices.get((name, image.index))):
+            return Picture(own)
+        if found := self._masks.get(public_uri(image.uri)) or self._masks.get(name):
+            if suffix(found) in _NIFTI and suffix(image.uri) not in _NIFTI:
+                raise ImageError(f"reference mask {found} is NIfTI, but its image is not")
+            return Picture(found, image.index)
+        if name.isdigit() and (key := _slice_key(image.uri)) in self._slices:
+            # A numbered file, in a folder that has one name on both sides.
+            return Picture(self._slices[key])
+        return None
 
     def load(
-        self, mask_uri: str, index: int | None = None, config: ImageConfig | None = None
+        self,
+        mask: Picture,
+        config: ImageConfig | None = None,
+        *,
+        count: int | None = None,
+        spacing: Spacing | None = None,
     ) -> ClassIds:
         """Read a mask as integers of shape [H, W], just as they are stored.
 
         Args:
-            mask_uri: from :meth:`find`.
-            index: the slice that is meant, where the mask is a NIfTI volume.
-            config: how that is cut: ``axis`` and ``volume_index``.
+            mask: from :meth:`find`.
+            config: how a NIfTI volume is cut: ``axis`` and ``volume_index``.
+            count: how many slices the image's volume has; those of its mask must be as many.
+            spacing: of the slice's pixels, in mm; that of a NIfTI mask must be the same.
 
         Raises:
-            ImageError: the file is missing, or is not a single-channel image of whole numbers.
+            ImageError: the file is missing, is not a single-channel image of whole numbers, or not
+                on the grid of its image.
         """
-        if suffix(mask_uri) in {".nii", ".nii.gz"}:
-            return self._slice(mask_uri, index or 0, config or ImageConfig())
-        data = self._fetch(mask_uri)
+        if suffix(mask.uri) in _NIFTI:
+            return self._slice(mask, config or ImageConfig(), count, spacing)
+        data = self._fetch(mask.uri)
         try:
             with Pil.open(io.BytesIO(data)) as file:
+                pages = getattr(file, "n_frames", 1)
+                _require_slices(mask, pages, "pages", count)
+                if mask.index is not None:
+                    file.seek(mask.index)
                 values = np.asarray(file)
+        except ImageError:
+            raise
         except Exception as error:  # noqa: BLE001  (Pillow's plugins raise whatever they meet)
             said = " ".join(str(error).split())
-            raise ImageError(f"reference mask {mask_uri} cannot be read: {said}") from None
+            raise ImageError(f"reference mask {mask.uri} cannot be read: {said}") from None
         if values.ndim == 3 and all(
             np.array_equal(values[..., 0], values[..., channel])
             for channel in range(1, min(values.shape[2], 3))
@@ -93,23 +138,26 @@ class References:
             values = values[..., 0]  # grey saved as RGB
         if values.ndim != 2 or not (values.dtype == np.bool_ or values.dtype.kind in "iu"):
             raise ImageError(
-                f"reference mask {mask_uri} must hold one whole number a pixel, "
+                f"reference mask {mask.uri} must hold one whole number a pixel, "
                 f"found {values.dtype} of shape {list(values.shape)}"
             )
         return values.astype(np.int32)
 
-    def _slice(self, mask_uri: str, index: int, config: ImageConfig) -> ClassIds:
-        wanted = mask_uri, config.axis, config.volume_index
+    def _slice(
+        self, mask: Picture, config: ImageConfig, count: int | None, spacing: Spacing | None
+    ) -> ClassIds:
+        wanted = mask.uri, config.axis, config.volume_index
         if self._volume is None or self._volume[0] != wanted:
             # Kept for its other slices, which come next.
-            self._volume = wanted, *nifti.read_labels(self._fetch(mask_uri), config)
+            self._volume = wanted, *nifti.read_labels(self._fetch(mask.uri), config)
         _, values, grid = self._volume
-        if index >= grid.count:
+        _require_slices(mask, grid.count, f"{config.axis} slices", count)
+        if spacing is not None and not np.allclose(grid.spacing, spacing, rtol=_SAME):
             raise ImageError(
-                f"reference mask {mask_uri} has {grid.count} {config.axis} slices, "
-                f"slice {index} is wanted"
+                f"reference mask {mask.uri} has pixels of {_mm(grid.spacing)}, "
+                f"but its image of {_mm(spacing)}: it is not on the image's grid"
             )
-        return np.ascontiguousarray(grid.plane(values, index)).astype(np.int32)
+        return np.ascontiguousarray(grid.plane(values, mask.index or 0)).astype(np.int32)
 
     def _fetch(self, mask_uri: str) -> bytes:
         (data,) = fetch_all([mask_uri], self._options)
@@ -118,22 +166,52 @@ class References:
         return data
 
 
-def _list_folder(fs: Any, path: str, where: str) -> dict[str, str]:
+def _require_slices(mask: Picture, found: int, kind: str, count: int | None) -> None:
+    """Raise ImageError where a mask's slices cannot be those of its image."""
+    wanted = 1 if mask.index is None else count
+    if wanted is not None and found != wanted:
+        raise ImageError(f"reference mask {mask.uri} has {found} {kind}, its image {wanted}")
+    if mask.index is not None and mask.index >= found:
+        raise ImageError(
+            f"reference mask {mask.uri} has {found} {kind}, slice {mask.index} is wanted"
+        )
+
+
+def _mm(spacing: Spacing) -> str:
+    return f"{spacing[0]:g} x {spacing[1]:g} mm"
+
+
+def _list_folder(fs: Any, path: str, where: str) -> tuple[dict[str, str], dict[SliceKey, str]]:
+    """The masks of a folder by stem, and those of single slices by stem and index."""
     shown = public_uri(where)
     if not fs.isdir(path):
         raise InputError(f"reference {shown} is neither a folder nor an index.csv")
     masks: dict[str, str] = {}
+    slices: dict[SliceKey, str] = {}
+    numbered: set[str] = set()  # 007.png of one volume is not that of another
     prefix = f"{where.partition('://')[0]}://" if is_remote(where) else ""
     for name in sorted(fs.find(path)):
         hidden = posixpath.basename(name).startswith(".")
         if hidden or suffix(name) not in IMAGE_SUFFIXES:
             continue
-        other = masks.setdefault(stem(name), f"{prefix}{name}")
-        if other != f"{prefix}{name}":
+        uri = f"{prefix}{name}"
+        if key := _slice_key(name[len(path) :]):
+            slices[key] = uri
+        other = masks.setdefault(stem(name), uri)
+        if other != uri and key and stem(name).isdigit():
+            numbered.add(stem(name))
+        elif other != uri:
             raise InputError(f"reference {shown} has two masks for {stem(name)!r}: {other}, {name}")
     if not masks:
         raise InputError(f"no mask found in reference {shown}")
-    return masks
+    return {name: uri for name, uri in masks.items() if name not in numbered}, slices
+
+
+def _slice_key(name: str) -> SliceKey | None:
+    """The slice that a file may be the mask of, by its name and folder."""
+    match = _OF_SLICE.fullmatch(stem(name))
+    volume = match and (match["stem"] or posixpath.basename(posixpath.dirname(name)))
+    return (volume, int(match["index"])) if match and volume else None
 
 
 def _read_index(fs: Any, path: str, where: str) -> dict[str, str]:

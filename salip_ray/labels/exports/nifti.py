@@ -55,7 +55,7 @@ def export_nifti(
         OutputError: slices are missing, or the destination cannot be written.
     """
     tidy = tidy or Tidy()
-    config = ImageConfig.model_validate(labels.run["fingerprint"]["recipe"]["image"])
+    config = labels.image_config
     names = Names(labels)
     written, notes = 0, []
     for volume in labelled_volumes(labels):

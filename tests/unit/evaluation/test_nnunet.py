@@ -22,8 +22,10 @@ def summary():
         {**row, "image_id": "b", "uri": "/b.png", "masks": []},
     ]
     references = {"/a.png": {"lungs": LEFT}, "/b.png": {"lungs": NONE}}
-    found = score_rows(rows, references.get, labels=["lungs"], methods=["cascade"])
-    text = nnunet_summary(found, {"lungs": 1}, reference_file=lambda uri: f"/masks{uri}")
+    found = score_rows(
+        rows, lambda row: references[row["uri"]], labels=["lungs"], methods=["cascade"]
+    )
+    text = nnunet_summary(found, {"lungs": 1}, reference_file=lambda of: f"/masks{of.uri}")
     return json.loads(text)
 
 

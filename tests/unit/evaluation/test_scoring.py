@@ -35,7 +35,7 @@ def row(name, masks=(), status="ok", error=None):
 
 
 def references(**masks):
-    return lambda uri: masks.get(uri.removeprefix("/in/").removesuffix(".png"))
+    return lambda row: masks.get(row["uri"].removeprefix("/in/").removesuffix(".png"))
 
 
 def test_mean_over_images():
@@ -192,8 +192,11 @@ def test_the_shape_of_the_json():
                 "fp": 0,
                 "fn": 6,
                 "tn": 0,
+                "volume": None,
+                "slice": None,
             }
         ],
+        "volumes": [],
         "stages": {
             "fetal head": {
                 "n": 1,

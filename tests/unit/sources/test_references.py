@@ -9,6 +9,7 @@ from PIL import Image as Pil
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
+from salip_ray.rows import Picture
 from salip_ray.sources.references import References
 
 
@@ -25,12 +26,12 @@ def test_a_folder_is_matched_by_stem(tmp_path):
     save(tmp_path / "m" / "a.png", MASK)
     save(tmp_path / "m" / "deep" / "b.png", MASK)
     found = References.open(str(tmp_path / "m"))
-    assert found.find("s3://bucket/x/a.jpg") == str(tmp_path / "m" / "a.png")
-    assert found.find("/in/b.tif") == str(tmp_path / "m" / "deep" / "b.png")
-    assert found.find("/in/c.png") is None
+    assert found.find(Picture("s3://bucket/x/a.jpg")) == Picture(str(tmp_path / "m" / "a.png"))
+    assert found.find(Picture("/in/b.tif")) == Picture(str(tmp_path / "m" / "deep" / "b.png"))
+    assert found.find(Picture("/in/c.png")) is None
     assert len(found) == 2
-    np.testing.assert_array_equal(found.load(found.find("a.png")), MASK)
-    assert found.load(found.find("a.png")).dtype == np.int32
+    np.testing.assert_array_equal(found.load(found.find(Picture("a.png"))), MASK)
+    assert found.load(found.find(Picture("a.png"))).dtype == np.int32
 
 
 def test_two_masks_of_one_stem_are_refused(tmp_path):
@@ -49,18 +50,18 @@ def test_an_index_is_relative_to_what_is_beside_it(tmp_path, where):
         f"/abs/c.png,{tmp_path}/masks/m1.png,3\n"
     )
     found = References.open(str(tmp_path / where))
-    assert found.find(f"{tmp_path}/images/a.png") == f"{tmp_path}/masks/m1.png"
-    assert found.find(f"{tmp_path}/sub/b.png") == f"{tmp_path}/elsewhere/m2.png"
-    assert found.find("/abs/c.png") == f"{tmp_path}/masks/m1.png"
+    assert found.find(Picture(f"{tmp_path}/images/a.png")) == Picture(f"{tmp_path}/masks/m1.png")
+    assert found.find(Picture(f"{tmp_path}/sub/b.png")) == Picture(f"{tmp_path}/elsewhere/m2.png")
+    assert found.find(Picture("/abs/c.png")) == Picture(f"{tmp_path}/masks/m1.png")
     # Moved images are found by their stem.
-    assert found.find("s3://bucket/b.jpg") == f"{tmp_path}/elsewhere/m2.png"
+    assert found.find(Picture("s3://bucket/b.jpg")) == Picture(f"{tmp_path}/elsewhere/m2.png")
 
 
 def test_a_stem_that_means_two_masks_finds_neither(tmp_path):
     (tmp_path / "index.csv").write_text("image,mask\nx/a.png,/m/1.png\ny/a.png,/m/2.png\n")
     found = References.open(str(tmp_path))
-    assert found.find("/moved/a.png") is None
-    assert found.find(f"{tmp_path}/y/a.png") == "/m/2.png"
+    assert found.find(Picture("/moved/a.png")) is None
+    assert found.find(Picture(f"{tmp_path}/y/a.png")) == Picture("/m/2.png")
 
 
 def test_what_is_wrong_is_said(tmp_path):
@@ -84,10 +85,10 @@ def test_masks_as_people_save_them(tmp_path):
     palette.putpalette([0, 0, 0, 9, 9, 9, 8, 8, 8])
     palette.save(tmp_path / "palette.png")
     found = References({})
-    np.testing.assert_array_equal(found.load(str(rgb)), MASK)
-    np.testing.assert_array_equal(found.load(str(deep)), MASK.astype(int) * 200)
-    np.testing.assert_array_equal(found.load(str(bits)), MASK > 0)
-    np.testing.assert_array_equal(found.load(str(tmp_path / "palette.png")), MASK % 3)
+    np.testing.assert_array_equal(found.load(Picture(str(rgb))), MASK)
+    np.testing.assert_array_equal(found.load(Picture(str(deep))), MASK.astype(int) * 200)
+    np.testing.assert_array_equal(found.load(Picture(str(bits))), MASK > 0)
+    np.testing.assert_array_equal(found.load(Picture(str(tmp_path / "palette.png"))), MASK % 3)
 
 
 def test_masks_that_are_none(tmp_path):
@@ -101,7 +102,7 @@ def test_masks_that_are_none(tmp_path):
         (tmp_path / "gone.png", "does not exist"),
     ):
         with pytest.raises(ImageError, match=said):
-            References({}).load(str(path))
+            References({}).load(Picture(str(path)))
 
 
 def test_a_label_volume_is_cut_as_its_image_is(tmp_path):
@@ -109,21 +110,68 @@ def test_a_label_volume_is_cut_as_its_image_is(tmp_path):
     values[3, 0, 2] = 2  # right, behind, third from below
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii.gz")
     found = References.open(str(tmp_path))
-    mask = found.find("/in/a.nii")
+    mask = found.find(Picture("/in/a.nii", 0)).uri
     for axis, index, place in (
         ("axial", 2, (4, 0)),
         ("coronal", 0, (3, 0)),
         ("sagittal", 3, (3, 4)),
     ):
-        ids = found.load(mask, index, ImageConfig(axis=axis))
+        ids = found.load(Picture(mask, index), ImageConfig(axis=axis))
         assert np.argwhere(ids).tolist() == [list(place)]
         assert ids[place] == 2
-        assert not found.load(mask, index + 1 if index < 3 else 0, ImageConfig(axis=axis)).any()
+        other = Picture(mask, index + 1 if index < 3 else 0)
+        assert not found.load(other, ImageConfig(axis=axis)).any()
     with pytest.raises(ImageError, match="has 6 axial slices, slice 6 is wanted"):
-        found.load(mask, 6, ImageConfig())
+        found.load(Picture(mask, 6))
+
+
+def test_a_mask_volume_that_is_not_on_its_images_grid_is_refused(tmp_path):
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), affine), tmp_path / "a.nii")
+    found = References.open(str(tmp_path))
+    mask = found.find(Picture("/in/a.nii.gz", 5))
+    assert found.load(mask, count=6, spacing=(3.0, 2.0)).all()
+    with pytest.raises(ImageError, match="has 6 axial slices, its image 7"):
+        found.load(mask, count=7)
+    with pytest.raises(ImageError, match="pixels of 3 x 2 mm, but its image of 1 x 1 mm"):
+        found.load(mask, count=6, spacing=(1.0, 1.0))
+    with pytest.raises(ImageError, match="has 6 axial slices, its image 1"):
+        found.load(Picture(mask.uri))
+    with pytest.raises(ImageError, match="is NIfTI, but its image is not"):
+        found.find(Picture("/in/a.dcm", 5))
+
+
+def test_each_slice_may_have_a_mask_of_its_own(tmp_path):
+    for name in ("brain/007.png", "other/007.png", "head_12.png", "head_13.png"):
+        save(tmp_path / name, MASK)
+    found = References.open(str(tmp_path))
+    for image, index, mask in (
+        ("brain.nii.gz", 7, "brain/007.png"),
+        ("other.dcm", 7, "other/007.png"),
+        ("head.tif", 12, "head_12.png"),
+    ):
+        where = found.find(Picture(f"/in/{image}", index))
+        assert where == Picture(str(tmp_path / mask))
+        np.testing.assert_array_equal(found.load(where), MASK)
+    assert found.find(Picture("/in/brain.nii.gz", 8)) is None
+    # Which of the two an image of that name alone means is not known; its folder says it.
+    assert found.find(Picture("/in/007.png")) is None
+    assert found.find(Picture("/in/other/007.png")) == Picture(str(tmp_path / "other/007.png"))
+    assert found.find(Picture("/in/head_13.png")) == Picture(str(tmp_path / "head_13.png"))
+
+
+def test_pages_are_masked_by_pages(tmp_path):
+    pages = [Pil.fromarray(MASK * n) for n in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    save(tmp_path / "b.png", MASK)
+    found = References.open(str(tmp_path))
+    ids = found.load(found.find(Picture("/in/a.tiff", 2)), count=3)
+    np.testing.assert_array_equal(ids, MASK * 2)
+    with pytest.raises(ImageError, match="has 1 pages, its image 3"):
+        found.load(found.find(Picture("/in/b.tif", 2)), count=3)
 
 
 def test_a_label_volume_of_fractions_is_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((2, 2, 2), 0.4), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(ImageError, match="fractions"):
-        References({}).load(str(tmp_path / "a.nii"), 0)
+        References({}).load(Picture(str(tmp_path / "a.nii"), 0))

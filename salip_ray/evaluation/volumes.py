@@ -1,0 +1,58 @@
+"""Whole volumes: the overlap in 3-D, from the pixels that were counted slice by slice."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from salip_ray.evaluation.scoring import Evaluation, Score
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeScore:
+    """One volume, class and method, over all its scored slices as one body of voxels.
+
+    ``uri`` is that of its file, or None where each slice is a file of its own. Of its slices
+    ``slices`` were scored and ``unscored`` were not: error rows, or slices without a reference.
+    ``dice`` and ``iou`` are NaN where label and reference are empty throughout.
+    """
+
+    volume: str
+    uri: str | None
+    label: str
+    method: str
+    dice: float
+    iou: float
+    slices: int
+    unscored: int
+
+
+def volume_scores(evaluation: Evaluation) -> tuple[VolumeScore, ...]:
+    """The scores of the volumes of an evaluation, in their order; images in none are left out."""
+    unscored = Counter(item.volume for item in evaluation.unscored)
+    grouped: dict[tuple[str, str, str], list[Score]] = {}
+    for score in evaluation.scores:
+        if score.volume is not None:
+            grouped.setdefault((score.volume, score.label, score.method), []).append(score)
+    return tuple(
+        _volume_score(*name, scores, unscored[name[0]]) for name, scores in grouped.items()
+    )
+
+
+def _volume_score(
+    volume: str, label: str, method: str, scores: list[Score], unscored: int
+) -> VolumeScore:
+    both = sum(score.tp for score in scores)
+    either = both + sum(score.fp + score.fn for score in scores)
+    uris = {score.uri for score in scores}
+    return VolumeScore(
+        volume,
+        uris.pop() if len(uris) == 1 else None,
+        label,
+        method,
+        dice=2 * both / (both + either) if either else math.nan,
+        iou=both / either if either else math.nan,
+        slices=len(scores),
+        unscored=unscored,
+    )
