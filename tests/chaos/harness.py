@@ -33,7 +33,19 @@ SETTINGS = (
     *(f"pools.{stage}.cpus=0.2" for stage in ("propose", "retrieve", "refine")),
     *("pools.retrieve.size=1", "pools.refine.size=1", "pools.fetch_cpus=0.2"),
 )
+_NODE = {"num_cpus": 1, "object_store_memory": 150_000_000}
 _LIMIT = 600.0  # seconds after which a job that does not end is counted as crashed
+
+
+def _patiently(start: Callable[[], Any], attempts: int = 4) -> Any:
+    """Start a node; on a machine that is busy Ray's own 30 s may not do."""
+    for attempt in range(attempts):
+        try:
+            return start()
+        except Exception:  # Ray raises a plain Exception
+            if attempt + 1 == attempts:
+                raise
+    raise AssertionError("unreachable")
 
 
 @dataclass
@@ -197,13 +209,9 @@ class SmallCluster:
         os.environ["PYTHONPATH"] = str(ROOT)
         from ray.cluster_utils import Cluster
 
-        store = {"object_store_memory": 150_000_000}
-        self._store = store
-        self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 1, "include_dashboard": False, **store},
-        )
-        self._nodes = [self._cluster.add_node(num_cpus=1, **store) for _ in range(nodes)]
+        self._cluster = Cluster()
+        _patiently(lambda: self._cluster.add_node(include_dashboard=False, **_NODE))
+        self._nodes = [_patiently(self._new_node) for _ in range(nodes)]
 
     @property
     def address(self) -> str:
@@ -217,7 +225,10 @@ class SmallCluster:
 
     def add_node(self) -> None:
         """Put a fresh node in its place."""
-        self._nodes.append(self._cluster.add_node(num_cpus=1, **self._store))
+        self._nodes.append(_patiently(self._new_node))
+
+    def _new_node(self) -> Any:
+        return self._cluster.add_node(**_NODE)
 
     def kill_worker(self, rng: random.Random) -> str | None:
         """SIGKILL a process that works for a job; its name, or None where nobody works."""
