@@ -76,7 +76,7 @@ def small_config() -> Callable[..., object]:
 
 def tree(output: Path) -> dict[str, bytes]:
     """What two runs of one job must have in common, byte for byte."""
-    kept = [*output.glob("shards/*"), *output.glob("masks/*"), output / "manifest.parquet"]
+    kept = [*output.glob("shards/*"), *output.glob("masks/*"), *output.glob("manifest.parquet")]
     return {str(path.relative_to(output)): path.read_bytes() for path in kept}
 
 

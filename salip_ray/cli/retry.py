@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from salip_ray.cli.options import InputOption, OutputOption, Quiet, Set, storage_options
+from salip_ray.cli.options import (
+    InputOption,
+    Manifest,
+    OutputOption,
+    Quiet,
+    Set,
+    storage_options,
+)
 from salip_ray.config import StorageConfig
 
 
@@ -17,6 +24,7 @@ def retry(
         typer.Option(help="The input again, where its addresses are signed."),
     ] = None,
     assignments: Set = None,
+    manifest: Manifest = None,
     quiet: Quiet = False,
     input_option: InputOption = None,
     output_option: OutputOption = None,
@@ -31,4 +39,11 @@ def retry(
     )
     from salip_ray import pipeline
 
-    pipeline.retry(output, storage=storage, overrides=assignments or (), input=input, quiet=quiet)
+    pipeline.retry(
+        output,
+        storage=storage,
+        overrides=assignments or (),
+        input=input,
+        manifest=manifest,
+        quiet=quiet,
+    )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from salip_ray.cli.options import OutputOption, storage_options
+from salip_ray.cli.options import Manifest, OutputOption, storage_options
 from salip_ray.errors import JobError
 
 _SHOWN = 20
@@ -17,6 +17,7 @@ def verify(
     partial: Annotated[
         bool, typer.Option("--partial", help="The job has not ended: check what is committed.")
     ] = False,
+    manifest: Manifest = None,
     output_option: OutputOption = None,
 ) -> None:
     """Check every promise of OUTPUT: counts, ids, checksums, masks against label maps, sizes.
@@ -28,7 +29,7 @@ def verify(
     options = storage_options("output", output_option)
     from salip_ray.labels.verifying import verify as check
 
-    found = check(output, options, partial=partial)
+    found = check(output, options, partial=partial, manifest=manifest)
     typer.echo(
         f"{found.output}: {found.images:,} images; {found.committed:,} of {found.shards:,} shards "
         f"committed; {found.rows:,} rows and {found.label_maps:,} label maps checked"

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.config import ClassSpec, ImageConfig, TaskConfig
-from salip_ray.errors import OutputError
+from salip_ray.errors import NotBegunError, OutputError
 from salip_ray.rows import SCHEMA_VERSION, Picture
 from salip_ray.sources.locations import filesystem, image_id, join, normalise, public_uri
 from salip_ray.sources.privacy import is_pseudonym, pseudonym
@@ -42,6 +42,7 @@ class Labels:
     _fs: Any = field(repr=False)
     _root: str = field(repr=False)
     _manifest: str | None = None
+    _options: Mapping[str, Any] | None = field(default=None, repr=False)
     _uris: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -67,7 +68,7 @@ class Labels:
         try:
             run = json.loads(fs.cat_file(path))
         except FileNotFoundError:
-            raise OutputError(
+            raise NotBegunError(
                 f"{uri} holds no run.json, so it is not the output of salip-ray label"
             ) from None
         except (UnicodeDecodeError, json.JSONDecodeError):
@@ -78,7 +79,7 @@ class Labels:
                 f"{join(uri, 'run.json')} has the schema_version {version!r}, "
                 f"but this version of salip-ray reads {SCHEMA_VERSION}"
             )
-        return cls(uri, run, fs, root, manifest)
+        return cls(uri, run, fs, root, manifest, storage_options)
 
     @property
     def classes(self) -> tuple[ClassSpec, ...]:
@@ -171,14 +172,14 @@ class Labels:
         except FileNotFoundError:
             return None
 
-    def manifest(self) -> pa.Table:
-        """The manifest: :data:`salip_ray.rows.MANIFEST_SCHEMA`.
+    def manifest(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The manifest: :data:`salip_ray.rows.MANIFEST_SCHEMA`, or some of its columns.
 
         Raises:
             OutputError: it is missing.
         """
         with self._open_manifest() as stream:
-            return pq.read_table(stream)
+            return pq.read_table(stream, columns=columns)
 
     def n_images(self) -> int:
         """Number of images of the manifest, committed or not.
@@ -218,14 +219,16 @@ class Labels:
     def _open_manifest(self) -> Iterator[Any]:
         fs, path = self._fs, join(self._root, "manifest.parquet")
         if self._manifest is not None:
-            fs, path = filesystem(self._manifest)
+            fs, path = filesystem(self._manifest, self._options)
         try:
             with fs.open(path, "rb") as stream:
                 yield stream
         except FileNotFoundError:
             if self._manifest is not None:
-                raise OutputError(f"manifest {public_uri(self._manifest)} does not exist") from None
-            raise OutputError(
+                raise NotBegunError(
+                    f"manifest {public_uri(self._manifest)} does not exist"
+                ) from None
+            raise NotBegunError(
                 f"{self.uri} holds no manifest.parquet: run label again, or give the manifest if "
                 "it is kept elsewhere"
             ) from None

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from salip_ray.labels.reading import Labels
 from salip_ray.sources.locations import join
@@ -49,6 +48,7 @@ class Status:
         shards: of the manifest.
         committed: shards that are there.
         status: committed rows by status.
+        stages: images that each stage of the running driver is done with.
         images_per_second: of the running driver since it began to label.
         seconds_left: at that rate.
         driver: the running one.
@@ -63,6 +63,7 @@ class Status:
     shards: int
     committed: int
     status: dict[str, int] = field(default_factory=dict)
+    stages: dict[str, int] = field(default_factory=dict)
     images_per_second: float | None = None
     seconds_left: float | None = None
     driver: Driver | None = None
@@ -76,6 +77,7 @@ def read_status(
     output: str,
     storage_options: Mapping[str, Any] | None = None,
     *,
+    manifest: str | None = None,
     now: datetime | None = None,
 ) -> Status:
     """Read how far a job is.
@@ -83,53 +85,113 @@ def read_status(
     Args:
         output: a location that ``salip-ray label`` writes or wrote.
         storage_options: fsspec's, for a remote output.
+        manifest: where its manifest is kept, if not in the output.
         now: the time; by default that of this machine's clock.
 
     Raises:
         OutputError: there is no ``run.json`` that this version can read, or no manifest yet.
     """
-    labels = Labels.open(output, storage_options)
-    labels._fs.invalidate_cache()
-    images = labels.n_images()
-    names = [f"stats/{name.removesuffix('.parquet')}.json" for name in labels.shards]
-    stats = [json.loads(data) for data in _read_all(labels, names)]
-    counts: Counter[str] = Counter()
-    for shard in stats:
-        counts.update(shard["status"])
-    done, shards = counts.total(), _n_shards(labels)
-    lease = _live_lease(labels, now or datetime.now(UTC))
-    progress = lease.get("progress", {}) if lease else {}
-    ahead = int(progress.get("rows", {}).get(_LAST_STAGE, 0))
-    seconds = float(progress.get("seconds", 0.0))
-    rate = ahead / seconds if ahead and seconds else None
-    left = max(0, int(progress.get("images", images - done)) - ahead)
-    return Status(
-        output=labels.uri,
-        state="running" if lease else "complete" if len(names) >= shards else "stopped",
-        images=images,
-        done=done,
-        failed=counts["error"],
-        ahead=ahead,
-        shards=shards,
-        committed=len(names),
-        status=dict(sorted(counts.items())),
-        images_per_second=round(rate, 3) if rate else None,
-        seconds_left=round(left / rate, 1) if rate else None,
-        driver=_driver(lease) if lease else None,
-    )
+    return Watch(output, storage_options, manifest=manifest).read(now)
 
 
-def _read_all(labels: Labels, names: list[str]) -> list[bytes]:
+class Watch:
+    """Reads again and again how far one job is; of what has not changed nothing is fetched.
+
+    Args:
+        output: as for :func:`read_status`.
+        storage_options: as there.
+        manifest: as there.
+
+    Raises:
+        OutputError: there is no ``run.json`` that this version can read.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        manifest: str | None = None,
+    ) -> None:
+        self._labels = Labels.open(output, storage_options, manifest)
+        self._sizes: tuple[int, int] | None = None
+        self._counts: dict[str, tuple[Any, dict[str, int]]] = {}
+
+    def read(self, now: datetime | None = None) -> Status:
+        """How far the job is now.
+
+        Raises:
+            OutputError: there is no manifest yet.
+        """
+        labels = self._labels
+        labels._fs.invalidate_cache()
+        lease = _live_lease(labels, now or datetime.now(UTC))
+        names = labels.shards
+        images, shards = self._planned(len(names))
+        counts: Counter[str] = Counter()
+        for found in self._committed(names):
+            counts.update(found)
+        done = counts.total()
+        progress = lease.get("progress", {}) if lease else {}
+        rows = {str(stage): int(count) for stage, count in progress.get("rows", {}).items()}
+        ahead, seconds = rows.get(_LAST_STAGE, 0), float(progress.get("seconds", 0.0))
+        rate = ahead / seconds if ahead and seconds else None
+        left = max(0, int(progress.get("images", images - done)) - ahead)
+        return Status(
+            output=labels.uri,
+            state="running" if lease else "complete" if len(names) >= shards else "stopped",
+            images=images,
+            done=done,
+            failed=counts["error"],
+            ahead=ahead,
+            shards=shards,
+            committed=len(names),
+            status=dict(sorted(counts.items())),
+            stages=rows,
+            images_per_second=round(rate, 3) if rate else None,
+            seconds_left=round(left / rate, 1) if rate else None,
+            driver=_driver(lease) if lease else None,
+        )
+
+    def _planned(self, committed: int) -> tuple[int, int]:
+        """Images and shards of the manifest, which is read again only where it has grown."""
+        if self._sizes is None or committed >= self._sizes[1]:
+            shards = self._labels.manifest(["shard"])["shard"]
+            last = pc.max(shards).as_py()
+            self._sizes = len(shards), 0 if last is None else int(last) + 1
+        return self._sizes
+
+    def _committed(self, names: Sequence[str]) -> list[dict[str, int]]:
+        """Rows by status of each committed shard, from its statistics."""
+        versions = _versions(self._labels, "stats")
+        wanted = [f"{name.removesuffix('.parquet')}.json" for name in names]
+        new = [name for name in wanted if self._counts.get(name, (None,))[0] != versions.get(name)]
+        for name, data in _read_all(self._labels, "stats", new).items():
+            self._counts[name] = versions.get(name), dict(json.loads(data)["status"])
+        return [self._counts[name][1] for name in wanted if name in self._counts]
+
+
+def _versions(labels: Labels, folder: str) -> dict[str, Any]:
+    """What tells each file of a folder from what it was before it was written anew."""
+    try:
+        entries = labels._fs.ls(join(labels._root, folder), detail=True)
+    except FileNotFoundError:
+        return {}
+    return {
+        entry["name"].rstrip("/").rpartition("/")[2]: tuple(
+            str(entry.get(key)) for key in ("size", "mtime", "LastModified", "updated", "ETag")
+        )
+        for entry in entries
+    }
+
+
+def _read_all(labels: Labels, folder: str, names: Sequence[str]) -> dict[str, bytes]:
+    """The files of a folder that are there, fetched together."""
+    fs, root = labels._fs, join(labels._root, folder)
     if not names:
-        return []
-    found = labels._fs.cat([join(labels._root, name) for name in names], on_error="omit")
-    return list(found.values()) if isinstance(found, dict) else [found]
-
-
-def _n_shards(labels: Labels) -> int:
-    with labels._fs.open(join(labels._root, "manifest.parquet"), "rb") as stream:
-        last = pc.max(pq.read_table(stream, columns=["shard"])["shard"]).as_py()
-    return 0 if last is None else int(last) + 1
+        return {}
+    found = fs.cat([join(root, name) for name in names], on_error="omit")
+    return {path.rpartition("/")[2]: data for path, data in found.items()}
 
 
 def _live_lease(labels: Labels, now: datetime) -> dict[str, Any] | None:

@@ -92,7 +92,8 @@ def begin(
 
     Raises:
         OutputError: the location holds something that is not ours.
-        ResumeError: it was begun by a job with another fingerprint; the message says what changed.
+        ResumeError: it was begun by a job with another fingerprint, or with its manifest in another
+            place; the message says what changed.
     """
     begun = read_run(store)
     notes: list[str] = []
@@ -102,10 +103,12 @@ def begin(
             "fingerprint": dict(fingerprint),
             "versions": _versions(),
             "created": _now(),
+            "manifest_elsewhere": store.keeps(MANIFEST),
         }
         # First of all files: whatever a kill leaves behind, this output is known to be ours.
         store.write(RUN, _json(run))
     else:
+        require_manifest_place(store, begun)
         plan = _go_on(store, plan, begun, fingerprint, extend=extend)
         notes.extend(_version_notes(begun.get("versions", {})))
     for folder in ("", SHARDS, MASKS, STATS):
@@ -113,6 +116,22 @@ def begin(
     if store.read(MANIFEST) is None:
         store.write(MANIFEST, manifest_bytes(plan))
     return Begun(plan, committed_shards(store), tuple(notes))
+
+
+def require_manifest_place(store: Store, run: Mapping[str, Any]) -> None:
+    """Raise ResumeError where the manifest is not looked for where the output's is.
+
+    A job that was begun with ``--manifest``, to keep names out of its output, must not write them
+    there because it was gone on with without.
+    """
+    elsewhere = bool(run.get("manifest_elsewhere"))
+    if elsewhere and not store.keeps(MANIFEST):
+        raise ResumeError(
+            f"output {store} was begun with its manifest kept elsewhere: "
+            "give that file again with --manifest FILE"
+        )
+    if store.keeps(MANIFEST) and not elsewhere:
+        raise ResumeError(f"output {store} holds its manifest itself: leave --manifest out")
 
 
 def frozen_manifest(store: Store) -> pa.Table | None:

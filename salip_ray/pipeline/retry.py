@@ -25,10 +25,12 @@ from salip_ray.pipeline.lease import held
 from salip_ray.pipeline.plan import Plan, aligned, from_manifest, make_plan
 from salip_ray.pipeline.progress import Talker
 from salip_ray.pipeline.resume import (
+    MANIFEST,
     SHARDS,
     committed_shards,
     frozen_manifest,
     read_run,
+    require_manifest_place,
     shard_file,
 )
 from salip_ray.pipeline.run import conclude, open_references, run_on_ray
@@ -45,6 +47,7 @@ def retry(
     storage: StorageConfig | None = None,
     overrides: Iterable[str] = (),
     input: str | os.PathLike[str] | None = None,  # noqa: A002  (the word a person would use)
+    manifest: str | None = None,
     quiet: bool = False,
 ) -> Summary:
     """Label the images of an ended job again whose rows are errors.
@@ -55,6 +58,7 @@ def retry(
         overrides: ``"section.field=value"`` of ``pools`` or ``run``; the recipe is the output's.
         input: where the images were listed; needed where their addresses are signed, as signatures
             are not kept in the output.
+        manifest: the output's manifest, where it is kept elsewhere.
         quiet: show no progress.
 
     Raises:
@@ -64,8 +68,11 @@ def retry(
     """
     began, talker = time.monotonic(), Talker(quiet=quiet)
     storage = storage or StorageConfig()
-    store = Store(output, storage.output)
-    run, frozen = read_run(store), frozen_manifest(store)
+    store = Store(output, storage.output, kept={} if manifest is None else {MANIFEST: manifest})
+    run = read_run(store)
+    if run is not None:
+        require_manifest_place(store, run)
+    frozen = frozen_manifest(store)
     if run is None or frozen is None:
         raise OutputError(f"output {store} holds no run.json and manifest: nothing was labelled")
     fingerprint = run["fingerprint"]

@@ -64,6 +64,10 @@ class Store:
         """Whether the location is a path of this machine's (or a mounted) disk."""
         return not is_remote(self.location)
 
+    def keeps(self, name: str) -> bool:
+        """Whether a file is kept elsewhere."""
+        return name in self._kept
+
     def _place(self, name: str) -> tuple[Store, str]:
         """The store of a file that is kept elsewhere, and its name there."""
         folder, _, there = normalise(self._kept[name]).rpartition("/")

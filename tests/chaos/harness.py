@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Small pools that ask for little, so that a node has few processes of its own.
 SETTINGS = (
     *SMALL,
+    "run.rows_per_shard=2",
     *(f"pools.{stage}.cpus=0.2" for stage in ("propose", "retrieve", "refine")),
     *("pools.retrieve.size=1", "pools.refine.size=1", "pools.fetch_cpus=0.2"),
 )
@@ -246,7 +247,7 @@ class SmallCluster:
         process, name = rng.choice(working)
         with contextlib.suppress(psutil.Error):
             process.kill()
-        return name.split("(")[0].removeprefix("ray::")
+        return name.split("(")[0].removeprefix("ray::").strip()
 
     def close(self) -> None:
         """Stop all of it, and leave the environment as it was found."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import time
 
+POISON = "/0003.png"
+
 
 def install() -> None:
     """Install the hook that the environment names, if it names one."""
@@ -54,7 +56,7 @@ def broken_sink() -> None:
 
 
 def poison() -> None:
-    """Kill the worker that proposes on an image of 67 pixels a side, as a broken library would."""
+    """Kill the worker that proposes on one certain image, as a broken library would."""
     import signal
 
     import pyarrow as pa
@@ -64,7 +66,8 @@ def poison() -> None:
     row = Stage._row
 
     def dying(self: Stage, table: pa.Table, deaths: int) -> pa.Table:
-        if isinstance(self, Propose) and table["height"][0].as_py() == 67 and deaths < 3:
+        is_poison = table["uri"][0].as_py().endswith(POISON)
+        if isinstance(self, Propose) and is_poison and deaths < 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return row(self, table, deaths)
 

@@ -89,7 +89,7 @@ def kill_drivers(world: World, kills: int, tally: Tally, *, in_commit: int) -> N
             goal = job.committed + world.rng.randrange(2)
             hit = job.until_commit_under_way(goal)
         else:
-            hit = job.stays_for(world.rng.uniform(0.0, 20.0))
+            hit = job.stays_for(world.rng.uniform(0.0, 40.0))
         if hit:
             phase, committed = job.phase, job.committed
             job.kill()
@@ -155,7 +155,7 @@ def lose_nodes(world: World, losses: int, tally: Tally) -> None:
         world.end(job, calm, tally)
 
 
-def fail_store(world: World, faults: int, tally: Tally, *, share: float = 0.06) -> None:
+def fail_store(world: World, faults: int, tally: Tally, *, share: float = 0.1) -> None:
     """Bucket to bucket through a store that fails, its server killed in mid-write as well."""
     served = world.work / "served"
     shutil.rmtree(served, ignore_errors=True)

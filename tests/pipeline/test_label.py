@@ -136,14 +136,18 @@ def test_a_retry_does_errors_again_and_nothing_else(images, small_config, tmp_pa
     listed.write_text("uri\n" + "".join(f"in/{index}.png\n" for index in range(9)))
     for index in (1, 2, 8):
         (inputs / f"{index}.png").rename(tmp_path / f"{index}.png")
-    summary = label(listed, output, small_config(), quiet=True)
+    names = {"manifest": str(tmp_path / "kept" / "names.parquet")}
+    summary = label(listed, output, small_config(), quiet=True, **names)
     assert summary.status["error"] == 3
     for index in (1, 2, 8):
         (tmp_path / f"{index}.png").rename(inputs / f"{index}.png")
-    assert "error" not in retry(output, quiet=True).status
-    label(listed, tmp_path / "calm", small_config(), quiet=True)
+    with pytest.raises(ResumeError, match="again with --manifest"):
+        retry(output, quiet=True)
+    assert "error" not in retry(output, quiet=True, **names).status
+    calm = {"manifest": str(tmp_path / "calm.parquet")}
+    label(listed, tmp_path / "calm", small_config(), quiet=True, **calm)
     assert tree(output) == tree(tmp_path / "calm")
-    assert verify(str(output)).problems == ()
+    assert verify(str(output), **names).problems == ()
     with pytest.raises(ConfigError, match="only pools and run"):
         retry(output, overrides=["propose.points_per_side=3"])
 

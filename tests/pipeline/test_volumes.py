@@ -9,10 +9,12 @@ import pytest
 from PIL import Image as Pil
 
 from salip_ray import label
+from salip_ray.errors import ResumeError
 from salip_ray.labels.exports.nifti import export_nifti
 from salip_ray.labels.exports.outside import Destination
 from salip_ray.labels.masks import decode_rle
 from salip_ray.labels.reading import Labels
+from salip_ray.labels.verifying import verify
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.sources.formats.nifti import Grid
 from tests.conftest import check_exactly_once, tree
@@ -125,7 +127,10 @@ def test_nothing_of_a_patient_is_in_an_output(tmp_path, small_config, capfd):
     labels = Labels.open(str(output), manifest=str(manifest))
     assert labels.source_uri(rows[0]["uri"]) == str(folder / "hidden-name-0.dcm")
     label(folder, output, small_config(), manifest=str(manifest), quiet=True)
+    with pytest.raises(ResumeError, match="manifest kept elsewhere"):
+        label(folder, output, small_config(), quiet=True)
     assert not (output / "manifest.parquet").exists()
+    assert verify(str(output), manifest=str(manifest)).problems == ()
 
 
 def _unpacked(path):

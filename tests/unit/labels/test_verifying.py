@@ -12,37 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 from salip_ray.cli import app
-from salip_ray.config import load_config
 from salip_ray.labels.masks import encode_png
-from salip_ray.labels.status import read_status
 from salip_ray.labels.verifying import verify
-from salip_ray.pipeline import resume
-from salip_ray.pipeline.commit import commit_shard, describe
-from salip_ray.pipeline.plan import make_plan
-from salip_ray.pipeline.store import Store
-from tests.unit.pipeline.test_commit import refined, table
-from tests.unit.pipeline.test_resume import listing
-
-TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
-STATUSES = ("ok", "error", "empty", "ok", "ok")
+from salip_ray.pipeline.commit import describe
+from tests.unit.labels.outputs import write_output
 
 
 @pytest.fixture
 def output(tmp_path):
-    """Five images in three shards, as the job writes them."""
-    store = Store(tmp_path / "out")
-    plan = make_plan(listing([f"/in/{n}.png" for n in range(5)]), 2)
-    recipe = load_config(TASK).recipe()
-    resume.begin(store, plan, resume.make_fingerprint(recipe, {"sam": "a"}, plan, None))
-    for shard in range(3):
-        rows = []
-        for planned in plan.table.to_pylist():
-            if planned["shard"] == shard:
-                row = refined(planned["seq"], STATUSES[shard * 2 + planned["seq"]])
-                names = {name: planned[name] for name in ("image_id", "uri")}
-                rows.append({**row, **names, "_shard": shard})
-        commit_shard(store, shard, table(*rows), len(rows), {"lungs": 1})
-    return store
+    return write_output(tmp_path / "out")
 
 
 def said(store, **options):
@@ -179,37 +157,16 @@ def test_the_command_exits_with_1_and_names_the_first(output):
     assert "masks/part-00001.tar: is missing" in broken.output
 
 
-# ------------------------------------------------------------------------------------ status
-
-
-def test_status_of_a_complete_and_of_a_stopped_job(output):
-    found = read_status(output.location)
-    assert (found.state, found.done, found.failed, found.images) == ("complete", 5, 1, 5)
-    output.delete("shards/part-00000.parquet")
-    found = read_status(output.location)
-    assert (found.state, found.done, found.committed, found.shards) == ("stopped", 3, 2, 3)
-    assert found.driver is None
-    shown = CliRunner().invoke(app, ["status", output.location])
-    assert "3 of 5 images" in shown.output
-
-
-def test_status_of_a_running_job_has_rate_and_time_left(output):
-    output.delete("shards/part-00000.parquet")
-    lease = {
-        "owner": "x",
-        "host": "node-7",
-        "pid": 12,
-        "started": "2026-01-01T00:00:00+00:00",
-        "renewed": "2026-01-01T00:10:00+00:00",
-        "expires": "2999-01-01T00:00:00+00:00",
-        "progress": {"images": 101, "rows": {"refine": 50}, "seconds": 100.0},
+def test_a_manifest_kept_elsewhere_and_hidden_names(tmp_path):
+    names = str(tmp_path / "kept" / "names.parquet")
+    store = write_output(tmp_path / "out", manifest=names, hidden=True)
+    assert set(rows_of(store, 0)["uri"].to_pylist()) == {
+        f"id:{image_id}" for image_id in rows_of(store, 0)["image_id"].to_pylist()
     }
-    output.write("lease.json", json.dumps(lease).encode())
-    found = read_status(output.location)
-    assert found.state == "running"
-    assert (found.driver.host, found.ahead) == ("node-7", 50)
-    assert (found.images_per_second, found.seconds_left) == (0.5, 102.0)
-    shown = json.loads(CliRunner().invoke(app, ["status", output.location, "--json"]).output)
-    assert shown["driver"]["pid"] == 12
-    output.write("lease.json", json.dumps({**lease, "expires": lease["started"]}).encode())
-    assert read_status(output.location).state == "stopped"
+    assert said(store, manifest=names) == []
+    without = CliRunner().invoke(app, ["verify", store.location])
+    assert without.exit_code == 2
+    assert "give the manifest if it is kept elsewhere" in without.output
+    assert CliRunner().invoke(app, ["verify", store.location, "--manifest", names]).exit_code == 0
+    rewrite(store, 0, rows=changed(rows_of(store, 0), lambda row: row.update(uri="/in/0.png")))
+    assert any("of other URIs" in line for line in said(store, manifest=names))

@@ -69,6 +69,23 @@ def test_a_kill_between_claim_and_manifest_is_mended(store):
     assert store.read("manifest.parquet") == resume.manifest_bytes(PLAN)
 
 
+def test_a_manifest_kept_elsewhere_stays_there(store, tmp_path):
+    kept = Store(store.location, kept={resume.MANIFEST: str(tmp_path / "names.parquet")})
+    resume.begin(kept, PLAN, fingerprint())
+    with pytest.raises(ResumeError, match="kept elsewhere: give that file again with --manifest"):
+        resume.begin(store, PLAN, fingerprint())
+    assert store.read(resume.MANIFEST) is None
+    resume.begin(kept, PLAN, fingerprint())
+    other = Store(tmp_path / "other")
+    resume.begin(other, PLAN, fingerprint())
+    with pytest.raises(ResumeError, match="holds its manifest itself: leave --manifest out"):
+        resume.begin(
+            Store(other.location, kept={resume.MANIFEST: str(tmp_path / "more.parquet")}),
+            PLAN,
+            fingerprint(),
+        )
+
+
 def test_somebody_elses_folder_is_refused(store):
     store.write("thesis.docx", b"")
     with pytest.raises(

@@ -1,0 +1,82 @@
+"""How far a job is, as its output tells."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from salip_ray.cli import app
+from salip_ray.labels.status import Watch, read_status
+from tests.unit.labels.outputs import commit, write_output
+
+
+@pytest.fixture
+def output(tmp_path):
+    return write_output(tmp_path / "out")
+
+
+def test_status_of_a_complete_and_of_a_stopped_job(output):
+    found = read_status(output.location)
+    assert (found.state, found.done, found.failed, found.images) == ("complete", 5, 1, 5)
+    output.delete("shards/part-00000.parquet")
+    found = read_status(output.location)
+    assert (found.state, found.done, found.committed, found.shards) == ("stopped", 3, 2, 3)
+    assert found.driver is None
+    shown = CliRunner().invoke(app, ["status", output.location])
+    assert "3 of 5 images" in shown.output
+
+
+def test_status_of_a_running_job_has_rate_and_time_left(output):
+    output.delete("shards/part-00000.parquet")
+    lease = {
+        "owner": "x",
+        "host": "node-7",
+        "pid": 12,
+        "started": "2026-01-01T00:00:00+00:00",
+        "renewed": "2026-01-01T00:10:00+00:00",
+        "expires": "2999-01-01T00:00:00+00:00",
+        "progress": {"images": 101, "rows": {"refine": 50}, "seconds": 100.0},
+    }
+    output.write("lease.json", json.dumps(lease).encode())
+    found = read_status(output.location)
+    assert found.state == "running"
+    assert (found.driver.host, found.ahead) == ("node-7", 50)
+    assert (found.images_per_second, found.seconds_left) == (0.5, 102.0)
+    shown = json.loads(CliRunner().invoke(app, ["status", output.location, "--json"]).output)
+    assert shown["driver"]["pid"] == 12
+    output.write("lease.json", json.dumps({**lease, "expires": lease["started"]}).encode())
+    assert read_status(output.location).state == "stopped"
+
+
+def test_a_watch_fetches_only_what_is_new(tmp_path):
+    store = write_output(tmp_path / "out", shards=1)
+    watch = Watch(store.location)
+    assert (watch.read().done, watch.read().committed) == (2, 1)
+    fetched = []
+    cat = watch._labels._fs.cat
+    watch._labels._fs.cat = lambda paths, **more: fetched.extend(paths) or cat(paths, **more)
+    try:
+        watch.read()
+        assert fetched == []
+        commit(store, 1)
+        assert watch.read().done == 4
+        assert [path.rpartition("/")[2] for path in fetched] == ["part-00001.json"]
+        stats = json.loads(store.read("stats/part-00000.json"))
+        stats["status"] = {"ok": 2}  # as after a retry
+        store.write("stats/part-00000.json", json.dumps(stats).encode())
+        assert watch.read().failed == 0
+    finally:
+        del watch._labels._fs.cat
+
+
+def test_a_manifest_kept_elsewhere(tmp_path):
+    names = str(tmp_path / "kept" / "names.parquet")
+    store = write_output(tmp_path / "out", manifest=names)
+    assert read_status(store.location, manifest=names).state == "complete"
+    told = CliRunner().invoke(app, ["status", store.location, "--manifest", names])
+    assert "3 of 3 shards" in told.output
+    without = CliRunner().invoke(app, ["status", store.location])
+    assert without.exit_code == 2
+    assert "kept elsewhere" in without.output
