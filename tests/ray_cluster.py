@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.conftest import BIN
 
-_STARTING = 150  # seconds; the machine may be busy with other work
+_STARTING, _ATTEMPTS = 150, 4  # seconds; the machine may be busy with other work
 _OBJECT_STORE = 200_000_000
 
 
@@ -151,26 +151,40 @@ class RayCluster:
         ]
         if "--head" in arguments:
             command.append(f"--ray-client-server-port={ports[6]}")
-        with (self.folder / f"node-{len(self._nodes)}.log").open("wb") as log:
-            node = subprocess.Popen(
-                command, env=self.env, stdout=log, stderr=log, start_new_session=True
-            )
-        self._nodes.append(node)
-        return node
+        log = self.folder / f"node-{len(self.metrics_ports)}.log"
+        for _ in range(_ATTEMPTS):
+            with log.open("wb") as file:
+                node = subprocess.Popen(
+                    command, env=self.env, stdout=file, stderr=file, start_new_session=True
+                )
+            self._nodes.append(node)
+            if _has_started(node, log):
+                return node
+            # On a machine that is busy Ray's own 30 s may not do: it gives up, and leaves processes.
+            self.lose(node)
+        raise RuntimeError(f"a node did not come up:\n{log.read_text()[-2000:]}")
 
     def _wait_for_job_server(self) -> None:
         deadline = time.monotonic() + _STARTING
-        while time.monotonic() < deadline:
+        while True:
             try:
                 self.get(f"{self.address}/api/jobs/")
             except OSError:
+                if time.monotonic() > deadline:
+                    raise
                 time.sleep(0.3)
             else:
                 return
-            if self.head.poll() is not None:
-                break
-        said = (self.folder / "node-0.log").read_text()[-2000:]
-        raise RuntimeError(f"the head did not come up:\n{said}")
+
+
+def _has_started(node: subprocess.Popen[bytes], log: Path) -> bool:
+    """Wait until a node says that it is there; False where it gave up."""
+    deadline = time.monotonic() + _STARTING
+    while node.poll() is None and time.monotonic() < deadline:
+        if b"Ray runtime started" in log.read_bytes():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _kill(node: subprocess.Popen[bytes]) -> None:

@@ -40,10 +40,17 @@ _LIMIT = 600.0  # seconds after which a job that does not end is counted as cras
 
 def _patiently(start: Callable[[], Any], attempts: int = 4) -> Any:
     """Start a node; on a machine that is busy Ray's own 30 s may not do."""
+    import psutil
+
     for attempt in range(attempts):
+        before = {process.pid for process in psutil.Process().children(recursive=True)}
         try:
             return start()
-        except Exception:  # Ray raises a plain Exception
+        except Exception:  # Ray raises a plain Exception, and leaves what it has started
+            for process in psutil.Process().children(recursive=True):
+                if process.pid not in before:
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
             if attempt + 1 == attempts:
                 raise
     raise AssertionError("unreachable")

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -84,10 +85,14 @@ def main(
             world = World(cluster, images, output, rng, say, out_of_time)
             say(f"undisturbed run: {world.undisturbed()}")
             cut = sum(e.what == "driver" and e.phase == "commit" for e in tally.events)
-            kill_drivers(world, left("driver_kills"), tally, in_commit=max(0, _IN_COMMIT - cut))
-            kill_workers(world, left("worker_kills"), tally)
-            fail_store(world, left("store_faults"), tally)
-            lose_nodes(world, left("node_losses"), tally)
+            for disturb, what in (
+                (partial(kill_drivers, in_commit=max(0, _IN_COMMIT - cut)), "driver_kills"),
+                (kill_workers, "worker_kills"),
+                (fail_store, "store_faults"),
+                (lose_nodes, "node_losses"),
+            ):
+                if left(what) and not out_of_time():
+                    disturb(world, left(what), tally)
     save()
     typer.echo((output / "table.md").read_text())
     if tally.damage.total:
