@@ -25,6 +25,8 @@ import pyarrow.parquet as pq
 from salip_ray import load_config
 from salip_ray.config import Config
 from salip_ray.pipeline import assembly, columns, run, stages
+from salip_ray.pipeline.attempts import attempts_of
+from salip_ray.pipeline.memory import Recycler
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.stages import Cells, Stage
 
@@ -85,7 +87,13 @@ class Sleeper(Stage):
 
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:  # noqa: ARG002
         self.config, self.reporter = config, reporter
+        self.device, self.batch_size = "cpu", 1
+        self.attempts = attempts_of(reporter)
+        self.recycler = Recycler(getattr(config.pools, self.name).recycle_after)
         self.sleep, self.bytes = SLEEP[self.name], EMBEDDING
+
+    def use_batches(self, size: int) -> None:
+        """Sleep takes no memory."""
 
     def work(self, cells: Cells) -> dict[str, Any]:  # noqa: ARG002
         """Sleep."""

@@ -160,7 +160,7 @@ class RayCluster:
             self._nodes.append(node)
             if _has_started(node, log):
                 return node
-            # On a machine that is busy Ray's own 30 s may not do: it gives up, and leaves processes.
+            # On a machine that is busy Ray's own 30 s may not do.
             self.lose(node)
         raise RuntimeError(f"a node did not come up:\n{log.read_text()[-2000:]}")
 

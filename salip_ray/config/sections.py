@@ -144,12 +144,14 @@ class ImageConfig(Section):
     says whether deep greys are scaled by ``percentiles`` (of the volume, where there is one) or by
     the full range of their type. Volumes are cut along ``axis``, found from their affine;
     ``volume_index`` chooses in a 4-D one. A slice of one even grey is not labelled, and recorded so
-    (``skip_blank``). ``max_bytes`` bounds a file, and a volume when unpacked.
+    (``skip_blank``). ``max_bytes`` bounds a file, and a volume when unpacked; ``max_frames`` the
+    slices, frames or pages that a file may say it holds.
     """
 
     long_side: Annotated[int, Field(ge=16, le=8192)] = 1024
     max_pixels: Positive = 300_000_000
     max_bytes: Positive = 2_000_000_000
+    max_frames: Positive = 100_000
     window: Literal["auto", "from_file"] | Window = "auto"
     depth: Literal["percentile", "full_range"] = "percentile"
     percentiles: tuple[Percent, Percent] = (0.5, 99.5)

@@ -21,6 +21,7 @@ from salip_ray.config import Config, StorageConfig, load_config
 from salip_ray.config.loading import parse_assignments
 from salip_ray.errors import ConfigError, OutputError, ResumeError
 from salip_ray.models.weights import identify, pin
+from salip_ray.pipeline.execute import run_on_ray
 from salip_ray.pipeline.lease import held
 from salip_ray.pipeline.plan import Plan, aligned, from_manifest, make_plan
 from salip_ray.pipeline.progress import Talker
@@ -33,7 +34,7 @@ from salip_ray.pipeline.resume import (
     require_manifest_place,
     shard_file,
 )
-from salip_ray.pipeline.run import conclude, open_references, run_on_ray
+from salip_ray.pipeline.run import conclude, open_references
 from salip_ray.pipeline.store import Store
 from salip_ray.pipeline.summary import Summary, summarise, write_summary
 from salip_ray.sources.listing import list_images

@@ -16,6 +16,7 @@ from salip_ray.errors import ImageError, InputError
 from salip_ray.sources.formats import dicom, nifti
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.ordinary import own_pixel_limit
+from salip_ray.sources.formats.stack import check_frames
 from salip_ray.sources.locations import filesystem, public_uri
 from salip_ray.sources.series import SlicePlace
 
@@ -63,8 +64,9 @@ def _read(file: IO[bytes], ending: str, config: ImageConfig) -> Header:
     if ending in {".tif", ".tiff"}:
         with own_pixel_limit(), Pil.open(file, formats=["TIFF"]) as image:
             count = int(getattr(image, "n_frames", 1))
+        check_frames(count, config)
         return Header(count if count > 1 else None)
-    return _read_dicom(file)
+    return _read_dicom(file, config)
 
 
 def _read_nifti(file: IO[bytes], config: ImageConfig) -> Header:
@@ -98,10 +100,11 @@ def _nifti_header(file: IO[bytes]) -> Any:
     return nifti.read_header(head)
 
 
-def _read_dicom(file: IO[bytes]) -> Header:
+def _read_dicom(file: IO[bytes], config: ImageConfig) -> Header:
     with dicom.quiet():
         ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
         frames = dicom.frame_count(ds)
+        check_frames(frames, config)
         if frames > 1:
             return Header(frames)
         orientation, position = ds.get("ImageOrientationPatient"), ds.get("ImagePositionPatient")

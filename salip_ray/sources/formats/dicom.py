@@ -41,7 +41,7 @@ from salip_ray.sources.formats.intensity import (
     to_rgb,
     window_range,
 )
-from salip_ray.sources.formats.stack import Spacing, Stack, check_pixels, one_line
+from salip_ray.sources.formats.stack import Spacing, Stack, check_frames, check_pixels, one_line
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _GROUPS = (
@@ -69,6 +69,7 @@ def read(data: bytes, config: ImageConfig) -> Stack:
             raise ImageError(
                 "the DICOM file lacks Rows, Columns or a whole NumberOfFrames"
             ) from None
+        check_frames(frames, config)
         check_pixels(columns, rows, config)
         spacing = _spacing(_of_frame(ds, 0))
     pictures = _Frames(ds, frames, config)

@@ -13,6 +13,7 @@ labels are put back through it, so they cannot be mirrored.
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ from salip_ray.sources.formats.intensity import (
     to_rgb,
     window_range,
 )
-from salip_ray.sources.formats.stack import Spacing, Stack, check_pixels, one_line
+from salip_ray.sources.formats.stack import Spacing, Stack, check_frames, check_pixels, one_line
 
 HEADER_BYTES = 1024  #: enough of an unpacked file to know its grid
 _AXES: dict[Axis, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -226,7 +227,9 @@ def grid_of(header: Any, config: ImageConfig) -> Grid:
         raise ImageError(f"the affine of the volume is corrupt: {one_line(error)}") from None
     if not np.isfinite(affine).all():
         raise ImageError("the affine of the volume is not finite")
-    return Grid((first, second, third), affine, config.axis)
+    grid = Grid((first, second, third), affine, config.axis)
+    check_frames(grid.count, config)
+    return grid
 
 
 def _voxels(data: bytes, header: Any, config: ImageConfig) -> tuple[Values, Grid]:
@@ -235,7 +238,7 @@ def _voxels(data: bytes, header: Any, config: ImageConfig) -> tuple[Values, Grid
     dtype = header.get_data_dtype()
     if dtype.kind not in "uif" and dtype != _RGB:
         raise ImageError(f"voxels of type {dtype} are not grey or RGB")
-    count = int(np.prod(grid.shape, dtype=np.int64))
+    count = math.prod(grid.shape)
     offset = int(header.get_data_offset()) + config.volume_index * count * dtype.itemsize
     if len(data) < offset + count * dtype.itemsize:
         raise ImageError(

@@ -22,7 +22,7 @@ from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
 from salip_ray.rows import Image
 from salip_ray.sources.formats.intensity import Range, Values, range_of, to_grey, to_rgb
-from salip_ray.sources.formats.stack import Stack, check_pixels, one_line
+from salip_ray.sources.formats.stack import Stack, check_frames, check_pixels, one_line
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 _PIL_LIMIT = threading.Lock()
@@ -39,6 +39,7 @@ def read(data: bytes, config: ImageConfig) -> Stack:
                 raise ImageError(
                     f"the file is an animation of {count} pages: write a file for each"
                 )
+            check_frames(count, config)
             check_pixels(*file.size, config)
     except UnidentifiedImageError:
         raise ImageError(
@@ -70,8 +71,17 @@ class _Pages:
     def _shared_range(self, page: Pil.Image) -> Range:
         if self._count == 1:
             return range_of(np.asarray(page), self._config)
-        pages = (self._load(index) for index in range(self._count))
-        values: list[Values] = [np.asarray(other).ravel() for other in pages if _is_deep(other)]
+        values: list[Values] = []
+        room = self._config.max_bytes  # many pages may share the bytes of one
+        for index in range(self._count):
+            if _is_deep(other := self._load(index)):
+                values.append(np.asarray(other).ravel())
+                room -= values[-1].nbytes
+            if room < 0:
+                raise ImageError(
+                    f"its {self._count} pages have more bytes unpacked than "
+                    f"image.max_bytes = {self._config.max_bytes:,}"
+                )
         return range_of(np.concatenate(values), self._config)
 
     def _load(self, index: int) -> Pil.Image:

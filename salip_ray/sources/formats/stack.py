@@ -45,6 +45,18 @@ def check_pixels(width: int, height: int, config: ImageConfig) -> None:
         )
 
 
+def check_frames(count: int, config: ImageConfig) -> None:
+    """Raise ImageError where a file says that it holds more than ``max_frames`` pictures.
+
+    A lie of a few bytes would otherwise become billions of rows of the manifest.
+    """
+    if count > config.max_frames:
+        raise ImageError(
+            f"the file says it holds {count:,} pictures, "
+            f"above image.max_frames = {config.max_frames:,}"
+        )
+
+
 def one_line(error: Exception) -> str:
     """The message of an exception on one line, or its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__

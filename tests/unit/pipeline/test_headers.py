@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image as Pil
 
 from salip_ray.config import load_config
+from salip_ray.errors import ImageError
 from salip_ray.pipeline.assembly import block_starts
 from salip_ray.pipeline.headers import expand
 from salip_ray.pipeline.plan import make_plan
+from salip_ray.sources.decode import open_stack
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.locations import image_id
 from tests.dicom_series import STUDY, write_slice
@@ -87,3 +90,25 @@ def test_no_block_parts_a_volume(folder, rows):
     assert all(not indices[start] for start in starts)
     if rows == 1:
         assert len(starts) == len(set(table["uri"].to_pylist()))
+
+
+def test_a_file_that_lies_about_its_frames_is_one_row_that_says_so(tmp_path):
+    """A few bytes that promise billions of slices must not become billions of rows."""
+    volume = nibabel.Nifti2Image(np.zeros((4, 5, 6), np.int16), np.eye(4))
+    data = bytearray(volume.to_bytes())
+    data[40:48] = (2**40).to_bytes(8, "little")  # dim[3]
+    (tmp_path / "lie.nii").write_bytes(data)
+    path = write_slice(tmp_path / "lie.dcm", np.zeros((4, 5), np.int16), 0.0)
+    ds = pydicom.dcmread(path)
+    ds.NumberOfFrames = 2_000_000_000
+    ds.save_as(path)
+    plan, _ = planned(tmp_path)
+    assert [row["index"] for row in plan.manifest.to_pylist()] == [None, None]
+    for name, count in (("lie.nii", 2**40), ("lie.dcm", 2_000_000_000)):
+        with pytest.raises(ImageError, match=rf"{count:,} pictures, above image\.max_frames"):
+            open_stack((tmp_path / name).read_bytes(), name, load_config("lungs").image)
+    shallow = load_config("lungs", overrides=["image.max_frames=1"]).image
+    pages = [Pil.fromarray(np.zeros((4, 5), np.uint8))] * 2
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ImageError, match="2 pictures, above"):
+        open_stack((tmp_path / "pages.tif").read_bytes(), "pages.tif", shallow)

@@ -1,0 +1,164 @@
+"""The Ray part of a job: rows in, committed shards out, watched and stopped with care."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.exceptions import RayError
+
+from salip_ray.config import Config
+from salip_ray.errors import JobError, SalipError
+from salip_ray.pipeline.assembly import cascaded, decoded, streaming
+from salip_ray.pipeline.attempts import notes_folder
+from salip_ray.pipeline.interrupt import Stopped, graceful_stop
+from salip_ray.pipeline.lease import Lease
+from salip_ray.pipeline.monitor import Reporter, Snapshot, start_monitor
+from salip_ray.pipeline.plan import Plan
+from salip_ray.pipeline.progress import Talker
+from salip_ray.pipeline.resources import Machine, cpus_needed, plan_pools, require_fit
+from salip_ray.pipeline.resume import committed_shards, record_devices
+from salip_ray.pipeline.session import ray_session
+from salip_ray.pipeline.sink import ShardSink
+from salip_ray.pipeline.stages import stages_of
+from salip_ray.pipeline.store import Store
+from salip_ray.pipeline.waiting import wait_for_nodes
+from salip_ray.sources.references import References
+
+_DRAIN_SECONDS = 120.0
+
+
+def run_on_ray(
+    todo: pa.Table,
+    plan: Plan,
+    config: Config,
+    store: Store,
+    references: References | None,
+    talker: Talker,
+    lease: Lease,
+    *,
+    block: int | None = None,
+    keeping: bool = False,
+) -> None:
+    """Label rows on Ray, and commit them.
+
+    Args:
+        todo: :data:`~salip_ray.pipeline.plan.TODO_SCHEMA`, aligned to blocks.
+        plan: the whole job.
+        config: of the job.
+        store: the output.
+        references: reference masks, where a mode needs them.
+        talker: shows the progress.
+        lease: of the output.
+        block: rows that are committed together; a whole shard by default.
+        keeping: the rows are some of shards that are committed; the others are kept.
+
+    Raises:
+        ResourceError: the pools do not fit.
+        LeaseError: the output was taken over by another driver.
+        JobError: the job was stopped or broke down, or shards are not where they were written.
+    """
+    block = block or plan.rows_per_shard
+    stages = list(stages_of(config))
+
+    def needed(machine: Machine) -> float:
+        pools = plan_pools(config.pools, stages, machine)
+        return cpus_needed(pools, config.pools.fetch_cpus)
+
+    run = uuid.uuid4().hex[:12]
+    talker.say(f"starting Ray and the models (run {run})")
+    with ray_session(needed) as machine:
+        machine = wait_for_nodes(config.pools, stages, machine, talker.say)
+        pools = plan_pools(config.pools, stages, machine)
+        require_fit(pools, config.pools.fetch_cpus, machine)
+        record_devices(store, _devices(machine))
+        monitor = start_monitor(["fetch", *stages], run)
+        reporter = Reporter(monitor, run)
+        sink = ShardSink(
+            store,
+            sizes=plan.sizes,
+            classes={spec.label: spec.class_id for spec in config.task.classes},
+            reporter=reporter,
+            keeping=keeping,
+        )
+
+        def snapshot() -> Snapshot:
+            return ray.get(monitor.snapshot.remote(), timeout=5)  # type: ignore[no-any-return]
+
+        shards = -(-todo.num_rows // block)
+        began = time.monotonic()
+
+        def progress() -> dict[str, Any]:
+            now = snapshot()
+            seconds = round(time.monotonic() - began, 1)
+            return {"images": todo.num_rows, "rows": now.rows, "seconds": seconds}
+
+        lease.progress = progress
+        lease.on_lost = lambda: ray.get(monitor.close.remote(), timeout=10)
+        try:
+            with (
+                streaming(),
+                talker.watching(snapshot, ["fetch", *stages], todo.num_rows, shards),
+                graceful_stop(lambda: _drain(monitor, snapshot), talker.say),
+            ):
+                images = decoded(todo, config, pools, references, reporter)
+                # Rows are light again: gathered into exactly the shards of the manifest.
+                labels = cascaded(images, config, pools, reporter).repartition(
+                    target_num_rows_per_block=block, strict=True
+                )
+                labels.write_datasink(sink, ray_remote_args={"num_cpus": 0.5})
+        except Stopped as stopped:
+            raise JobError(f"stopped by {stopped}: {_how_far(store, plan)}") from None
+        except (RayError, RuntimeError) as problem:
+            if isinstance(problem, SalipError):
+                raise
+            lease.require()
+            raise JobError(f"{_first_cause(problem)}; {_how_far(store, plan)}") from problem
+        finally:
+            lease.progress = None
+            shutil.rmtree(notes_folder(reporter.notes), ignore_errors=True)
+    if missing := set(todo["shard"].to_pylist()) - committed_shards(store):
+        raise JobError(
+            f"{len(missing)} of {plan.n_shards} shards are not in {store} (the first is "
+            f"{min(missing)}): every node must see the same output location"
+        )
+
+
+def _drain(monitor: Any, snapshot: Callable[[], Snapshot]) -> None:
+    """Close the gate and wait until nothing is being committed."""
+    ray.get(monitor.close.remote(), timeout=10)
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while snapshot().committing and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _how_far(store: Store, plan: Plan) -> str:
+    done = len(committed_shards(store))
+    return (
+        f"{done:,} of {plan.n_shards:,} shards are committed; the same command goes on from there"
+    )
+
+
+def _first_cause(problem: BaseException) -> str:
+    """The error at the bottom of Ray's wrapping, in one line."""
+    cause = problem
+    # Ray ends some chains with an exception that says nothing; the last that speaks is meant.
+    while (deeper := getattr(cause, "cause", None) or cause.__cause__) is not None and str(deeper):
+        cause = deeper
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"the job broke down: {type(cause).__name__}: {lines[-1] if lines else 'no message'}"
+
+
+def _devices(machine: Machine) -> dict[str, Any]:
+    resources = ray.cluster_resources()
+    kinds = sorted(
+        name.removeprefix("accelerator_type:")
+        for name in resources
+        if name.startswith("accelerator_type:")
+    )
+    return {"cpus": machine.cpus, "gpus": machine.gpus, "accelerators": kinds}

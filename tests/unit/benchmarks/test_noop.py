@@ -1,0 +1,30 @@
+"""The stages that only sleep are stages: a benchmark that does not run measures nothing."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from benchmarks import noop
+from salip_ray import load_config
+from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.plan import TODO_SCHEMA
+
+
+def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(noop, "EMBEDDING", 8)
+    config = load_config("lungs")
+    todo = [{"image_id": f"{n:032x}", "uri": f"/{n}.png", "shard": 0, "seq": n} for n in range(3)]
+    batch = pa.Table.from_pylist(todo, schema=TODO_SCHEMA)
+    (rows,) = noop.nothing_fetched(batch, config, None, Reporter())
+    for stage in (noop.Propose, noop.Retrieve, noop.Refine):
+        rows = pa.concat_tables(list(stage(config, 1, Reporter())(rows)))
+    assert rows["image_id"].to_pylist() == [row["image_id"] for row in todo]
+    assert set(rows["status"].to_pylist()) == {"empty"}
+
+
+@pytest.mark.parametrize("stage", [noop.Propose, noop.Retrieve, noop.Refine])
+def test_each_stands_for_one(stage):
+    from salip_ray.pipeline import stages
+
+    assert stages.STAGES[stage.name].adds == stage.adds
