@@ -320,9 +320,10 @@ class PoolConfig(Section):
     """The actors of one stage: a fixed ``size``, or from ``min_size`` to ``max_size``.
 
     ``gpus`` may be a fraction, so that stages share a device; null means 1 GPU split evenly where
-    the cluster has one, else none. ``threads`` are torch's CPU threads per actor (null: a fair
-    share of the node). After ``recycle_after`` images an actor ends and is started anew, for
-    libraries that leak memory (null: never).
+    the cluster has one, else none. ``threads`` are torch's CPU threads per actor (null: one, and
+    with GPUs a fair share of the node); their number shows in the last bits of scores. After
+    ``recycle_after`` images an actor ends and is started anew, for libraries that leak memory
+    (null: never).
     """
 
     size: Positive | None = None

@@ -46,8 +46,9 @@ def plan_pools(config: PoolsConfig, stages: Sequence[str], machine: Machine) -> 
     """Fill in what the configuration leaves open.
 
     With GPUs: one actor of each stage per GPU, which they share evenly. Without: PROPOSE, whose
-    actors do the other stages, too, gets a single-threaded one per core; single-threaded actors
-    waste nothing on synchronisation. Where stages are kept apart, the others get one for every
+    actors do the other stages, too, gets one per core. Without GPUs actors are single-threaded:
+    that wastes nothing on synchronisation, and sums come out the same, to the last bit, however
+    many actors there are. Where stages are kept apart, the others get one for every
     eight cores. Where the configuration does not say how many logical CPUs an actor asks for, it
     asks for one, or less where that would not fit.
 
@@ -73,7 +74,7 @@ def plan_pools(config: PoolsConfig, stages: Sequence[str], machine: Machine) -> 
             max_size=sizes[stage][1],
             cpus=share if stage in open_cpus else pool.cpus,
             gpus=gpus_each if pool.gpus is None else pool.gpus,
-            threads=pool.threads or max(1, machine.cores // actors),
+            threads=pool.threads or (max(1, machine.cores // actors) if machine.gpus else 1),
         )
         for stage, pool in wanted.items()
     }

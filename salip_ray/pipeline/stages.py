@@ -326,7 +326,7 @@ class Chain:
         rows: Iterator[pa.Table] = iter([batch])
         for stage in self.stages:
             rows = itertools.chain.from_iterable(map(stage, rows))
-        return rows
+        yield from rows  # Ray Data wants a generator, no other iterator
 
 
 STAGES: dict[str, type[Stage]] = {"propose": Propose, "retrieve": Retrieve, "refine": Refine}

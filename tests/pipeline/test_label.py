@@ -149,7 +149,7 @@ def test_a_retry_does_errors_again_and_nothing_else(images, small_config, tmp_pa
     assert tree(output) == tree(tmp_path / "calm")
     assert verify(str(output), **names).problems == ()
     with pytest.raises(ConfigError, match="only pools and run"):
-        retry(output, overrides=["propose.points_per_side=3"])
+        retry(output, overrides=["propose.points_per_side=3"], **names)
 
 
 def test_too_many_errors_fail_the_job_after_it_has_finished(images, small_config, tmp_path):

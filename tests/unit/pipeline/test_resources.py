@@ -44,6 +44,12 @@ def test_gpus_are_shared_evenly():
     assert plan_pools(PoolsConfig(), STAGES[:1], machine)["propose"].gpus == 1
 
 
+def test_threads_do_not_follow_from_the_pools_of_a_machine_without_gpus():
+    config = PoolsConfig.model_validate({"propose": {"size": 1}})
+    pools = plan_pools(config, STAGES, Machine(cpus=8, gpus=0, cores=8))
+    assert pools["propose"].threads == 1
+
+
 def test_what_is_configured_is_kept():
     config = PoolsConfig.model_validate(
         {
