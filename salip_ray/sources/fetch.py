@@ -83,12 +83,19 @@ def _cat(
     try:
         fs, _ = filesystem(addresses[0], storage_options)
         paths = [fs._strip_protocol(split_member(normalise(a))[0]) for a in addresses]
-        found = fs.cat(sorted(set(paths)), on_error="return")
+        found = fs.cat(sorted(set(paths)), on_error="return", **_knobs(fs))
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises is the result)
         return [error] * len(addresses)
     if isinstance(found, bytes):  # fsspec's answer to a lone path
         return [found] * len(addresses)
     return [found.get(path, FileNotFoundError(path)) for path in paths]
+
+
+def _knobs(fs: Any) -> dict[str, Any]:
+    """Options of a filesystem's ``cat`` for many small objects."""
+    # s3fs cuts large objects into ranges, and asks for the size of every object before. Images are
+    # small: one request each, instead of two, is up to three times the objects a second.
+    return {"max_concurrency": 1} if "s3" in fs.protocol else {}
 
 
 def _explained(error: Exception, address: str) -> ImageError:

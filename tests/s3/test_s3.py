@@ -24,7 +24,7 @@ def config(options):
 def _small():
     return {
         name: getattr(load_config("lungs", overrides=SMALL), name)
-        for name in ("image", "propose", "run")
+        for name in ("image", "propose", "run", "pools")
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
 from typing import ClassVar
 
 import fsspec
@@ -92,3 +94,28 @@ def test_an_error_shows_no_signature():
     assert isinstance(found, ImageError)
     assert "127.0.0.1:9/a.png" in str(found)
     assert "hush" not in str(found)
+
+
+def test_an_object_of_s3_costs_one_request():
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.command, self.path.partition("?")[0]))
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"data")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options = {"anon": True, "endpoint_url": f"http://127.0.0.1:{server.server_port}"}
+        found = fetch_all(["s3://bucket/a.png", "s3://bucket/b.png"], options)
+        server.shutdown()
+    assert found == [b"data", b"data"]
+    assert sorted(asked) == [("GET", "/bucket/a.png"), ("GET", "/bucket/b.png")]
