@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 
-.PHONY: help env test lint types unit demo realdata volume resume bench ablation chaos fuzz train-bundled wheel lock clean
+.PHONY: help env test lint types unit demo realdata volume formats resume bench ablation chaos fuzz train-bundled wheel lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -63,6 +63,10 @@ fuzz: $(ENV)  ## 10,000 mutated files through every decoder
 
 volume: $(ENV)  ## label the real brain volume in $$SALIP_REAL_DATA and score it in 3-D
 	$(BIN)/python -m benchmarks.volume
+
+formats: $(ENV)  ## pydicom's own files by outcome, and a large volume through the object store
+	$(BIN)/python -m benchmarks.dicom_table
+	$(BIN)/python -m benchmarks.large_volume
 
 train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
 	$(BIN)/python jobs/train_bundled.py --model all --out training-output

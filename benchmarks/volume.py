@@ -23,7 +23,6 @@ from benchmarks.realdata import PROJECT, real_data
 from salip_ray.config import load_config
 from salip_ray.errors import SalipError
 from salip_ray.labels.exports.nifti import export_nifti
-from salip_ray.labels.exports.outside import Destination
 from salip_ray.labels.exports.tidy import Tidy
 from salip_ray.labels.reading import Labels
 
@@ -69,7 +68,7 @@ def main(
         for method in _METHODS:
             for name, tidy in (("", Tidy()), (", largest component", Tidy(largest=True))):
                 place = output / f"{axis}-{method}{'-tidy' if name else ''}"
-                export_nifti(labels, Destination(place, labels), method=method, tidy=tidy)
+                export_nifti(labels, str(place), method=method, tidy=tidy)
                 found = np.asarray(nibabel.load(place / "brain.nii.gz").dataobj) > 0
                 print(f"{method}{name}: 3-D Dice {dice(found, wanted):.4f}")
     except SalipError as error:

@@ -23,9 +23,16 @@ STUDY = "1.2.826.0.1.3680043.8.498.4711"
 
 
 def write_slice(
-    path: Path, pixels: np.ndarray, place: float, *, number: int = 1, series: str = f"{STUDY}.1"
+    path: Path,
+    pixels: np.ndarray,
+    place: float,
+    *,
+    number: int = 1,
+    series: str = f"{STUDY}.1",
+    orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+    spacing: tuple[float, float] = (2, 2),
 ) -> Path:
-    """Write one CT slice [H, W] of int16 at a height of ``place`` mm."""
+    """Write one CT slice [H, W] of int16, ``place`` mm along the normal of its orientation."""
     name, pid, born, hospital, accession, doctor, private, study = SECRETS
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -39,9 +46,10 @@ def write_slice(
     ds.InstitutionName, ds.AccessionNumber, ds.ReferringPhysicianName = hospital, accession, doctor
     ds.private_block(0x0011, "MAKER", create=True).add_new(0x01, "LO", private)
     ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "CT", 1, number
-    ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    ds.ImagePositionPatient = [-10, -20, place]
-    ds.PixelSpacing, ds.SliceThickness = [2, 2], 3
+    ds.ImageOrientationPatient = list(orientation)
+    normal = np.cross(orientation[:3], orientation[3:])
+    ds.ImagePositionPatient = (np.array([-10, -20, 0]) + place * normal).round(6).tolist()
+    ds.PixelSpacing, ds.SliceThickness = list(spacing), 3
     ds.Rows, ds.Columns = pixels.shape
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.BitsAllocated = ds.BitsStored = 16

@@ -1,290 +1,95 @@
-"""``salip-ray export``: labels in the forms that trainers read."""
+"""``salip-ray export``: labels in the forms that trainers and labelling tools read."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from salip_ray.cli.options import storage_options
-
-if TYPE_CHECKING:
-    from salip_ray.labels.dataset import PseudoLabels
-    from salip_ray.labels.exports.cases import Parts
-
-Output = Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")]
-Dest = Annotated[str, typer.Argument(help="New or empty place, or one to go on with.")]
-MinConfidence = Annotated[
-    float,
-    typer.Option(min=0, max=1, help="Leave out images with a label less certain than this."),
-]
-Classes = Annotated[
-    list[str] | None, typer.Option("--class", metavar="LABEL", help="Only this class; repeat it.")
-]
-IgnoreDisagreement = Annotated[
-    bool,
-    typer.Option(
-        "--ignore-disagreement",
-        help="Mark pixels where proposal and refined mask differ as ignore (255).",
-    ),
-]
-ImagesRoot = Annotated[
-    str | None,
-    typer.Option(metavar="FOLDER", help="Where the images' common folder has moved to."),
-]
-Val = Annotated[float, typer.Option(min=0, max=0.9, help="Share of images set aside as val.")]
-Seed = Annotated[int, typer.Option(help="Of the split.")]
-GroupBy = Annotated[
-    str,
-    typer.Option(
-        help="What a split keeps together: image, folder, or a regular expression on the URI "
-        "such as 'patient\\d+'."
-    ),
-]
-LabelsOption = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="fsspec storage option of LABELS.")
-]
-ImagesOption = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="The same for the images.")
-]
-DestOption = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="The same for DEST.")
-]
+from salip_ray.cli.exporting import (
+    Classes,
+    Dest,
+    DestOption,
+    Export,
+    ImagesOption,
+    ImagesRoot,
+    LabelsOption,
+    Output,
+    say,
+    with_shared_options,
+)
+from salip_ray.cli.options import Manifest, storage_options
 
 export = typer.Typer(
     no_args_is_help=True,
     help="Write labels in the forms that trainers and labelling tools read.",
 )
-
-
-def _open(
-    output: str,
-    min_confidence: float,
-    classes: list[str] | None,
-    ignore_disagreement: bool,
-    images_root: str | None,
-    labels_option: list[str] | None,
-    images_option: list[str] | None,
-) -> PseudoLabels:
-    from salip_ray.labels.dataset import PseudoLabels
-
-    return PseudoLabels(
-        output,
-        min_confidence=min_confidence,
-        classes=classes or None,
-        ignore_disagreement=ignore_disagreement,
-        images_root=images_root,
-        storage_options=storage_options("labels", labels_option),
-        image_options=storage_options("images", images_option),
-    )
-
-
-def _parts(val: float, seed: int, group_by: str) -> Parts:
-    from salip_ray.labels.exports.cases import Parts
-
-    return Parts(val=val, seed=seed, group_by=group_by)
-
-
-def _say(count: int, dest: str) -> None:
-    typer.echo(f"{count:,} images in {dest}")
+ShardSize = Annotated[int, typer.Option(min=1, help="Images of a shard.")]
+#: These forms have no pixel that is neither a class nor background.
+_without_ignore = partial(with_shared_options, without=("ignore_disagreement",))
 
 
 @export.command()
-def coco(
-    labels: Output,
-    dest: Dest,
-    min_confidence: MinConfidence = 0.0,
-    classes: Classes = None,
-    images_root: ImagesRoot = None,
-    val: Val = 0.0,
-    seed: Seed = 0,
-    group_by: GroupBy = "image",
-    labels_option: LabelsOption = None,
-    dest_option: DestOption = None,
-) -> None:
+@_without_ignore
+def coco(export: Export) -> int:
     """COCO instances: a mask of each image and class, with its confidence as score."""
     from salip_ray.labels.exports import coco as form
 
-    opened = _open(labels, min_confidence, classes, False, images_root, labels_option, None)
-    options = storage_options("dest", dest_option)
-    parts = _parts(val, seed, group_by)
-    _say(form.export(opened, dest, parts=parts, storage_options=options), dest)
+    return form.export(export.labels, export.dest, **export.keywords)
 
 
 @export.command()
+@with_shared_options
 def nnunet(
-    labels: Output,
-    dest: Annotated[str, typer.Argument(help="The folder of raw datasets, nnUNet_raw.")],
+    export: Export,
     number: Annotated[int, typer.Option(min=1, max=999, help="Of the dataset.")] = 500,
     name: Annotated[str, typer.Option(help="Of the dataset; the task's by default.")] = "",
     rgb: Annotated[bool, typer.Option("--rgb", help="Three channels, not one.")] = False,
-    min_confidence: MinConfidence = 0.0,
-    classes: Classes = None,
-    ignore_disagreement: IgnoreDisagreement = False,
-    images_root: ImagesRoot = None,
-    val: Val = 0.0,
-    seed: Seed = 0,
-    group_by: GroupBy = "image",
-    labels_option: LabelsOption = None,
-    images_option: ImagesOption = None,
-    dest_option: DestOption = None,
-) -> None:
-    """nnU-Net v2's raw dataset of PNGs."""
+) -> int:
+    """nnU-Net v2's raw dataset of PNGs, as a new folder in DEST (nnUNet_raw)."""
     from salip_ray.labels.exports import nnunet as form
 
-    opened = _open(
-        labels,
-        min_confidence,
-        classes,
-        ignore_disagreement,
-        images_root,
-        labels_option,
-        images_option,
+    return form.export(
+        export.labels, export.dest, number=number, name=name, rgb=rgb, **export.keywords
     )
-    count = form.export(
-        opened,
-        dest,
-        number=number,
-        name=name,
-        rgb=rgb,
-        parts=_parts(val, seed, group_by),
-        storage_options=storage_options("dest", dest_option),
-    )
-    _say(count, dest)
 
 
 @export.command()
-def webdataset(
-    labels: Output,
-    dest: Dest,
-    shard_size: Annotated[int, typer.Option(min=1, help="Images of a shard.")] = 500,
-    min_confidence: MinConfidence = 0.0,
-    classes: Classes = None,
-    ignore_disagreement: IgnoreDisagreement = False,
-    images_root: ImagesRoot = None,
-    val: Val = 0.0,
-    seed: Seed = 0,
-    group_by: GroupBy = "image",
-    labels_option: LabelsOption = None,
-    images_option: ImagesOption = None,
-    dest_option: DestOption = None,
-) -> None:
+@with_shared_options
+def webdataset(export: Export, shard_size: ShardSize = 500) -> int:
     """WebDataset tar shards: KEY.png, KEY.mask.png, KEY.json."""
     from salip_ray.labels.exports import webdataset as form
 
-    opened = _open(
-        labels,
-        min_confidence,
-        classes,
-        ignore_disagreement,
-        images_root,
-        labels_option,
-        images_option,
-    )
-    count = form.export(
-        opened,
-        dest,
-        shard_size=shard_size,
-        parts=_parts(val, seed, group_by),
-        storage_options=storage_options("dest", dest_option),
-    )
-    _say(count, dest)
+    return form.export(export.labels, export.dest, shard_size=shard_size, **export.keywords)
 
 
 @export.command()
-def hf(
-    labels: Output,
-    dest: Dest,
-    shard_size: Annotated[int, typer.Option(min=1, help="Images of a shard.")] = 500,
-    min_confidence: MinConfidence = 0.0,
-    classes: Classes = None,
-    ignore_disagreement: IgnoreDisagreement = False,
-    images_root: ImagesRoot = None,
-    val: Val = 0.0,
-    seed: Seed = 0,
-    group_by: GroupBy = "image",
-    labels_option: LabelsOption = None,
-    images_option: ImagesOption = None,
-    dest_option: DestOption = None,
-) -> None:
+@with_shared_options
+def hf(export: Export, shard_size: ShardSize = 500) -> int:
     """A folder for Hugging Face's load_dataset: Parquet with the pictures inside."""
     from salip_ray.labels.exports import hf as form
 
-    opened = _open(
-        labels,
-        min_confidence,
-        classes,
-        ignore_disagreement,
-        images_root,
-        labels_option,
-        images_option,
-    )
-    count = form.export(
-        opened,
-        dest,
-        shard_size=shard_size,
-        parts=_parts(val, seed, group_by),
-        storage_options=storage_options("dest", dest_option),
-    )
-    _say(count, dest)
+    return form.export(export.labels, export.dest, shard_size=shard_size, **export.keywords)
 
 
 @export.command()
-def yolo(
-    labels: Output,
-    dest: Dest,
-    min_confidence: MinConfidence = 0.0,
-    classes: Classes = None,
-    images_root: ImagesRoot = None,
-    val: Val = 0.0,
-    seed: Seed = 0,
-    group_by: GroupBy = "image",
-    labels_option: LabelsOption = None,
-    images_option: ImagesOption = None,
-    dest_option: DestOption = None,
-) -> None:
+@_without_ignore
+def yolo(export: Export) -> int:
     """YOLO segmentation: polygons and data.yaml. Holes are filled."""
     from salip_ray.labels.exports import yolo as form
 
-    opened = _open(
-        labels, min_confidence, classes, False, images_root, labels_option, images_option
-    )
-    options = storage_options("dest", dest_option)
-    parts = _parts(val, seed, group_by)
-    _say(form.export(opened, dest, parts=parts, storage_options=options), dest)
+    return form.export(export.labels, export.dest, **export.keywords)
 
 
 @export.command()
-def decathlon(
-    labels: Output,
-    dest: Dest,
-    min_confidence: MinConfidence = 0.0,
-    classes: Classes = None,
-    ignore_disagreement: IgnoreDisagreement = False,
-    images_root: ImagesRoot = None,
-    val: Val = 0.0,
-    seed: Seed = 0,
-    group_by: GroupBy = "image",
-    labels_option: LabelsOption = None,
-    images_option: ImagesOption = None,
-    dest_option: DestOption = None,
-) -> None:
+@with_shared_options
+def decathlon(export: Export) -> int:
     """MONAI's decathlon data list: dataset.json, imagesTr, labelsTr."""
     from salip_ray.labels.exports import decathlon as form
 
-    opened = _open(
-        labels,
-        min_confidence,
-        classes,
-        ignore_disagreement,
-        images_root,
-        labels_option,
-        images_option,
-    )
-    options = storage_options("dest", dest_option)
-    parts = _parts(val, seed, group_by)
-    _say(form.export(opened, dest, parts=parts, storage_options=options), dest)
+    return form.export(export.labels, export.dest, **export.keywords)
 
 
 @export.command()
@@ -296,6 +101,7 @@ def review(
     ] = None,
     classes: Classes = None,
     images_root: ImagesRoot = None,
+    manifest: Manifest = None,
     labels_option: LabelsOption = None,
     images_option: ImagesOption = None,
     dest_option: DestOption = None,
@@ -304,11 +110,19 @@ def review(
 
     Correct the masks, write accept or reject into queue.csv, then salip-ray import-review.
     """
+    from salip_ray.labels.dataset import PseudoLabels
     from salip_ray.labels.exports import review as form
 
-    opened = _open(labels, 0.0, classes, False, images_root, labels_option, images_option)
+    opened = PseudoLabels(
+        labels,
+        classes=classes or None,
+        images_root=images_root,
+        storage_options=storage_options("labels", labels_option),
+        image_options=storage_options("images", images_option),
+        manifest=manifest,
+    )
     options = storage_options("dest", dest_option)
-    _say(form.export(opened, dest, limit=limit, storage_options=options), dest)
+    say(form.export(opened, dest, limit=limit, storage_options=options), dest)
 
 
 def import_review(

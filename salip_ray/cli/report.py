@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from salip_ray.cli.options import InputOption, OutputOption, storage_options
+from salip_ray.cli.options import InputOption, Manifest, OutputOption, storage_options
 from salip_ray.errors import OutputError
 
 NAME = "report.html"
@@ -28,6 +28,7 @@ def report(
         int, typer.Option(min=1, max=24, help="Images in each group of the gallery.")
     ] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Of the random samples.")] = 0,
+    manifest: Manifest = None,
     output_option: OutputOption = None,
     input_option: InputOption = None,
     reference_option: Annotated[
@@ -48,6 +49,7 @@ def report(
         input_options=storage_options("input", input_option),
         reference=reference,
         reference_options=storage_options("reference", reference_option),
+        manifest=manifest,
         seed=seed,
         per_group=images,
     ).encode()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from salip_ray.cli.options import InputOption, Preset, Set, make_config
-from salip_ray.errors import OutputError
+from salip_ray.errors import InputError, OutputError
 
 
 def show(
@@ -22,11 +22,15 @@ def show(
     png: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write; else NAME.walk.png here.")
     ] = None,
+    slice_: Annotated[
+        int | None,
+        typer.Option("--slice", min=0, help="Which slice, frame or page of the file, from 0."),
+    ] = None,
     preset: Preset = None,
     assignments: Set = None,
     input_option: InputOption = None,
 ) -> None:
-    """Draw how IMAGE walks through the cascade, in this process and without Ray.
+    """Draw how IMAGE, or a slice of it, walks through the cascade, in this process and without Ray.
 
     The picture has SAM's proposals, their crops in CLIP's order with scores, the boxes of the
     retrieved, and the label.
@@ -38,20 +42,27 @@ def show(
         modes=["cascade"],
         input_options=input_option,
     )
-    from salip_ray.sources.decode import decode, stem
+    from salip_ray.sources.decode import only_picture, open_stack, picture_at, stem
     from salip_ray.sources.fetch import fetch_all
     from salip_ray.sources.locations import public_uri
 
     (data,) = fetch_all([image], settings.storage.input)
     if isinstance(data, Exception):
         raise data
-    pixels = decode(data, image, settings.image)
+    stack = open_stack(data, image, settings.image)
+    if slice_ is None and stack.count > 1:
+        raise InputError(
+            f"{public_uri(image)} holds {stack.count} {stack.kind}s: "
+            f"say which by --slice 0 to {stack.count - 1}"
+        )
+    pixels = only_picture(stack) if slice_ is None else picture_at(stack, slice_)
     from salip_ray.cascade.cascade import Cascade
     from salip_ray.report.walk import draw_walk, take_walk
 
     walk = take_walk(Cascade(settings), pixels)
-    path = png or Path(f"{stem(public_uri(image))}.walk.png")
-    name = public_uri(image).rpartition("/")[2]
+    place = "" if slice_ is None else f"-{slice_:04d}"
+    path = png or Path(f"{stem(public_uri(image))}{place}.walk.png")
+    name = public_uri(image).rpartition("/")[2] + (f" [{slice_}]" if place else "")
     labels = [spec.label for spec in settings.task.classes]
     try:
         draw_walk(walk, labels, f"{name}: {settings.task.name}", path)

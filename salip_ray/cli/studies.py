@@ -117,28 +117,29 @@ def _bands(
     from itertools import islice
 
     from salip_ray.cascade.reference import class_references
+    from salip_ray.labels.images import Images
     from salip_ray.labels.masks import decode_rle
     from salip_ray.report.overview import Band, Panel
-    from salip_ray.sources.decode import decode
 
     averages = found.averages()
     dice = {(s.image_id, s.label, s.method): s.dice for s in found.scores}
     scored = {score.image_id for score in found.scores}
     rows = list(islice((row for row in labels.rows() if row["image_id"] in scored), shown))
+    images = Images.of((), None, study.config.image)
     bands = []
     for label, means in averages.items():
         panels: list[Panel] = []
         for row in rows:
-            uri = row["uri"]
             masks = {m["method"]: m["rle"] for m in row["masks"] if m["label"] == label}
             # The headline's unprompted is one of two methods, chosen on average.
             methods = {name: means[name].variant or name for name in METHOD_NAMES if name in means}
-            where = references.find(labels.picture(row))
+            picture = labels.picture(row)
+            where = references.find(picture)
             assert where is not None, "a row without a reference has no score"
             reference = references.load(where, labels.image_config)
             panels.append(
                 Panel(
-                    image=decode(Path(uri).read_bytes(), uri, study.config.image),
+                    image=images.load(picture),
                     reference=class_references(reference, labels.classes)[label],
                     masks={n: decode_rle(masks[m]) for n, m in methods.items() if m in masks},
                     dice={n: dice[row["image_id"], label, m] for n, m in methods.items()},

@@ -67,9 +67,11 @@ class PseudoLabels:
         transform: applied to each :class:`Sample`.
         storage_options: fsspec options of the output.
         image_options: fsspec options of the images.
+        manifest: where the run's manifest is kept, if not in the output.
 
     Raises:
-        OutputError: ``output`` is not the output of ``salip-ray label``.
+        OutputError: ``output`` is not the output of ``salip-ray label``, or hides the names of its
+            images and the manifest is missing.
         ConfigError: a class is unknown, or ``min_confidence`` out of range.
         InputError: no label is left.
     """
@@ -85,10 +87,11 @@ class PseudoLabels:
         transform: Callable[[Sample], Any] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         image_options: Mapping[str, Any] | None = None,
+        manifest: str | None = None,
     ) -> None:
         if not 0 <= min_confidence <= 1:
             raise ConfigError(f"min_confidence must be within 0 and 1, found {min_confidence}")
-        self._source = (output, dict(storage_options or {}))
+        self._source = (output, dict(storage_options or {}), manifest)
         self._labels: Labels | None = None
         self._groups: OrderedDict[tuple[str, int], list[dict[str, Any]]] = OrderedDict()
         labels = self.labels
@@ -108,7 +111,7 @@ class PseudoLabels:
                 f"{labels.uri} has no label to train on: {len(found)} images have one of the "
                 f"classes {', '.join(self.classes)}, and none at min_confidence {min_confidence:g}"
             )
-        uris = (entry.uri for entry in found)
+        uris = (entry.picture.uri for entry in found)
         self.images = Images.of(uris, images_root, labels.image_config, image_options)
 
     def _heed(self, entry: Entry) -> Entry | None:
@@ -174,11 +177,12 @@ class PseudoLabels:
         Raises:
             InputError: the image is not there, cannot be read or has another size than its labels.
         """
-        image = self.images.load(entry.uri)
+        image = self.images.load(entry.picture)
         if image.shape[:2] != (entry.height, entry.width):
             raise InputError(
-                f"image {self.images.place(entry.uri)} is {image.shape[0]} x {image.shape[1]} "
-                f"(height x width), but was {entry.height} x {entry.width} when it was labelled"
+                f"image {self.images.place(entry.picture.uri)} is "
+                f"{image.shape[0]} x {image.shape[1]} (height x width), but was "
+                f"{entry.height} x {entry.width} when it was labelled"
             )
         return Sample(
             image=image,
@@ -244,15 +248,21 @@ class PseudoLabels:
         Args:
             shares: part -> share of the images, as ``{"train": 0.8, "val": 0.2}``.
             seed: another one gives another split; the same one always the same.
-            group_by: what must stay together: ``"image"`` (slices of a file), ``"folder"``, a
-                regular expression on the URI such as ``r"patient(\d+)"``, or a function of it.
+            group_by: what must stay together: ``"image"`` (with it all slices of its volume),
+                ``"folder"``, a regular expression on the URI such as ``r"patient(\d+)"``, or a
+                function of it.
 
         Raises:
             ConfigError: the shares do not add up to 1, or there are fewer groups than parts.
         """
-        uris = [entry.uri for entry in self.entries]
-        parts = split(uris, shares, seed=seed, group_by=group_by)
+        parts = split(self.split_names(group_by), shares, seed=seed, group_by=group_by)
         return {name: self.subset(indices) for name, indices in parts.items()}
+
+    def split_names(self, group_by: GroupBy) -> list[str]:
+        """What :func:`salip_ray.labels.splits.split` makes the group of each entry from."""
+        if group_by == "image":  # the files of a series are one image
+            return [entry.volume or entry.picture.uri for entry in self.entries]
+        return [entry.picture.uri for entry in self.entries]
 
     def subset(self, indices: Sequence[int]) -> PseudoLabels:
         """These items alone."""

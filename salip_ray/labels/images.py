@@ -1,4 +1,4 @@
-"""The images that labels were made of, found again by their URI or where they have moved to."""
+"""The pictures that labels were made of, found again by their URI or where they have moved to."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Any
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import InputError
-from salip_ray.rows import Image
-from salip_ray.sources.decode import decode
+from salip_ray.rows import Image, Picture
+from salip_ray.sources.decode import only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import fetch_all
+from salip_ray.sources.formats.stack import Stack
 from salip_ray.sources.locations import join, normalise
 
 
 @dataclass(frozen=True)
 class Images:
-    """Loads images by the URI that their labels name.
+    """Loads pictures: image files, and slices, frames and pages of others.
+
+    The volume that was opened last is kept for its next slices, which are best asked for together.
 
     Attributes:
         base: the folder that all of them lay below when they were labelled.
@@ -30,6 +33,10 @@ class Images:
     root: str | None
     limits: ImageConfig
     storage_options: Mapping[str, Any] = field(repr=False)
+    _opened: dict[str, Stack] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": {}}
 
     @classmethod
     def of(
@@ -61,13 +68,19 @@ class Images:
             raise InputError(f"image {data}{moved}")
         return data
 
-    def load(self, uri: str) -> Image:
-        """The pixels of an image, uint8 RGB [H, W, 3].
+    def load(self, picture: Picture) -> Image:
+        """The pixels of a picture, uint8 RGB [H, W, 3].
 
         Raises:
             InputError: it is not there, or cannot be read.
         """
-        return decode(self.fetch(uri), uri, self.limits)
+        if picture.index is None:
+            return only_picture(open_stack(self.fetch(picture.uri), picture.uri, self.limits))
+        if picture.uri not in self._opened:
+            data = self.fetch(picture.uri)
+            self._opened.clear()  # the volume before is let go before the next is unpacked
+            self._opened[picture.uri] = open_stack(data, picture.uri, self.limits)
+        return picture_at(self._opened[picture.uri], picture.index)
 
 
 def common_folder(uris: Iterable[str]) -> str:

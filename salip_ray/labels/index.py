@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from salip_ray.labels.reading import Labels
+from salip_ray.rows import Picture
 
 _LEAVES = (
     "image_id",
@@ -17,6 +18,8 @@ _LEAVES = (
     "height",
     "width",
     "status",
+    "volume",
+    "slice",
     "masks.list.element.method",
     "masks.list.element.label",
     "masks.list.element.confidence",
@@ -25,10 +28,16 @@ _LEAVES = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One labelled image: its place in the output, and the confidence of each class it has."""
+    """One labelled image: its place in the output, and the confidence of each class it has.
+
+    ``uri`` is that of the row, a pseudonym where the run hid names; ``picture`` has the file's own.
+    """
 
     image_id: str
     uri: str
+    picture: Picture
+    volume: str | None
+    slice: int | None
     height: int
     width: int
     shard: str
@@ -42,7 +51,11 @@ class Entry:
 
 
 def entries(labels: Labels, classes: Collection[str]) -> Iterator[Entry]:
-    """The images of an output that the cascade gave at least one of the classes, in order."""
+    """The images of an output that the cascade gave at least one of the classes, in order.
+
+    Raises:
+        OutputError: the run hid names, and the manifest is missing.
+    """
     for shard in labels.shards:
         for row, cells in enumerate(labels.shard_rows(shard, columns=_LEAVES)):
             found = cascade_masks(cells, classes)
@@ -50,6 +63,9 @@ def entries(labels: Labels, classes: Collection[str]) -> Iterator[Entry]:
                 yield Entry(
                     image_id=cells["image_id"],
                     uri=cells["uri"],
+                    picture=labels.picture(cells),
+                    volume=cells["volume"],
+                    slice=cells["slice"],
                     height=cells["height"],
                     width=cells["width"],
                     shard=shard,

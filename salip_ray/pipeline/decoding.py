@@ -16,7 +16,7 @@ from salip_ray.pipeline import columns
 from salip_ray.pipeline.attempts import MOST_DEATHS, WorkerDiedError, attempts_of
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.rows import Image, Mask, Picture
-from salip_ray.sources.decode import check_bytes, is_blank, only_picture, open_stack
+from salip_ray.sources.decode import check_bytes, is_blank, only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.stack import Stack
 from salip_ray.sources.privacy import hides_uri, pseudonym, scrub
@@ -163,7 +163,7 @@ def _decoded(
             raise stack
         stage = "decode"
         index = row["index"][0].as_py()
-        image = only_picture(stack) if index is None else stack.picture(index)
+        image = only_picture(stack) if index is None else picture_at(stack, index)
         height, width = image.shape[:2]
         values = {**nothing, "status": "ok", "height": height, "width": width}
         values["spacing"] = None if stack.spacing is None else list(stack.spacing)

@@ -20,7 +20,7 @@ from salip_ray.config import Config
 from salip_ray.config.sections import ImageConfig
 from salip_ray.pipeline.plan import PLACES, with_places
 from salip_ray.pipeline.session import ray_session
-from salip_ray.sources.decode import STACK_SUFFIXES
+from salip_ray.sources.decode import IMAGE_SUFFIXES, STACK_SUFFIXES
 from salip_ray.sources.headers import Header, read_header
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 from salip_ray.sources.locations import image_id
@@ -53,8 +53,11 @@ def expand(listing: Listing, config: Config) -> tuple[Listing, list[str]]:
 
 
 def _may_be_stack(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    ending = "|".join(name.removeprefix(".").replace(".", r"\.") for name in STACK_SUFFIXES)
-    return pc.match_substring_regex(uris, rf"\.({ending})(\?.*)?$", ignore_case=True)
+    """All but names of formats of one picture: DICOM files often have no suffix."""
+    single = "|".join(name.removeprefix(".") for name in IMAGE_SUFFIXES - STACK_SUFFIXES)
+    return pc.invert(
+        pc.match_substring_regex(uris, rf"\.({single})(\?.*|::.*)?$", ignore_case=True)
+    )
 
 
 def _headers(addresses: Sequence[str], config: Config) -> list[Header]:

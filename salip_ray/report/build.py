@@ -15,9 +15,13 @@ from salip_ray.sources.references import References
 
 
 def find_runs(
-    output: str, storage_options: Mapping[str, Any] | None = None
+    output: str,
+    storage_options: Mapping[str, Any] | None = None,
+    manifest: str | None = None,
 ) -> tuple[list[Labels], bytes | None]:
     """The run at a location, or the runs in its folders, as the demo writes them.
+
+    ``manifest`` is that of the one run, if it is not in its output.
 
     Returns:
         The runs by the time at which they were begun, and the ``evaluation.json`` of a folder of
@@ -28,7 +32,7 @@ def find_runs(
     """
     fs, root = filesystem(normalise(output), storage_options)
     if fs.exists(join(root, "run.json")) or not fs.isdir(root):
-        return [Labels.open(output, storage_options)], None
+        return [Labels.open(output, storage_options, manifest)], None
     folders = [path.rstrip("/") for path in fs.ls(root, detail=False)]
     names = [path.rpartition("/")[2] for path in folders if fs.exists(join(path, "run.json"))]
     if not names:
@@ -51,6 +55,7 @@ def make_report(
     input_options: Mapping[str, Any] | None = None,
     reference: str | None = None,
     reference_options: Mapping[str, Any] | None = None,
+    manifest: str | None = None,
     seed: int = 0,
     per_group: int = 12,
 ) -> str:
@@ -63,6 +68,7 @@ def make_report(
         reference: reference masks to score every label against; by default an ``evaluation.json``
             in the output is shown, and the references that the run was given are drawn.
         reference_options: those of the references.
+        manifest: the run's, if it is kept elsewhere.
         seed: of the random samples.
         per_group: images in each group of the gallery.
 
@@ -70,7 +76,7 @@ def make_report(
         OutputError: there is no such output.
         InputError: the reference is missing, unreadable, or has another size than its image.
     """
-    runs, shared = find_runs(output, output_options)
+    runs, shared = find_runs(output, output_options, manifest)
     common = Scores.parse(shared, join(public_uri(output), "evaluation.json")) if shared else None
     sections = []
     for labels in runs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,11 @@ from salip_ray.labels.masks import decode_rle
 from salip_ray.labels.reading import Labels
 from salip_ray.report.confidence import FIELDS, confidence
 from salip_ray.report.pictures import data_uri, outline, picture_box, picture_size
-from salip_ray.rows import Image
-from salip_ray.sources.decode import decode
+from salip_ray.rows import Image, Picture
+from salip_ray.sources.decode import decode, open_stack, picture_at
 from salip_ray.sources.fetch import fetch_all
+from salip_ray.sources.formats.stack import Stack
+from salip_ray.sources.privacy import is_pseudonym, scrub
 from salip_ray.sources.references import References
 
 _TOGETHER = 8  # images fetched at once; full-size pixels are let go one by one
@@ -92,6 +94,7 @@ class Item:
     size: tuple[int, int]
     picture: str | None
     note: str
+    slice: int | None
     confidence: float
     dice: float
     n_candidates: int | None
@@ -104,8 +107,9 @@ class Item:
 
     @property
     def name(self) -> str:
-        """The file's name."""
-        return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2] or self.uri
+        """The file's name, and which slice of it this is."""
+        name = self.uri.partition("?")[0].rstrip("/").rpartition("/")[2] or self.uri
+        return name if self.slice is None else f"{name} [{self.slice}]"
 
 
 def make_items(
@@ -128,25 +132,60 @@ def make_items(
         dice: known scores by image id, label and method.
     """
     limits = labels.image_config
-    rows, items = list(rows), []
-    for start in range(0, len(rows), _TOGETHER):
-        some = rows[start : start + _TOGETHER]
-        fetched = fetch_all([row["uri"] for row in some], input_options, attempts=2)
-        for row, data in zip(some, fetched, strict=True):
-            image, note = _decoded(row, data, limits)
-            items.append(_item(labels, limits, row, image, note, references, dice or {}))
-    return items
+    rows = list(rows)
+    try:
+        pictures = [labels.picture(row) for row in rows]
+    except OutputError as problem:  # names were hidden, and what they are is kept elsewhere
+        return [
+            _item(labels, limits, row, None, f"The image cannot be shown: {problem}", None, {})
+            for row in rows
+        ]
+    items: dict[int, Item] = {}
+    for some in _files_at_once(pictures):
+        uris = list(dict.fromkeys(pictures[number].uri for number in some))
+        fetched = dict(zip(uris, fetch_all(uris, input_options, attempts=2), strict=True))
+        stacks: dict[str, Stack] = {}
+        for number in some:
+            row, picture = rows[number], pictures[number]
+            image, note = _decoded(row, picture, fetched[picture.uri], stacks, limits)
+            items[number] = _item(labels, limits, row, image, note, references, dice or {})
+    return [items[number] for number in range(len(rows))]
+
+
+def _files_at_once(pictures: Sequence[Picture]) -> Iterator[list[int]]:
+    """Numbers of pictures to fetch together: of a few image files, or of one volume."""
+    volumes: dict[str, list[int]] = {}
+    files: list[int] = []
+    for number, picture in enumerate(pictures):
+        if picture.index is None:
+            files.append(number)
+        else:
+            volumes.setdefault(picture.uri, []).append(number)
+    yield from (files[start : start + _TOGETHER] for start in range(0, len(files), _TOGETHER))
+    yield from volumes.values()
 
 
 def _decoded(
-    row: Mapping[str, Any], data: bytes | Exception, limits: ImageConfig
+    row: Mapping[str, Any],
+    picture: Picture,
+    data: bytes | Exception,
+    stacks: dict[str, Stack],
+    limits: ImageConfig,
 ) -> tuple[Image | None, str]:
     try:
         if isinstance(data, Exception):
             raise data
-        image = decode(data, row["uri"], limits)
+        if picture.index is None:
+            image = decode(data, picture.uri, limits)
+        else:
+            if picture.uri not in stacks:
+                stacks[picture.uri] = open_stack(data, picture.uri, limits)
+            image = picture_at(stacks[picture.uri], picture.index)
     except Exception as problem:  # noqa: BLE001  (a report is made of what can be had)
-        return None, f"The image cannot be shown: {problem}"
+        said = str(problem)
+        if is_pseudonym(row["uri"]):
+            said = scrub(said, (picture.uri,), row["uri"])
+        return None, f"The image cannot be shown: {said}"
     if row["height"] and image.shape[:2] != (row["height"], row["width"]):
         return None, (
             f"The image is now {image.shape[0]} x {image.shape[1]} pixels (height x width), "
@@ -183,6 +222,7 @@ def _item(
         size=size,
         picture=None if image is None else data_uri(image),
         note=note,
+        slice=row["slice"],
         confidence=min(known, default=math.nan),
         dice=sum(scores) / len(scores) if scores else math.nan,
         n_candidates=row["n_candidates"],

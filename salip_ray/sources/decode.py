@@ -18,6 +18,7 @@ __all__ = [
     "is_blank",
     "only_picture",
     "open_stack",
+    "picture_at",
     "stem",
     "suffix",
 ]
@@ -53,6 +54,20 @@ def only_picture(stack: Stack) -> Image:
             f"the file holds {stack.count} {stack.kind}s, and one picture was expected"
         )
     return stack.picture(0)
+
+
+def picture_at(stack: Stack, index: int) -> Image:
+    """A picture of a stack of several.
+
+    Raises:
+        ImageError: there is none of that index, or it cannot be decoded.
+    """
+    if not 0 <= index < stack.count:
+        raise ImageError(
+            f"the file holds {stack.count} {stack.kind}s, 0 to {stack.count - 1}: "
+            f"{index} is not among them"
+        )
+    return stack.picture(index)
 
 
 def is_blank(image: Image) -> bool:

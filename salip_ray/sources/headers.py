@@ -21,11 +21,14 @@ from salip_ray.sources.locations import filesystem, public_uri
 from salip_ray.sources.series import SlicePlace
 
 _BLOCK = 1 << 16  # bytes read at a time from a store
+_DICOM = frozenset({".dcm", ".dicom"})
+_MARK_AT, _MARK = 128, b"DICM"
 _TAGS = [
     "NumberOfFrames",
     "SeriesInstanceUID",
     "ImageOrientationPatient",
     "ImagePositionPatient",
+    "PixelSpacing",
     "InstanceNumber",
     "Rows",
     "Columns",
@@ -66,7 +69,24 @@ def _read(file: IO[bytes], ending: str, config: ImageConfig) -> Header:
             count = int(getattr(image, "n_frames", 1))
         check_frames(count, config)
         return Header(count if count > 1 else None)
+    if ending not in _DICOM and not _is_dicom(file):
+        return Header()
     return _read_dicom(file, config)
+
+
+def holds_dicom(address: str, storage_options: Mapping[str, Any] | None = None) -> bool:
+    """Whether a file has DICOM's mark; False, too, for one that cannot be read."""
+    try:
+        fs, path = filesystem(address, storage_options)
+        return bool(fs.cat_file(path, start=_MARK_AT, end=_MARK_AT + len(_MARK)) == _MARK)
+    except Exception:  # noqa: BLE001  (whatever the store's client raises)
+        return False
+
+
+def _is_dicom(file: IO[bytes]) -> bool:
+    head = file.read(_MARK_AT + len(_MARK))
+    file.seek(0)
+    return head[_MARK_AT:] == _MARK
 
 
 def _read_nifti(file: IO[bytes], config: ImageConfig) -> Header:
@@ -120,5 +140,10 @@ def _read_dicom(file: IO[bytes], config: ImageConfig) -> Header:
                 position=tuple(float(part) for part in position),
                 size=(int(ds.Rows), int(ds.Columns)),
                 number=int(ds.get("InstanceNumber") or 0),
+                spacing=_pair(ds.get("PixelSpacing")),
             )
         )
+
+
+def _pair(values: Any) -> tuple[float, float] | None:
+    return (float(values[0]), float(values[1])) if values and len(values) == 2 else None

@@ -3,7 +3,8 @@
 A listing of a million images has to fit a driver, so entries are streamed from the store into
 Arrow columns, never held as Python objects. Manifests are CSV or Parquet files with a column
 ``uri``; relative URIs are taken from the manifest's own folder. What a manifest names is taken as
-it is; elsewhere hidden files and names without an image's suffix are left out, and counted.
+it is; elsewhere hidden files and names without an image's suffix are left out, and counted. A file
+without any suffix is an image where it has DICOM's mark in it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import glob as local_glob
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ import pyarrow as pa
 
 from salip_ray.errors import InputError
 from salip_ray.sources.decode import IMAGE_SUFFIXES, suffix
-from salip_ray.sources.formats.names import ARCHIVES, split_member
+from salip_ray.sources.formats.names import ARCHIVES, is_bare, split_member
+from salip_ray.sources.headers import holds_dicom
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
 from salip_ray.sources.manifests import MANIFEST_SUFFIXES, read_addresses
 
@@ -36,6 +39,8 @@ LISTING_SCHEMA = pa.schema(
     ]
 )
 _CHUNK = 32_768
+_LOOKED_INTO = 4096  # files without a suffix at a time
+_READERS = 32
 
 
 @dataclass
@@ -86,7 +91,7 @@ def list_images(
         if suffix(where) in MANIFEST_SUFFIXES and not _is_glob(where):
             entries = ((address, None, None) for address in read_addresses(where, storage_options))
         elif is_remote(where):
-            entries = _images(_remote(where, storage_options), where, skipped)
+            entries = _images(_remote(where, storage_options), where, skipped, storage_options)
         else:
             entries = _images(_local(where), where, skipped)
         table = _to_arrow(entries)
@@ -127,8 +132,14 @@ def _batch(chunk: list[tuple[str, int | None, str | None, str | None]]) -> pa.Re
     return pa.RecordBatch.from_arrays(arrays, schema=LISTING_SCHEMA)
 
 
-def _images(entries: Iterator[Entry], root: str, skipped: Skipped) -> Iterator[Entry]:
+def _images(
+    entries: Iterator[Entry],
+    root: str,
+    skipped: Skipped,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Iterator[Entry]:
     """Leave out, and count, what is not an image: seen from the root, for that one was named."""
+    bare: list[Entry] = []
     for entry in entries:
         address = entry[0]
         below = address.removeprefix(root)
@@ -139,10 +150,31 @@ def _images(entries: Iterator[Entry], root: str, skipped: Skipped) -> Iterator[E
             continue
         if "/." in below or "/__MACOSX/" in below:
             skipped.hidden += 1
-        elif suffix(address) not in IMAGE_SUFFIXES:
-            skipped.other += 1
-        else:
+        elif suffix(address) in IMAGE_SUFFIXES:
             yield entry
+        elif is_bare(address):
+            bare.append(entry)
+            if len(bare) == _LOOKED_INTO:
+                yield from _with_mark(bare, skipped, storage_options)
+                bare = []
+        else:
+            skipped.other += 1
+    yield from _with_mark(bare, skipped, storage_options)
+
+
+def _with_mark(
+    entries: Sequence[Entry], skipped: Skipped, storage_options: Mapping[str, Any] | None
+) -> Iterator[Entry]:
+    """Those that are DICOM, as a few bytes of each tell."""
+    # Members of an archive share one open file, which has one place to read from.
+    many = bool(entries) and not split_member(entries[0][0])[1]
+    with ThreadPoolExecutor(_READERS if many else 1) as readers:
+        marked = readers.map(lambda entry: holds_dicom(entry[0], storage_options), entries)
+        for entry, is_dicom in zip(entries, marked, strict=True):
+            if is_dicom:
+                yield entry
+            else:
+                skipped.other += 1
 
 
 def _is_glob(location: str) -> bool:

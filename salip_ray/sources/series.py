@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 _SAME = 1e-2  # mm: positions closer than this are one
 _GAP = 1.5  # a step this much wider than the usual one lacks a slice
@@ -21,7 +22,7 @@ class SlicePlace:
     """Where the one slice of a DICOM file lies.
 
     ``series`` is the SeriesInstanceUID, ``orientation`` ImageOrientationPatient, ``position``
-    ImagePositionPatient, ``size`` the rows and columns.
+    ImagePositionPatient, ``size`` the rows and columns, ``spacing`` PixelSpacing.
     """
 
     series: str
@@ -29,6 +30,7 @@ class SlicePlace:
     position: tuple[float, ...]
     size: tuple[int, int]
     number: int = 0
+    spacing: tuple[float, float] | None = None
 
     @property
     def group(self) -> tuple[object, ...]:
@@ -77,6 +79,11 @@ def group_series(places: Mapping[str, SlicePlace]) -> list[Volume]:
     return [volume for volume in volumes if len(volume.files) > 1]
 
 
+def usual_step(depths: npt.NDArray[np.float64]) -> float:
+    """The step from slice to slice that most have; of two that are as common, the smaller."""
+    return float(np.quantile(np.diff(depths), 0.5, method="lower"))
+
+
 def _volume(names: Iterable[str], places: Mapping[str, SlicePlace]) -> Volume:
     ordered = sorted(names, key=lambda name: (places[name].depth, places[name].number, name))
     files: list[str] = []
@@ -84,6 +91,6 @@ def _volume(names: Iterable[str], places: Mapping[str, SlicePlace]) -> Volume:
     for name in ordered:
         again = files and places[name].depth - places[files[-1]].depth < _SAME
         (duplicates if again else files).append(name)
-    steps = np.diff([places[name].depth for name in files])
-    gaps = int((steps > _GAP * np.median(steps)).sum()) if steps.size else 0
+    depths = np.array([places[name].depth for name in files])
+    gaps = int((np.diff(depths) > _GAP * usual_step(depths)).sum()) if len(files) > 1 else 0
     return Volume(places[ordered[0]].series, tuple(files), tuple(duplicates), gaps)

@@ -11,7 +11,6 @@ from PIL import Image as Pil
 from salip_ray import label
 from salip_ray.errors import ResumeError
 from salip_ray.labels.exports.nifti import export_nifti
-from salip_ray.labels.exports.outside import Destination
 from salip_ray.labels.masks import decode_rle
 from salip_ray.labels.reading import Labels
 from salip_ray.labels.verifying import verify
@@ -77,8 +76,10 @@ def test_each_slice_is_a_row(labelled, volumes):
 
 def test_a_label_volume_lies_where_its_image_lies(labelled, volumes, tmp_path):
     labels = Labels.open(str(labelled[0]))
-    written, notes = export_nifti(labels, Destination(tmp_path / "nifti", labels))
-    assert (written, notes) == (2, [])
+    written, notes = export_nifti(labels, str(tmp_path / "nifti"))
+    assert written == 2
+    (note,) = notes
+    assert note.startswith("pages: frames or pages of one file")
     source = nibabel.load(volumes / "first.nii.gz")
     found = nibabel.load(tmp_path / "nifti" / "first.nii.gz")
     assert found.shape == source.shape

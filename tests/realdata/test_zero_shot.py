@@ -10,7 +10,7 @@ from salip_ray import Cascade, load_config
 from salip_ray.cascade.reference import class_references
 from salip_ray.evaluation.metrics import dice
 from salip_ray.rows import Picture
-from salip_ray.sources.decode import decode
+from salip_ray.sources.decode import decode, open_stack
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.references import References
@@ -44,3 +44,16 @@ def test_the_cascade_finds_the_organ(task, tmp_path):
     assert len(dices) == 4
     # The floor the project set itself for the mean of each set; make realdata measures all of it.
     assert np.mean(dices) >= 0.5
+
+
+def test_a_volume_read_as_it_is_stored_gives_the_slices_that_are_scored(tmp_path):
+    source = DATA / SETS["brain"][0]
+    images, _ = SETS["brain"][1](source, tmp_path)
+    config = load_config("brain").image
+    stack = open_stack((source / "single_subj_T1.nii").read_bytes(), "single_subj_T1.nii", config)
+    pictures = sorted(images.iterdir())
+    assert len(pictures) == 71
+    for path in pictures:
+        index = int(path.stem.removeprefix("slice-"))
+        written = decode(path.read_bytes(), path.name, config)
+        np.testing.assert_array_equal(stack.picture(index), written)

@@ -16,9 +16,11 @@ from salip_ray.labels.dataset import PseudoLabels
 from salip_ray.labels.index import Entry
 from salip_ray.labels.splits import GroupBy, split
 from salip_ray.rows import Image
-from salip_ray.sources.decode import stem
+from salip_ray.sources.decode import stem, suffix
+from salip_ray.sources.privacy import is_pseudonym
 
 PROVENANCE = "provenance.csv"
+_PLAIN = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 _COLUMNS = ("name", "part", "image_id", "uri", "confidence")
 
 
@@ -34,9 +36,9 @@ class Parts:
         """Indices of ``train`` and, where ``val`` is above 0, ``val``."""
         if not self.val:
             return {"train": list(range(len(labels)))}
-        uris = [entry.uri for entry in labels.entries]
+        names = labels.split_names(self.group_by)
         shares = {"train": 1 - self.val, "val": self.val}
-        return split(uris, shares, seed=self.seed, group_by=self.group_by)
+        return split(names, shares, seed=self.seed, group_by=self.group_by)
 
 
 def about(format_name: str, labels: PseudoLabels, parts: Parts, **options: Any) -> dict[str, Any]:
@@ -58,9 +60,20 @@ def about(format_name: str, labels: PseudoLabels, parts: Parts, **options: Any) 
 
 
 def case_name(entry: Entry) -> str:
-    """A file name without a suffix: the image's own, made unique by its id."""
-    name = re.sub(r"[^A-Za-z0-9-]+", "-", stem(entry.uri)).strip("-")[:80]
-    return f"{name or 'image'}-{entry.image_id[:8]}"
+    """A file name without a suffix: the image's own, made unique by its id.
+
+    Where the run hid names the volume's id stands for it; slices have their number.
+    """
+    own = (entry.volume or "")[:12] if is_pseudonym(entry.uri) else stem(entry.uri)
+    name = re.sub(r"[^A-Za-z0-9-]+", "-", own).strip("-")[:80] or "image"
+    place = "" if entry.slice is None else f"-{entry.slice:04d}"
+    return f"{name}{place}-{entry.image_id[:8]}"
+
+
+def is_plain_file(entry: Entry) -> bool:
+    """Whether an image is a file that trainers open as it is, under a name that may be shown."""
+    plain = suffix(entry.uri) in _PLAIN and entry.picture.index is None
+    return plain and not is_pseudonym(entry.uri)
 
 
 def cases(labels: PseudoLabels, parts: Parts) -> Iterator[tuple[str, str, Entry]]:

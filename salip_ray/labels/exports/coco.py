@@ -1,8 +1,9 @@
 """COCO: ``annotations/instances_PART.json``, a mask of each image and class as an RLE.
 
-No pixel is read: images are named by their path below their common folder, which is what trainers
-join to the folder of the images. Each annotation carries its confidence as ``score``, so the same
-list is a COCO result, too.
+Images are named by their path below their common folder, which is what trainers join to the folder
+of the images; no pixel is read. Where any of them is a DICOM file, a slice, or has a hidden name,
+all are written as PNGs into ``images/``, and named by their path below DEST. Each annotation
+carries its confidence as ``score``, so the same list is a COCO result, too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ import json
 from typing import Any
 
 from salip_ray.labels.dataset import PseudoLabels
-from salip_ray.labels.exports.cases import PROVENANCE, Parts, about, provenance
+from salip_ray.labels.exports.cases import (
+    PROVENANCE,
+    Parts,
+    about,
+    case_name,
+    is_plain_file,
+    provenance,
+    rgb_png,
+)
 from salip_ray.labels.exports.destination import Destination
 
 
@@ -28,12 +37,14 @@ def export(
 
     Raises:
         OutputError: the location holds something else.
+        InputError: an image cannot be read.
     """
     destination = Destination(location, about("coco", labels, parts), storage_options)
     categories = [
         {"id": class_id, "name": label, "supercategory": "anatomy"}
         for label, class_id in labels.class_ids.items()
     ]
+    plain = all(is_plain_file(entry) for entry in labels.entries)
     written = 0
     for part, indices in parts.of(labels).items():
         name = f"annotations/instances_{part}.json"
@@ -45,12 +56,17 @@ def export(
         # As text at once: a tenth of the memory of nested dicts.
         for index in indices:
             entry = labels.entries[index]
-            below = entry.uri[len(labels.images.base) :].lstrip("/")
+            if plain:
+                file = entry.uri[len(labels.images.base) :].lstrip("/")
+            else:
+                file = f"images/{case_name(entry)}.png"
+                if not destination.has(file):
+                    destination.write(file, rgb_png(labels.images.load(entry.picture)))
             images.append(
                 json.dumps(
                     {
                         "id": index + 1,
-                        "file_name": below,
+                        "file_name": file,
                         "height": entry.height,
                         "width": entry.width,
                         "salip_image_id": entry.image_id,

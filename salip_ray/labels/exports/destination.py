@@ -1,7 +1,8 @@
 """Where an export goes: whole files below one location, and ``export.json``, which says what it is.
 
 ``export.json`` is written first, with what the export is made of, and last, with ``complete``. An
-export that finds another one's stops: two exports must not be mixed in one folder.
+export that finds another one's stops: two exports must not be mixed in one folder. None is written
+into the output that it is made of, whose shards and labels are the job's alone.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ class Destination:
 
     Args:
         location: an empty or new place, or one that this very export began.
-        about: what the export is made of; JSON-ready, and the same each time.
+        about: what the export is made of; JSON-ready, and the same each time. ``labels`` in it is
+            the URI of the output.
         storage_options: fsspec options.
 
     Raises:
-        OutputError: something else is there.
+        OutputError: something else is there, or it is in the output.
     """
 
     def __init__(
@@ -41,6 +43,9 @@ class Destination:
         self.location = normalise(location).rstrip("/")
         self._fs, self._root = filesystem(self.location, storage_options)
         self._about = {"salip_ray": salip_ray.__version__, **about}
+        labels = str(about.get("labels", "")).rstrip("/")
+        if labels and f"{self}/".startswith(f"{labels}/"):
+            raise OutputError(f"{self} is in the output {labels}: export to another place")
         self._there = self._listed()
         self._require_ours()
         self._write_record(complete=False)
@@ -64,8 +69,9 @@ class Destination:
                 self._fs.pipe_file(join(self._root, name), content)
             else:
                 _replace(Path(self.location, name), content)
-        except OSError as error:
-            raise OutputError(f"cannot write {join(str(self), name)}: {error}") from None
+        except (OSError, ValueError) as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise OutputError(f"cannot write {join(str(self), name)}: {said}") from None
         self._there.add(name)
 
     def complete(self, **counts: int) -> None:

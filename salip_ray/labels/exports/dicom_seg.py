@@ -17,8 +17,8 @@ import pydicom
 import salip_ray
 from salip_ray.config import ClassSpec
 from salip_ray.errors import InputError, MissingDependencyError
-from salip_ray.labels.exports.outside import Destination
-from salip_ray.labels.exports.volumes import LabelledVolume, class_masks, labelled_volumes
+from salip_ray.labels.exports.destination import Destination
+from salip_ray.labels.exports.volumes import LabelledVolume, about, class_masks, labelled_volumes
 from salip_ray.labels.reading import Labels
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.dicom import quiet
@@ -29,16 +29,24 @@ _NOT_DICOM = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".nii
 
 def export_dicom_seg(
     labels: Labels,
-    destination: Destination,
+    location: str,
     *,
     method: str = "cascade",
     source_options: Mapping[str, Any] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[int, list[str]]:
     """Write ``VOLUME.dcm`` for each DICOM series, multi-frame object or lone image of an output.
 
     Each class is a binary segment; frames where it has no pixel are left out, as is usual. A volume
     without any pixel gives no file, for the standard knows no empty segmentation. The UIDs follow
     from the volume and the method, so that the same export gives the same objects.
+
+    Args:
+        labels: the output.
+        location: where to; outside of the output.
+        method: whose masks.
+        source_options: fsspec options of the input, whose attributes are read again.
+        storage_options: fsspec options of ``location``.
 
     Returns:
         How many objects were written, and notes.
@@ -53,6 +61,7 @@ def export_dicom_seg(
     except ImportError:
         raise MissingDependencyError("highdicom", "export dicom-seg", "dicom-seg") from None
     del highdicom
+    destination = Destination(location, about("dicom-seg", labels, method=method), storage_options)
     written, notes = 0, []
     for volume in labelled_volumes(labels, lone=True):
         if suffix(volume.sources[0].uri) in _NOT_DICOM:
@@ -68,7 +77,7 @@ def export_dicom_seg(
             continue
         destination.write(f"{volume.name}.dcm", data)
         written += 1
-    destination.record("dicom-seg", labels, {"method": method})
+    destination.complete(objects_written=written)
     return written, notes
 
 

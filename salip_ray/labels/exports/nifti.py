@@ -1,51 +1,64 @@
-"""Label volumes in NIfTI, on the grid of the volumes that were labelled."""
+"""Label volumes in NIfTI, on the grid of the volumes and DICOM series that were labelled."""
 
 from __future__ import annotations
 
 import gzip
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
 import nibabel
 import numpy as np
 
-from salip_ray.config import ImageConfig
+from salip_ray.config import ImageConfig, PrivacyConfig
 from salip_ray.errors import InputError
-from salip_ray.labels.exports.outside import Destination
+from salip_ray.labels.exports.destination import Destination
+from salip_ray.labels.exports.series_grid import SeriesGrid
 from salip_ray.labels.exports.tidy import Tidy
-from salip_ray.labels.exports.volumes import LabelledVolume, labelled_volumes, row_label_map
+from salip_ray.labels.exports.volumes import (
+    LabelledVolume,
+    about,
+    labelled_volumes,
+    row_label_map,
+)
+from salip_ray.labels.masks import LabelMap
 from salip_ray.labels.reading import Labels
 from salip_ray.sources.formats import nifti
 from salip_ray.sources.formats.names import stem, suffix
-from salip_ray.sources.headers import read_nifti_header
+from salip_ray.sources.headers import read_header, read_nifti_header
+from salip_ray.sources.privacy import hides_uri
+from salip_ray.sources.series import SlicePlace
 
 SUFFIXES = frozenset({".nii", ".nii.gz"})
+_READERS = 16
 #: Free text of a header, which may name whom the volume shows.
 _TEXT = ("descrip", "aux_file", "intent_name", "db_name")
 
 
 def export_nifti(
     labels: Labels,
-    destination: Destination,
+    location: str,
     *,
     method: str = "cascade",
-    tidy: Tidy | None = None,
+    tidy: Tidy = Tidy(),  # noqa: B008  (frozen)
     source_options: Mapping[str, Any] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[int, list[str]]:
-    """Write ``NAME.nii.gz`` for each NIfTI volume of an output.
+    """Write ``NAME.nii.gz`` for each NIfTI volume and DICOM series of an output.
 
-    It has the volume's shape (of one time point), affine and header codes, and class ids of uint8,
-    or uint16 past 254 classes. NAME is the source file's, or the volume's id where the run kept
-    names out of its output.
+    Class ids are uint8, or uint16 past 254 classes. A NIfTI volume's labels have its shape (of one
+    time point), affine and header codes; those of a series the affine of its positions. NAME is the
+    source file's, or the volume's id for a series and where the run kept names out of its output.
 
     Args:
         labels: the output.
-        destination: where to.
+        location: where to; outside of the output.
         method: whose masks.
         tidy: what is tidied in 3-D.
         source_options: fsspec options of the input, whose headers are read again.
+        storage_options: fsspec options of ``location``.
 
     Returns:
         How many volumes were written, and notes.
@@ -54,22 +67,34 @@ def export_nifti(
         InputError: a source is no longer there, or has changed its shape.
         OutputError: slices are missing, or the destination cannot be written.
     """
-    tidy = tidy or Tidy()
+    settings = {"method": method, "tidy": asdict(tidy)}
+    destination = Destination(location, about("nifti", labels, **settings), storage_options)
     config = labels.image_config
     names = Names(labels)
     written, notes = 0, []
     for volume in labelled_volumes(labels):
-        uri = volume.sources[0].uri
-        if suffix(uri) not in SUFFIXES:
+        name, uri = names.of(volume), volume.sources[0].uri
+        if suffix(uri) in SUFFIXES:
+            header = read_nifti_header(uri, source_options)
+            data = _label_volume(volume, header, config, labels, method, tidy)
+        elif volume.sources[0].index is not None:
+            notes.append(f"{name}: frames or pages of one file, which have no grid; left out")
             continue
-        header = read_nifti_header(uri, source_options)
-        data = _label_volume(volume, header, config, labels, method, tidy)
-        name = names.of(volume.name, uri)
+        else:
+            try:
+                grid = SeriesGrid.of(_slice_places(volume, config, source_options))
+            except InputError as error:
+                notes.append(f"{name}: {error}; left out")
+                continue
+            if grid.gaps:
+                of = f"{grid.gaps} of {grid.shape[2]} slices"
+                notes.append(f"{name}: {of} are missing, and background here")
+            data = _series_volume(volume, grid, labels, method, tidy)
         destination.write(f"{name}.nii.gz", gzip.compress(data, compresslevel=6, mtime=0))
         written += 1
         if volume.errors:
             notes.append(f"{name}: {volume.errors} slices are error rows, and background here")
-    destination.record("nifti", labels, {"method": method, "tidy": asdict(tidy)})
+    destination.complete(volumes_written=written)
     return written, notes
 
 
@@ -77,17 +102,18 @@ class Names:
     """Names of exported files: the source's stem, with a part of the id where two share one."""
 
     def __init__(self, labels: Labels) -> None:
-        privacy = labels.run["fingerprint"]["recipe"].get("privacy", {})
-        self._hidden = privacy.get("hash_uris") is True
+        recipe = labels.run["fingerprint"]["recipe"]
+        self._privacy = PrivacyConfig.model_validate(recipe.get("privacy", {}))
         uris = set(labels.manifest()["uri"].to_pylist())
         self._stems = Counter(stem(uri) for uri in uris)
 
-    def of(self, volume: str, uri: str) -> str:
+    def of(self, volume: LabelledVolume) -> str:
         """The name of a volume's file, without a suffix."""
-        if self._hidden:
-            return volume
+        uri = volume.sources[0].uri
+        if volume.sources[0].index is None or hides_uri(uri, self._privacy):
+            return volume.name
         name = stem(uri)
-        return name if self._stems[name] == 1 else f"{name}-{volume[:8]}"
+        return name if self._stems[name] == 1 else f"{name}-{volume.name[:8]}"
 
 
 def _label_volume(
@@ -105,7 +131,7 @@ def _label_volume(
             f"its file has {grid.count} now"
         )
     n_classes = len(labels.classes)
-    values = np.zeros(grid.shape, np.uint8 if n_classes <= 254 else np.uint16, order="F")
+    values = _background(grid.shape, n_classes)
     for place, row in volume.rows.items():
         if row["status"] != "error":
             grid.plane(values, place)[...] = row_label_map(row, method, n_classes)
@@ -113,6 +139,40 @@ def _label_volume(
         values = tidy(values, grid.cut_axis)
     kind: Any = nibabel.Nifti2Image if header.sizeof_hdr == 540 else nibabel.Nifti1Image
     return bytes(kind(values, grid.affine, _as_labels(header, values)).to_bytes())
+
+
+def _slice_places(
+    volume: LabelledVolume, config: ImageConfig, source_options: Mapping[str, Any] | None
+) -> list[SlicePlace]:
+    uris = [source.uri for source in volume.sources]
+    with ThreadPoolExecutor(_READERS) as readers:
+        headers = readers.map(lambda uri: read_header(uri, config, source_options), uris)
+        found = [header.place for header in headers if header.place is not None]
+    if len(found) < len(uris):
+        missing = len(uris) - len(found)
+        raise InputError(f"{missing} of its {len(uris)} files are gone, or have no position now")
+    return found
+
+
+def _series_volume(
+    volume: LabelledVolume, grid: SeriesGrid, labels: Labels, method: str, tidy: Tidy
+) -> bytes:
+    n_classes = len(labels.classes)
+    values = _background(grid.shape, n_classes)
+    for place, row in volume.rows.items():
+        if row["status"] != "error":
+            values[:, :, grid.places[place]] = row_label_map(row, method, n_classes).T
+    if tidy != Tidy():
+        values = tidy(values, 2)
+    image = nibabel.Nifti1Image(values, grid.affine)
+    image.set_sform(grid.affine, code="scanner")
+    image.set_qform(grid.affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    return bytes(image.to_bytes())
+
+
+def _background(shape: tuple[int, int, int], n_classes: int) -> LabelMap:
+    return np.zeros(shape, np.uint8 if n_classes <= 254 else np.uint16, order="F")
 
 
 def _as_labels(source: Any, values: Any) -> Any:

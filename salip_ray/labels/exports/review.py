@@ -67,19 +67,22 @@ def export(
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
+    names: dict[str, str] = {}
     for rank, entry in enumerate(queue, start=1):
-        name = f"{rank:05d}-{case_name(entry)}"
-        label_map = labels.label_map(entry)
+        name = names[entry.image_id] = f"{rank:05d}-{case_name(entry)}"
         writer.writerow(
             (
                 *(rank, name, "", f"{entry.confidence:.4f}", entry.image_id, entry.uri),
-                _digest(label_map),
+                _digest(labels.label_map(entry)),
             )
         )
-        files = [f"{folder}/{name}.png" for folder in ("images", "overlays", "masks")]
+    # The slices of a volume one after the other, however they rank: it is unpacked once.
+    for entry in sorted(queue, key=lambda entry: (entry.picture.uri, entry.picture.index or 0)):
+        folders = ("images", "overlays", "masks")
+        files = [f"{folder}/{names[entry.image_id]}.png" for folder in folders]
         if destination.has(*files):
             continue
-        image = labels.images.load(entry.uri)
+        image, label_map = labels.images.load(entry.picture), labels.label_map(entry)
         pngs = (rgb_png(image), png(overlay(image, label_map)), encode_png(label_map))
         for file, data in zip(files, pngs, strict=True):
             destination.write(file, data)

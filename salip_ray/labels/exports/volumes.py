@@ -48,6 +48,17 @@ class LabelledVolume:
         return sum(row["status"] == "error" for row in self.rows.values())
 
 
+def about(format_name: str, labels: Labels, **settings: Any) -> dict[str, Any]:
+    """What an export of volumes is made of, for ``export.json``."""
+    return {
+        "format": format_name,
+        "labels": labels.uri,
+        "classes": {spec.label: spec.class_id for spec in labels.classes},
+        **settings,
+        "fingerprint": labels.run["fingerprint"],
+    }
+
+
 def labelled_volumes(labels: Labels, *, lone: bool = False) -> Iterator[LabelledVolume]:
     """The volumes of an output, each as soon as its last slice was read.
 

@@ -56,7 +56,7 @@ def export(
             for outline in outlines(decode_rle(cell["rle"]))
         ]
         destination.write(label_file, "\n".join(lines) + "\n")
-        destination.write(image_file, rgb_png(labels.images.load(entry.uri)))
+        destination.write(image_file, rgb_png(labels.images.load(entry.picture)))
     names = {ids[class_id] - 1: label for label, class_id in labels.class_ids.items()}
     description = {
         "path": ".",

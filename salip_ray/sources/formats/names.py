@@ -24,6 +24,12 @@ def suffix(name: str) -> str:
     return f".{last}" if dot and stem else ""
 
 
+def is_bare(name: str) -> bool:
+    """Whether a name has no suffix, as those of DICOM files often; a UID's digits are none."""
+    tail = split_member(name)[0].partition("?")[0].rpartition("/")[2]
+    return not suffix(name).strip(".0123456789") and tail.upper() != "DICOMDIR"
+
+
 def stem(name: str) -> str:
     """The file name of a URI without its folder, its query and its suffix."""
     tail = split_member(name)[0].partition("?")[0].rpartition("/")[2]

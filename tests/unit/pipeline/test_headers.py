@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import nibabel
 import numpy as np
 import pydicom
@@ -64,6 +66,27 @@ def test_volumes_series_and_pages_become_rows(folder):
     assert len(notes) == 1
     assert "1 duplicate position" in notes[0]
     assert STUDY not in str(notes + rows)
+
+
+def test_what_has_no_suffix_and_what_is_in_an_archive(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    for name in ("1", "2", "3"):
+        (other / f"IM{name}").write_bytes((folder / "ct" / f"{name}.dcm").read_bytes())
+    rows = planned(other)[0].manifest.to_pylist()
+    assert {row["uri"].rpartition("/")[2]: row["slice"] for row in rows} == {
+        "IM1": 2,
+        "IM2": 0,
+        "IM3": 1,
+    }
+    with zipfile.ZipFile(other / "all.zip", "w") as archive:
+        archive.write(folder / "v.nii.gz", "v.nii.gz")
+        archive.write(folder / "z.png", "z.png")
+        archive.write(other / "IM1", "ct/IM1")
+        archive.write(other / "IM2", "ct/IM2")
+    rows = planned(other / "all.zip")[0].manifest.to_pylist()
+    assert [row["slice"] for row in rows if ".nii" in row["uri"]] == list(range(6))
+    assert {row["slice"] for row in rows if "/IM" in row["uri"]} == {0, 1}
+    assert [row["slice"] for row in rows if "png" in row["uri"]] == [None]
 
 
 def test_the_axis_decides_how_many(folder):

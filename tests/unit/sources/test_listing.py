@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
 import fsspec
 import pyarrow as pa
@@ -56,6 +57,24 @@ def test_a_hidden_parent_hides_nothing(tmp_path):
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "a.png").write_bytes(b"1")
     assert len(uris(list_images(tmp_path / ".cache"))) == 1
+
+
+def test_a_file_without_a_suffix_is_an_image_where_it_is_dicom(tmp_path):
+    marked = bytes(128) + b"DICM" + bytes(8)
+    for name in ("IM000001", "CT.1.2.840.113619.2.55.3", "deep/IMG.17", "DICOMDIR", "data.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(marked)
+    (tmp_path / "LICENSE").write_bytes(b"x" * 200)
+    (tmp_path / "EMPTY").write_bytes(b"")
+    listing = list_images(tmp_path)
+    expected = ["CT.1.2.840.113619.2.55.3", "IM000001", "deep/IMG.17"]
+    assert names(listing, tmp_path) == expected
+    assert listing.skipped.other == 4
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(tmp_path / "IM000001", "a/IM1")
+        archive.write(tmp_path / "LICENSE", "a/LICENSE")
+    found = uris(list_images(tmp_path / "all.zip"))
+    assert found == [f"zip://a/IM1::{tmp_path}/all.zip"]
 
 
 def test_a_changed_file_has_another_etag(folder):

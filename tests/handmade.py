@@ -1,0 +1,58 @@
+"""An output as the job writes it, of files that exist and masks that a test chose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from salip_ray.config import Config
+from salip_ray.labels.masks import area, bbox_xywh, encode_rle
+from salip_ray.labels.reading import Labels
+from salip_ray.pipeline.decoding import shown_uri
+from salip_ray.pipeline.headers import expand
+from salip_ray.pipeline.plan import make_plan
+from salip_ray.rows import LABEL_SCHEMA
+from salip_ray.sources.listing import list_images
+
+#: From a manifest row to the masks of its picture, by label.
+MasksOf = Callable[[Mapping[str, object]], Mapping[str, np.ndarray]]
+
+
+def write_labels(folder: Path, out: Path, config: Config, masks_of: MasksOf) -> Labels:
+    """Label a folder of images with given masks, two rows a shard."""
+    plan = make_plan(expand(list_images(folder), config)[0], 2)
+    ids = {spec.label: spec.class_id for spec in config.task.classes}
+    rows = []
+    for number, row in enumerate(plan.manifest.to_pylist()):
+        masks = masks_of(row)
+        height, width = next(iter(masks.values())).shape
+        shown = {"uri": shown_uri(plan.table.slice(number, 1), config)}
+        rows.append(
+            {
+                **{name: row[name] for name in ("image_id", "volume", "slice")},
+                **shown,
+                "height": height,
+                "width": width,
+                "status": "ok",
+                "masks": [_cell(label, ids[label], mask) for label, mask in masks.items()],
+            }
+        )
+    (out / "shards").mkdir(parents=True)
+    run = {"schema_version": 1, "fingerprint": {"recipe": config.recipe()}}
+    (out / "run.json").write_text(json.dumps(run))
+    pq.write_table(plan.manifest, out / "manifest.parquet")
+    for shard in range(plan.n_shards):
+        table = pa.Table.from_pylist(rows[2 * shard : 2 * shard + 2], schema=LABEL_SCHEMA)
+        pq.write_table(table, out / "shards" / f"part-{shard:05d}.parquet")
+    return Labels.open(str(out))
+
+
+def _cell(label: str, class_id: int, mask: np.ndarray) -> dict[str, object]:
+    rle = encode_rle(mask)
+    cell = {"method": "cascade", "label": label, "class_id": class_id, "rle": rle}
+    return {**cell, "bbox": bbox_xywh(rle), "area": area(rle), "clip_score": 1.0, "confidence": 0.5}
