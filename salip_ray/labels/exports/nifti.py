@@ -172,7 +172,9 @@ def _series_volume(
 
 
 def _background(shape: tuple[int, int, int], n_classes: int) -> LabelMap:
-    return np.zeros(shape, np.uint8 if n_classes <= 254 else np.uint16, order="F")
+    if n_classes <= 254:
+        return np.zeros(shape, np.uint8, order="F")
+    return np.zeros(shape, np.uint16, order="F")
 
 
 def _as_labels(source: Any, values: Any) -> Any:

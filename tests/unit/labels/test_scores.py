@@ -18,6 +18,7 @@ from salip_ray.evaluation import volume_scores
 from salip_ray.labels.masks import encode_rle
 from salip_ray.labels.reading import Labels
 from salip_ray.labels.scores import evaluate_output, write_results
+from salip_ray.report.scores import Scores
 from salip_ray.report.tables import image_table, volume_table
 from salip_ray.rows import MANIFEST_SCHEMA
 from salip_ray.sources.locations import image_id
@@ -102,6 +103,15 @@ def test_each_slice_is_scored_against_its_own(output, truth, tmp_path, save):
     assert max(item["dice"] for item in data["volumes"]) == pytest.approx(8 / 9)
     case = json.loads(summary.read_text())["metric_per_case"][1]
     assert case["reference_file"].startswith(str(masks / "brain"))
+
+
+def test_a_report_has_the_means_of_volumes(output, truth, tmp_path):
+    volume_beside(tmp_path, truth)
+    found = evaluate_output(output, References.open(str(tmp_path)), surfaces=False)
+    scores = Scores.of(found)
+    assert scores.means["lungs"]["cascade"]["dice_3d"] == pytest.approx(8 / 9)
+    assert scores.means["lungs"]["unprompted"]["dice_3d"] == 0.0
+    assert scores.figures == ("dice", "dice_3d", "iou")
 
 
 def test_a_mask_of_other_slices_is_refused(output, truth, tmp_path):
