@@ -42,8 +42,8 @@ def evaluate(
     With one class every value above 0 of a mask is it; with several the values are class ids.
     Slices are scored against those of a NIfTI volume or TIFF of their volume's name, or a mask
     each (NAME/007.png, NAME-007.png), and each volume in 3-D, too.
-    Intervals are a seeded bootstrap's over images, at 95 %. HD95 is in pixels; NSD is the share of
-    the outlines within 2 pixels of each other.
+    Intervals are a seeded bootstrap's over images, a volume's slices being one, at 95 %. HD95 is in
+    pixels; NSD is the share of the outlines within 2 pixels of each other.
     """
     from salip_ray.labels.reading import Labels
     from salip_ray.labels.scores import evaluate_output, write_results

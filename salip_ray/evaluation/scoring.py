@@ -68,7 +68,8 @@ class Average:
     In ``empty`` more, neither label nor reference holds anything. Means are NaN where ``n`` is 0.
     ``variant`` says which of several methods a headline figure is. ``hd95`` is the mean over the
     ``n_surface`` images where neither is empty, so a label that misses the organ altogether counts
-    in Dice and NSD, but not in it. ``dice_interval`` is the bootstrap's, over images.
+    in Dice and NSD, but not in it. ``dice_interval`` is the bootstrap's, over images, the slices
+    of a volume as one.
     """
 
     dice: float
@@ -230,7 +231,10 @@ def _average(scores: Sequence[Score]) -> Average:
         hd95=_mean(surfaces),
         nsd=_mean(near),
         n_surface=len(surfaces),
-        dice_interval=mean_interval([score.dice for score in counted]),
+        dice_interval=mean_interval(
+            [score.dice for score in counted],
+            [score.volume or score.image_id for score in counted],
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,20 +11,14 @@ import numpy as np
 
 from salip_ray.cascade.reference import class_references
 from salip_ray.cascade.resolution import working_size
-from salip_ray.config import ImageConfig
 from salip_ray.errors import InputError, OutputError
 from salip_ray.labels.masks import decode_rle
 from salip_ray.labels.reading import Labels
 from salip_ray.report.confidence import FIELDS, confidence
+from salip_ray.report.loading import load_pictures
 from salip_ray.report.pictures import data_uri, outline, picture_box, picture_size
-from salip_ray.rows import Image, Picture
-from salip_ray.sources.decode import decode, open_stack, picture_at
-from salip_ray.sources.fetch import fetch_all
-from salip_ray.sources.formats.stack import Stack
-from salip_ray.sources.privacy import is_pseudonym, scrub
+from salip_ray.rows import Image
 from salip_ray.sources.references import References
-
-_TOGETHER = 8  # images fetched at once; full-size pixels are let go one by one
 
 
 @dataclass(frozen=True)
@@ -131,72 +125,15 @@ def make_items(
         references: where reference masks are looked for.
         dice: known scores by image id, label and method.
     """
-    limits = labels.image_config
     rows = list(rows)
-    try:
-        pictures = [labels.picture(row) for row in rows]
-    except OutputError as problem:  # names were hidden, and what they are is kept elsewhere
-        return [
-            _item(labels, limits, row, None, f"The image cannot be shown: {problem}", None, {})
-            for row in rows
-        ]
     items: dict[int, Item] = {}
-    for some in _files_at_once(pictures):
-        uris = list(dict.fromkeys(pictures[number].uri for number in some))
-        fetched = dict(zip(uris, fetch_all(uris, input_options, attempts=2), strict=True))
-        stacks: dict[str, Stack] = {}
-        for number in some:
-            row, picture = rows[number], pictures[number]
-            image, note = _decoded(row, picture, fetched[picture.uri], stacks, limits)
-            items[number] = _item(labels, limits, row, image, note, references, dice or {})
+    for number, image, note in load_pictures(labels, rows, input_options):
+        items[number] = _item(labels, rows[number], image, note, references, dice or {})
     return [items[number] for number in range(len(rows))]
-
-
-def _files_at_once(pictures: Sequence[Picture]) -> Iterator[list[int]]:
-    """Numbers of pictures to fetch together: of a few image files, or of one volume."""
-    volumes: dict[str, list[int]] = {}
-    files: list[int] = []
-    for number, picture in enumerate(pictures):
-        if picture.index is None:
-            files.append(number)
-        else:
-            volumes.setdefault(picture.uri, []).append(number)
-    yield from (files[start : start + _TOGETHER] for start in range(0, len(files), _TOGETHER))
-    yield from volumes.values()
-
-
-def _decoded(
-    row: Mapping[str, Any],
-    picture: Picture,
-    data: bytes | Exception,
-    stacks: dict[str, Stack],
-    limits: ImageConfig,
-) -> tuple[Image | None, str]:
-    try:
-        if isinstance(data, Exception):
-            raise data
-        if picture.index is None:
-            image = decode(data, picture.uri, limits)
-        else:
-            if picture.uri not in stacks:
-                stacks[picture.uri] = open_stack(data, picture.uri, limits)
-            image = picture_at(stacks[picture.uri], picture.index)
-    except Exception as problem:  # noqa: BLE001  (a report is made of what can be had)
-        said = str(problem)
-        if is_pseudonym(row["uri"]):
-            said = scrub(said, (picture.uri,), row["uri"])
-        return None, f"The image cannot be shown: {said}"
-    if row["height"] and image.shape[:2] != (row["height"], row["width"]):
-        return None, (
-            f"The image is now {image.shape[0]} x {image.shape[1]} pixels (height x width), "
-            f"but was {row['height']} x {row['width']} when it was labelled."
-        )
-    return image, ""
 
 
 def _item(
     labels: Labels,
-    limits: ImageConfig,
     row: Mapping[str, Any],
     image: Image | None,
     note: str,
@@ -207,7 +144,8 @@ def _item(
     if image is not None:
         height, width = image.shape[:2]
     size = picture_size(height, width) if height and width else (0, 0)
-    working = working_size(height, width, limits.long_side) if height and width else (1, 1)
+    long_side = labels.image_config.long_side
+    working = working_size(height, width, long_side) if height and width else (1, 1)
     main = "cascade" if "cascade" in labels.methods else labels.methods[0]
     masks = [_mask_line(row, mask, main, dice) for mask in row["masks"] or ()]
     mine = [line for line in masks if line.method == main]

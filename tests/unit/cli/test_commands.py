@@ -307,3 +307,14 @@ def test_show_says_what_is_wrong_with_the_image(images, name, message):
     assert done.exit_code == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_show_asks_which_slice_is_meant(tmp_path):
+    pages = [Image.new("L", (64, 64), grey) for grey in (0, 90, 180)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    done = run("show", tmp_path / "pages.tif", "--config", "lungs")
+    assert done.exit_code == 2
+    assert "holds 3 pages: say which by --slice 0 to 2" in done.stderr
+    done = run("show", tmp_path / "pages.tif", "--config", "lungs", "--slice", 3)
+    assert done.exit_code == 2
+    assert "3 is not among them" in done.stderr

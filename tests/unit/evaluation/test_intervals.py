@@ -31,3 +31,16 @@ def test_equal_values_have_no_width():
 
 def test_one_image_says_nothing_of_others():
     assert all(math.isnan(end) for end in mean_interval([0.9]))
+
+
+def test_the_slices_of_a_volume_are_not_so_many_images():
+    volumes = [number // 10 for number in range(60)]
+    values = [0.6 + 0.1 * (volume % 3) + 0.001 * n for n, volume in enumerate(volumes)]
+    low, high = mean_interval(values)
+    wide_low, wide_high = mean_interval(values, volumes)
+    assert wide_low < low < high < wide_high
+    assert mean_interval(values, list(range(60))) == (low, high)
+    # What of a volume does not count leaves the others their weight.
+    uneven = mean_interval([*values, math.nan], [*volumes, 99])
+    assert uneven == (wide_low, wide_high)
+    assert all(math.isnan(end) for end in mean_interval(values, ["one"] * 60))
