@@ -31,9 +31,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
     *SMALL,
     "run.rows_per_shard=2",
-    *(f"pools.{stage}.cpus=0.2" for stage in ("propose", "retrieve", "refine")),
-    *("pools.retrieve.size=1", "pools.refine.size=1", "pools.fetch_cpus=0.2"),
+    *("pools.propose.cpus=0.2", "pools.fetch_cpus=0.2"),
 )
+#: RETRIEVE and REFINE in actors of their own, as on machines with GPUs.
+APART = [
+    f"pools.{stage}.{what}" for stage in ("retrieve", "refine") for what in ("size=1", "cpus=0.2")
+]
 _NODE = {"num_cpus": 1, "object_store_memory": 150_000_000}
 _LIMIT = 600.0  # seconds after which a job that does not end is counted as crashed
 
@@ -117,6 +120,7 @@ class Job:
     hook: str = ""
     storage: dict[str, Any] = field(default_factory=dict)
     proposers: int = 1
+    apart: bool = False
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
 
@@ -124,7 +128,7 @@ class Job:
         """Start the driver, or start it again."""
         spec = self.work / "spec.json"
         kept = ("address", "input", "output", "hook", "storage")
-        settings = (*SETTINGS, f"pools.propose.size={self.proposers}")
+        settings = [*SETTINGS, f"pools.propose.size={self.proposers}", *APART * self.apart]
         data = {name: getattr(self, name) for name in kept}
         spec.write_text(json.dumps({**data, "settings": settings}))
         self.started = time.time()

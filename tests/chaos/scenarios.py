@@ -29,12 +29,14 @@ class World:
     out_of_time: OutOfTime = lambda: False
     _numbers = itertools.count()
 
-    def job(self, name: str, *, hook: str = "slow_commits", proposers: int = 1) -> Job:
-        """A job to a new output on the local disk."""
+    def job(
+        self, name: str, *, hook: str = "slow_commits", proposers: int = 1, apart: bool = False
+    ) -> Job:
+        """A job to a new output on the local disk; each stage in actors of its own, or not."""
         folder = self._folder(name)
         output = folder / "labels"
         places = (str(self.images), str(output), output, folder)
-        return Job(self.cluster.address, *places, hook, proposers=proposers)
+        return Job(self.cluster.address, *places, hook, proposers=proposers, apart=apart)
 
     def _folder(self, name: str) -> Path:
         folder = self.work / f"{name}-{next(self._numbers)}"
@@ -110,9 +112,10 @@ def kill_workers(world: World, kills: int, tally: Tally) -> None:
     """SIGKILL workers at random, one after the other, each after a commit or a few seconds."""
     calm = world.undisturbed()
     shards = len(list(calm.glob("shards/*.parquet")))
-    done = 0
+    done = jobs = 0
     while done < kills and not world.out_of_time():
-        job = world.job("worker", proposers=2)
+        job = world.job("worker", proposers=2, apart=jobs % 2 == 1)
+        jobs += 1
         job.start()
         while done < kills and job.until_next_commit(job.committed):
             time.sleep(world.rng.uniform(0.0, 0.6))
