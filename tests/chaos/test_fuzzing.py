@@ -10,18 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from salip_ray import Cascade
-from tests.chaos.fuzzing import (
-    HARMLESS,
-    MUTATIONS,
-    Sample,
-    config,
-    decode_together,
-    fault_of,
-    fuzz,
-    mutate,
-    originals,
-    rows_of,
-)
+from tests.chaos.fuzzing import config, decode_together, fault_of, fuzz, rows_of
+from tests.chaos.mutations import HARMLESS, MUTATIONS, Sample, mutate
+from tests.chaos.originals import originals
 
 
 @settings(
@@ -45,20 +36,23 @@ def test_harmless_additions_change_nothing(name, tmp_path):
 
 def test_the_check_sees_what_is_wrong(tmp_path):
     """A harness that cannot fail proves nothing."""
-    path = tmp_path / "a.png"
-    path.write_bytes(originals()["grey.png"])
-    (row,) = rows_of([path])
-    control = Sample("grey.png", b"", "control", "grey.png")
-    assert fault_of(control, row, row) is None
-    assert fault_of(control, {**row, "_working": b"\0" * len(row["_working"])}, row)
-    assert fault_of(
-        control,
-        {**row, "status": "error", "error": {"stage": "x", "type": "y", "message": "no"}},
-        row,
-    )
-    nameless = {**row, "status": "error", "error": {"stage": "x", "type": "y", "message": ""}}
-    assert fault_of(Sample("a", b"", "flip", "grey.png"), nameless, row)
-    assert fault_of(Sample("a", b"", "flip", "grey.png"), {**row, "_working": None}, row)
+    path = tmp_path / "volume.nii"
+    path.write_bytes(originals()["volume.nii"])
+    (good,) = rows_of([path])
+    assert len(good) == 3
+    control, mutated = (Sample("a", b"", kind, "volume.nii") for kind in ("control", "flip"))
+    assert fault_of(control, good, good) is None
+    other = [*good[:2], {**good[2], "_working": b"\0" * len(good[2]["_working"])}]
+    assert fault_of(mutated, other, good) is None
+    assert fault_of(control, other, good) == "other pixels than the original's"
+    assert fault_of(control, good[:2], good) == "2 pictures, the original has 3"
+    refused = {**good[0], "status": "error", "error": {"stage": "x", "type": "y", "message": "no"}}
+    assert fault_of(mutated, [refused], good) is None
+    assert fault_of(control, [refused, *good[1:]], good) == "refused: no"
+    nameless = {**refused, "error": {"stage": "x", "type": "y", "message": ""}}
+    assert fault_of(mutated, [nameless], good) == "an error row without a reason"
+    assert fault_of(mutated, [{**good[0], "_working": None}], good) == "ok, but no pixels"
+    assert fault_of(mutated, [], good) == "no row at all"
 
 
 def test_a_process_that_crashes_is_told_by_file(tmp_path, monkeypatch):
@@ -69,11 +63,11 @@ def test_a_process_that_crashes_is_told_by_file(tmp_path, monkeypatch):
 
 def test_what_decodes_is_labelled(tmp_path):
     cascade = Cascade(config(), device="cpu")
-    files = [tmp_path / name for name in ("float.tif", "deep.png", "grey.jpg", "palette.png")]
+    files = [tmp_path / name for name in ("float.tif", "deep.png", "grey.jpg", "jpeg.dcm")]
     for path in files:
         path.write_bytes(originals()[path.name])
     pictures = [
-        np.frombuffer(row["_working"], np.uint8).reshape(64, -1, 3) for row in rows_of(files)
+        np.frombuffer(row["_working"], np.uint8).reshape(64, -1, 3) for (row,) in rows_of(files)
     ]
     for picture in (
         *pictures,
@@ -98,7 +92,7 @@ def test_nan_and_constant_images(tmp_path):
     }.items():
         files[name] = tmp_path / f"{name}.tif"
         Image.fromarray(pixels).save(files[name])
-    rows = dict(zip(files, rows_of(list(files.values())), strict=True))
+    rows = {name: row for name, (row,) in zip(files, rows_of(list(files.values())), strict=True)}
     for name in ("nan", "infinite"):
         assert rows[name]["status"] == "error"
         assert "no finite value" in rows[name]["error"]["message"]
@@ -112,4 +106,6 @@ def test_ten_thousand_files(tmp_path):
     found = fuzz(10_000, 1, tmp_path)
     assert found.files == 10_000
     assert set(MUTATIONS) < set(found.kinds)
+    assert set(found.formats) == set(originals())
     assert found.faults == []
+    assert found.peak_mib < 1000

@@ -96,9 +96,10 @@ class _Frames:
                 if values.ndim == 3 or frame.PhotometricInterpretation == "PALETTE COLOR":
                     return self._colour(values)
                 grey = self._grey(apply_modality_lut(values, frame), frame)
-            except ImageError:
+            except (ImageError, KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise
-            except Exception as error:  # noqa: BLE001  (decoders raise whatever they meet)
+            # Decoders raise whatever they meet; those in Rust panic with what is no Exception.
+            except BaseException as error:  # noqa: BLE001
                 raise ImageError(f"cannot be decoded: {_without_values(error, self._ds)}") from None
         if frame.PhotometricInterpretation == "MONOCHROME1":
             grey = 255 - grey
@@ -224,7 +225,7 @@ def quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _without_values(error: Exception, ds: Dataset) -> str:
+def _without_values(error: BaseException, ds: Dataset) -> str:
     """An error's message without any text that the data set holds."""
     said = one_line(error)
     for element in ds.iterall():

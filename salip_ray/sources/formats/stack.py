@@ -57,6 +57,6 @@ def check_frames(count: int, config: ImageConfig) -> None:
         )
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The message of an exception on one line, or its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, SecondaryCaptureImageStorage
 
 from benchmarks.dicom_table import FILES, files_with_pixels, frame_count, pydicoms_own
 from salip_ray.config import ImageConfig, Window
@@ -136,3 +138,18 @@ def test_messages_hold_no_value_of_the_file():
 def test_what_is_no_dicom(data):
     with pytest.raises(ImageError):
         decode(data, "a.dcm", CONFIG)
+
+
+def test_a_decoder_that_panics_costs_its_file_alone(capfd):
+    """RLE segments longer than the picture: the decoder, in Rust, raises what is no Exception."""
+    ds = pydicom.dcmread(io.BytesIO(make(np.zeros((8, 8), np.uint16))))
+    segment = bytes([0x81, 7]) * 50
+    offsets = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13)
+    ds.PixelData = encapsulate([offsets + 2 * segment])
+    ds["PixelData"].is_undefined_length = True
+    ds.file_meta.TransferSyntaxUID = RLELossless
+    buffer = io.BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    with pytest.raises(ImageError, match="cannot be decoded: index out of bounds"):
+        decode(buffer.getvalue(), "a.dcm", CONFIG)
+    assert "panicked" in capfd.readouterr().err
