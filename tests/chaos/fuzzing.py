@@ -85,24 +85,30 @@ def _fault_of_row(row: dict[str, Any]) -> str | None:
 
 def decode_together(samples: list[Sample], folder: str) -> list[str | None]:
     """Decode files as the job does; the fault of each."""
+    rows = _rows_of_bytes([(sample.name, sample.data) for sample in samples], folder)
+    return [
+        fault_of(sample, found, _good_rows(folder)[sample.original])
+        for sample, found in zip(samples, rows, strict=True)
+    ]
+
+
+@cache
+def _good_rows(folder: str) -> dict[str, Rows]:
+    """The rows of the originals, made once in a process."""
+    return dict(zip(originals(), _rows_of_bytes(list(originals().items()), folder), strict=True))
+
+
+def _rows_of_bytes(files: list[tuple[str, bytes]], folder: str) -> list[Rows]:
     paths = []
-    names = sorted({sample.original for sample in samples})
-    for index, (name, data) in enumerate(
-        [(sample.name, sample.data) for sample in samples]
-        + [(name, originals()[name]) for name in names]
-    ):
-        # Six digits, so that the rows keep the order of the files.
-        path = Path(folder, f"{multiprocessing.current_process().pid}-{index:06d}-{name}")
+    for index, (name, data) in enumerate(files):
+        path = Path(folder, f"{multiprocessing.current_process().pid}-{index}-{name}")
         path.write_bytes(data)
         paths.append(path)
-    rows = rows_of(paths)
-    for path in paths:
-        path.unlink()
-    expected = dict(zip(names, rows[len(samples) :], strict=True))
-    return [
-        fault_of(sample, found, expected[sample.original])
-        for sample, found in zip(samples, rows, strict=False)
-    ]
+    try:
+        return rows_of(paths)
+    finally:
+        for path in paths:
+            path.unlink()
 
 
 @dataclass

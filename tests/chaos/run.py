@@ -77,6 +77,7 @@ def main(
         found = fuzz(left("fuzzed"), seed, output / "fuzz", out_of_time=out_of_time)
         tally.count("fuzzed", found.files)
         tally.damage += Damage(crashes=len(found.faults))
+        typer.echo(f"{dict(found.formats)}, at most {found.peak_mib:.0f} MiB")
         say(f"{found.files:,} files fuzzed, {len(found.faults)} faults {found.faults[:3]}")
     if any(left(what) for what in TARGETS):
         images = draw_images(output / "images", _IMAGES)
