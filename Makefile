@@ -61,6 +61,10 @@ chaos: $(ENV)  ## kill drivers, workers, nodes and stores, feed it rubbish, comp
 fuzz: $(ENV)  ## 10,000 mutated files through every decoder
 	$(BIN)/python -m pytest tests/chaos/test_fuzzing.py -m slow
 
+.PHONY: soak
+soak: $(ENV)  ## ten times the images in the same memory; actors that leak are replaced
+	$(BIN)/python -m pytest tests/chaos/test_soak.py -m slow -s
+
 volume: $(ENV)  ## label the real brain volume in $$SALIP_REAL_DATA and score it in 3-D
 	$(BIN)/python -m benchmarks.volume
 

@@ -16,7 +16,7 @@ def install() -> None:
     """Install the hook that the environment names, if it names one."""
     name = os.environ.get("SALIP_CHAOS_HOOK")
     if name:
-        {"slow_commits": slow_commits, "broken_sink": broken_sink, "poison": poison}[name]()
+        HOOKS[name]()
 
 
 def slow_commits() -> None:
@@ -72,3 +72,27 @@ def poison() -> None:
         return row(self, table, deaths)
 
     Stage._row = dying  # type: ignore[method-assign]
+
+
+def leak() -> None:
+    """Lose a mebibyte an image in PROPOSE, as a broken library would."""
+    import pyarrow as pa
+
+    from salip_ray.pipeline.stages import Propose, Stage
+
+    row, lost = Stage._row, []
+
+    def leaking(self: Stage, table: pa.Table, deaths: int) -> pa.Table:
+        if isinstance(self, Propose):
+            lost.append(os.urandom(1 << 20))
+        return row(self, table, deaths)
+
+    Stage._row = leaking  # type: ignore[method-assign]
+
+
+HOOKS = {
+    "slow_commits": slow_commits,
+    "broken_sink": broken_sink,
+    "poison": poison,
+    "leak": leak,
+}
