@@ -32,6 +32,7 @@ from salip_ray.pipeline.stages import Cells, Stage
 
 #: What the stages do; travels with their classes, which are pickled by value.
 SLEEP, EMBEDDING = {"propose": 0.0, "retrieve": 0.0, "refine": 0.0}, 0
+HOLD: Path | None = None  # while there is such a file, nothing goes on
 _SMALLEST_PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a49444154789c636000000002000148afa4710000000049454e44ae426082"
@@ -90,7 +91,7 @@ class Sleeper(Stage):
         self.device, self.batch_size = "cpu", 1
         self.attempts = attempts_of(reporter)
         self.recycler = Recycler(getattr(config.pools, self.name).recycle_after)
-        self.sleep, self.bytes = SLEEP[self.name], EMBEDDING
+        self.sleep, self.bytes, self.hold = SLEEP[self.name], EMBEDDING, HOLD
 
     def use_batches(self, size: int) -> None:
         """Sleep takes no memory."""
@@ -99,6 +100,8 @@ class Sleeper(Stage):
         """Sleep."""
         if self.sleep:
             time.sleep(self.sleep)
+        while self.hold and self.hold.exists():
+            time.sleep(0.05)
         return self.made()
 
     def made(self) -> dict[str, Any]:
@@ -142,13 +145,13 @@ class Refine(Sleeper):
         return {"status": "empty", "outcomes": [], "masks": [], "_png": _SMALLEST_PNG}
 
 
-def install(sleep: dict[str, float], embedding: int) -> None:
+def install(sleep: dict[str, float], embedding: int, hold: Path | None = None) -> None:
     """Put the sleeping stages in the place of the real ones, in this process and its workers."""
     import ray.cloudpickle as pickle
 
-    global EMBEDDING
+    global EMBEDDING, HOLD
     SLEEP.update(sleep)
-    EMBEDDING = embedding
+    EMBEDDING, HOLD = embedding, hold
     if __name__ != "__main__":
         pickle.register_pickle_by_value(sys.modules[__name__])
     stages.STAGES.update({"propose": Propose, "retrieve": Retrieve, "refine": Refine})
@@ -168,9 +171,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sleep", type=float, default=0.0, help="seconds an image in PROPOSE")
     parser.add_argument("--embedding", type=int, default=0, help="bytes an image")
+    parser.add_argument("--hold", type=Path, help="nothing goes on while there is such a file")
     parser.add_argument("--set", action="append", default=[], help="as for salip-ray label")
     options = parser.parse_args()
-    install({"propose": options.sleep}, options.embedding)
+    install({"propose": options.sleep}, options.embedding, options.hold)
     config = load_config("lungs", overrides=options.set)
     manifest = make_manifest(options.out.parent / f"manifest-{options.rows}.parquet", options.rows)
     began, cpu = time.perf_counter(), time.process_time()

@@ -19,10 +19,10 @@ from tests.ray_cluster import RayCluster
 
 pytestmark = pytest.mark.cluster
 
-ROWS, ROWS_PER_SHARD = 800, 20
+ROWS, ROWS_PER_SHARD = 500, 20
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
     with RayCluster(cpus=0) as cluster:
         yield cluster
@@ -69,7 +69,8 @@ def test_a_job_waits_for_nodes_grows_with_them_and_outlives_one(cluster, tmp_pat
         *("pools.wait.seconds=300", f"run.rows_per_shard={ROWS_PER_SHARD}"),
     ]
     command = [sys.executable, ROOT / "benchmarks" / "noop.py", "--rows", str(ROWS)]
-    command += ["--sleep", "0.1", "--embedding", "2097152", "--out", output]
+    hold = tmp_path / "hold"  # lets the test decide what happens before what
+    command += ["--sleep", "0.05", "--embedding", "2097152", "--out", output, "--hold", hold]
     command += [part for setting in settings for part in ("--set", setting)]
     with log.open("wb") as file:
         job = subprocess.Popen(
@@ -93,8 +94,10 @@ def test_a_job_waits_for_nodes_grows_with_them_and_outlives_one(cluster, tmp_pat
         assert "salip_shards_committed" in page
 
         slow = rate(output, job, log)
+        hold.touch()
         cluster.add_node(cpus=6, gpus=2)
         wait_for(lambda: len(proposers(cluster)) == 2, job, log)
+        hold.unlink()
         fast = rate(output, job, log)
         with capsys.disabled():  # the trace, for whoever reads the log
             print(f"\nshards/s: {slow:.2f} on one node, {fast:.2f} on two")  # noqa: T201
@@ -122,7 +125,7 @@ ACTORS = """
 import ray
 ray.init(log_to_driver=False)
 
-@ray.remote(num_cpus=0.5)
+@ray.remote(num_cpus=0.5, resources={"cold": 1})
 class Actor:
     def load(self, uri):
         from salip_ray.models.weights import fetch
@@ -157,8 +160,8 @@ def test_four_actors_of_a_cold_node_fetch_weights_once(cluster, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        cluster.env["SALIP_RAY_CACHE"] = os.fspath(tmp_path / "cache")
-        cluster.add_node(cpus=2)
+        cluster.env["SALIP_RAY_CACHE"] = os.fspath(tmp_path / "cache")  # of nodes started from here
+        cluster.add_node(cpus=2, resources={"cold": 4})
         script = ACTORS.replace("{uri!r}", repr(f"http://127.0.0.1:{server.server_port}/sam.bin"))
         cluster.env["RAY_ADDRESS"] = cluster.gcs_address
         done = cluster.run(sys.executable, "-c", script)
