@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _WIDTH, _HEIGHT, _MARGIN = 360, 240, 48
-_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44")
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A span of work: what was done where, from when to when in seconds."""
+
+    lane: str
+    name: str
+    start: float
+    end: float
 
 
 def growth_plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -37,6 +48,26 @@ def stage_plot(stages: Mapping[str, float], path: Path) -> None:
         )
         body.append(f'<text x="{86 + length:.1f}" y="{y + 15}">{spent:.1f} s</text>')
     _write(path, 400, 40 + 34 * len(stages), body)
+
+
+def lane_plot(bars: Sequence[Bar], path: Path) -> None:
+    """Spans of work on lanes, coloured by name, with a key."""
+    names = list(dict.fromkeys(bar.name for bar in sorted(bars, key=lambda bar: bar.start)))
+    lanes = list(dict.fromkeys(b.lane for b in sorted(bars, key=lambda b: names.index(b.name))))
+    wide, last = 900, max(bar.end for bar in bars)
+    body = []
+    for bar in bars:
+        x, width = 10 + wide * bar.start / last, max(0.5, wide * (bar.end - bar.start) / last)
+        colour = _COLOURS[names.index(bar.name) % len(_COLOURS)]
+        y = 34 + 22 * lanes.index(bar.lane)
+        body.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="16" fill="{colour}"/>')
+    for index, name in enumerate(names):
+        colour = _COLOURS[index % len(_COLOURS)]
+        body.append(f'<text x="{10 + 160 * index}" y="22" fill="{colour}">{name}</text>')
+    foot = 50 + 22 * len(lanes)
+    body.append(f'<text x="10" y="{foot}">0 s</text>')
+    body.append(f'<text x="{10 + wide}" y="{foot}" text-anchor="end">{last:.1f} s</text>')
+    _write(path, wide + 20, foot + 12, body)
 
 
 def _panel(title: str, x: Sequence[float], y: Sequence[float], left: float, colour: str) -> str:

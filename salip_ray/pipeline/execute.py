@@ -21,7 +21,13 @@ from salip_ray.pipeline.lease import Lease
 from salip_ray.pipeline.monitor import Reporter, Snapshot, start_monitor
 from salip_ray.pipeline.plan import Plan
 from salip_ray.pipeline.progress import Talker
-from salip_ray.pipeline.resources import Machine, cpus_needed, plan_pools, require_fit
+from salip_ray.pipeline.resources import (
+    COMMIT_CPUS,
+    Machine,
+    cpus_needed,
+    plan_pools,
+    require_fit,
+)
 from salip_ray.pipeline.resume import committed_shards, record_devices
 from salip_ray.pipeline.session import ray_session
 from salip_ray.pipeline.sink import ShardSink
@@ -111,7 +117,7 @@ def run_on_ray(
                 labels = cascaded(images, config, pools, reporter).repartition(
                     target_num_rows_per_block=block, strict=True
                 )
-                labels.write_datasink(sink, ray_remote_args={"num_cpus": 0.5})
+                labels.write_datasink(sink, ray_remote_args={"num_cpus": COMMIT_CPUS})
         except Stopped as stopped:
             raise JobError(f"stopped by {stopped}: {_how_far(store, plan)}") from None
         except (RayError, RuntimeError) as problem:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from salip_ray.config import PoolConfig, PoolsConfig
 from salip_ray.errors import ResourceError
 
-_TASK_CPUS = 0.5  # a commit, or a re-cut of blocks
+COMMIT_CPUS = 0.1  #: of a task that writes a shard, most of whose time is the store's
+_RECUT_CPUS = 1.0  # of Ray Data's task that cuts blocks into shards; nothing else can be asked for
 _LIGHTEST = 0.01
 _EPSILON = 1e-6
 
@@ -60,7 +61,7 @@ def plan_pools(config: PoolsConfig, stages: Sequence[str], machine: Machine) -> 
     wanted: dict[str, PoolConfig] = {stage: getattr(config, stage) for stage in stages}
     sizes = {stage: _sizes(pool, stage, machine) for stage, pool in wanted.items()}
     actors = sum(least for least, _ in sizes.values())
-    free = machine.cpus - max(config.fetch_cpus, _TASK_CPUS) - _TASK_CPUS
+    free = machine.cpus - cpus_needed({}, config.fetch_cpus)
     open_cpus = [stage for stage, pool in wanted.items() if "cpus" not in pool.model_fields_set]
     asked = sum(wanted[stage].cpus * sizes[stage][0] for stage in stages if stage not in open_cpus)
     open_actors = sum(sizes[stage][0] for stage in open_cpus)
@@ -100,8 +101,13 @@ def _sizes(pool: PoolConfig, stage: str, machine: Machine) -> tuple[int, int]:
 
 
 def cpus_needed(pools: Mapping[str, Pool], fetch_cpus: float) -> float:
-    """Logical CPUs below which the job would stall: all actors, a fetch task, and a commit."""
-    return sum(pool.min_size * pool.cpus for pool in pools.values()) + fetch_cpus + _TASK_CPUS
+    """Logical CPUs for all to run at once: all actors, a fetch, a re-cut, and a commit.
+
+    With less Ray Data would keep the commits, which are last, waiting until all else is done, and
+    a job that is killed would lose everything.
+    """
+    actors = sum(pool.min_size * pool.cpus for pool in pools.values())
+    return actors + fetch_cpus + _RECUT_CPUS + COMMIT_CPUS
 
 
 def shortfall(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) -> str | None:
@@ -116,7 +122,8 @@ def shortfall(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) ->
                 for stage, pool in pools.items()
             ]
             if kind == "CPUs":
-                terms += [f"fetch {fetch_cpus:g}", f"commit {_TASK_CPUS:g}"]
+                terms += [f"fetch {fetch_cpus:g}", f"re-cut {_RECUT_CPUS:g}"]
+                terms += [f"commit {COMMIT_CPUS:g}"]
             return (
                 f"the pools need {need:g} {kind} ({' + '.join(terms)}), but Ray has {have:g}: "
                 f"lower pools.*.size or pools.*.{unit}, or add nodes"
