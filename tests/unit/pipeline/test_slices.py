@@ -83,6 +83,29 @@ def test_reference_volumes_are_cut_alike(folder, tmp_path_factory):
     assert rows[0]["_references"] is None
 
 
+def test_masks_of_single_slices_are_found(folder, tmp_path_factory):
+    masks = tmp_path_factory.mktemp("masks")
+    for index in (0, 2):
+        mask = np.zeros((9, 8), np.uint8)
+        mask[:, : index + 1] = 1
+        Pil.fromarray(mask).save(masks / f"b-{index:03d}.png")
+    rows = decoded(folder, references=References.open(str(masks)))
+    found = [row["_references"] for row in rows[1:4]]
+    assert found[1] is None
+    areas = [columns.decode_rle(found[n][0]["rle"]).sum() for n in (0, 2)]
+    assert areas == [9, 27]
+
+
+def test_a_mask_on_another_grid_is_an_error_row(folder, tmp_path_factory):
+    masks = tmp_path_factory.mktemp("masks")
+    nibabel.save(nibabel.Nifti1Image(np.ones((8, 9, 4), np.uint8), np.eye(4)), masks / "b.nii")
+    rows = decoded(folder, references=References.open(str(masks)))
+    assert {row["status"] for row in rows[1:4]} == {"error"}
+    assert rows[1]["error"]["stage"] == "reference"
+    assert "it is not on the image's grid" in rows[1]["error"]["message"]
+    assert rows[5]["status"] == "ok"
+
+
 def test_errors_of_hidden_files_name_them_by_their_id(tmp_path):
     folder = tmp_path / "Doe Jane"
     for number in range(2):
