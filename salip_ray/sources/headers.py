@@ -145,5 +145,40 @@ def _read_dicom(file: IO[bytes], config: ImageConfig) -> Header:
         )
 
 
+def read_frame_places(
+    address: str, storage_options: Mapping[str, Any] | None = None
+) -> list[SlicePlace]:
+    """Where the frames of a multi-frame DICOM object lie, in their order.
+
+    Raises:
+        InputError: the file cannot be read, or does not say it of each frame.
+    """
+    try:
+        fs, path = filesystem(address, storage_options)
+        with fs.open(path, "rb", block_size=_BLOCK) as file, dicom.quiet():
+            ds = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+            frames = ds.get("PerFrameFunctionalGroupsSequence") or ()
+            return [_frame_place(ds, frame) for frame in frames]
+    except Exception:  # noqa: BLE001  (a message could quote what names a patient)
+        raise InputError("its file cannot be read, or its frames have no position") from None
+
+
+def _frame_place(ds: Any, frame: Any) -> SlicePlace:
+    def told(group: str, name: str) -> Any:
+        for groups in (frame, *(ds.get("SharedFunctionalGroupsSequence") or ())):
+            if group in groups and name in groups[group][0]:
+                return groups[group][0][name].value
+        return None
+
+    orientation = told("PlaneOrientationSequence", "ImageOrientationPatient")
+    return SlicePlace(
+        series=str(ds.get("SeriesInstanceUID")),
+        orientation=tuple(float(part) for part in orientation),
+        position=tuple(float(p) for p in told("PlanePositionSequence", "ImagePositionPatient")),
+        size=(int(ds.Rows), int(ds.Columns)),
+        spacing=_pair(told("PixelMeasuresSequence", "PixelSpacing")),
+    )
+
+
 def _pair(values: Any) -> tuple[float, float] | None:
     return (float(values[0]), float(values[1])) if values and len(values) == 2 else None

@@ -27,7 +27,7 @@ from salip_ray.labels.masks import LabelMap
 from salip_ray.labels.reading import Labels
 from salip_ray.sources.formats import nifti
 from salip_ray.sources.formats.names import stem, suffix
-from salip_ray.sources.headers import read_header, read_nifti_header
+from salip_ray.sources.headers import read_frame_places, read_header, read_nifti_header
 from salip_ray.sources.privacy import hides_uri
 from salip_ray.sources.series import SlicePlace
 
@@ -46,10 +46,10 @@ def export_nifti(
     source_options: Mapping[str, Any] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[int, list[str]]:
-    """Write ``NAME.nii.gz`` for each NIfTI volume and DICOM series of an output.
+    """Write ``NAME.nii.gz`` for each NIfTI volume, DICOM series and multi-frame object.
 
     Class ids are uint8, or uint16 past 254 classes. A NIfTI volume's labels have its shape (of one
-    time point), affine and header codes; those of a series the affine of its positions. NAME is the
+    time point), affine and header codes; those of DICOM the affine of its positions. NAME is the
     source file's, or the volume's id for a series and where the run kept names out of its output.
 
     Args:
@@ -77,9 +77,6 @@ def export_nifti(
         if suffix(uri) in SUFFIXES:
             header = read_nifti_header(uri, source_options)
             data = _label_volume(volume, header, config, labels, method, tidy)
-        elif volume.sources[0].index is not None:
-            notes.append(f"{name}: frames or pages of one file, which have no grid; left out")
-            continue
         else:
             try:
                 grid = SeriesGrid.of(_slice_places(volume, config, source_options))
@@ -145,6 +142,11 @@ def _slice_places(
     volume: LabelledVolume, config: ImageConfig, source_options: Mapping[str, Any] | None
 ) -> list[SlicePlace]:
     uris = [source.uri for source in volume.sources]
+    if volume.sources[0].index is not None:
+        places = read_frame_places(uris[0], source_options)
+        if len(places) != len(uris):
+            raise InputError("its frames or pages have no position")
+        return places
     with ThreadPoolExecutor(_READERS) as readers:
         headers = readers.map(lambda uri: read_header(uri, config, source_options), uris)
         found = [header.place for header in headers if header.place is not None]
@@ -167,6 +169,8 @@ def _series_volume(
     image = nibabel.Nifti1Image(values, grid.affine)
     image.set_sform(grid.affine, code="scanner")
     image.set_qform(grid.affine, code="scanner")
+    if not np.allclose(image.get_qform(), grid.affine, atol=1e-3):
+        image.set_qform(None, code="unknown")  # a quaternion knows no tilted gantry
     image.header.set_xyzt_units("mm")
     return bytes(image.to_bytes())
 

@@ -1,4 +1,4 @@
-"""The grid of a volume that DICOM files of one slice each form, as NIfTI writes it down."""
+"""The grid of a volume of DICOM slices, files or frames, as NIfTI writes it down."""
 
 from __future__ import annotations
 
@@ -32,40 +32,46 @@ class SeriesGrid:
 
     @classmethod
     def of(cls, slices: Sequence[SlicePlace]) -> SeriesGrid:
-        """The grid of the slices of a volume, in order of position.
+        """The grid of the slices of a volume, whatever their order.
 
         Raises:
-            InputError: a spacing is missing, or the slices are not evenly spaced on a line, so that
-                no affine describes them.
+            InputError: the spacing is missing, or the slices are not evenly spaced on a line, so
+                that no affine describes them.
         """
-        first = slices[0]
+        given = np.array([place.depth for place in slices])
+        order = np.argsort(given, kind="stable")
+        first, last = slices[order[0]], slices[order[-1]]
         if first.spacing is None:
-            raise InputError("its files have no PixelSpacing")
-        depths = np.array([place.depth for place in slices]) - first.depth
+            raise InputError("no PixelSpacing is given")
+        depths = given[order] - given[order[0]]
         step = usual_step(depths)
-        places = np.rint(depths / step)
-        positions = np.array([place.position for place in slices], np.float64)
-        along = (positions[-1] - positions[0]) / places[-1]
-        off = np.linalg.norm(positions - positions[0] - places[:, None] * along, axis=1)
-        if len(set(places)) < len(places) or off.max() > _UNEVEN * step:
-            steps = np.diff(depths)
-            raise InputError(
-                f"its slices are not evenly spaced ({steps.min():g} to {steps.max():g} mm apart)"
-            )
+        if step <= 0:
+            raise InputError("several of its slices are at one place")
+        steps_away = np.rint(depths / step)
+        start = np.array(first.position, np.float64)
+        along = (np.array(last.position) - start) / steps_away[-1]
+        positions = np.array([slices[number].position for number in order])
+        off = np.linalg.norm(positions - start - steps_away[:, None] * along, axis=1)
+        if len(set(steps_away)) < len(slices) or off.max() > _UNEVEN * step:
+            between = np.diff(depths)
+            apart = f"{between.min():g} to {between.max():g} mm apart"
+            raise InputError(f"its slices are not evenly spaced ({apart})")
         row_to_row, column_to_column = first.spacing
         affine = np.eye(4)
         affine[:3, 0] = np.array(first.orientation[:3]) * column_to_column
         affine[:3, 1] = np.array(first.orientation[3:]) * row_to_row
         affine[:3, 2] = along
-        affine[:3, 3] = first.position
-        return cls(_TO_RAS @ affine, tuple(int(place) for place in places), first.size)
+        affine[:3, 3] = start
+        places = np.empty(len(slices), np.int64)
+        places[order] = steps_away
+        return cls(_TO_RAS @ affine, tuple(places.tolist()), first.size)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of the volume."""
-        return self.size[1], self.size[0], self.places[-1] + 1
+        return self.size[1], self.size[0], max(self.places) + 1
 
     @property
     def gaps(self) -> int:
         """How many slices the series lacks."""
-        return self.places[-1] + 1 - len(self.places)
+        return max(self.places) + 1 - len(self.places)

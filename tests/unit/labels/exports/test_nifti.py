@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from salip_ray.config import load_config
 from salip_ray.labels.exports.nifti import export_nifti
@@ -85,6 +86,53 @@ def test_a_gap_is_background_and_said(tmp_path, masks):
     assert [int(values[:, :, index].sum()) for index in range(4)] == [
         *(masks[0.0].sum(), masks[3.0].sum(), 0, masks[9.0].sum())
     ]
+
+
+def test_frames_lie_where_their_functional_groups_say(tmp_path, masks):
+    """An enhanced object whose frames come in any order."""
+    depths = (6.0, 0.0, 9.0, 3.0)
+    path = write_slice(tmp_path / "in" / "all.dcm", np.zeros((6, 9)), 0.0, spacing=(1.5, 2.5))
+    ds = pydicom.dcmread(path)
+    ds.NumberOfFrames, ds.PixelData = 4, np.zeros((4, 6, 9), np.int16).tobytes()
+    shared, orientation, measures = Dataset(), Dataset(), Dataset()
+    orientation.ImageOrientationPatient = ds.ImageOrientationPatient
+    measures.PixelSpacing = ds.PixelSpacing
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    ds.SharedFunctionalGroupsSequence, ds.PerFrameFunctionalGroupsSequence = [shared], []
+    for depth in depths:
+        frame, position = Dataset(), Dataset()
+        position.ImagePositionPatient = [-10, -20, depth]
+        frame.PlanePositionSequence = [position]
+        ds.PerFrameFunctionalGroupsSequence.append(frame)
+    for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):
+        del ds[name]
+    ds.save_as(path)
+    labels = write_labels(
+        tmp_path / "in",
+        tmp_path / "out",
+        load_config("lungs"),
+        lambda row: {"lungs": masks[depths[row["index"]]]},
+    )
+    assert export_nifti(labels, str(tmp_path / "nifti")) == (1, [])
+    (file,) = (tmp_path / "nifti").glob("*.nii.gz")
+    image = nibabel.load(file)
+    wanted = [[-2.5, 0, 0, 10], [0, -1.5, 0, 20], [0, 0, 3, 0], [0, 0, 0, 1]]
+    np.testing.assert_allclose(image.affine, wanted)
+    for index, depth in enumerate((0.0, 3.0, 6.0, 9.0)):
+        np.testing.assert_array_equal(image.dataobj[:, :, index].T > 0, masks[depth])
+
+
+def test_a_tilted_gantry_has_no_quaternion(tmp_path, masks):
+    labels, by_uri = labelled(tmp_path, masks, masks)
+    for uri in by_uri:
+        ds = pydicom.dcmread(uri)
+        ds.ImagePositionPatient[1] += 0.5 * float(ds.ImagePositionPatient[2])
+        ds.save_as(uri)
+    assert export_nifti(labels, str(tmp_path / "nifti")) == (1, [])
+    (file,) = (tmp_path / "nifti").glob("*.nii.gz")
+    image = nibabel.load(file)
+    np.testing.assert_allclose(image.affine[:3, 2], (0, -1.5, 3))
+    assert image.header["qform_code"] == 0
 
 
 def test_slices_that_no_affine_describes_are_left_out(tmp_path, masks):
