@@ -103,10 +103,12 @@ def traced() -> list[Bar]:
     time.sleep(2)  # workers report what they did once a second
     bars = []
     for event in ray.timeline():
-        stage = next((s for s in STAGES if s in event["name"] and "__init__" not in s), None)
-        if stage and "__init__" not in event["name"] and event["cat"].startswith("task::"):
-            lane = f"{event['pid']} {event['tid']}"
-            bars.append(Bar(lane, stage, event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6))
+        task = event["cat"].removeprefix("task::")
+        stage = next((stage for stage in STAGES if stage in task), None)
+        if stage is None or task == event["cat"] or task.endswith(("__init__", "get_location")):
+            continue
+        lane = f"{event['pid']} {event['tid']}"
+        bars.append(Bar(lane, stage, event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6))
     first = min(bar.start for bar in bars)
     return [Bar(b.lane, b.name, b.start - first, b.end - first) for b in bars]
 
