@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import cv2
 import nibabel
 import numpy as np
 import ray
@@ -36,7 +37,8 @@ _SMALL = (
 
 def write_volume(path: Path, side: int, slices: int) -> int:
     """Write slices of a head that moves from one to the next; returns the bytes of the file."""
-    head = make_phantom("brain_mri", 0, bank="tune", size=side).image[..., 0].astype(np.int16) * 7
+    phantom = make_phantom("brain_mri", 0, bank="tune", size=side).image[..., 0]
+    head = cv2.resize(phantom, (side, side)).astype(np.int16) * 7
     values = np.empty((side, side, slices), np.int16, order="F")
     for index in range(slices):
         values[:, :, index] = np.roll(head, index % (side // 8), axis=0) + index
