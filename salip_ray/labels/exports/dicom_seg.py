@@ -23,7 +23,13 @@ from salip_ray.labels.reading import Labels
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.dicom import quiet
 from salip_ray.sources.formats.names import suffix
+from salip_ray.sources.formats.stack import one_line
 
+#: Attributes of patient and study that an object must have, if empty; anonymisers leave them out.
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
 _NOT_DICOM = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".nii", ".nii.gz"})
 
 
@@ -71,7 +77,12 @@ def export_dicom_seg(
             continue
         if volume.errors:
             notes.append(f"{volume.name}: {volume.errors} slices are error rows, not segmented")
-        data = segmentation(volume, labels.classes, method, source_options)
+        sources = _sources(volume, source_options)
+        try:
+            data = segmentation(volume, sources, labels.classes, method)
+        except Exception as error:  # noqa: BLE001  (a source that lacks what the standard wants)
+            notes.append(f"{volume.name}: its source allows no segmentation: {one_line(error)}")
+            continue
         if data is None:
             notes.append(f"{volume.name}: nothing was labelled, no object is written")
             continue
@@ -83,9 +94,9 @@ def export_dicom_seg(
 
 def segmentation(
     volume: LabelledVolume,
+    sources: Sequence[pydicom.Dataset],
     classes: Sequence[ClassSpec],
     method: str,
-    source_options: Mapping[str, Any] | None = None,
 ) -> bytes | None:
     """The Segmentation object of a volume as the bytes of a file; None where no pixel is set."""
     from highdicom.content import AlgorithmIdentificationSequence
@@ -118,7 +129,7 @@ def segmentation(
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = Segmentation(
-            source_images=_sources(volume, source_options),
+            source_images=sources,
             pixel_array=pixels[..., present],
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=segments,
@@ -163,7 +174,11 @@ def _sources(
         (data,) = fetch_all([uri], source_options)
         if isinstance(data, Exception):
             raise InputError(str(data))
-        found.append(pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True))
+        ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
+        for name in _MAY_BE_EMPTY:
+            if name not in ds:
+                setattr(ds, name, "")
+        found.append(ds)
     return found
 
 

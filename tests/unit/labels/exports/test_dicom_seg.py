@@ -86,3 +86,20 @@ def test_not_into_the_output(labelled, tmp_path):
     labels, _ = labelled
     with pytest.raises(OutputError, match="export to another place"):
         export_dicom_seg(labels, str(tmp_path / "out" / "seg"))
+
+
+def test_what_an_anonymiser_left_out_may_be_empty(labelled, tmp_path):
+    labels, _ = labelled
+    for path in (tmp_path / "in").iterdir():
+        ds = pydicom.dcmread(path)
+        for name in ("PatientName", "PatientBirthDate", "AccessionNumber", "StudyTime"):
+            del ds[name]
+        if path.name == "lone.dcm":
+            del ds["StudyInstanceUID"]  # this may not
+        ds.save_as(path)
+    written, (note,) = export_dicom_seg(labels, str(tmp_path / "seg"))
+    assert written == 1
+    assert "its source allows no segmentation" in note
+    assert "StudyInstanceUID" in note
+    (path,) = (tmp_path / "seg").glob("*.dcm")
+    assert segread(path).PatientBirthDate in {None, ""}
