@@ -52,6 +52,9 @@ resume: $(ENV)  ## label 10,000 small images, kill -9 the job three times, count
 bench: $(ENV)  ## measure the speed ratios on a quiet machine (about 10 minutes)
 	$(BIN)/python -m benchmarks.bench
 
+parity: $(ENV)  ## the slow parity tests: ViT-B at its full size (minutes)
+	$(BIN)/python -m pytest tests/parity -m slow
+
 ablation: $(ENV)  ## measure the recipe, its options and presence; tables into benchmarks/results/
 	$(BIN)/python benchmarks/ablation.py
 

@@ -11,6 +11,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from segment_anything import sam_model_registry
 from segment_anything.modeling import (
     ImageEncoderViT,
     MaskDecoder,
@@ -162,11 +163,16 @@ def random_sam(side: int, seed: int = 0) -> Sam:
             transformer_dim=channels,
         ),
     )
+    return with_contrast(sam, rel_pos=0.3)
+
+
+def with_contrast(sam: Sam, rel_pos: float = 0.02) -> Sam:
+    """Random weights whose relative positions matter and whose masks have some contrast."""
     for name, parameter in sam.named_parameters():
         if "rel_pos" in name:
-            nn.init.normal_(parameter, std=0.3)
+            nn.init.normal_(parameter, std=rel_pos)
         if "hypernetworks" in name and "layers.2.weight" in name:
-            parameter.data.mul_(40)  # masks of some contrast
+            parameter.data.mul_(40)
     return sam.eval().requires_grad_(False)
 
 
@@ -186,5 +192,28 @@ def test_a_random_sam_at_1024(clip, size):
         "task": {"min_area": 0, "max_area": 1},
     }
     ours, official = both("lungs", random_sam(1024), clip, image, overrides)
+    assert_parity(ours, official)
+    assert ours.candidates
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(3))
+def test_vit_b_at_its_full_size(clip, index):
+    """Minutes of work: the official encoder's 12 blocks, with random weights."""
+    overrides = {
+        "image": {"long_side": 1024},
+        "propose": {
+            "points_per_side": 2,
+            "pred_iou_thresh": 0,
+            "stability_score_thresh": 0,
+            "box_nms_thresh": 1,
+            "min_mask_region_area": 0,
+        },
+        "task": {"min_area": 0, "max_area": 1},
+    }
+    torch.manual_seed(index)
+    sam = with_contrast(sam_model_registry["vit_b"]())
+    image = image_of(("chest_xray", "brain_mri", "fetal_ultrasound")[index], (512, 480), index)
+    ours, official = both("lungs", sam, clip, image, overrides)
     assert_parity(ours, official)
     assert ours.candidates
