@@ -64,18 +64,18 @@ def nothing_fetched(
 ) -> Iterator[pa.Table]:
     """Stands in for fetch and decode: a block of rows with one-pixel images, all at once."""
     n = batch.num_rows
+    nothing = {name: pa.nulls(n, columns.TYPES[name]) for name in columns.DECODED}
     values = {
-        "image_id": batch["image_id"],
+        **{name: batch[name] for name in columns.OF_MANIFEST},
+        **nothing,
         "uri": batch["uri"],
         "_shard": batch["shard"],
         "_seq": batch["seq"],
         "height": pa.array([1] * n, columns.TYPES["height"]),
         "width": pa.array([1] * n, columns.TYPES["width"]),
         "status": pa.array(["ok"] * n, columns.TYPES["status"]),
-        "error": pa.nulls(n, columns.TYPES["error"]),
         "_working": pa.array([b"\0\0\0"] * n, columns.TYPES["_working"]),
         "_working_size": pa.array([[1, 1]] * n, columns.TYPES["_working_size"]),
-        "_references": pa.nulls(n, columns.TYPES["_references"]),
         "_seconds": pa.array([{"fetch": 0.0}] * n, columns.TYPES["_seconds"]),
     }
     for _ in range(n):

@@ -18,7 +18,7 @@ from ray.data.block import BlockMetadata
 from salip_ray.config import Config
 from salip_ray.pipeline.decoding import fetch_and_decode
 from salip_ray.pipeline.monitor import Reporter
-from salip_ray.pipeline.resources import Pool
+from salip_ray.pipeline.resources import RECUT_CPUS, Pool
 from salip_ray.pipeline.stages import Chain, Stage, stages_of
 from salip_ray.sources.references import References
 
@@ -138,6 +138,26 @@ def cascaded(
             fn_constructor_kwargs=settings if len(shared) == 1 else {"stages": shared, **settings},
         )
     return images
+
+
+def gathered(labels: Dataset, block: int) -> Dataset:
+    """Rows that are light again in blocks of exactly ``block`` rows: the shards of the manifest.
+
+    For cutting blocks Ray Data asks for a whole CPU, which a job whose actors fill the nodes does
+    not get before its fetch tasks are over, and takes no word for less. A step before it that does
+    ask for less, and hands on as many rows at a time, it joins with the cutting.
+    """
+    return labels.map_batches(
+        _as_they_are,
+        batch_size=block,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=RECUT_CPUS,
+    ).repartition(target_num_rows_per_block=block, strict=True)
+
+
+def _as_they_are(rows: pa.Table) -> pa.Table:
+    return rows
 
 
 @contextlib.contextmanager

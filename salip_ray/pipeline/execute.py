@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 
 from salip_ray.config import Config
 from salip_ray.errors import JobError, SalipError
-from salip_ray.pipeline.assembly import cascaded, decoded, streaming
+from salip_ray.pipeline.assembly import cascaded, decoded, gathered, streaming
 from salip_ray.pipeline.attempts import notes_folder
 from salip_ray.pipeline.interrupt import Stopped, graceful_stop
 from salip_ray.pipeline.lease import Lease
@@ -113,10 +113,7 @@ def run_on_ray(
                 graceful_stop(lambda: _drain(monitor, snapshot), talker.say),
             ):
                 images = decoded(todo, config, pools, references, reporter)
-                # Rows are light again: gathered into exactly the shards of the manifest.
-                labels = cascaded(images, config, pools, reporter).repartition(
-                    target_num_rows_per_block=block, strict=True
-                )
+                labels = gathered(cascaded(images, config, pools, reporter), block)
                 labels.write_datasink(sink, ray_remote_args={"num_cpus": COMMIT_CPUS})
         except Stopped as stopped:
             raise JobError(f"stopped by {stopped}: {_how_far(store, plan)}") from None

@@ -13,7 +13,7 @@ from salip_ray.config import PoolConfig, PoolsConfig
 from salip_ray.errors import ResourceError
 
 COMMIT_CPUS = 0.1  #: of a task that writes a shard, most of whose time is the store's
-_RECUT_CPUS = 1.0  # of Ray Data's task that cuts blocks into shards; nothing else can be asked for
+RECUT_CPUS = 0.1  #: of a task that cuts blocks into shards, which moves light rows and no more
 _LIGHTEST = 0.01
 _EPSILON = 1e-6
 
@@ -107,7 +107,7 @@ def cpus_needed(pools: Mapping[str, Pool], fetch_cpus: float) -> float:
     a job that is killed would lose everything.
     """
     actors = sum(pool.min_size * pool.cpus for pool in pools.values())
-    return actors + fetch_cpus + _RECUT_CPUS + COMMIT_CPUS
+    return actors + fetch_cpus + RECUT_CPUS + COMMIT_CPUS
 
 
 def shortfall(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) -> str | None:
@@ -122,7 +122,7 @@ def shortfall(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) ->
                 for stage, pool in pools.items()
             ]
             if kind == "CPUs":
-                terms += [f"fetch {fetch_cpus:g}", f"re-cut {_RECUT_CPUS:g}"]
+                terms += [f"fetch {fetch_cpus:g}", f"re-cut {RECUT_CPUS:g}"]
                 terms += [f"commit {COMMIT_CPUS:g}"]
             return (
                 f"the pools need {need:g} {kind} ({' + '.join(terms)}), but Ray has {have:g}: "

@@ -7,8 +7,10 @@ import pytest
 
 from benchmarks import noop
 from salip_ray import load_config
+from salip_ray.pipeline.commit import commit_shard
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.plan import TODO_SCHEMA
+from salip_ray.pipeline.store import Store
 
 
 def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
@@ -21,6 +23,8 @@ def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
         rows = pa.concat_tables(list(stage(config, 1, Reporter())(rows)))
     assert rows["image_id"].to_pylist() == [row["image_id"] for row in todo]
     assert set(rows["status"].to_pylist()) == {"empty"}
+    commit_shard(Store(tmp_path), 0, rows, 3, {"lungs": 1})
+    assert (tmp_path / "shards" / "part-00000.parquet").exists()
 
 
 @pytest.mark.parametrize("stage", [noop.Propose, noop.Retrieve, noop.Refine])

@@ -38,7 +38,7 @@ def test_what_fits_is_not_waited_for(asked):
 
 def test_without_waiting_it_is_refused_at_once_with_the_sum(asked):
     config = PoolsConfig.model_validate(GPU_POOLS)
-    with pytest.raises(ResourceError, match=r"need 1\.63 CPUs .*but Ray has 0"):
+    with pytest.raises(ResourceError, match=r"need 0\.73 CPUs .*but Ray has 0"):
         waiting.wait_for_nodes(config, STAGES, HEAD_ALONE, print)
     assert not asked
 
