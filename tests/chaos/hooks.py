@@ -6,17 +6,52 @@ package itself knows nothing of this.
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import os
+import sys
 import time
+from collections.abc import Callable
+from types import ModuleType
 
 POISON = "/0003.png"
 
 
 def install() -> None:
-    """Install the hook that the environment names, if it names one."""
+    """Install the hook that the environment names, if it names one.
+
+    It waits for its module to be imported: many workers of Ray never need it, and it takes seconds.
+    """
     name = os.environ.get("SALIP_CHAOS_HOOK")
     if name:
-        HOOKS[name]()
+        sys.meta_path.insert(0, _Waiting(*HOOKS[name]))
+
+
+class _Waiting(importlib.abc.MetaPathFinder):
+    """Changes a module right after it was imported."""
+
+    def __init__(self, module: str, change: Callable[[], None]) -> None:
+        self._module, self._change = module, change
+
+    def find_spec(
+        self, name: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find the one module as everybody else does, and have it changed."""
+        if name != self._module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        execute = spec.loader.exec_module
+
+        def execute_and_change(module: ModuleType) -> None:
+            execute(module)
+            self._change()
+
+        spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]
+        return spec
 
 
 def slow_commits() -> None:
@@ -90,9 +125,10 @@ def leak() -> None:
     Stage._row = leaking  # type: ignore[method-assign]
 
 
+_STORE, _STAGES = "salip_ray.pipeline.store", "salip_ray.pipeline.stages"
 HOOKS = {
-    "slow_commits": slow_commits,
-    "broken_sink": broken_sink,
-    "poison": poison,
-    "leak": leak,
+    "slow_commits": (_STORE, slow_commits),
+    "broken_sink": (_STORE, broken_sink),
+    "poison": (_STAGES, poison),
+    "leak": (_STAGES, leak),
 }
