@@ -141,23 +141,12 @@ def cascaded(
 
 
 def gathered(labels: Dataset, block: int) -> Dataset:
-    """Rows that are light again in blocks of exactly ``block`` rows: the shards of the manifest.
-
-    For cutting blocks Ray Data asks for a whole CPU, which a job whose actors fill the nodes does
-    not get before its fetch tasks are over, and takes no word for less. A step before it that does
-    ask for less, and hands on as many rows at a time, it joins with the cutting.
-    """
-    return labels.map_batches(
-        _as_they_are,
-        batch_size=block,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        num_cpus=RECUT_CPUS,
-    ).repartition(target_num_rows_per_block=block, strict=True)
-
-
-def _as_they_are(rows: pa.Table) -> pa.Table:
-    return rows
+    """Rows that are light again in blocks of exactly ``block`` rows: the shards of the manifest."""
+    shards = labels.repartition(target_num_rows_per_block=block, strict=True)
+    # By itself the cutting asks for a whole CPU, which a job whose actors fill the nodes does not
+    # get before its fetch tasks are over; Ray Data has no argument for less.
+    shards._logical_plan.dag.ray_remote_args["num_cpus"] = RECUT_CPUS
+    return shards
 
 
 @contextlib.contextmanager
