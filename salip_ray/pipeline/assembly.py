@@ -145,7 +145,8 @@ def gathered(labels: Dataset, block: int) -> Dataset:
     shards = labels.repartition(target_num_rows_per_block=block, strict=True)
     # By itself the cutting asks for a whole CPU, which a job whose actors fill the nodes does not
     # get before its fetch tasks are over; Ray Data has no argument for less.
-    shards._logical_plan.dag.ray_remote_args["num_cpus"] = RECUT_CPUS
+    cutting: Any = shards._logical_plan.dag
+    cutting.ray_remote_args["num_cpus"] = RECUT_CPUS
     return shards
 
 

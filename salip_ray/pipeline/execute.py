@@ -36,6 +36,7 @@ from salip_ray.pipeline.store import Store
 from salip_ray.pipeline.waiting import wait_for_nodes
 from salip_ray.sources.references import References
 
+_RAYS_ADVICE = "Failed to apply UDF transform"  # and how to have it tried again
 _DRAIN_SECONDS = 120.0
 
 
@@ -153,7 +154,8 @@ def _first_cause(problem: BaseException) -> str:
     # Ray ends some chains with an exception that says nothing; the last that speaks is meant.
     while (deeper := getattr(cause, "cause", None) or cause.__cause__) is not None and str(deeper):
         cause = deeper
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    said = str(cause).partition(_RAYS_ADVICE)[0].removesuffix(r"\n")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     return f"the job broke down: {type(cause).__name__}: {lines[-1] if lines else 'no message'}"
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import (
     apply_color_lut,
     apply_modality_lut,
@@ -49,6 +50,7 @@ _GROUPS = (
     "PixelValueTransformationSequence",
     "PixelMeasuresSequence",
 )
+_DECODERS, _LAST_DECODER = ("pylibjpeg", "pyjpegls", "pillow", "pydicom"), "gdcm"
 _FAR = 1e15  # beyond every window
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UI", "UT"})
 
@@ -106,8 +108,16 @@ class _Frames:
         return to_rgb(grey)
 
     def _decoded(self, index: int) -> Values:
-        values = np.asarray(pixel_array(self._ds, index=index if self._count > 1 else None))
-        return values.astype(values.dtype.newbyteorder("="), copy=False)
+        place = index if self._count > 1 else None
+        first: Exception | None = None
+        for plugin in _decoders(self._ds):
+            try:
+                values = np.asarray(pixel_array(self._ds, index=place, decoding_plugin=plugin))
+                return values.astype(values.dtype.newbyteorder("="), copy=False)
+            except Exception as error:  # noqa: BLE001  (the next may be able to)
+                first = first or error
+        assert first is not None
+        raise first
 
     def _colour(self, values: Values) -> Image:
         bits = int(self._ds.BitsStored)
@@ -144,6 +154,19 @@ class _Frames:
             frames = ((self._decoded(i), _of_frame(self._ds, i)) for i in range(self._count))
             values = np.stack([apply_modality_lut(stored, frame) for stored, frame in frames])
         return range_of(_unpadded(values, self._ds), self._config)
+
+
+def _decoders(ds: Dataset) -> list[str]:
+    """The plugins that may unpack the pixels, best first; one without a name where none is needed.
+
+    What is wrong with a file GDCM throws as a C++ exception, past Python, which ends the process.
+    Where another plugin is there it is not even tried, for it would be given the corrupt files.
+    """
+    try:
+        found = set(get_decoder(ds.file_meta.TransferSyntaxUID).available_plugins)
+    except (AttributeError, NotImplementedError):
+        found = set()  # pydicom says what is wrong
+    return [name for name in _DECODERS if name in found] or [_LAST_DECODER] * bool(found) or [""]
 
 
 def _unpadded(values: Values, ds: Dataset) -> Values:

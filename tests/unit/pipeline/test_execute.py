@@ -23,6 +23,10 @@ def chained(*problems):
         (chained(RuntimeError("wrapped"), OSError(28, "disk full")), "disk full"),
         # As Ray Data raises it: its own end of the chain says nothing.
         (chained(RuntimeError("Traceback\n  TypeError: odd"), Exception()), "TypeError: odd"),
+        (
+            ValueError("no luck\nFailed to apply UDF transform after 1/1 attempts.\nTo change ..."),
+            "ValueError: no luck",
+        ),
         (KeyError(), "KeyError: no message"),
     ],
 )

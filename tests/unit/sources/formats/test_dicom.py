@@ -10,12 +10,20 @@ import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
 
 from benchmarks.dicom_table import FILES, files_with_pixels, frame_count, pydicoms_own
 from salip_ray.config import ImageConfig, Window
 from salip_ray.errors import ImageError
 from salip_ray.sources.decode import decode, open_stack
+from salip_ray.sources.formats import dicom
 
 PATHS = list(files_with_pixels())
 CONFIG = ImageConfig()
@@ -153,3 +161,21 @@ def test_a_decoder_that_panics_costs_its_file_alone(capfd):
     with pytest.raises(ImageError, match="cannot be decoded: index out of bounds"):
         decode(buffer.getvalue(), "a.dcm", CONFIG)
     assert "panicked" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("syntax", "first"),
+    [
+        (JPEGBaseline8Bit, "pillow"),
+        (JPEG2000Lossless, "pylibjpeg"),
+        (RLELossless, "pylibjpeg"),
+        (ExplicitVRLittleEndian, ""),
+    ],
+)
+def test_the_decoder_whose_errors_end_the_process_comes_last(syntax, first):
+    ds = pydicom.dcmread(io.BytesIO(make(np.zeros((8, 8), np.uint8))))
+    ds.file_meta.TransferSyntaxUID = syntax
+    assert dicom._decoders(ds)[0] == first
+    assert "gdcm" not in dicom._decoders(ds)
+    ds.file_meta.TransferSyntaxUID = JPEGLosslessSV1  # for which there is no other
+    assert dicom._decoders(ds)[0] in {"gdcm", "pylibjpeg"}
