@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 
-.PHONY: help env test lint types unit demo realdata volume formats resume bench ablation chaos fuzz train-bundled wheel lock clean
+.PHONY: help env test lint types unit demo realdata confidence student volume formats resume bench ablation chaos fuzz train-bundled wheel lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -46,6 +46,12 @@ demo: $(ENV)  ## label fresh phantoms with the bundled models, score and draw th
 realdata: $(ENV)  ## label and score the real images in $$SALIP_REAL_DATA (default ../shared/data)
 	$(BIN)/python benchmarks/realdata.py
 
+confidence: $(ENV)  ## how well confidence foretells Dice, on phantoms and real images
+	$(BIN)/python benchmarks/confidence.py
+
+student: $(ENV)  ## train a U-Net on the cascade's labels of phantoms; does it beat its teacher?
+	$(BIN)/python benchmarks/student.py
+
 resume: $(ENV)  ## label 10,000 small images, kill -9 the job three times, count the rows
 	$(BIN)/python benchmarks/resume.py
 
@@ -87,4 +93,4 @@ lock: $(ENV)  ## pin the dependencies of pyproject.toml again
 	grep -A99 '^uv==' requirements.lock | awk 'NR==1 || /--hash/ {print} NR>1 && !/--hash/ {exit}' > requirements-uv.txt
 
 clean:  ## remove what the other targets made
-	rm -rf .venv dist demo-output realdata-output volume-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv dist demo-output realdata-output confidence-output student-output volume-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache

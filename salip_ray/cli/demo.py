@@ -70,10 +70,13 @@ def demo(
     )
 
 
-def draw_phantoms(kind: str, count: int, folder: Path) -> None:
-    """Write phantoms 0 to ``count`` - 1 of the test bank as PNGs below ``images/`` and ``masks/``.
+def draw_phantoms(
+    kind: str, count: int, folder: Path, *, bank: str = "test", first: int = 0
+) -> None:
+    """Write phantoms of a bank, ``count`` from ``first`` on, below ``images/`` and ``masks/``.
 
-    A mask is 255 where the target organ is. Files that are right already are not touched.
+    They are PNGs; a mask is 255 where the target organ is. Files that are right already are not
+    touched.
 
     Raises:
         ConfigError: the folder holds more phantoms than that, from another demo.
@@ -83,16 +86,16 @@ def draw_phantoms(kind: str, count: int, folder: Path) -> None:
     from salip_ray.labels.masks import encode_png
     from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
 
-    names = [f"{kind}-{index:04d}.png" for index in range(count)]
-    if more := {path.name for path in (folder / "images").glob("*.png")} - set(names):
+    names = {f"{kind}-{index:04d}.png": index for index in range(first, first + count)}
+    if more := {path.name for path in (folder / "images").glob("*.png")} - names.keys():
         raise ConfigError(
             f"{folder} holds {len(more)} more images than --images {count} asks for: "
             "give the same number as before, or another --output"
         )
     for place in ("images", "masks"):
         (folder / place).mkdir(parents=True, exist_ok=True)
-    for index, name in enumerate(names):
-        phantom = make_phantom(kind, index, bank="test")
+    for name, index in names.items():
+        phantom = make_phantom(kind, index, bank=bank)
         mask = np.where(phantom.mask(TARGETS[kind]), 255, 0).astype(np.uint8)
         # The image last, so that an image is never without its mask.
         _write(folder / "masks" / name, encode_png(mask))

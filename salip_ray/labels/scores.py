@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,27 @@ from salip_ray.sources.references import References
 _OF_IMAGE = ("image_id", "uri", "height", "width", "volume", "slice", "spacing")
 _COLUMNS = (*_OF_IMAGE, "status", "error", "masks")
 
+#: From a row to mask cells of a method that is not the output's own: ``method, label, rle``.
+CellsOf = Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
 
-def evaluate_output(labels: Labels, references: References, *, surfaces: bool = True) -> Evaluation:
+
+def evaluate_output(
+    labels: Labels,
+    references: References,
+    *,
+    surfaces: bool = True,
+    others: Mapping[str, CellsOf] | None = None,
+) -> Evaluation:
     """Score every committed row of an output against the masks of a reference location.
 
     A slice or frame is scored against its own: of a mask volume that is cut as its image was, or a
-    mask of one slice. ``surfaces`` says whether to compute HD95 and NSD, too: most of the time.
+    mask of one slice.
+
+    Args:
+        labels: the output.
+        references: the masks.
+        surfaces: whether to compute HD95 and NSD, too: most of the time.
+        others: further methods to score on the same images, by name.
 
     Raises:
         InputError: a reference mask cannot be read, or is not on the grid of its image.
@@ -41,11 +56,19 @@ def evaluate_output(labels: Labels, references: References, *, surfaces: bool = 
         ids = references.load(mask, config, count=count, spacing=row["spacing"])
         return class_references(ids, classes)
 
+    more = others or {}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for row in labels.rows(columns=_COLUMNS):
+            wanted = row["status"] != "error" and references.find(labels.picture(row))
+            extra = [cell for of in more.values() for cell in of(row)] if wanted else []
+            yield {**row, "masks": [*(row["masks"] or ()), *extra]}
+
     evaluation = score_rows(
-        labels.rows(columns=_COLUMNS),
+        rows() if more else labels.rows(columns=_COLUMNS),
         masks_of,
         labels=[spec.label for spec in classes],
-        methods=labels.methods,
+        methods=[*labels.methods, *more],
         surfaces=surfaces,
     )
     return replace(evaluation, not_committed=labels.n_images() - evaluation.n_images)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -17,6 +18,7 @@ from salip_ray.evaluation.volumes import VolumeScore, volume_scores
 METHOD_NAMES = {
     "unprompted": "un-prompted SAM",
     "cascade": "cascade",
+    "student": "student",
     "gt_sam": "GT-SAM",
 }
 """The headline methods, in the order in which they are shown, and how a person calls them."""
@@ -145,6 +147,38 @@ def image_table(evaluation: Evaluation) -> Table:
         name = Text(names[image_id])  # its brackets are no markup
         table.add_row(name, label, *(cells.get(method, "") for method in methods))
     return table
+
+
+def comparison_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """Student against teacher, a row for each test and class.
+
+    ``found`` maps a test to what :func:`salip_ray.student.scoring.comparison` says of it.
+    """
+    table = Table(
+        title="Does the student beat its teacher? (Dice)",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+    )
+    for name in ("test", "class"):
+        table.add_column(name)
+    for name in ("cascade", "student", "difference", "95 %", "better on"):
+        table.add_column(name, justify="right")
+    for test, classes in found.items():
+        for label, figures in classes.items():
+            table.add_row(
+                test,
+                label,
+                *(_figure(_number(figures[name])) for name in ("cascade", "student")),
+                f"{_number(figures['difference']):+.3f}",
+                _interval(tuple(figures["interval"] or (math.nan, math.nan))),
+                f"{figures['better_on']} of {figures['n']}",
+            )
+    return table
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def notes(evaluation: Evaluation) -> Iterator[str]:

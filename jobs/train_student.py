@@ -1,0 +1,159 @@
+"""Train a small U-Net on pseudo-labels with Ray Train, and score it beside its teacher.
+
+    python jobs/train_student.py LABELS OUTPUT --test TEST_LABELS --references MASKS
+
+LABELS is an output of ``salip-ray label``. TEST_LABELS is another one, of images that the student
+never sees, with MASKS, a folder of them or an index.csv; the two options may be given again, in
+pairs. On a cluster:
+
+    ray job submit --working-dir . -- python jobs/train_student.py s3://out/labels s3://out/student
+
+Stopped or killed, the same command goes on from its last whole epoch. Exits with 1 where the
+training broke down and with 2 where something given is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from salip_ray.cli.options import OutputOption, storage_options
+from salip_ray.errors import ConfigError, JobError, SalipError
+from salip_ray.sources.locations import normalise
+from salip_ray.student.options import StudentOptions
+
+if TYPE_CHECKING:
+    from salip_ray.pipeline.store import Store
+
+_USUAL = StudentOptions()
+
+
+def main(
+    labels: Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")],
+    output: Annotated[str, typer.Argument(help="New or empty location, or one to go on with.")],
+    test: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABELS", help="Score on the images of this output, too."),
+    ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MASKS", help="Their reference masks: a folder or index.csv."),
+    ] = None,
+    size: Annotated[int, typer.Option(help="Long side of the net's pictures.")] = _USUAL.size,
+    width: Annotated[int, typer.Option(help="Channels of its finest level.")] = _USUAL.width,
+    epochs: int = _USUAL.epochs,
+    batch_size: Annotated[int, typer.Option(help="Images a step and worker.")] = _USUAL.batch_size,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = _USUAL.rate,
+    seed: int = _USUAL.seed,
+    val: Annotated[float, typer.Option(help="Share that chooses the epoch.")] = _USUAL.val_share,
+    group_by: Annotated[
+        str, typer.Option(help="Kept together: image, folder, or an expression on the URI.")
+    ] = _USUAL.group_by,
+    min_confidence: float = _USUAL.min_confidence,
+    confidence_power: Annotated[
+        float, typer.Option(help="Images count with confidence ** this; 0: all alike.")
+    ] = _USUAL.confidence_power,
+    ignore_disagreement: Annotated[
+        bool, typer.Option(help="Learn nothing where proposal and mask differ.")
+    ] = _USUAL.ignore_disagreement,
+    workers: Annotated[int, typer.Option(help="A GPU each, where there are.")] = _USUAL.workers,
+    loaders: Annotated[int, typer.Option(help="Reading processes a worker.")] = _USUAL.loaders,
+    surfaces: Annotated[bool, typer.Option(help="Score HD95 and NSD, too.")] = True,
+    images_root: Annotated[
+        str | None, typer.Option(help="Where the images of LABELS have moved.")
+    ] = None,
+    labels_option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE")] = None,
+    image_option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE")] = None,
+    output_option: OutputOption = None,
+) -> None:
+    """Train a student on LABELS and write it to OUTPUT."""
+    tests, masks = test or [], references or []
+    if len(tests) != len(masks):
+        raise ConfigError(
+            f"every --test needs its --references, found {len(tests)} and {len(masks)} of them"
+        )
+    options = StudentOptions(
+        size=size,
+        width=width,
+        epochs=epochs,
+        batch_size=batch_size,
+        rate=rate,
+        seed=seed,
+        val_share=val,
+        group_by=group_by,
+        min_confidence=min_confidence,
+        confidence_power=confidence_power,
+        ignore_disagreement=ignore_disagreement,
+        workers=workers,
+        loaders=loaders,
+    )
+    from salip_ray.labels.dataset import PseudoLabels
+    from salip_ray.pipeline.student import train_student
+
+    console = Console()
+    image_options = storage_options("image", image_option)
+    store = train_student(
+        PseudoLabels(
+            normalise(labels),
+            min_confidence=min_confidence,
+            ignore_disagreement=ignore_disagreement,
+            images_root=images_root,
+            storage_options=storage_options("labels", labels_option),
+            image_options=image_options,
+        ),
+        output,
+        options,
+        storage_options=storage_options("output", output_option),
+        say=lambda text: console.print(text, highlight=False, markup=False),
+    )
+    if tests:
+        pairs = list(zip(tests, masks, strict=True))
+        _score(store, pairs, image_options, surfaces, console)
+
+
+def _score(
+    store: Store,
+    tests: list[tuple[str, str]],
+    image_options: dict[str, Any],
+    surfaces: bool,
+    console: Console,
+) -> None:
+    from salip_ray.evaluation import as_json, nnunet_summary
+    from salip_ray.labels.reading import Labels
+    from salip_ray.pipeline.student_output import load_student, record_scores, trained_images
+    from salip_ray.report.tables import comparison_table, summary_table
+    from salip_ray.sources.references import References
+    from salip_ray.student.scoring import METHOD, comparison, score_student
+
+    student, trained_on = load_student(store), trained_images(store)
+    found: dict[str, Any] = {}
+    for number, (location, masks) in enumerate(tests):
+        labels, references = Labels.open(normalise(location)), References.open(masks)
+        name = labels.uri.rstrip("/").rpartition("/")[2]
+        name = name if name not in found else f"{name}-{number}"
+        evaluation = score_student(
+            student,
+            labels,
+            references,
+            trained_on=trained_on,
+            image_options=image_options,
+            surfaces=surfaces,
+        )
+        summary = nnunet_summary(evaluation, student.class_ids, method=METHOD)
+        store.write(f"scores/{name}/evaluation.json", as_json(evaluation).encode())
+        store.write(f"scores/{name}/summary_nnunet.json", summary.encode())
+        found[name] = comparison(evaluation)
+        console.print(summary_table(evaluation))
+        record_scores(store, found)
+    console.print(comparison_table(found))
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except SalipError as error:
+        print(f"train_student: {error}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, JobError) else 2)

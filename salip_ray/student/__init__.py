@@ -1,0 +1,1 @@
+"""A student: a small U-Net that learns from pseudo-labels, and is scored against references."""

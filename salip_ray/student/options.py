@@ -1,0 +1,65 @@
+"""How a student is trained: everything that decides its weights, beside the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from salip_ray.errors import ConfigError
+
+_SIDE_UNIT = 16  # the net halves its picture four times
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentOptions:
+    """What a training run is asked for.
+
+    Attributes:
+        size: long side of the pictures that the net sees, in pixels; a multiple of 16.
+        width: channels of the net's finest level; each coarser one has twice as many.
+        epochs: how often every image is shown.
+        batch_size: images a step, of each worker.
+        rate: the highest learning rate; it falls to 0 along half a cosine.
+        seed: of the split, the weights, the order and the augmentation.
+        val_share: share of the images that choose the best epoch and are not trained on; 0 for
+            none, and the last epoch counts.
+        group_by: what must stay on one side of that split (:func:`salip_ray.labels.splits.split`).
+        min_confidence: images with a label less certain than this are left out.
+        confidence_power: an image counts with its confidence to this power; 0 counts all alike.
+        ignore_disagreement: learn nothing where proposal and refined mask differ.
+        workers: processes that train together, each with a GPU where the cluster has them.
+        loaders: processes that read images for each worker; 0 reads in the worker itself.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    size: int = 256
+    width: int = 16
+    epochs: int = 40
+    batch_size: int = 8
+    rate: float = 2e-3
+    seed: int = 0
+    val_share: float = 0.1
+    group_by: str = "image"
+    min_confidence: float = 0.0
+    confidence_power: float = 1.0
+    ignore_disagreement: bool = True
+    workers: int = 1
+    loaders: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 2 * _SIDE_UNIT or self.size % _SIDE_UNIT:
+            raise ConfigError(
+                f"size must be a multiple of {_SIDE_UNIT} from {2 * _SIDE_UNIT} on, "
+                f"found {self.size}"
+            )
+        for name in ("width", "epochs", "batch_size", "workers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("seed", "loaders", "confidence_power"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, found {getattr(self, name)}")
+        if not self.rate > 0:
+            raise ConfigError(f"rate must be above 0, found {self.rate}")
+        if not 0 <= self.val_share < 1:
+            raise ConfigError(f"val_share must be from 0 to below 1, found {self.val_share}")

@@ -1,0 +1,99 @@
+"""The student beside its teacher, against references that neither learnt from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from salip_ray.errors import ConfigError, InputError
+from salip_ray.evaluation import Evaluation
+from salip_ray.evaluation.intervals import mean_interval
+from salip_ray.labels.images import Images
+from salip_ray.labels.masks import encode_rle
+from salip_ray.labels.reading import Labels
+from salip_ray.labels.scores import evaluate_output
+from salip_ray.sources.references import References
+from salip_ray.student.net import Student
+
+METHOD = "student"
+TEACHER = "cascade"
+
+
+def score_student(
+    student: Student,
+    labels: Labels,
+    references: References,
+    *,
+    trained_on: Collection[str] = (),
+    image_options: Mapping[str, Any] | None = None,
+    surfaces: bool = True,
+) -> Evaluation:
+    """Score an output's labels and the student's own of the same images.
+
+    The evaluation has the methods of the output and ``student``, on the same images each.
+
+    Args:
+        student: the one.
+        labels: what the teacher made of images with references.
+        references: their masks.
+        trained_on: ids of the images that the student learnt from.
+        image_options: fsspec options of the images.
+        surfaces: HD95 and NSD, too.
+
+    Raises:
+        ConfigError: the output has other classes than the student.
+        InputError: an image is one that the student learnt from, or cannot be read.
+    """
+    known = {spec.label: spec.class_id for spec in labels.classes}
+    if other := {k: v for k, v in student.class_ids.items() if known.get(k) != v}:
+        raise ConfigError(
+            f"{labels.uri} has the classes {known}, but the student learnt {other} as well"
+        )
+    images = Images("", None, labels.image_config, dict(image_options or {}))
+
+    def cells(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        if row["image_id"] in trained_on:
+            raise InputError(
+                f"image {row['uri']} of {labels.uri} is one that the student was trained on: "
+                "score it on images that it never saw"
+            )
+        masks = student(images.load(labels.picture(row)))
+        return [
+            {"method": METHOD, "label": label, "rle": encode_rle(mask)}
+            for label, mask in masks.items()
+        ]
+
+    return evaluate_output(labels, references, surfaces=surfaces, others={METHOD: cells})
+
+
+def comparison(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """Student minus teacher by class: mean difference of Dice over images, and its interval.
+
+    Images on which either has no Dice (nothing there, nothing labelled) are left out.
+    """
+    dice = {(s.label, s.image_id, s.method): s.dice for s in evaluation.scores}
+    found: dict[str, dict[str, Any]] = {}
+    for label in dict.fromkeys(score.label for score in evaluation.scores):
+        pairs = [
+            (value, dice[label, image_id, TEACHER])
+            for (of, image_id, method), value in dice.items()
+            if of == label and method == METHOD and (label, image_id, TEACHER) in dice
+        ]
+        pairs = [(float(one), float(two)) for one, two in pairs if not math.isnan(one + two)]
+        gains = [one - other for one, other in pairs]
+        low, high = mean_interval(gains)
+        n = len(gains)
+        found[label] = {
+            "n": n,
+            METHOD: _mean([one for one, _ in pairs]),
+            TEACHER: _mean([other for _, other in pairs]),
+            "difference": _mean(gains),
+            "interval": None if n < 2 else [low, high],
+            "better_on": sum(bool(gain > 0) for gain in gains),
+        }
+    return found
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None

@@ -1,0 +1,13 @@
+"""An output to learn from, made without a model."""
+
+from __future__ import annotations
+
+import pytest
+
+from salip_ray.labels.dataset import PseudoLabels
+from tests.unit.labels.conftest import write_output
+
+
+@pytest.fixture
+def labels(tmp_path) -> PseudoLabels:
+    return PseudoLabels(str(write_output(tmp_path)), ignore_disagreement=True)

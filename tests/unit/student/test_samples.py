@@ -1,0 +1,82 @@
+"""What the net is shown, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from salip_ray.student.samples import IGNORED, Examples, MixedOrder, channels, square_input, vary
+
+
+def test_an_example_has_channels_and_ignores_what_is_no_label(labels):
+    examples = Examples(labels, 64, augment=False, seed=0)
+    example = examples[1]
+    assert example["image"].shape == (3, 64, 64)
+    assert set(example["target"].unique().tolist()) == {IGNORED, 0, 1, 2}
+    # 42 x 56 pixels become 48 x 64, and what is below them is no picture.
+    assert (example["target"][48:] == IGNORED).all()
+    sample = labels[1]
+    share = (sample["labels"] == 255).mean()
+    assert share > 0
+    assert (example["target"][:48] == IGNORED).float().mean() == pytest.approx(share, abs=0.03)
+
+
+def test_pixels_of_a_class_left_out_are_background(labels):
+    table = channels([2], 255)
+    assert table[[0, 1, 2, 255]].tolist() == [0, 0, 1, IGNORED]
+
+
+def test_confidence_is_the_labels_own_and_unknown_counts_whole(labels):
+    examples = Examples(labels, 32, augment=False, seed=0)
+    assert examples[0]["confidence"] == pytest.approx(labels.entries[0].confidence)
+    unknown = replace(labels.entries[0], confidences={"lung": float("nan")})
+    labels.entries = [unknown, *labels.entries[1:]]
+    assert examples[0]["confidence"] == 1.0
+
+
+def test_a_variation_follows_from_seed_epoch_and_image(labels):
+    def drawn(seed: int, epoch: int) -> np.ndarray:
+        examples = Examples(labels, 64, augment=True, seed=seed)
+        examples.epoch = epoch
+        return examples[2]["image"].numpy()
+
+    np.testing.assert_array_equal(drawn(0, 3), drawn(0, 3))
+    assert not np.array_equal(drawn(0, 3), drawn(0, 4))
+    assert not np.array_equal(drawn(0, 3), drawn(1, 3))
+
+
+def test_a_variation_moves_picture_and_target_together():
+    picture = np.full((64, 64, 3), 40, np.uint8)
+    target = np.zeros((64, 64), np.int16)
+    picture[20:44, 10:30], target[20:44, 10:30] = 220, 1
+    for seed in range(8):
+        moved, where = vary(picture, target, np.random.default_rng(seed))
+        bright = moved.mean(axis=2)
+        assert bright[where == 1].mean() > bright[where == 0].mean() + 60
+        assert np.argwhere(where == 1)[:, 1].mean() < 32 + 6  # never mirrored
+
+
+def test_every_image_is_read_once_an_epoch_and_workers_get_equally_many():
+    shards = ["a"] * 5 + ["b"] * 6
+    whole = MixedOrder(shards, seed=0)
+    assert sorted(whole) == list(range(11))
+    parts = [list(MixedOrder(shards, seed=0, rank=rank, workers=3)) for rank in range(3)]
+    assert [len(part) for part in parts] == [4, 4, 4]
+    assert {index for part in parts for index in part} == set(range(11))
+    first = list(whole)
+    assert first == list(whole)
+    whole.epoch = 1
+    assert first != list(whole)
+
+
+def test_shards_are_read_a_few_at_a_time():
+    shards = [f"{i // 10}" for i in range(100)]
+    first = list(MixedOrder(shards, seed=0))[:40]
+    assert len({shards[index] for index in first}) == 4
+
+
+def test_an_image_fills_its_part_of_the_square():
+    tensor, size = square_input(np.full((100, 50, 3), 200, np.uint8), 32)
+    assert (tuple(tensor.shape), size) == ((3, 32, 32), (32, 16))

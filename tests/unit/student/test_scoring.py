@@ -1,0 +1,90 @@
+"""The student is scored beside its teacher, on images that it never saw."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from salip_ray.errors import ConfigError, InputError
+from salip_ray.evaluation import Evaluation, Score, as_json
+from salip_ray.labels.reading import Labels
+from salip_ray.sources.references import References
+from salip_ray.student.net import Student, make_net
+from salip_ray.student.scoring import comparison, score_student
+from tests.unit.labels.conftest import CONFIDENCES, draw, write_output
+
+
+class Painter(Student):
+    """Knows the pictures: the lung is bright, the heart less so."""
+
+    def __call__(self, image):
+        return {"lung": image[..., 0] > 180, "heart": abs(image[..., 0].astype(int) - 120) < 20}
+
+
+@pytest.fixture
+def tested(tmp_path):
+    output = write_output(tmp_path)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for index in range(len(CONFIDENCES)):
+        _, left, right = draw(index)
+        cv2.imwrite(str(masks / f"view{index}.png"), (left + 2 * right).astype(np.uint8))
+    return Labels.open(str(output)), References.open(str(masks))
+
+
+def painter(**class_ids: int) -> Student:
+    return Painter(torch.nn.Identity(), class_ids or {"lung": 1, "heart": 2}, 32, 2)
+
+
+def test_student_and_teacher_stand_side_by_side(tested):
+    found = score_student(painter(), *tested, surfaces=False)
+    data = json.loads(as_json(found))
+    assert set(data["classes"]["heart"]) == {"cascade", "student"}
+    assert data["classes"]["lung"]["student"]["n"] == len(CONFIDENCES)
+    assert data["classes"]["lung"]["student"]["dice"] == 1.0
+    # The teacher left the first image's heart out.
+    assert data["classes"]["heart"]["cascade"]["dice"] == pytest.approx(5 / 6)
+    assert {item["reason"] for item in data["unscored"]} == {"without_reference", "error"}
+    heart = json.loads(json.dumps(comparison(found)))["heart"]
+    assert heart["difference"] == pytest.approx(1 / 6)
+    assert (heart["n"], heart["better_on"]) == (6, 1)
+
+
+def test_images_it_learnt_from_are_refused_by_name(tested):
+    labels, references = tested
+    seen = next(row["image_id"] for row in labels.rows() if row["uri"].endswith("view3.png"))
+    with pytest.raises(InputError, match=r"view3\.png of .* is one that the student was trained"):
+        score_student(painter(), labels, references, trained_on={seen})
+
+
+def test_a_student_of_other_classes_is_refused(tested):
+    with pytest.raises(ConfigError, match=r"has the classes .* learnt \{'liver': 1\}"):
+        score_student(painter(liver=1), *tested)
+
+
+def test_images_without_a_figure_are_in_no_difference():
+    def score(image: str, method: str, dice: float) -> Score:
+        return Score(image, image, "lung", method, dice, dice)
+
+    pairs = [("a", 0.9, 0.7), ("b", math.nan, 0.0), ("c", 0.6, 0.8)]
+    scores = [
+        score(image, method, dice)
+        for image, *both in pairs
+        for method, dice in zip(("student", "cascade"), both, strict=True)
+    ]
+    lung = comparison(Evaluation(tuple(scores)))["lung"]
+    assert (lung["n"], lung["better_on"]) == (2, 1)
+    assert lung["difference"] == pytest.approx(0.0)
+    nothing = comparison(Evaluation(tuple(scores[2:4])))["lung"]
+    assert (nothing["n"], nothing["difference"], nothing["interval"]) == (0, None, None)
+
+
+def test_a_real_net_has_a_mask_for_every_class(tested):
+    student = Student(make_net(2, 2).eval(), {"lung": 1, "heart": 2}, 32, 2)
+    found = score_student(student, *tested, surfaces=False)
+    assert sum(score.method == "student" for score in found.scores) == 2 * len(CONFIDENCES)
