@@ -9,6 +9,7 @@ give the pixels of the original, of every slice.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import resource
 from collections import Counter
@@ -41,6 +42,13 @@ def config() -> Config:
     return load_config("lungs", overrides=[*SMALL, *_LIMITS])
 
 
+class _Silent(Reporter):
+    """Says nothing of the errors, which are many and expected."""
+
+    def done(self, *_: object, **__: object) -> None:
+        """Nothing."""
+
+
 Rows = list[dict[str, Any]]
 
 
@@ -53,7 +61,7 @@ def rows_of(files: list[Path]) -> list[Rows]:
     found: dict[str, Rows] = {uri: [] for uri in uris}
     kept = ["status", "error", "height", "width", "_working"]
     for uri, table in zip(
-        uris, fetch_and_decode(plan.table, config(), None, Reporter()), strict=True
+        uris, fetch_and_decode(plan.table, config(), None, _Silent()), strict=True
     ):
         found[uri] += table.select(kept).to_pylist()
     return [found[str(path)] for path in files]
@@ -163,7 +171,8 @@ _pool: list[ProcessPoolExecutor] = []
 def _decoded_apart(group: list[Sample], folder: Path) -> list[str | None]:
     """In another process; where that crashes or hangs, one by one to find the file."""
     if not _pool:
-        _pool.append(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
+        spawn = multiprocessing.get_context("spawn")
+        _pool.append(ProcessPoolExecutor(1, mp_context=spawn, initializer=_be_brief))
     try:
         return _pool[0].submit(decode_together, group, str(folder)).result(timeout=_HANG)
     except Exception as problem:  # noqa: BLE001  (a broken pool, a time-out, a bug)
@@ -171,6 +180,10 @@ def _decoded_apart(group: list[Sample], folder: Path) -> list[str | None]:
         if len(group) == 1:
             return [f"{type(problem).__name__}: {problem}"]
         return [fault for sample in group for fault in _decoded_apart([sample], folder)]
+
+
+def _be_brief() -> None:
+    os.environ["RUST_BACKTRACE"] = "0"
 
 
 def _stop_pool() -> None:
