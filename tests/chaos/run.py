@@ -86,20 +86,31 @@ def main(
             world = World(cluster, images, output, rng, say, out_of_time)
             say(f"undisturbed run: {world.undisturbed()}")
             cut = sum(e.what == "driver" and e.phase == "commit" for e in tally.events)
-            for disturb, what in (
-                (partial(kill_drivers, in_commit=max(0, _IN_COMMIT - cut)), "driver_kills"),
-                (kill_workers, "worker_kills"),
-                (fail_store, "store_faults"),
-                (lose_nodes, "node_losses"),
-            ):
-                if left(what) and not out_of_time():
-                    disturb(world, left(what), tally)
+            disturbances = {
+                "driver_kills": partial(kill_drivers, in_commit=max(0, _IN_COMMIT - cut)),
+                "worker_kills": kill_workers,
+                "store_faults": fail_store,
+                "node_losses": lose_nodes,
+            }
+            # What was seen least often first, each with its share of the time that is left.
+            waiting = [what for what in disturbances if left(what)]
+            waiting.sort(key=lambda what: 1 - left(what) / TARGETS[what])
+            for number, what in enumerate(waiting):
+                now = time.monotonic()
+                until = now + (began + minutes * 60 - now) / (len(waiting) - number)
+                world.out_of_time = partial(_is_over, until)
+                if not world.out_of_time():
+                    disturbances[what](world, left(what), tally)
     save()
     typer.echo((output / "table.md").read_text())
     if tally.damage.total:
         sys.exit(f"the promise is broken: {tally.damage}")
     if missing := {what: left(what) for what in TARGETS if left(what)}:
         typer.echo(f"not seen often enough yet, run it again: {missing}")
+
+
+def _is_over(until: float) -> bool:
+    return time.monotonic() > until
 
 
 def write_results(output: Path, tally: Tally) -> None:
