@@ -38,6 +38,8 @@ APART = [
     f"pools.{stage}.{what}" for stage in ("retrieve", "refine") for what in ("size=1", "cpus=0.2")
 ]
 _NODE = {"num_cpus": 1, "object_store_memory": 150_000_000}
+#: Processes that work for no job; a node whose agents die is a lost node, which is done elsewhere.
+_NO_WORKERS = ("ray::IDLE", "ray::_StatsActor", "ray::RuntimeEnvAgent", "ray::DashboardAgent")
 _LIMIT = 600.0  # seconds after which a job that does not end is counted as crashed
 
 
@@ -250,8 +252,7 @@ class SmallCluster:
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 name = " ".join(process.cmdline())
-                idle = "ray::IDLE" in name or "_StatsActor" in name
-                if name.startswith("ray::") and not idle:
+                if name.startswith("ray::") and not name.startswith(_NO_WORKERS):
                     working.append((process, name))
         if not working:
             return None
