@@ -256,7 +256,9 @@ class SmallCluster:
                     working.append((process, name))
         if not working:
             return None
-        process, name = rng.choice(working)
+        kinds = sorted({name.split("(")[0] for _, name in working})
+        kind = rng.choice(kinds)  # first of all: the actors are few among the tasks
+        process, name = rng.choice([found for found in working if found[1].startswith(kind)])
         with contextlib.suppress(psutil.Error):
             process.kill()
         return name.split("(")[0].removeprefix("ray::").strip()

@@ -25,7 +25,8 @@ def install() -> None:
     """
     name = os.environ.get("SALIP_CHAOS_HOOK")
     if name:
-        sys.meta_path.insert(0, _Waiting(*HOOKS[name]))
+        for module, change in HOOKS[name]:
+            sys.meta_path.insert(0, _Waiting(module, change))
 
 
 class _Waiting(importlib.abc.MetaPathFinder):
@@ -66,6 +67,22 @@ def slow_commits() -> None:
             time.sleep(0.25)
 
     Store.write = slow  # type: ignore[method-assign]
+
+
+def slow_images() -> None:
+    """Take so long for an image that commits begin while others are still labelled."""
+    import pyarrow as pa
+
+    from salip_ray.pipeline.stages import Propose, Stage
+
+    row = Stage._row
+
+    def slow(self: Stage, table: pa.Table, deaths: int) -> pa.Table:
+        if isinstance(self, Propose):
+            time.sleep(0.3)
+        return row(self, table, deaths)
+
+    Stage._row = slow  # type: ignore[method-assign]
 
 
 def broken_sink() -> None:
@@ -127,8 +144,8 @@ def leak() -> None:
 
 _STORE, _STAGES = "salip_ray.pipeline.store", "salip_ray.pipeline.stages"
 HOOKS = {
-    "slow_commits": (_STORE, slow_commits),
-    "broken_sink": (_STORE, broken_sink),
-    "poison": (_STAGES, poison),
-    "leak": (_STAGES, leak),
+    "slow": ((_STORE, slow_commits), (_STAGES, slow_images)),
+    "broken_sink": ((_STORE, broken_sink),),
+    "poison": ((_STAGES, poison),),
+    "leak": ((_STAGES, leak),),
 }

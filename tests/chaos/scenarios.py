@@ -29,9 +29,7 @@ class World:
     out_of_time: OutOfTime = lambda: False
     _numbers = itertools.count()
 
-    def job(
-        self, name: str, *, hook: str = "slow_commits", proposers: int = 1, apart: bool = False
-    ) -> Job:
+    def job(self, name: str, *, hook: str = "slow", proposers: int = 1, apart: bool = False) -> Job:
         """A job to a new output on the local disk; each stage in actors of its own, or not."""
         folder = self._folder(name)
         output = folder / "labels"
@@ -109,7 +107,7 @@ def kill_drivers(world: World, kills: int, tally: Tally, *, in_commit: int) -> N
 
 
 def kill_workers(world: World, kills: int, tally: Tally) -> None:
-    """SIGKILL workers at random, one after the other, each after a commit or a few seconds."""
+    """SIGKILL workers of every kind, one after the other, soon after a commit each."""
     calm = world.undisturbed()
     shards = len(list(calm.glob("shards/*.parquet")))
     done = jobs = 0
