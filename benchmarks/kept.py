@@ -20,18 +20,11 @@ from torch import Tensor
 
 from salip_ray.cascade.propose import Proposer
 from salip_ray.cascade.resolution import to_working
-from salip_ray.cascade.retrieve import Retriever, views
-from salip_ray.config import Config, RetrieveConfig
+from salip_ray.config import Config
 from salip_ray.models.clip import ClipModel
 from salip_ray.models.weights import identify
 from salip_ray.rows import Candidate, Image, Mask
-
-View = tuple[str, str]  #: visual prompt, padding
-
-
-def views_of(config: RetrieveConfig) -> set[View]:
-    """The pictures of a candidate that a recipe shows to CLIP."""
-    return {(view.visual_prompt, view.padding) for view in views(config)}
+from salip_ray.tuning.kept import Features, ViewKey, digest, look
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Kept:
     """One image with all that was kept of it.
 
     ``candidates`` are all that SAM proposed, before any area filter, in the order of their ids.
-    ``features`` are CLIP's, [n, d], by view. ``seconds`` of CPU are what proposing took, and
+    ``features`` are CLIP's, by view. ``seconds`` of CPU are what proposing took, and
     looking, by view.
     """
 
@@ -56,29 +49,15 @@ class Kept:
     reference: Mask
     candidates: tuple[Candidate, ...]
     embedding: Tensor
-    features: dict[View, Tensor]
+    features: dict[ViewKey, Features]
     seconds: dict[str, float]
-
-
-class KeptRetriever(Retriever):
-    """A retriever that looks features up instead of looking at pictures."""
-
-    def choose(self, kept: Kept, candidates: Sequence[Candidate]):
-        """Selections among some of an image's candidates."""
-        place = {candidate.id: index for index, candidate in enumerate(kept.candidates)}
-        rows = [place[candidate.id] for candidate in candidates]
-        self._kept = {view: features[rows] for view, features in kept.features.items()}
-        return self(np.zeros((1, 1, 3), np.uint8), candidates)
-
-    def _view(self, _working: Image, _some: Sequence[Candidate], config: RetrieveConfig) -> Tensor:
-        return self._kept[config.visual_prompt, config.padding]
 
 
 def keep(
     folder: Path,
     config: Config,
     items: Iterable[Item],
-    views: Iterable[View],
+    views: Iterable[ViewKey],
     proposer: Proposer,
     clip: ClipModel,
 ) -> Iterator[Kept]:
@@ -108,12 +87,14 @@ def keep(
             _propose(path, config, item, proposer)
         kept = _read(path, item.name)
         for view in sorted(views):
-            looked = home / f"{item.name}.{'-'.join(view)}.npz"
+            name = "-".join(view[:2])  # expand_px is the folder's
+            looked = home / f"{item.name}.{name}.npz"
             if not looked.exists():
                 _look(looked, config, item, view, kept.candidates, clip)
             with np.load(looked) as data:
-                kept.features[view] = torch.from_numpy(data["features"])
-                kept.seconds["-".join(view)] = float(data["seconds"])
+                seen = (digest(candidate.mask) for candidate in kept.candidates)
+                kept.features[view] = dict(zip(seen, data["features"], strict=True))
+                kept.seconds[name] = float(data["seconds"])
         yield kept
 
 
@@ -146,15 +127,16 @@ def _look(
     path: Path,
     config: Config,
     item: Item,
-    view: View,
+    view: ViewKey,
     candidates: Sequence[Candidate],
     clip: ClipModel,
 ) -> None:
     working = to_working(item.load()[0], config.image.long_side)
     shown = {"visual_prompt": view[0], "padding": view[1], "ensemble": ()}
-    retriever = _Looking(clip, config.retrieve.model_copy(update=shown))
+    how = config.retrieve.model_copy(update=shown)
     start = time.process_time()
-    features = retriever.image_features(working, candidates).cpu().numpy()
+    seen = look(clip, how, working, candidates)
+    features = np.array([seen[digest(candidate.mask)] for candidate in candidates], np.float32)
     _save(path, features=features, seconds=np.array(time.process_time() - start))
 
 
@@ -163,14 +145,6 @@ def _save(path: Path, **arrays: np.ndarray) -> None:
     partial = path.with_name(f".{path.name}")
     np.savez_compressed(partial, **arrays)
     partial.replace(path)
-
-
-class _Looking(Retriever):
-    """The part of a retriever that needs no text."""
-
-    def __init__(self, clip: ClipModel, config: RetrieveConfig) -> None:
-        self.clip, self.config = clip, config
-        self.text_features = clip.encode_texts(["nothing"])
 
 
 def _read(path: Path, name: str) -> Kept:

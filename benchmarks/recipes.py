@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from kept import Item, Kept, KeptRetriever, keep, views_of
+from kept import Item, Kept, keep
 
 from salip_ray.cascade.cascade import Labels, compose
 from salip_ray.cascade.propose import Proposer
@@ -22,6 +22,8 @@ from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
 from salip_ray.models.clip import ClipModel, load_clip
 from salip_ray.models.sam import load_sam
 from salip_ray.rows import Candidate, Image, Mask, Picture, Selection
+from salip_ray.tuning.kept import view_keys
+from salip_ray.tuning.trial import KeptRetriever
 
 #: Task -> kind of phantom.
 ORGANS = {task: kind for kind, (task, _) in TASKS.items()}
@@ -78,7 +80,7 @@ class Bench:
 
     def kept(self, items: Sequence[Item], *variants: Variant) -> Iterator[Kept]:
         """The images with all that the variants need of them, one at a time."""
-        views = set().union(*(views_of(variant.config.retrieve) for variant in variants))
+        views = {view for v in variants for view, _ in view_keys(v.config.retrieve)}
         return keep(self.folder, self.config, items, views, self.proposer, self.clip)
 
     def variant(self, task: str, *overrides: str, name: str = "") -> Variant:
@@ -105,7 +107,7 @@ class Variant:
         """Label an image; of given selections, where retrieval is not what is measured."""
         candidates = self.candidates(kept)
         if selections is None:
-            selections = self.retriever.choose(kept, candidates)
+            selections = self.retriever.choose(kept.features, candidates)
         (spec,) = self.config.task.classes
         return compose(
             self.config,

@@ -19,6 +19,7 @@ from salip_ray.cli.retry import retry
 from salip_ray.cli.show import show
 from salip_ray.cli.status import status
 from salip_ray.cli.submit import stop, submit
+from salip_ray.cli.tune import tune
 from salip_ray.cli.verify import verify
 from salip_ray.cli.volumes import dicom_seg, nifti
 from salip_ray.cli.weights import weights
@@ -79,6 +80,7 @@ app.command()(verify)
 app.command()(evaluate)
 app.command()(report)
 app.command()(show)
+app.command()(tune)
 app.command()(submit)
 app.command()(stop)
 app.command()(doctor)

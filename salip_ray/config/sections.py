@@ -52,6 +52,9 @@ class TaskConfig(Section):
     many tasks: a distractor with the name of a class is that class, and does not compete with it.
     ``companions`` names, by class, distractors that are seen only where the class is (a fragment of
     it, what surrounds it): they compete for the candidate, but speak for the class being there.
+
+    ``tuned_on`` are the ids of the images by which a search chose the recipe: they are labelled as
+    others are, and no evaluation counts them.
     """
 
     name: str = Field(min_length=1)
@@ -61,6 +64,7 @@ class TaskConfig(Section):
     top_k: Positive | dict[str, Positive] = 1
     min_area: float = Field(default=0.0, ge=0.0)
     max_area: float = Field(default=1.0, gt=0.0)
+    tuned_on: tuple[str, ...] = ()
 
     @field_validator("prompts", "distractors")
     @classmethod

@@ -38,6 +38,7 @@ def as_json(evaluation: Evaluation) -> str:
         "without_reference": sum(
             item.reason == "without_reference" for item in evaluation.unscored
         ),
+        "tuned_on": sum(item.reason == "tuned_on" for item in evaluation.unscored),
         "not_committed": evaluation.not_committed,
         "unscored": [asdict(item) for item in evaluation.unscored],
         "images": _figures(evaluation.scores),

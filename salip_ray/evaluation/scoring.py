@@ -1,13 +1,14 @@
 """Scoring the rows of a run against reference masks.
 
-Every image of the run ends in one of three places: it has a score for each class and method, it is
-an ``error`` row, or it has no reference. The last two are listed, never dropped.
+Every image of the run ends in one of four places: it has a score for each class and method, it is
+an ``error`` row, it has no reference, or the recipe was tuned on it. The last three are listed,
+never dropped.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,7 +52,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Unscored:
-    """An image that could not be scored; ``reason`` is ``error`` or ``without_reference``."""
+    """An image without a score; ``reason`` is ``error``, ``without_reference`` or ``tuned_on``."""
 
     image_id: str
     uri: str
@@ -132,6 +133,7 @@ def score_rows(
     labels: Sequence[str],
     methods: Sequence[str],
     surfaces: bool = True,
+    tuned_on: Collection[str] = (),
 ) -> Evaluation:
     """Score each class and method of each row.
 
@@ -144,6 +146,7 @@ def score_rows(
         labels: the classes of the run.
         methods: the methods that the run was asked for.
         surfaces: whether to compute HD95 and NSD, which take most of the time.
+        tuned_on: ids of images that chose the recipe, and can't be a test of it.
 
     Raises:
         InputError: a reference has another size than its image.
@@ -157,6 +160,9 @@ def score_rows(
         if row["status"] == "error":
             said = (row["error"] or {}).get("message") or ""
             unscored.append(Unscored(*name, "error", said, **place))
+            continue
+        if row["image_id"] in tuned_on:
+            unscored.append(Unscored(*name, "tuned_on", **place))
             continue
         references = reference_of(row)
         if references is None:

@@ -92,6 +92,11 @@ class Labels:
         return ImageConfig.model_validate(self.run["fingerprint"]["recipe"]["image"])
 
     @property
+    def tuned_on(self) -> frozenset[str]:
+        """The ids of the images that chose the recipe."""
+        return frozenset(self.run["fingerprint"]["recipe"]["task"].get("tuned_on") or ())
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """The methods that the run was asked for, in the order of its modes."""
         modes = self.run["fingerprint"]["recipe"]["run"]["modes"]

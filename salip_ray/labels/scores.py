@@ -46,6 +46,7 @@ def evaluate_output(
         InputError: a reference mask cannot be read, or is not on the grid of its image.
     """
     classes, config = labels.classes, labels.image_config
+    tuned_on = labels.tuned_on
     slices = Counter(labels.manifest()["volume"].drop_null().to_pylist())
 
     def masks_of(row: Mapping[str, Any]) -> Mapping[str, Mask] | None:
@@ -60,7 +61,8 @@ def evaluate_output(
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in labels.rows(columns=_COLUMNS):
-            wanted = row["status"] != "error" and references.find(labels.picture(row))
+            scored = row["status"] != "error" and row["image_id"] not in tuned_on
+            wanted = scored and references.find(labels.picture(row))
             extra = [cell for of in more.values() for cell in of(row)] if wanted else []
             yield {**row, "masks": [*(row["masks"] or ()), *extra]}
 
@@ -70,6 +72,7 @@ def evaluate_output(
         labels=[spec.label for spec in classes],
         methods=[*labels.methods, *more],
         surfaces=surfaces,
+        tuned_on=tuned_on,
     )
     return replace(evaluation, not_committed=labels.n_images() - evaluation.n_images)
 

@@ -210,7 +210,7 @@ def _go_on(
     # Through JSON, so that tuples and numbers compare as they were written.
     now = json.loads(_json(fingerprint))
     before = run["fingerprint"]
-    changes = list(_differences(_but_manifest(before), _but_manifest(now)))
+    changes = list(differences(_but_manifest(before), _but_manifest(now)))
     frozen = frozen_manifest(store)
     change: Change | None = None
     if frozen is None:
@@ -261,11 +261,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _differences(before: Any, now: Any, at: str = "") -> Iterator[str]:
+def differences(before: Any, now: Any, at: str = "") -> Iterator[str]:
+    """What changed between two fingerprints, field by field, in words."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in [*before, *(key for key in now if key not in before)]:
             place = key if at in {"", "recipe"} else f"{at}.{key}"
-            yield from _differences(before.get(key), now.get(key), place)
+            yield from differences(before.get(key), now.get(key), place)
     elif before != now:
         yield f"{at} was {_short(before)}, is {_short(now)}"
 

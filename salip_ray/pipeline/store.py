@@ -68,6 +68,18 @@ class Store:
         """Whether a file is kept elsewhere."""
         return name in self._kept
 
+    def for_ray(self) -> tuple[str, Any]:
+        """The location as Ray Train and Ray Tune take it: a path, and its pyarrow filesystem.
+
+        The latter is None for a local folder.
+        """
+        if self.is_local:
+            return self.location, None
+        from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+        fs, path = filesystem(self.location, self._options)
+        return path, PyFileSystem(FSSpecHandler(fs))
+
     def _place(self, name: str) -> tuple[Store, str]:
         """The store of a file that is kept elsewhere, and its name there."""
         folder, _, there = normalise(self._kept[name]).rpartition("/")

@@ -13,7 +13,6 @@ from salip_ray.pipeline.resources import Machine
 from salip_ray.pipeline.session import ray_session
 from salip_ray.pipeline.store import Store
 from salip_ray.pipeline.student_output import HISTORY, WEIGHTS, as_json, begin
-from salip_ray.sources.locations import filesystem, is_remote
 from salip_ray.student.options import StudentOptions
 
 _CHECKPOINTS = "train"
@@ -55,7 +54,7 @@ def train_student(
         return store
     say(f"training on {len(parts['train']):,} images with {options.workers} workers")
     with ray_session(lambda _machine: options.workers + 1) as machine:
-        state = _fit(parts, store, options, machine, storage_options)
+        state = _fit(parts, store, options, machine)
     student = _student_of(state, labels, options)
     store.write(HISTORY, as_json(state["history"]))
     store.write(WEIGHTS, student.to_bytes())
@@ -74,7 +73,6 @@ def _fit(
     store: Store,
     options: StudentOptions,
     machine: Machine,
-    storage_options: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The state after the last epoch."""
     import torch
@@ -82,12 +80,7 @@ def _fit(
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    place, files = store.location, None
-    if is_remote(place):
-        from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-        fs, place = filesystem(place, storage_options)
-        files = PyFileSystem(FSSpecHandler(fs))
+    place, files = store.for_ray()
     gpus = machine.gpus >= options.workers
     trainer = TorchTrainer(
         _learn,

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from salip_ray.errors import OutputError, ResumeError
 from salip_ray.labels.dataset import PseudoLabels
+from salip_ray.pipeline.resume import differences
 from salip_ray.pipeline.store import Store
 from salip_ray.student.options import StudentOptions
 
@@ -74,25 +75,12 @@ def begin(store: Store, parts: Mapping[str, PseudoLabels], options: StudentOptio
         begun = json.loads(data)["job"]
     except (ValueError, KeyError, TypeError):
         raise OutputError(f"{store}/{ABOUT} is not of a training") from None
-    before, now = _flat(begun), _flat(json.loads(json.dumps(job)))
-    changed = [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key)
-    ]
+    changed = list(differences(begun, json.loads(json.dumps(job))))
     if changed:
         raise ResumeError(
             f"output {store} was begun by another training. Changed: {'; '.join(changed[:5])}. "
             "Give the same options to go on, or another output"
         )
-
-
-def _flat(data: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        place = f"{at}.{key}" if at else key
-        flat.update(_flat(value, place) if isinstance(value, Mapping) else {place: value})
-    return flat
 
 
 def trained_images(store: Store) -> frozenset[str]:

@@ -188,6 +188,8 @@ def notes(evaluation: Evaluation) -> Iterator[str]:
         yield f"{errors} images are error rows and count in no mean"
     if missing := reasons.count("without_reference"):
         yield f"{missing} images have no reference mask and count in no mean"
+    if tuned := reasons.count("tuned_on"):
+        yield f"{tuned} images chose the recipe (task.tuned_on) and count in no mean"
     if evaluation.not_committed:
         yield f"{evaluation.not_committed} images are not labelled yet: the run is not finished"
 

@@ -39,7 +39,7 @@ def test_the_method_knows_neither_ray_nor_storage(path):
 
 
 @pytest.mark.parametrize(
-    "path", modules("config", "models", "labels", "report", "sources", "student"), ids=str
+    "path", modules("config", "models", "labels", "report", "sources", "student", "tuning"), ids=str
 )
 def test_only_the_pipeline_knows_ray(path):
     assert "ray" not in imported(path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
-from salip_ray.cascade import propose
+from salip_ray.cascade import parts
 from salip_ray.cascade.propose import Proposer
 from salip_ray.config import ProposeConfig, load_config
 from salip_ray.errors import ConfigError, ImageError
@@ -185,7 +185,7 @@ def test_trap_6_nms_is_stable_beyond_1000_boxes():
     # 1,500 boxes, 3 to a place, all of one score: the first of each place wins, in order.
     corners = torch.arange(500.0).repeat(3) * 10
     boxes = torch.stack([corners, corners, corners + 8, corners + 8], dim=1)
-    keep = propose.nms(boxes, torch.full((1500,), 0.5), 0.7)
+    keep = parts.nms(boxes, torch.full((1500,), 0.5), 0.7)
     assert keep.tolist() == list(range(500))
 
 

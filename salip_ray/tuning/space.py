@@ -1,0 +1,154 @@
+"""What a search may change, and the seeded recipes that it tries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from salip_ray.config import Config
+from salip_ray.errors import ConfigError
+
+_SECTIONS = ("task", "propose", "retrieve", "refine")
+#: Fields that say what is wanted, or with which weights, and not how well it is done.
+_FIXED = frozenset(
+    {"task.name", "task.prompts", "task.distractors", "task.companions", "task.tuned_on"}
+    | {"refine.sam", "retrieve.resize", "retrieve.batch_size", "refine.batch_size"}
+    | {"propose.points_per_batch"}
+)
+_ATTEMPTS = 200
+
+
+@dataclass(frozen=True)
+class Range:
+    """Any number from ``low`` to ``high``."""
+
+    low: float
+    high: float
+
+
+Space = Mapping[str, tuple[Any, ...] | Range]
+"""Field (``propose.pred_iou_thresh``) -> its choices, or its range."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One of the recipes that are tried; number 0 is the configuration as it was given."""
+
+    number: int
+    changes: Mapping[str, Any]
+    config: Config
+
+
+def default_space(config: Config) -> dict[str, tuple[Any, ...] | Range]:
+    """The paper's knobs (thresholds, points, areas) and those of the retrieval, round a config.
+
+    Nothing in it makes a label much dearer than the configuration's own.
+    """
+    task, propose = config.task, config.propose
+    points, area = propose.points_per_side, propose.min_mask_region_area
+    space: dict[str, tuple[Any, ...] | Range] = {
+        "propose.points_per_side": tuple(sorted({max(2, points // 2), points})),
+        "propose.pred_iou_thresh": Range(0.3, 0.95),
+        "propose.stability_score_thresh": Range(0.3, 0.95),
+        "propose.box_nms_thresh": Range(0.6, 0.97),
+        "propose.min_mask_region_area": tuple(sorted({0, area, 4 * area})),
+        "retrieve.visual_prompt": ("crops", "crop_expand", "bbox", "reverse_box_mask", "contour"),
+        "retrieve.padding": ("none", "square"),
+        "retrieve.max_overlap": (0.3, 0.5, 0.8, 1.0),
+        "retrieve.sam_prior": (0.0, 1.0, 2.0, 4.0, 8.0),
+        "refine.mask_feedback": (0, 1),
+        "refine.fill_holes": (False, True),
+    }
+    if config.retrieve.ensemble:
+        del space["retrieve.visual_prompt"]  # could name one twice
+    if isinstance(task.top_k, int):
+        space["task.top_k"] = tuple(sorted({max(1, task.top_k - 1), task.top_k, task.top_k + 1}))
+    if task.min_area <= 1 and task.max_area <= 1:
+        space["task.min_area"] = Range(0.0, min(1.0, 2 * task.min_area + 0.01))
+        space["task.max_area"] = Range(task.max_area / 2, min(1.0, 1.5 * task.max_area))
+    return space
+
+
+def read_space(path: Path) -> dict[str, tuple[Any, ...] | Range]:
+    """A space from YAML: a field's choices as a list, or its range as ``{low: 0.3, high: 0.9}``.
+
+    Raises:
+        ConfigError: the file is missing or malformed, or a field cannot be searched.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"space file {path} does not exist") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict) or not data:
+        raise ConfigError(f"{path} must map fields to their choices, found {data!r}")
+    space: dict[str, tuple[Any, ...] | Range] = {}
+    for field, values in data.items():
+        _check_field(str(field), str(path))
+        if isinstance(values, list) and values:
+            space[str(field)] = tuple(values)
+        elif isinstance(values, dict) and set(values) == {"low", "high"}:
+            low, high = values["low"], values["high"]
+            if not all(isinstance(v, int | float) for v in (low, high)) or low > high:
+                raise ConfigError(f"{path}: {field} has no range from {low!r} to {high!r}")
+            space[str(field)] = Range(float(low), float(high))
+        else:
+            raise ConfigError(
+                f"{path}: {field} must be a list of choices or {{low: ..., high: ...}}, "
+                f"found {values!r}"
+            )
+    return space
+
+
+def _check_field(field: str, origin: str) -> None:
+    section, _, name = field.partition(".")
+    known = Config.model_fields[section].annotation if section in _SECTIONS else None
+    if field in _FIXED or known is None or name not in getattr(known, "model_fields", ()):
+        raise ConfigError(
+            f"{origin}: {field!r} cannot be searched: name a field of {', '.join(_SECTIONS)}, "
+            "as in propose.pred_iou_thresh"
+        )
+
+
+def draw_recipes(config: Config, space: Space, trials: int, seed: int) -> list[Recipe]:
+    """The given recipe and ``trials`` - 1 at random; the same arguments give the same ones.
+
+    Raises:
+        ConfigError: the space holds hardly a valid recipe.
+    """
+    chance = np.random.default_rng(seed)
+    recipes = [Recipe(0, {}, config)]
+    attempts, said = 0, ""
+    while len(recipes) < trials:
+        changes = {field: _drawn(values, chance) for field, values in space.items()}
+        try:
+            recipes.append(Recipe(len(recipes), changes, with_changes(config, changes)))
+            attempts = 0
+        except ValidationError as error:
+            attempts, said = attempts + 1, error.errors(include_url=False)[0]["msg"]
+        if attempts == _ATTEMPTS:
+            raise ConfigError(f"{_ATTEMPTS} recipes of the space in a row are none: {said}")
+    return recipes
+
+
+def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The configuration with fields changed."""
+    data = config.model_dump()
+    for field, value in changes.items():
+        section, _, name = field.partition(".")
+        data[section][name] = value
+    return Config.model_validate(data)
+
+
+def _drawn(values: tuple[Any, ...] | Range, chance: np.random.Generator) -> Any:
+    if isinstance(values, Range):
+        # Four digits, so that what a file says is what was tried.
+        return round(float(chance.uniform(values.low, values.high)), 4)
+    return values[int(chance.integers(len(values)))]
