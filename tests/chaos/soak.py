@@ -24,11 +24,12 @@ class Peaks:
     """The most that each kind of process and the object store have held; a thread of its own."""
 
     def __init__(self) -> None:
+        import ray
         from ray._private.internal_api import get_state_from_address
 
         self.mib: dict[str, float] = defaultdict(float)
         self.actors: set[int] = set()
-        self._state = get_state_from_address()
+        self._state = get_state_from_address(ray.get_runtime_context().gcs_address)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peaks", daemon=True)
         self._thread.start()
