@@ -109,6 +109,7 @@ def s3(tmp_path_factory) -> Iterator[tuple[Path, dict[str, object]]]:
         [
             *(BIN / "rclone", "serve", "s3", folder, "--addr", f"127.0.0.1:{port}"),
             *("--auth-key", f"{key},{secret}", "--vfs-cache-mode", "off", "--config", os.devnull),
+            *("--dir-cache-time", "0s"),  # tests put files into the folder behind its back
         ],
         stdout=log,
         stderr=log,

@@ -176,6 +176,7 @@ def test_the_shape_of_the_json():
         },
         "errors": 0,
         "without_reference": 0,
+        "tuned_on": 0,
         "not_committed": 0,
         "unscored": [],
         "images": [
