@@ -47,12 +47,12 @@ def both(task, sam, clip, image, overrides):
     return ours, SerialCascade(config, sam, clip)(image)
 
 
-def assert_parity(ours, official):
+def assert_parity(ours, official, stray=_STRAY_PIXELS):
     parity = compare(ours, official)
     assert parity.candidates
     assert parity.picks
-    assert parity.candidate_pixels <= _STRAY_PIXELS
-    assert parity.label_pixels <= _STRAY_PIXELS
+    assert parity.candidate_pixels <= stray
+    assert parity.label_pixels <= stray
     assert {mask.label for mask in ours.masks} <= set(official.masks)
 
 
@@ -215,5 +215,6 @@ def test_vit_b_at_its_full_size(clip, index):
     sam = with_contrast(sam_model_registry["vit_b"]())
     image = image_of(("chest_xray", "brain_mri", "fetal_ultrasound")[index], (512, 480), index)
     ours, official = both("lungs", sam, clip, image, overrides)
-    assert_parity(ours, official)
+    # A pixel in a million: up to 12 masks of a million pixels each.
+    assert_parity(ours, official, stray=len(ours.candidates))
     assert ours.candidates
