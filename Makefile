@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 
-.PHONY: help env test lint types unit demo realdata confidence student volume formats resume bench ablation chaos fuzz train-bundled wheel lock clean
+.PHONY: parity help env test lint types unit demo realdata confidence student volume formats resume bench ablation chaos fuzz train-bundled wheel lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 

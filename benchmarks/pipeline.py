@@ -72,11 +72,9 @@ def _work(paths: Sequence[Path], ready: Any) -> None:
         one(path)
 
 
-def growth(folder: Path, small: int, factor: int, cores: int) -> dict[str, Any]:
-    """The job on ``small`` images and on ``factor`` times as many, in one Ray session.
-
-    Seconds of the difference are those of the steady state: start-up and models are in both.
-    """
+@contextmanager
+def local_ray(cores: int) -> Iterator[None]:
+    """A Ray of this machine for the time of a block."""
     import ray
 
     os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(32).hex())
@@ -89,6 +87,17 @@ def growth(folder: Path, small: int, factor: int, cores: int) -> dict[str, Any]:
         log_to_driver=False,
     )
     try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def growth(folder: Path, small: int, factor: int, cores: int) -> dict[str, Any]:
+    """The job on ``small`` images and on ``factor`` times as many, in one Ray session.
+
+    Seconds of the difference are those of the steady state: start-up and models are in both.
+    """
+    with local_ray(cores):
         runs = []
         for count in (small, small * factor // 2, small * factor):
             inputs = folder / f"in-{count}"
@@ -100,8 +109,6 @@ def growth(folder: Path, small: int, factor: int, cores: int) -> dict[str, Any]:
                 wall = time.perf_counter() - began
             stages = {name: spent.seconds for name, spent in summary.stages.items()}
             runs.append({"images": count, "wall_seconds": wall, "stages": stages, **peaks})
-    finally:
-        ray.shutdown()
     first, middle, last = runs
     steady = (last["wall_seconds"] - first["wall_seconds"]) / (last["images"] - first["images"])
     early = (middle["wall_seconds"] - first["wall_seconds"]) / (middle["images"] - first["images"])

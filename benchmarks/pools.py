@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +24,7 @@ import typer
 
 from benchmarks.bench import RESULTS
 from benchmarks.measure import machine
-from benchmarks.pipeline import write_images
+from benchmarks.pipeline import local_ray, write_images
 from benchmarks.plots import Bar, lane_plot
 from salip_ray import label, load_config
 
@@ -74,26 +72,6 @@ def run(inputs: Path, output: Path, fused: bool) -> float:
     began = time.perf_counter()
     label(inputs, output, config, quiet=True)
     return time.perf_counter() - began
-
-
-@contextmanager
-def local_ray(cores: int) -> Iterator[None]:
-    """A Ray of this machine for the time of a block."""
-    import ray
-
-    os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(32).hex())
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address="local",
-        num_cpus=cores + 4,
-        object_store_memory=2 * 1024**3,
-        include_dashboard=False,
-        log_to_driver=False,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def traced() -> list[Bar]:

@@ -193,7 +193,7 @@ def pack(masks: Tensor) -> Tensor:
 
 
 def unpack(bits: Tensor, size: Size) -> Iterator[npt.NDArray[np.bool_]]:
-    """The dense [h, w] masks of :func:`_pack`, one after the other."""
+    """The dense [h, w] masks of :func:`pack`, one after the other."""
     height, width = size
     for row in bits.numpy():
         yield np.unpackbits(row, count=height * width).reshape(size).view(np.bool_)

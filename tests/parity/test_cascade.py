@@ -176,20 +176,26 @@ def with_contrast(sam: Sam, rel_pos: float = 0.02) -> Sam:
     return sam.eval().requires_grad_(False)
 
 
+#: Every mask of a few points is a candidate.
+ALL_OF_FEW = {
+    "propose": {
+        "points_per_side": 2,
+        "pred_iou_thresh": 0,
+        "stability_score_thresh": 0,
+        "box_nms_thresh": 1,
+        "min_mask_region_area": 0,
+    },
+    "task": {"min_area": 0, "max_area": 1},
+}
+
+
 @pytest.mark.parametrize("size", [(700, 1024), (512, 340)], ids=str)
 def test_a_random_sam_at_1024(clip, size):
     """Its masks mean nothing, but every shape of the official models passes."""
     image = image_of("chest_xray", size)
     overrides = {
         "image": {"long_side": max(image.shape)},
-        "propose": {
-            "points_per_side": 2,
-            "pred_iou_thresh": 0,
-            "stability_score_thresh": 0,
-            "box_nms_thresh": 1,
-            "min_mask_region_area": 0,
-        },
-        "task": {"min_area": 0, "max_area": 1},
+        **ALL_OF_FEW,
     }
     ours, official = both("lungs", random_sam(1024), clip, image, overrides)
     assert_parity(ours, official)
@@ -202,14 +208,7 @@ def test_vit_b_at_its_full_size(clip, index):
     """Minutes of work: the official encoder's 12 blocks, with random weights."""
     overrides = {
         "image": {"long_side": 1024},
-        "propose": {
-            "points_per_side": 2,
-            "pred_iou_thresh": 0,
-            "stability_score_thresh": 0,
-            "box_nms_thresh": 1,
-            "min_mask_region_area": 0,
-        },
-        "task": {"min_area": 0, "max_area": 1},
+        **ALL_OF_FEW,
     }
     torch.manual_seed(index)
     sam = with_contrast(sam_model_registry["vit_b"]())
