@@ -28,6 +28,7 @@ from salip_ray.tuning.trial import KeptRetriever
 #: Task -> kind of phantom.
 ORGANS = {task: kind for kind, (task, _) in TASKS.items()}
 _EVERYTHING = ("task.min_area=0", "task.max_area=1")
+_BEAM = 8  # sets that the search for the best choice keeps
 
 
 def phantoms(kind: str, bank: str, count: int) -> list[Item]:
@@ -121,23 +122,36 @@ class Variant:
             references={spec.label: kept.reference},
         )
 
-    def oracle(self, kept: Kept) -> tuple[Selection, ...]:
-        """The candidates whose union is most like the reference, taken one after the other."""
+    def oracle(self, kept: Kept) -> float:
+        """The Dice that the best choice of candidates would have given.
+
+        Searched among the recipe's own choice and the sets whose masks, united, come closest to the
+        reference: a beam of ``_BEAM`` sets, each made larger by one candidate at a time. All of
+        them are refined, as a set of good masks is not always one of good boxes.
+        """
         (spec,) = self.config.task.classes
         pool = {c.id: to_original(c.mask, kept.reference.shape) for c in self.candidates(kept)}
-        chosen: list[int] = []
-        union, best = np.zeros_like(kept.reference), 0.0
+        beam: list[tuple[int, ...]] = [()]
+        found: list[tuple[int, ...]] = []
         for _ in range(spec.top_k):
-            scores = {number: dice(union | mask, kept.reference) for number, mask in pool.items()}
-            if not scores or max(scores.values()) <= best:
-                break
-            number = max(scores, key=lambda key: scores[key])
-            best, union = scores[number], union | pool[number]
-            chosen.append(number)
-        return tuple(
-            Selection(spec.label, spec.class_id, number, rank, math.nan, math.nan)
-            for rank, number in enumerate(chosen)
-        )
+            closeness = {
+                tuple(sorted((*chosen, number))): dice(
+                    np.logical_or.reduce([pool[c] for c in (*chosen, number)]), kept.reference
+                )
+                for chosen in beam
+                for number in pool
+                if number not in chosen
+            }
+            beam = sorted(closeness, key=lambda chosen: -closeness[chosen])[:_BEAM]
+            found += beam
+        best = scores(self.label(kept), kept).get("cascade", 0.0)
+        for chosen in found:
+            selections = [
+                Selection(spec.label, spec.class_id, number, rank, math.nan, math.nan)
+                for rank, number in enumerate(chosen)
+            ]
+            best = max(best, scores(self.label(kept, selections), kept).get("cascade", 0.0))
+        return best
 
 
 def scores(labels: Labels, kept: Kept) -> dict[str, float]:

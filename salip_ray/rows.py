@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Image: TypeAlias = npt.NDArray[np.uint8]  #: RGB, shape [H, W, 3]
 Mask: TypeAlias = npt.NDArray[np.bool_]  #: shape [H, W]
@@ -75,13 +75,22 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """A candidate that was not retrieved for a class, and its CLIP score (100 * cosine)."""
+
+    candidate_id: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """A candidate retrieved for a class: its rank (0 is best) and CLIP score (100 * cosine).
 
     ``margin`` is the score minus that of the best candidate not retrieved for the class, or NaN
     where every candidate was retrieved. ``probability`` is that of the class among all classes and
     distractors, ``presence`` how present the class is in the whole image (see ``retrieve``); both
-    are NaN where ``retrieve.scoring`` is not ``softmax``.
+    are NaN where ``retrieve.scoring`` is not ``softmax``. ``runners_up`` are the best that were not
+    retrieved for the class, best first, at rank 0 alone.
     """
 
     label: str
@@ -92,6 +101,7 @@ class Selection:
     margin: float
     probability: float = math.nan
     presence: float = math.nan
+    runners_up: tuple[RunnerUp, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +193,7 @@ CANDIDATE_TYPE = pa.struct(
         pa.field("crop_box", _BOX),
     ]
 )
+_RUNNER_UP_TYPE = pa.struct([pa.field("candidate_id", pa.int32()), pa.field("score", pa.float32())])
 SELECTION_TYPE = pa.struct(
     [
         pa.field("label", pa.string()),
@@ -193,6 +204,19 @@ SELECTION_TYPE = pa.struct(
         pa.field("margin", pa.float32()),
         pa.field("probability", pa.float32()),
         pa.field("presence", pa.float32()),
+        pa.field("runners_up", pa.list_(_RUNNER_UP_TYPE)),
+    ]
+)
+RANKED_TYPE = pa.struct(
+    [
+        pa.field("label", pa.string()),
+        pa.field("class_id", pa.int32()),
+        pa.field("candidate_id", pa.int32()),
+        pa.field("retrieved", pa.bool_()),
+        pa.field("clip_score", pa.float32()),
+        pa.field("predicted_iou", pa.float32()),
+        pa.field("stability_score", pa.float32()),
+        pa.field("box", _BOX),  # on the working image
     ]
 )
 MASK_TYPE = pa.struct(
@@ -228,6 +252,7 @@ LABEL_SCHEMA = pa.schema(
         pa.field("error", ERROR_TYPE),
         pa.field("masks", pa.list_(MASK_TYPE)),
         pa.field("n_candidates", pa.int32()),
+        pa.field("ranking", pa.list_(RANKED_TYPE)),  # retrieved candidates, and the runners-up
         pa.field("volume", pa.string()),
         pa.field("slice", pa.int32()),
         pa.field("spacing", pa.list_(pa.float64(), 2)),  # mm: row to row, column to column

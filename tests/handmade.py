@@ -16,7 +16,7 @@ from salip_ray.labels.reading import Labels
 from salip_ray.pipeline.decoding import shown_uri
 from salip_ray.pipeline.headers import expand
 from salip_ray.pipeline.plan import make_plan
-from salip_ray.rows import LABEL_SCHEMA
+from salip_ray.rows import LABEL_SCHEMA, SCHEMA_VERSION
 from salip_ray.sources.listing import list_images
 
 #: From a manifest row to the masks of its picture, by label.
@@ -43,7 +43,7 @@ def write_labels(folder: Path, out: Path, config: Config, masks_of: MasksOf) -> 
             }
         )
     (out / "shards").mkdir(parents=True)
-    run = {"schema_version": 1, "fingerprint": {"recipe": config.recipe()}}
+    run = {"schema_version": SCHEMA_VERSION, "fingerprint": {"recipe": config.recipe()}}
     (out / "run.json").write_text(json.dumps(run))
     pq.write_table(plan.manifest, out / "manifest.parquet")
     for shard in range(plan.n_shards):

@@ -15,7 +15,7 @@ from salip_ray.cascade.ranking import rank
 from salip_ray.cascade.texts import class_features
 from salip_ray.config import Config, RetrieveConfig
 from salip_ray.models.clip import ClipModel
-from salip_ray.rows import Candidate, Image, Selection
+from salip_ray.rows import Candidate, Image, RunnerUp, Selection
 
 
 class Retriever:
@@ -77,7 +77,12 @@ class Retriever:
             merit, score = ranking.merit[:, column], ranking.score[:, column]
             order = torch.sort(merit, descending=True, stable=True).indices.tolist()
             chosen = _first_distinct(order, candidates, spec.top_k, self.config.max_overlap)
-            best_other = next((score[i].item() for i in order if i not in chosen), math.nan)
+            others = [i for i in order if i not in chosen]
+            best_other = score[others[0]].item() if others else math.nan
+            runners_up = tuple(
+                RunnerUp(candidates[i].id, score[i].item())
+                for i in others[: self.config.runners_up]
+            )
             selections += [
                 Selection(
                     label=spec.label,
@@ -88,6 +93,7 @@ class Retriever:
                     margin=score[index].item() - best_other,
                     probability=_at(ranking.probability, index, column),
                     presence=_at(ranking.presence, column),
+                    runners_up=() if place else runners_up,
                 )
                 for place, index in enumerate(chosen)
             ]

@@ -232,6 +232,9 @@ class RetrieveConfig(Section):
     stability score. "Nothing here" is an answer where ``min_presence`` is set: a class's presence
     is the mean, over all candidates of the image, of the probability that a candidate shows the
     class or a companion of it, and a class less present than that is left empty.
+
+    ``runners_up`` candidates of each class that were not retrieved, the best of them, are recorded
+    with their scores, for whoever wonders why.
     """
 
     visual_prompt: VisualPrompt = "crops"
@@ -243,6 +246,7 @@ class RetrieveConfig(Section):
     logit_scale: Annotated[float, Field(gt=0.0)] | None = None
     sam_prior: Annotated[float, Field(ge=0.0)] = 0.0
     min_presence: Fraction = 0.0
+    runners_up: Annotated[int, Field(ge=0, le=64)] = 3
     resize: Resize = "auto"
     batch_size: Positive = 64
 

@@ -40,6 +40,7 @@ from salip_ray.rows import (
     Image,
     Mask,
     Outcome,
+    RunnerUp,
     Selection,
 )
 
@@ -81,7 +82,7 @@ DECODED = (
 )
 PROPOSED = ("n_candidates", "_n_proposed", "_candidates", "_embedding", "_embedding_size")
 RETRIEVED = ("_selections",)
-REFINED = ("outcomes", "masks", "_png")
+REFINED = ("outcomes", "masks", "ranking", "_png")
 INTERNAL = tuple(name for name in TYPES if name.startswith("_"))
 OF_MANIFEST = ("image_id", "uri", "volume", "slice")  # label columns that an image comes with
 LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in OF_MANIFEST)
@@ -190,7 +191,10 @@ def unpack_selections(cells: Mapping[str, pa.Scalar]) -> tuple[Selection, ...]:
     """The selections of a row; none where RETRIEVE is not part of the job."""
     if "_selections" not in cells:
         return ()
-    return tuple(Selection(**item) for item in cells["_selections"].as_py())
+    return tuple(
+        Selection(**{**item, "runners_up": tuple(RunnerUp(**r) for r in item["runners_up"])})
+        for item in cells["_selections"].as_py()
+    )
 
 
 def pack_references(references: Mapping[str, Mask] | None) -> list[dict[str, Any]] | None:
@@ -232,6 +236,33 @@ def pack_masks(masks: Sequence[ClassMask]) -> list[dict[str, Any]]:
                 "confidence": item.confidence,
             }
         )
+    return cells
+
+
+def pack_ranking(
+    candidates: Sequence[Candidate], selections: Sequence[Selection]
+) -> list[dict[str, Any]]:
+    """The ``ranking`` cell: each class's retrieved candidates, then its runners-up."""
+    by_id = {candidate.id: candidate for candidate in candidates}
+    cells = []
+    for class_id in dict.fromkeys(item.class_id for item in selections):
+        chosen = [item for item in selections if item.class_id == class_id]
+        ranked = [(item.candidate_id, item.score, True) for item in chosen]
+        ranked += [(item.candidate_id, item.score, False) for item in chosen[0].runners_up]
+        for identity, score, retrieved in ranked:
+            candidate = by_id[identity]
+            cells.append(
+                {
+                    "label": chosen[0].label,
+                    "class_id": class_id,
+                    "candidate_id": identity,
+                    "retrieved": retrieved,
+                    "clip_score": score,
+                    "predicted_iou": candidate.predicted_iou,
+                    "stability_score": candidate.stability_score,
+                    "box": list(candidate.box),
+                }
+            )
     return cells
 
 

@@ -185,7 +185,8 @@ def read_run(store: Store) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError):
         raise OutputError(f"{store}/{RUN} is not a file of salip_ray") from None
     if written != SCHEMA_VERSION:
-        age = "an older" if str(written) < str(SCHEMA_VERSION) else "a newer"
+        older = isinstance(written, int) and written < SCHEMA_VERSION
+        age = "an older" if older else "a newer"
         raise ResumeError(
             f"output {store} has schema_version {written}, this version writes {SCHEMA_VERSION}: "
             f"go on with {age} salip-ray ({_made_by(run)}), or give another output"

@@ -268,6 +268,7 @@ class Refine(Stage):
             "outcomes": columns.pack_outcomes(outcomes),
             "masks": [],
             "n_candidates": 0,
+            "ranking": [],
             "_png": encode_png(blank),
         }
 
@@ -283,13 +284,15 @@ class Refine(Stage):
             embedding = self.refine.encode(columns.unpack_working(cells))
         else:
             embedding = torch.from_numpy(columns.unpack_embedding(cells))
+        candidates = columns.unpack_candidates(cells)
+        selections = columns.unpack_selections(cells)
         labels = compose(
             self.config,
             self.refine,
-            candidates=columns.unpack_candidates(cells),
+            candidates=candidates,
             n_proposed=cells["_n_proposed"].as_py(),
             embedding=embedding,
-            selections=columns.unpack_selections(cells),
+            selections=selections,
             working_size=(working_height, working_width),
             original_size=(height, width),
             references=columns.unpack_references(cells),
@@ -299,6 +302,7 @@ class Refine(Stage):
             "status": "ok" if _labelled(labels, self.config) else "empty",
             "outcomes": columns.pack_outcomes(labels.outcomes),
             "masks": columns.pack_masks(labels.masks),
+            "ranking": columns.pack_ranking(candidates, selections),
             "_png": encode_png(label_map(labels.masks, height, width, n_classes=classes)),
         }
 

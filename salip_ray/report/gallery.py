@@ -32,10 +32,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class BoxMark:
-    """A box that SAM was prompted with, as a rectangle on the picture."""
+    """A candidate's box as a rectangle on the picture; of a retrieved one, what SAM was given."""
 
     colour: int
     name: str
+    retrieved: bool
     box: Mapping[str, str]
 
 
@@ -60,7 +61,7 @@ class MaskLine:
 
 @dataclass(frozen=True)
 class CandidateLine:
-    """A retrieved candidate, best first. ``score`` is NaN where the row does not keep it.
+    """A candidate of a class: the retrieved ones, best first, then the runners-up.
 
     ``box`` is the name of its box on the picture.
     """
@@ -68,7 +69,10 @@ class CandidateLine:
     label: str
     colour: int
     id: int
+    retrieved: bool
     score: float
+    predicted_iou: float
+    stability_score: float
     box: str
 
 
@@ -172,7 +176,7 @@ def _item(
         ],
         boxes=list(_boxes(row, main, working, size)),
         masks=masks,
-        candidates=list(_candidates(row, main)),
+        candidates=list(_candidates(row)),
     )
 
 
@@ -230,25 +234,27 @@ def _reference_layers(
 def _boxes(
     row: Mapping[str, Any], main: str, working: tuple[int, int], size: tuple[int, int]
 ) -> Iterable[BoxMark]:
-    for mask in row["masks"] or ():
-        if mask["method"] == main:
-            for number, prompt in enumerate(mask["prompt_boxes"] or ()):
-                box = picture_box(prompt, working, size)
-                yield BoxMark(mask["class_id"], f"{mask['class_id']}-{number}", box)
+    """The boxes of ranked candidates; of a run that ranked none, those that SAM was given."""
+    boxes = [(item["class_id"], item["retrieved"], item["box"]) for item in row["ranking"] or ()]
+    if not boxes:
+        prompted = [mask for mask in row["masks"] or () if mask["method"] == main]
+        boxes = [(m["class_id"], True, box) for m in prompted for box in m["prompt_boxes"] or ()]
+    for number, (class_id, retrieved, box) in enumerate(boxes):
+        yield BoxMark(class_id, f"box-{number}", retrieved, picture_box(box, working, size))
 
 
-def _candidates(row: Mapping[str, Any], main: str) -> Iterable[CandidateLine]:
-    """The retrieved candidates; a row keeps the CLIP score of each class's best."""
-    for mask in row["masks"] or ():
-        if mask["method"] == main:
-            for rank, identity in enumerate(mask["candidate_ids"] or ()):
-                yield CandidateLine(
-                    label=mask["label"],
-                    colour=mask["class_id"],
-                    id=identity,
-                    score=_number(mask["clip_score"]) if rank == 0 else math.nan,
-                    box=f"{mask['class_id']}-{rank}",
-                )
+def _candidates(row: Mapping[str, Any]) -> Iterable[CandidateLine]:
+    for number, entry in enumerate(row["ranking"] or ()):
+        yield CandidateLine(
+            label=entry["label"],
+            colour=entry["class_id"],
+            id=entry["candidate_id"],
+            retrieved=entry["retrieved"],
+            score=_number(entry["clip_score"]),
+            predicted_iou=_number(entry["predicted_iou"]),
+            stability_score=_number(entry["stability_score"]),
+            box=f"box-{number}",
+        )
 
 
 def _number(value: float | None) -> float:

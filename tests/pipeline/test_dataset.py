@@ -29,6 +29,15 @@ def test_rows_keep_their_columns_and_get_the_cascades_labels(small_config):
         for mask, wanted in zip(row["masks"], expected.masks, strict=True):
             np.testing.assert_array_equal(decode_rle(mask["rle"]), wanted.mask)
             assert list(mask["candidate_ids"]) == list(wanted.candidate_ids)
+        by_id = {candidate.id: candidate for candidate in expected.candidates}
+        picks = [(s.candidate_id, True, s.score) for s in expected.selections]
+        picks += [
+            (r.candidate_id, False, r.score) for s in expected.selections for r in s.runners_up
+        ]
+        assert [
+            (item["candidate_id"], item["retrieved"], item["clip_score"], tuple(item["box"]))
+            for item in row["ranking"]
+        ] == [(*pick, by_id[pick[0]].box) for pick in picks]
     assert sum(len(row["masks"]) for row in rows) >= 3
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from salip_ray.config import Config, load_config
-from salip_ray.rows import LABEL_SCHEMA, MANIFEST_SCHEMA
+from salip_ray.rows import LABEL_SCHEMA, MANIFEST_SCHEMA, SCHEMA_VERSION
 
 Row = dict[str, Any]
 
@@ -32,7 +32,7 @@ def write_output(tmp_path: Path, lungs_config: Config) -> Callable[..., Path]:
     def write(*shards: Sequence[Row], pending: int = 0, config: Config = lungs_config) -> Path:
         out = tmp_path / "labels"
         (out / "shards").mkdir(parents=True)
-        run = {"schema_version": 1, "fingerprint": {"recipe": config.recipe()}}
+        run = {"schema_version": SCHEMA_VERSION, "fingerprint": {"recipe": config.recipe()}}
         (out / "run.json").write_text(json.dumps(run))
         for number, rows in enumerate(shards):
             table = pa.Table.from_pylist(list(rows), schema=LABEL_SCHEMA)

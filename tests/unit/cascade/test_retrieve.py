@@ -121,6 +121,22 @@ def test_score_is_100_cosine_and_margin_to_the_best_not_retrieved(configure, pic
     assert [(s.rank, s.score, s.margin) for s in selections] == [(0, 75, 100), (1, 50, 75)]
 
 
+@pytest.mark.parametrize("count", [0, 2, 9])
+def test_the_best_that_were_passed_over_are_told_with_their_scores(
+    configure, picture, parts, count
+):
+    config = configure(
+        task={"prompts": {"organ": ["an organ"]}, "top_k": 2}, retrieve={"runners_up": count}
+    )
+    clip = ScriptedClip([[0.5], [-0.25], [0.75], [0.125], [0.25]])
+    ids = sorted(part.id for part in parts[:5])
+    first, second = Retriever(clip, config)(picture(100, 120), parts[:5])
+    assert (first.candidate_id, second.candidate_id) == (ids[2], ids[0])
+    told = [(runner.candidate_id, runner.score) for runner in first.runners_up]
+    assert told == [(ids[4], 25.0), (ids[3], 12.5), (ids[1], -25.0)][:count]
+    assert second.runners_up == ()
+
+
 def test_trap_1_selections_name_candidates_whatever_their_order(clip, configure, picture, parts):
     config = configure(task={"prompts": PROMPTS, "top_k": 2})
     retriever, image = Retriever(clip, config), picture(100, 120)

@@ -13,7 +13,7 @@ import pytest
 from salip_ray.config import TaskConfig, load_config
 from salip_ray.labels.masks import area, bbox_xywh, encode_rle
 from salip_ray.pipeline.commit import parquet_bytes
-from salip_ray.rows import LABEL_SCHEMA, MANIFEST_SCHEMA
+from salip_ray.rows import LABEL_SCHEMA, MANIFEST_SCHEMA, SCHEMA_VERSION
 from salip_ray.sources.locations import image_id
 
 CONFIDENCES = (0.9, 0.3, 0.7, 0.8, 0.5, 0.95)
@@ -96,7 +96,7 @@ def write_output(folder: Path, rows_per_shard: int = 4) -> Path:
     config = load_config("lungs")
     task = TaskConfig(name="thorax", prompts=prompts)
     recipe = config.model_copy(update={"task": task}).recipe()
-    run = {"schema_version": 1, "fingerprint": {"recipe": recipe}}
+    run = {"schema_version": SCHEMA_VERSION, "fingerprint": {"recipe": recipe}}
     (output / "run.json").write_text(json.dumps(run))
     return output
 

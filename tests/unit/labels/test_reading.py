@@ -82,7 +82,7 @@ def test_any_store_will_do(write_output):
         (None, "holds no run.json, so it is not the output"),
         ("{", "run.json is not valid JSON"),
         ("[]", "schema_version None"),
-        (json.dumps({"schema_version": 99}), "schema_version 99.*reads 1"),
+        (json.dumps({"schema_version": 99}), "schema_version 99.*reads 2"),
     ],
 )
 def test_other_folders_are_refused(tmp_path, text, message):

@@ -52,6 +52,7 @@ def refined(seq, status="ok"):
         "error": None if good else {"stage": "decode", "type": "ImageError", "message": "bad"},
         "masks": ([cascade] if status == "ok" else []) if good else None,
         "n_candidates": 3 if good else None,
+        "ranking": [] if good else None,
         "_shard": 2,
         "_seq": seq,
         "_png": encode_png(mask.astype(np.uint8)) if good else None,

@@ -40,7 +40,7 @@ def test_a_new_output_is_claimed_and_the_manifest_frozen(store):
     begun = resume.begin(store, PLAN, fingerprint())
     assert begun.committed == frozenset()
     run = json.loads(store.read("run.json"))
-    assert run["schema_version"] == 1
+    assert run["schema_version"] == 2
     assert run["fingerprint"]["manifest"] == {"sha256": PLAN.digest, "images": 3}
     assert run["versions"]["ray"]
     frozen = pq.read_table(io.BytesIO(store.read("manifest.parquet")))
@@ -95,7 +95,7 @@ def test_somebody_elses_folder_is_refused(store):
     assert store.names() == ["thesis.docx"]
 
 
-@pytest.mark.parametrize("content", [b"{}", b"[1]", b"no json", b'{"schema_version": 1}'])
+@pytest.mark.parametrize("content", [b"{}", b"[1]", b"no json", b'{"schema_version": 2}'])
 def test_somebody_elses_run_json_is_refused(store, content):
     store.write("run.json", content)
     with pytest.raises(OutputError, match="not a file of salip_ray"):
@@ -107,7 +107,7 @@ def test_another_schema_is_refused(store):
     run = json.loads(store.read("run.json"))
     store.write("run.json", json.dumps({**run, "schema_version": 99}).encode())
     with pytest.raises(
-        ResumeError, match="schema_version 99, this version writes 1: go on with a newer salip-ray"
+        ResumeError, match="schema_version 99, this version writes 2: go on with a newer salip-ray"
     ):
         resume.begin(store, PLAN, fingerprint())
 

@@ -29,6 +29,19 @@ def mask_cell(mask, method="cascade", **figures):
     }
 
 
+def ranked(candidate_id, box, *, retrieved):
+    return {
+        "label": "lungs",
+        "class_id": 1,
+        "candidate_id": candidate_id,
+        "retrieved": retrieved,
+        "clip_score": 50.0 if retrieved else 42.0,
+        "predicted_iou": 0.9,
+        "stability_score": 0.8,
+        "box": box,
+    }
+
+
 def label_row(uri, shape, masks, **values):
     return {
         "image_id": image_id(uri),
@@ -42,6 +55,12 @@ def label_row(uri, shape, masks, **values):
         "error": None,
         "masks": masks,
         "n_candidates": 7,
+        "ranking": [
+            ranked(3, [10.0, 10.0, 500.0, 600.0], retrieved=True),
+            ranked(5, [20.0, 30.0, 300.0, 400.0], retrieved=False),
+        ]
+        if masks
+        else [],
         **values,
     }
 
