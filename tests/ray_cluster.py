@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.conftest import BIN
 
 _STARTING, _ATTEMPTS = 150, 4  # seconds; the machine may be busy with other work
-_OBJECT_STORE = 200_000_000
+_OBJECT_STORE = 1_000_000_000
 
 
 def free_ports(count: int) -> list[int]:

@@ -29,7 +29,7 @@ from torch.nn import functional as F  # noqa: N812
 from salip_ray.config import ClipConfig, Precision, Resize
 from salip_ray.errors import ConfigError, MissingDependencyError, SalipError, WeightsError
 from salip_ray.models.bundled import clip_net
-from salip_ray.models.clip_transform import DeviceTransform
+from salip_ray.models.clip_transform import DeviceTransform, never_vanishing
 from salip_ray.models.weights import cache_dir, fetch, verify
 from salip_ray.rows import Image
 
@@ -117,6 +117,7 @@ def load_clip(
         model, preprocess, tokenizer = clip_net.load_bundled_clip(path)
     else:
         model, preprocess = _create(config, path)
+        preprocess = never_vanishing(preprocess)
         tokenizer = open_clip.get_tokenizer(config.model)
     model = model.float().eval().requires_grad_(False).to(place)
     if resize == "auto":

@@ -25,6 +25,31 @@ _Weights: TypeAlias = npt.NDArray[np.float64]
 _Filter: TypeAlias = Callable[[_Weights], _Weights]
 
 
+class _KeepsAPixel(ResizeKeepRatio):  # type: ignore[misc]  # open_clip is untyped there
+    """Resize, but no side to less than one pixel."""
+
+    @staticmethod
+    def get_params(*args: Any, **kwargs: Any) -> list[int]:
+        """Height and width to resize to."""
+        return [max(1, side) for side in ResizeKeepRatio.get_params(*args, **kwargs)]
+
+
+def never_vanishing(transform: Any) -> Any:
+    """open_clip's inference transform for pictures of any shape.
+
+    Where the longer side is fitted, open_clip rounds the shorter side of a line down to nothing,
+    and Pillow refuses. All other pictures stay what they were.
+    """
+    if not isinstance(transform, Compose):
+        return transform
+    steps = []
+    for step in transform.transforms:
+        if isinstance(step, ResizeKeepRatio):
+            step = _KeepsAPixel(step.size, step.longest, step.interpolation)
+        steps.append(step)
+    return Compose(steps)
+
+
 @dataclass(frozen=True)
 class DeviceTransform:
     """Resize to ``size`` x ``size``, and normalise.

@@ -14,6 +14,9 @@ from salip_ray.errors import ResourceError
 
 COMMIT_CPUS = 0.1  #: of a task that writes a shard, most of whose time is the store's
 RECUT_CPUS = 0.1  #: of a task that cuts blocks into shards, which moves light rows and no more
+#: CPUs of an actor that has (a part of) a GPU. Ray Data lets a pool grow on a new node only where
+#: its share of all CPUs has room for one more actor; a small node has few for each GPU.
+_BESIDE_GPU = 0.5
 _LIGHTEST = 0.01
 _EPSILON = 1e-6
 
@@ -51,7 +54,7 @@ def plan_pools(config: PoolsConfig, stages: Sequence[str], machine: Machine) -> 
     that wastes nothing on synchronisation, and sums come out the same, to the last bit, however
     many actors there are. Where stages are kept apart, the others get one for every
     eight cores. Where the configuration does not say how many logical CPUs an actor asks for, it
-    asks for one, or less where that would not fit.
+    asks for one, or half of one beside a GPU, or less where that would not fit.
 
     Returns:
         The pools by stage. A stage that has none is done by the actors of the stage before it.
@@ -65,7 +68,8 @@ def plan_pools(config: PoolsConfig, stages: Sequence[str], machine: Machine) -> 
     open_cpus = [stage for stage, pool in wanted.items() if "cpus" not in pool.model_fields_set]
     asked = sum(wanted[stage].cpus * sizes[stage][0] for stage in stages if stage not in open_cpus)
     open_actors = sum(sizes[stage][0] for stage in open_cpus)
-    share = min(1.0, (free - asked) / open_actors) if open_actors else 1.0
+    most = _BESIDE_GPU if machine.gpus else 1.0
+    share = min(most, (free - asked) / open_actors) if open_actors else most
     # Rounded down, as Ray counts in ten-thousandths.
     share = max(_LIGHTEST, int(share * 100) / 100)
     gpus_each = int(100 / len(stages)) / 100 if machine.gpus else 0.0

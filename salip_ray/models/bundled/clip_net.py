@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from salip_ray.errors import WeightsError
+from salip_ray.models.clip_transform import never_vanishing
 
 IMAGE_SIZE = 64  #: side of the vision tower's input, pixels
 EMBED_DIM = 128
@@ -52,8 +53,8 @@ def bundled_preprocess() -> Callable[[Image], Tensor]:
     The longer side is resized to 64 and the shorter padded with black, where open_clip's usual
     choice would cut the ends off a long crop: half a lung is another class to this model.
     """
-    transform: Callable[[Image], Tensor] = image_transform(
-        IMAGE_SIZE, is_train=False, resize_mode="longest"
+    transform: Callable[[Image], Tensor] = never_vanishing(
+        image_transform(IMAGE_SIZE, is_train=False, resize_mode="longest")
     )
     return transform
 

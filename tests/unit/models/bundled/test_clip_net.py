@@ -125,3 +125,12 @@ def test_bad_weights_are_named(tmp_path: Path):
     save_file(tensors, tmp_path / "cut.safetensors")
     with pytest.raises(WeightsError, match=r"cut\.safetensors: made for another network"):
         load_bundled_clip(tmp_path / "cut.safetensors")
+
+
+@pytest.mark.parametrize("size", [(256, 1), (1, 256), (300, 2), (1, 1)])
+def test_a_crop_as_thin_as_a_line_is_seen(shipped, size):
+    model, preprocess, _ = shipped
+    pixels = preprocess(Image.new("RGB", size, (255, 255, 255)))
+    assert pixels.shape == (3, 64, 64)
+    assert pixels.max() > pixels.min() or size == (1, 1)
+    assert torch.isfinite(model.encode_image(pixels[None])).all()
