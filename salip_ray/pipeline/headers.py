@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from salip_ray.config import Config
-from salip_ray.config.sections import ImageConfig
+from salip_ray.config import Config, ImageConfig
 from salip_ray.pipeline.plan import PLACES, with_places
 from salip_ray.pipeline.session import ray_session
 from salip_ray.sources.decode import IMAGE_SUFFIXES, STACK_SUFFIXES

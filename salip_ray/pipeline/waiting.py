@@ -10,8 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from salip_ray.config import PoolsConfig
-from salip_ray.config.sections import WaitConfig
+from salip_ray.config import PoolsConfig, WaitConfig
 from salip_ray.errors import ResourceError
 from salip_ray.pipeline.resources import Machine, Pool, cpus_needed, plan_pools, shortfall
 from salip_ray.pipeline.session import current_machine
