@@ -89,10 +89,14 @@ LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in OF_MANIFEST)
 
 
 def row_table(kept: pa.Table, values: Mapping[str, Any]) -> pa.Table:
-    """One row: what is kept of the old one, with columns added or replaced."""
+    """One row: what is kept of the old one, with columns added or replaced.
+
+    A value is what a cell holds, or an array of one such cell.
+    """
     table = kept.drop_columns([name for name in values if name in kept.column_names])
     for name, value in values.items():
-        table = table.append_column(name, pa.array([value], TYPES[name]))
+        cell = value if isinstance(value, pa.Array) else pa.array([value], TYPES[name])
+        table = table.append_column(name, cell)
     return table
 
 
@@ -119,10 +123,21 @@ def named(cells: Mapping[str, pa.Scalar]) -> dict[str, Any]:
     return {name: cells[column].as_py() for name, column in names.items() if column in cells}
 
 
+def _bytes_of(array: npt.NDArray[Any]) -> pa.Array:
+    """An array's bytes as one binary cell, without a copy.
+
+    Not ``pa.array([memoryview])``: pyarrow never lets go of a view it was given in a list, and a
+    worker would keep the pixels and the embedding of every image it has seen.
+    """
+    data = pa.py_buffer(np.ascontiguousarray(array))
+    offsets = pa.py_buffer(np.array([0, data.size], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
+
+
 def pack_working(image: Image) -> dict[str, Any]:
     """``_working`` and ``_working_size`` of an RGB image."""
     return {
-        "_working": np.ascontiguousarray(image).data.cast("B"),
+        "_working": _bytes_of(image),
         "_working_size": list(image.shape[:2]),
     }
 
@@ -135,8 +150,7 @@ def unpack_working(cells: Mapping[str, pa.Scalar]) -> Image:
 
 def pack_embedding(embedding: npt.NDArray[np.float32]) -> dict[str, Any]:
     """``_embedding`` and ``_embedding_size`` of an array [1, C, h, w]."""
-    array = np.ascontiguousarray(embedding[0])
-    return {"_embedding": array.data.cast("B"), "_embedding_size": list(array.shape)}
+    return {"_embedding": _bytes_of(embedding[0]), "_embedding_size": list(embedding.shape[1:])}
 
 
 def unpack_embedding(cells: Mapping[str, pa.Scalar]) -> npt.NDArray[np.float32]:

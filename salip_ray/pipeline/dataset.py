@@ -42,7 +42,7 @@ def label_dataset(
         reference: name of a column of reference masks, integer arrays [H, W], for ``gt_sam``.
 
     Returns:
-        The rows with ``height, width, status, outcomes, error, masks, n_candidates``, as in
+        The rows with ``height, width, status, outcomes, error, masks, ranking`` and the like, as in
         :data:`salip_ray.rows.LABEL_SCHEMA`.
 
     Raises:

@@ -13,14 +13,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
+#: A path set for other processes would let the checkout stand in for the wheel; without bytecode
+#: the demo's processes would each compile torch for themselves.
+_LEFT_OUT = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}
 
 
 def run(*command: object, cwd: Path, **env: str) -> str:
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        # A path set for other processes would let the checkout stand in for the wheel.
-        env={**{k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, **env},
+        env={**{k: v for k, v in os.environ.items() if k not in _LEFT_OUT}, **env},
         capture_output=True,
         text=True,
         timeout=900,
