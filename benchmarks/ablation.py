@@ -40,7 +40,7 @@ from salip_ray.models.weights import identify
 
 PROJECT = Path(__file__).resolve().parents[1]
 PARTS = ("options", "methods", "presence", "failures", "clip")
-_MIXED = "retrieve.min_presence=0.4"  # for inputs of several kinds; chosen on the tune bank
+_MIXED = "retrieve.min_presence=0.3"  # for inputs of several kinds; chosen on the tune bank
 _ALL_MODES = "run.modes=[cascade, unprompted, gt_sam]"
 
 #: Option -> what switches it from the recipe of the ``bundled`` preset, alone.

@@ -81,6 +81,7 @@ def main(spec_file: str) -> None:
     import ray
 
     from salip_ray import label, load_config
+    from salip_ray.pipeline import assembly
 
     ray.init(
         address="local",
@@ -96,6 +97,7 @@ def main(spec_file: str) -> None:
     )
     peaks = Peaks()
     config = load_config("lungs", overrides=spec["settings"])
+    assembly._LARGEST_BLOCK = spec["block"]
     summary = label(spec["input"], spec["output"], config, quiet=True)
     print(json.dumps({"images": summary.images, **peaks.stop()}))  # noqa: T201
     ray.shutdown()
