@@ -31,7 +31,7 @@ unit: $(ENV)  ## the tests alone
 	$(BIN)/python -m pytest
 
 .PHONY: cluster scale
-cluster: $(ENV)  ## the tests on a Ray cluster of several nodes, started on this machine
+cluster: $(ENV)  ## a submitted job detached, joined, stopped and gone on with (minutes)
 	$(BIN)/python -m pytest -m cluster
 
 scale: $(ENV)  ## the driver on 10 million rows, 1 to 8 local nodes, and the simulation
