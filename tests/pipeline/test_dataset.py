@@ -35,9 +35,11 @@ def test_rows_keep_their_columns_and_get_the_cascades_labels(small_config):
             (r.candidate_id, False, r.score) for s in expected.selections for r in s.runners_up
         ]
         assert [
-            (item["candidate_id"], item["retrieved"], item["clip_score"], tuple(item["box"]))
-            for item in row["ranking"]
-        ] == [(*pick, by_id[pick[0]].box) for pick in picks]
+            (item["candidate_id"], item["retrieved"], tuple(item["box"])) for item in row["ranking"]
+        ] == [(number, retrieved, by_id[number].box) for number, retrieved, _ in picks]
+        # The actor computes with other threads than this process: the last bits may differ.
+        found = [item["clip_score"] for item in row["ranking"]]
+        assert found == pytest.approx([score for *_, score in picks], rel=1e-5)
     assert sum(len(row["masks"]) for row in rows) >= 3
 
 
