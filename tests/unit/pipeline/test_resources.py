@@ -92,3 +92,10 @@ def test_an_actor_that_fits_no_single_node_is_refused():
     with pytest.raises(ResourceError, match=r"one actor of propose needs 6 CPUs .*have 4 CPUs"):
         require_fit(pools, 0.5, machine)
     require_fit(pools, 0.5, Machine(cpus=12, gpus=0, cores=4, nodes=((8.0, 0.0), (4.0, 0.0))))
+
+
+def test_beside_a_gpu_an_actor_asks_for_half_a_cpu_that_pools_can_grow_on_small_nodes():
+    pools = plan_pools(PoolsConfig(), STAGES, Machine(cpus=8, gpus=1, cores=8))
+    assert {pool.cpus for pool in pools.values()} == {0.5}
+    asked = PoolsConfig.model_validate({"propose": {"cpus": 2}})
+    assert plan_pools(asked, STAGES, Machine(cpus=8, gpus=1, cores=8))["propose"].cpus == 2

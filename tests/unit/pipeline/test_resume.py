@@ -102,12 +102,14 @@ def test_somebody_elses_run_json_is_refused(store, content):
         resume.begin(store, PLAN, fingerprint())
 
 
-def test_another_schema_is_refused(store):
+@pytest.mark.parametrize(("written", "age"), [(1, "an older"), (99, "a newer")])
+def test_another_schema_is_refused(store, written, age):
     resume.begin(store, PLAN, fingerprint())
     run = json.loads(store.read("run.json"))
-    store.write("run.json", json.dumps({**run, "schema_version": 99}).encode())
+    store.write("run.json", json.dumps({**run, "schema_version": written}).encode())
     with pytest.raises(
-        ResumeError, match="schema_version 99, this version writes 2: go on with a newer salip-ray"
+        ResumeError,
+        match=f"schema_version {written}, this version writes 2: go on with {age} salip-ray",
     ):
         resume.begin(store, PLAN, fingerprint())
 
