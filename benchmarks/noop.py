@@ -80,6 +80,7 @@ def nothing_fetched(
     }
     for _ in range(n):
         reporter.done("fetch", 0.0)
+    reporter.tell()
     yield pa.table(values)
 
 

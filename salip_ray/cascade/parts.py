@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,8 +16,9 @@ from torch import Tensor
 from torchvision.ops import box_area, nms
 
 from salip_ray.cascade.prompting import Size
+from salip_ray.cascade.regions import without_small_regions
 from salip_ray.config import ProposeConfig
-from salip_ray.rows import Box, Candidate, Mask
+from salip_ray.rows import Box, Candidate
 
 
 @dataclass(frozen=True)
@@ -127,31 +127,6 @@ def mask_boxes(masks: Tensor) -> Tensor:
     (left, right), (top, bottom) = sides
     boxes = torch.stack([left, top, right, bottom], dim=1)
     return boxes * rows.any(dim=1, keepdim=True)
-
-
-def without_small_regions(mask: Mask, min_area: int, *, holes: bool) -> tuple[Mask, bool]:
-    """Fill the holes, or drop the islands, of fewer than ``min_area`` pixels.
-
-    The official ``remove_small_regions``, without its sort of all pixels (``np.isin``).
-
-    Returns:
-        The mask, and whether it changed. Of islands that are all small the largest stays.
-    """
-    n_labels, regions, stats, _ = cv2.connectedComponentsWithStats(
-        (mask ^ holes).view(np.uint8), connectivity=8
-    )
-    sizes = stats[1:, cv2.CC_STAT_AREA]  # row 0 is the rest
-    small = sizes < min_area
-    if not small.any():
-        return mask, False
-    kept = np.zeros(n_labels, dtype=np.bool_)
-    if holes:
-        kept[0], kept[1:] = True, small
-    elif small.all():
-        kept[1 + int(np.argmax(sizes))] = True
-    else:
-        kept[1:] = ~small
-    return kept[regions], True
 
 
 def _candidates(parts: Parts, size: Size) -> Iterator[Candidate]:

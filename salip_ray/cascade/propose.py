@@ -34,6 +34,7 @@ from salip_ray.rows import Candidate, Image
 
 _Box = tuple[int, int, int, int]  # xyxy, end exclusive
 _VIEWS_TOGETHER = 5  # the full view and the four crops of one layer
+_CACHE_BYTES = 4 * 1024**2  # of logits
 
 
 @dataclass(frozen=True)
@@ -150,25 +151,39 @@ class Proposer:
 
     def _batch(self, embedding: Tensor, points: Tensor, crop_box: _Box, size: Size) -> Parts:
         """Three masks for each of a batch of points [n, 2], filtered by quality and place."""
-        knobs, threshold = self.knobs, self.sam.mask_threshold
         x0, y0, x1, y1 = crop_box
         view_size = y1 - y0, x1 - x0
         logits, predicted_iou, prompt = prompting.decode_above(
-            self.sam, embedding, view_size, points=points, min_iou=knobs.pred_iou_thresh
+            self.sam, embedding, view_size, points=points, min_iou=self.knobs.pred_iou_thresh
         )
-        points = points[prompt.cpu()]
         if not len(logits):
             return no_parts(size)
+        together = len(logits)
+        if logits.device.type == "cpu":  # the pixels stay in the cache from one step to the next
+            together = max(1, _CACHE_BYTES // (4 * view_size[0] * view_size[1]))
+        few = (x.split(together) for x in (logits, predicted_iou, points[prompt.cpu()]))
+        return Parts.concatenate(
+            [
+                self._parts(some, ious, places, crop_box, size)
+                for some, ious, places in zip(*few, strict=True)
+            ]
+        )
+
+    def _parts(
+        self, logits: Tensor, predicted_iou: Tensor, points: Tensor, crop_box: _Box, size: Size
+    ) -> Parts:
+        """Those of some masks (logits [n, 4h, 4w]) that are stable and not cut off by the view."""
+        knobs, threshold = self.knobs, self.sam.mask_threshold
+        x0, y0, x1, y1 = crop_box
+        height, width = size
+        view_size = y1 - y0, x1 - x0
         logits = prompting.upscale(self.sam, logits, view_size, view_size)
         stability = prompting.stability_score(logits, threshold, knobs.stability_score_offset)
-        if knobs.stability_score_thresh > 0:
-            keep = stability >= knobs.stability_score_thresh
-            logits, predicted_iou, points = logits[keep], predicted_iou[keep], points[keep.cpu()]
-            stability = stability[keep]
         masks = logits > threshold
         boxes = mask_boxes(masks)
-        height, width = size
         keep = ~is_box_near_crop_edge(boxes, crop_box, [0, 0, width, height])
+        if knobs.stability_score_thresh > 0:
+            keep &= stability >= knobs.stability_score_thresh
         masks = uncrop_masks(masks[keep], crop_box, height, width)
         boxes = uncrop_boxes_xyxy(boxes[keep], crop_box)
         return Parts(

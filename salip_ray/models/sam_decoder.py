@@ -148,7 +148,9 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
         tokens = torch.cat((output_tokens.expand(len(sparse), -1, -1), sparse.to(dtype)), dim=1)
         step = len(tokens)
         if keys.device.type == "cpu":
-            step = max(1, _SLICE_BYTES // (keys[0].numel() * keys.element_size()))
+            # In equal slices, for a last one of a few prompts takes nearly as long as a full one.
+            slices = round(len(tokens) * keys[0].numel() * keys.element_size() / _SLICE_BYTES)
+            step = math.ceil(len(tokens) / max(1, slices))
         logits, ious, prompts = [], [], []
         for start in range(0, len(tokens), step):
             hidden, pixels = two_way(self.transformer, keys, key_pe, tokens[start : start + step])

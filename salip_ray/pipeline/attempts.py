@@ -3,19 +3,21 @@
 A worker that dies takes its batch with it, and Ray hands the batch to the next one, for ever. So
 each worker keeps a note of the image it is at, in a file of its own that it holds locked; the lock
 goes with the process, however it ends. Whoever comes next on that node finds the note without a
-lock, and tells the monitor, which counts. Notes cost a write of a few bytes an image; a batch asks
-the monitor once. A driver that is killed takes the count with it: the next run begins anew.
+lock, and tells the monitor, which counts. Notes cost a write of a few bytes an image; the monitor
+is asked at most once a second. A driver that is killed takes the count with it: the next run begins
+anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,19 +47,24 @@ class Attempts:
     Args:
         reporter: the line to the monitor that counts; without a monitor nothing is noted.
         folder: where the workers of this node keep their notes.
+        every: for how many seconds an answer of the monitor is good. An image may so be tried once
+            more than it should, never without end.
     """
 
-    def __init__(self, reporter: Reporter, folder: Path) -> None:
-        self._reporter, self._folder = reporter, folder
+    def __init__(self, reporter: Reporter, folder: Path, every: float = 1.0) -> None:
+        self._reporter, self._folder, self._every = reporter, folder, every
         self._note: int | None = None
+        self._deaths: Mapping[str, int] = {}
+        self._asked = -math.inf
 
-    def deaths(self, image_ids: Sequence[str]) -> Mapping[str, int]:
-        """How many workers died on each of these images; those without a death are left out."""
-        if not self._reporter.counts:
-            return {}
-        for image_id in self._died():
-            self._reporter.died(image_id)
-        return self._reporter.deaths(image_ids)
+    def deaths(self) -> Mapping[str, int]:
+        """How many workers died on each image; those without a death are left out."""
+        if self._reporter.counts and time.monotonic() >= self._asked + self._every:
+            for image_id in self._died():
+                self._reporter.died(image_id)
+            self._deaths = self._reporter.deaths()
+            self._asked = time.monotonic()
+        return self._deaths
 
     @contextlib.contextmanager
     def at(self, image_id: str) -> Iterator[None]:

@@ -87,25 +87,15 @@ INTERNAL = tuple(name for name in TYPES if name.startswith("_"))
 OF_MANIFEST = ("image_id", "uri", "volume", "slice")  # label columns that an image comes with
 LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in OF_MANIFEST)
 
-
-def row_table(kept: pa.Table, values: Mapping[str, Any]) -> pa.Table:
-    """One row: what is kept of the old one, with columns added or replaced.
-
-    A value is what a cell holds, or an array of one such cell.
-    """
-    table = kept.drop_columns([name for name in values if name in kept.column_names])
-    for name, value in values.items():
-        cell = value if isinstance(value, pa.Array) else pa.array([value], TYPES[name])
-        table = table.append_column(name, cell)
-    return table
+Arrays = Mapping[str, pa.Array]  # of one cell each, by column
 
 
-def empty_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Append columns of nothing, where no row has passed to show what they look like."""
-    for name in names:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(table.num_rows, TYPES[name]))
-    return table
+def as_arrays(values: Mapping[str, Any]) -> Arrays:
+    """Cells as arrays of one: a value is what a cell holds, or is such an array already."""
+    return {
+        name: value if isinstance(value, pa.Array) else pa.array([value], TYPES[name])
+        for name, value in values.items()
+    }
 
 
 # ---------------------------------------------------------------------------------- packing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.resources import plan_pools, require_fit
 from salip_ray.pipeline.session import current_machine
 from salip_ray.pipeline.stages import stages_of
+from salip_ray.pipeline.tables import in_tables
 from salip_ray.rows import Image
 from salip_ray.sources.decode import decode
 
@@ -76,6 +77,14 @@ def prepare(
 ) -> Iterator[pa.Table]:
     """Yield the rows of a batch with the columns that PROPOSE needs."""
     _check_columns(batch.column_names, image, reference)
+    rows = map(columns.as_arrays, _rows(batch, config, image, reference))
+    yield from in_tables(batch, rows, columns.DECODED)
+
+
+def _rows(
+    batch: pa.Table, config: Config, image: str, reference: str | None
+) -> Iterator[Mapping[str, Any]]:
+    """The new cells of each row."""
     for index in range(batch.num_rows):
         row = batch.slice(index, 1)
         began = time.perf_counter()
@@ -84,10 +93,7 @@ def prepare(
             values |= _prepared(row, config, image, reference)
         except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)
             values |= {"status": "error", "error": columns.error("decode", problem)}
-        values["_seconds"] = {"fetch": time.perf_counter() - began}
-        yield columns.row_table(row, values)
-    if batch.num_rows == 0:
-        yield columns.empty_columns(batch, columns.DECODED)
+        yield {**values, "_seconds": {"fetch": time.perf_counter() - began}}
 
 
 def _prepared(row: pa.Table, config: Config, image: str, reference: str | None) -> dict[str, Any]:

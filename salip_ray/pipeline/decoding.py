@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from salip_ray.errors import ImageError
 from salip_ray.pipeline import columns
 from salip_ray.pipeline.attempts import MOST_DEATHS, WorkerDiedError, attempts_of
 from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.tables import in_tables
 from salip_ray.rows import Image, Mask, Picture
 from salip_ray.sources.decode import check_bytes, is_blank, only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import fetch_all
@@ -37,8 +38,25 @@ def fetch_and_decode(
         references: where reference masks are found, for GT-SAM.
         reporter: told of every row.
     """
+    kept = pa.table(
+        {
+            **{name: batch[name] for name in columns.OF_MANIFEST},
+            "uri": [shown_uri(batch.slice(i, 1), config) for i in range(batch.num_rows)],
+            "_shard": batch["shard"],
+            "_seq": batch["seq"],
+        }
+    )
+    rows = map(columns.as_arrays, _rows(batch, config, references, reporter))
+    yield from in_tables(kept, rows, columns.DECODED)
+    reporter.tell()
+
+
+def _rows(
+    batch: pa.Table, config: Config, references: References | None, reporter: Reporter
+) -> Iterator[Mapping[str, Any]]:
+    """The new cells of each row."""
     attempts = attempts_of(reporter)
-    deaths = attempts.deaths(batch["image_id"].to_pylist())
+    deaths = attempts.deaths()
     for rows in _files_at_once(batch):
         began = time.perf_counter()
         found = _fetch(rows, config)
@@ -66,15 +84,7 @@ def fetch_and_decode(
                 error=values["error"],
                 row={**named, "uri": shown_uri(row, config)},
             )
-            kept = pa.table(
-                {
-                    **{name: row[name] for name in columns.OF_MANIFEST},
-                    "uri": [shown_uri(row, config)],
-                    "_shard": row["shard"],
-                    "_seq": row["seq"],
-                }
-            )
-            yield columns.row_table(kept, {**values, "_seconds": {"fetch": seconds}})
+            yield {**values, "_seconds": {"fetch": seconds}}
 
 
 def _files_at_once(batch: pa.Table) -> Iterator[pa.Table]:

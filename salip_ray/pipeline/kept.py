@@ -17,6 +17,7 @@ from salip_ray.errors import OutputError
 from salip_ray.pipeline import columns
 from salip_ray.pipeline.resume import MASKS, SHARDS, STATS, shard_file
 from salip_ray.pipeline.store import Store
+from salip_ray.pipeline.tables import empty_columns
 from salip_ray.rows import LABEL_SCHEMA
 
 #: What a commit needs of a row.
@@ -56,7 +57,7 @@ def with_kept_rows(
             )
     maps = [pngs.get(image_id) for image_id in kept["image_id"].to_pylist()]
     kept = kept.append_column("_png", pa.array(maps, columns.TYPES["_png"]))
-    kept = columns.empty_columns(kept, _NEEDED)
+    kept = empty_columns(kept, _NEEDED)
     stats = store.read(shard_file(STATS, shard, "json"))
     return pa.concat_tables([_needed(kept), _needed(new)]), json.loads(stats) if stats else None
 

@@ -37,7 +37,7 @@ def _make(kind: type[_Kind], name: str, run: str) -> _Kind:
 
 
 class JobMetrics:
-    """The counts of the whole job; lives in the monitor, which hears of every row.
+    """The counts of the whole job; lives in the monitor, which hears of all rows.
 
     Args:
         stages: in the order of the pipeline; a queue is what the one before is ahead.
@@ -54,15 +54,17 @@ class JobMetrics:
         self._queue = _make(Gauge, "salip_queue_images", run)
         self._shards = _make(Counter, "salip_shards_committed_total", run)
 
-    def done(self, stage: str, seconds: float, *, failed: bool) -> None:
-        """A stage is done with a row."""
+    def done(self, stage: str, rows: int, seconds: float, *, failed: int) -> None:
+        """A stage is done with rows, in so many seconds, and made some of them errors."""
         tags = {"stage": stage}
-        self._rows[stage] = self._rows.get(stage, 0) + 1
-        self._images.inc(1.0, tags=tags)
-        if seconds > 0:
-            self._seconds.inc(seconds, tags=tags)
-        if failed:
-            self._errors.inc(1.0, tags=tags)
+        self._rows[stage] = self._rows.get(stage, 0) + rows
+        for counter, more in (
+            (self._images, rows),
+            (self._seconds, seconds),
+            (self._errors, failed),
+        ):
+            if more > 0:
+                counter.inc(float(more), tags=tags)
         for place in (stage, self._after.get(stage)):
             if place in self._before:
                 waiting = self.queue(place)

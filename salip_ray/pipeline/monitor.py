@@ -1,17 +1,18 @@
 """What the driver knows of a running job: rows done per stage, and commits under way.
 
-A tiny actor counts; stages tell it about every row and do not wait for an answer. It is also the
-gate of the commits: a driver that is told to stop closes it, waits for the commits under way, and
-leaves nothing half done. The counts are for people to watch. What counts in the end is what was
-committed.
+A tiny actor counts; stages tell it a few times a second what they did and do not wait for an
+answer. It is also the gate of the commits: a driver that is told to stop closes it, waits for the
+commits under way, and leaves nothing half done. The counts are for people to watch. What counts in
+the end is what was committed.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ from ray.exceptions import RayError
 
 from salip_ray.pipeline.logs import log_event
 from salip_ray.pipeline.metrics import JobMetrics, MemoryGauge
+
+_TELL_SECONDS = 0.25
 
 
 @dataclass
@@ -31,6 +34,15 @@ class Snapshot:
     committed: int = 0
     committing: set[int] = field(default_factory=set)
     closed: bool = False
+
+
+@dataclass
+class Tally:
+    """Rows that a stage is done with, the seconds spent on them, and how many it made errors."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    failed: int = 0
 
 
 class Monitor:
@@ -45,16 +57,17 @@ class Monitor:
         """A worker died while it was at an image."""
         self._deaths[image_id] += 1
 
-    def deaths(self, image_ids: Sequence[str]) -> dict[str, int]:
-        """How many workers died on each of these images; those without a death are left out."""
-        return {i: self._deaths[i] for i in image_ids if i in self._deaths}
+    def deaths(self) -> dict[str, int]:
+        """How many workers died on each image; those without a death are left out."""
+        return dict(self._deaths)
 
-    def done(self, stage: str, seconds: float, failed: bool = False) -> None:
-        """A stage is done with a row."""
-        self._metrics.done(stage, seconds, failed=failed)
+    def done(self, news: Mapping[str, Tally]) -> None:
+        """Stages are done with rows."""
         rows, spent = self._now.rows, self._now.seconds
-        rows[stage] = rows.get(stage, 0) + 1
-        spent[stage] = spent.get(stage, 0.0) + seconds
+        for stage, tally in news.items():
+            self._metrics.done(stage, tally.rows, tally.seconds, failed=tally.failed)
+            rows[stage] = rows.get(stage, 0) + tally.rows
+            spent[stage] = spent.get(stage, 0.0) + tally.seconds
 
     def begin_commit(self, shard: int) -> bool:
         """Whether a commit may begin; False once the gate is closed."""
@@ -89,6 +102,38 @@ def start_monitor(stages: Sequence[str], run: str) -> Any:
     return options.remote(list(stages), run)
 
 
+class News:
+    """What a process has done since it last told: a call for every row would keep the monitor busy.
+
+    Args:
+        send: takes the tallies by stage; called from a thread of its own.
+    """
+
+    def __init__(self, send: Callable[[Mapping[str, Tally]], object]) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._tallies: dict[str, Tally] = {}
+
+    def add(self, stage: str, seconds: float, *, failed: bool) -> None:
+        """Count a row; the first one has all be told soon."""
+        with self._lock:
+            if not self._tallies:
+                timer = threading.Timer(_TELL_SECONDS, self.tell)
+                timer.daemon = True
+                timer.start()
+            tally = self._tallies.setdefault(stage, Tally())
+            tally.rows += 1
+            tally.seconds += seconds
+            tally.failed += failed
+
+    def tell(self) -> None:
+        """Send what there is."""
+        with self._lock:
+            tallies, self._tallies = self._tallies, {}
+        if tallies:
+            self._send(tallies)
+
+
 class Reporter:
     """A stage's line to the monitor, or to nobody where there is none; cheap to pickle."""
 
@@ -96,6 +141,7 @@ class Reporter:
         self._monitor = monitor
         self.run = run
         self._memory: MemoryGauge | None = None
+        self._news: News | None = None
         self.notes = uuid.uuid4().hex  # tells this driver's notes of attempts from another's
         self.counts = monitor is not None
 
@@ -110,12 +156,12 @@ class Reporter:
         if self._monitor is not None:
             self._monitor.died.remote(image_id)
 
-    def deaths(self, image_ids: Sequence[str]) -> Mapping[str, int]:
-        """Ask how many workers died on each of these images."""
-        if self._monitor is None or not image_ids:
+    def deaths(self) -> Mapping[str, int]:
+        """Ask how many workers died on each image that workers died on."""
+        if self._monitor is None:
             return {}
         try:
-            return dict(ray.get(self._monitor.deaths.remote(list(image_ids))))
+            return dict(ray.get(self._monitor.deaths.remote()))
         except RayError:
             return {}  # it is coming back, and counts anew
 
@@ -127,7 +173,7 @@ class Reporter:
         error: Mapping[str, Any] | None = None,
         row: Mapping[str, Any] | None = None,
     ) -> None:
-        """Report a row, without waiting.
+        """Report a row; the monitor hears of it a moment later, with others.
 
         Args:
             stage: that is done with it.
@@ -138,7 +184,13 @@ class Reporter:
         if error is not None:
             log_event("image_error", level="WARNING", run=self.run, **{**error, **(row or {})})
         if self._monitor is not None:
-            self._monitor.done.remote(stage, seconds, error is not None)
+            self._news = self._news or News(self._monitor.done.remote)
+            self._news.add(stage, seconds, failed=error is not None)
+
+    def tell(self) -> None:
+        """Have the monitor hear now of all that was reported."""
+        if self._news is not None:
+            self._news.tell()
 
     def memory(self, stage: str) -> None:
         """Tell the metrics what this actor holds, now and then."""

@@ -12,7 +12,6 @@ which workers died again and again is given up (:mod:`salip_ray.pipeline.attempt
 
 from __future__ import annotations
 
-import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from salip_ray.pipeline.allocator import keep_freed_memory
 from salip_ray.pipeline.attempts import MOST_DEATHS, WorkerDiedError, attempts_of
 from salip_ray.pipeline.memory import Recycler, free_memory, is_out_of_memory
 from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.tables import in_tables
 from salip_ray.rows import Outcome
 
 if TYPE_CHECKING:
@@ -78,25 +78,20 @@ class Stage(ABC):
         return {}
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Yield the rows of a batch as they get done, so that heavy ones flow on at once."""
-        with self.recycler.busy(batch.num_rows):
-            ids = batch["image_id"].to_pylist() if "image_id" in batch.column_names else []
-            deaths = self.attempts.deaths(ids)
-            for index in range(batch.num_rows):
-                key = ids[index] if ids else ""
-                with self.attempts.at(key):
-                    row = self._row(batch.slice(index, 1), deaths.get(key, 0))
-                yield row
-            if batch.num_rows == 0:
-                yield columns.empty_columns(self._without_heavy(batch), self.adds)
+        """Yield the rows of a batch, heavy ones as they get done."""
+        yield from _worked((self,), batch)  # Ray Data wants a generator, no other iterator
 
-    def _row(self, row: pa.Table, deaths: int) -> pa.Table:
-        cells = {name: row.column(name)[0] for name in row.column_names}
-        kept = self._without_heavy(row)
+    def new_cells(self, cells: Cells, deaths: int) -> dict[str, Any]:
+        """What this stage adds to a row, or replaces.
+
+        Args:
+            cells: the row.
+            deaths: how many workers died on it.
+        """
         nothing = dict.fromkeys(self.adds)
         if cells["status"].as_py() != "ok":
             self.reporter.done(self.name, 0.0)
-            return columns.row_table(kept, nothing | self.passed_by(cells))
+            return nothing | self.passed_by(cells)
         start = time.perf_counter()
         error = None
         try:
@@ -109,8 +104,7 @@ class Stage(ABC):
         seconds = time.perf_counter() - start
         self.reporter.done(self.name, seconds, error=error, row=columns.named(cells))
         self.reporter.memory(self.name)
-        values["_seconds"] = {**cells["_seconds"].as_py(), self.name: seconds}
-        return columns.row_table(kept, values)
+        return {**values, "_seconds": {**cells["_seconds"].as_py(), self.name: seconds}}
 
     def _fitted(self, cells: Cells) -> dict[str, Any]:
         """Do the work in batches that fit the memory.
@@ -135,9 +129,6 @@ class Stage(ABC):
             before = cells["_fallbacks"].as_py() or []
             values["_fallbacks"] = [*before, {"stage": self.name, "batch": size}]
         return values
-
-    def _without_heavy(self, table: pa.Table) -> pa.Table:
-        return table.drop_columns([name for name in self.drops if name in table.column_names])
 
 
 def _encodes_again(config: Config) -> bool:
@@ -317,7 +308,7 @@ def _labelled(labels: Labels, config: Config) -> bool:
 class Chain:
     """Stages that share an actor: each row goes through all of them before the next one does.
 
-    Only the first may have its actor recycled: it holds the batch until the last row is done.
+    The recycling of the first is the actor's.
     """
 
     def __init__(
@@ -327,10 +318,34 @@ class Chain:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Yield the finished rows of a batch."""
-        rows: Iterator[pa.Table] = iter([batch])
-        for stage in self.stages:
-            rows = itertools.chain.from_iterable(map(stage, rows))
-        yield from rows  # Ray Data wants a generator, no other iterator
+        yield from _worked(self.stages, batch)
+
+
+def _worked(stages: Sequence[Stage], batch: pa.Table) -> Iterator[pa.Table]:
+    """The rows of a batch, each brought through all the stages before the next one is begun."""
+    first = stages[0]
+    dropped = {name for stage in stages for name in stage.drops}
+    adds = [name for stage in stages for name in stage.adds if name not in dropped]
+    kept = batch.drop_columns([name for name in batch.column_names if name in dropped])
+
+    def rows() -> Iterator[columns.Arrays]:
+        ids = batch["image_id"].to_pylist() if "image_id" in batch.column_names else []
+        deaths = first.attempts.deaths()
+        for index in range(batch.num_rows):
+            key = ids[index] if ids else ""
+            cells = {name: batch.column(name)[index] for name in batch.column_names}
+            made: dict[str, pa.Array] = {}
+            with first.attempts.at(key):
+                for stage in stages:
+                    new = columns.as_arrays(stage.new_cells(cells, deaths.get(key, 0)))
+                    cells.update((name, cell[0]) for name, cell in new.items())
+                    made.update(new)
+            yield {name: cell for name, cell in made.items() if name not in dropped}
+
+    with first.recycler.busy(batch.num_rows):
+        yield from in_tables(kept, rows(), adds)
+    if batch.num_rows > 1:  # single rows come quickly one after the other: now and then will do
+        first.reporter.tell()
 
 
 STAGES: dict[str, type[Stage]] = {"propose": Propose, "retrieve": Retrieve, "refine": Refine}

@@ -19,12 +19,14 @@ class Counting(Reporter):
     def __init__(self):
         super().__init__()
         self.counts, self.monitor = True, Monitor(["propose"], "run")
+        self.asked = 0
 
     def died(self, image_id):
         self.monitor.died(image_id)
 
-    def deaths(self, image_ids):
-        return self.monitor.deaths(image_ids)
+    def deaths(self):
+        self.asked += 1
+        return self.monitor.deaths()
 
 
 @pytest.fixture
@@ -52,34 +54,43 @@ def die(folder, when="at work"):
 
 
 def test_a_death_is_laid_to_the_image_the_worker_was_at(reporter, tmp_path):
-    attempts = Attempts(reporter, tmp_path / "notes")
-    assert attempts.deaths(["poison", "innocent"]) == {}
+    attempts = Attempts(reporter, tmp_path / "notes", every=0)
+    assert attempts.deaths() == {}
     for deaths in (1, 2):
         die(tmp_path / "notes")
-        assert attempts.deaths(["poison", "innocent"]) == {"poison": deaths}
-    assert attempts.deaths(["innocent"]) == {}
+        assert attempts.deaths() == {"poison": deaths}
     assert not list((tmp_path / "notes").iterdir())
+
+
+def test_the_monitor_is_asked_now_and_then(reporter, tmp_path):
+    patient = Attempts(reporter, tmp_path / "notes", every=3600)
+    for _ in range(3):
+        assert patient.deaths() == {}
+    assert reporter.asked == 1
+    for _ in range(3):
+        Attempts(reporter, tmp_path / "notes").deaths()  # a worker that has just begun asks at once
+    assert reporter.asked == 4
 
 
 def test_a_worker_that_ends_between_images_accuses_nobody(reporter, tmp_path):
     die(tmp_path / "notes", "idle")
     attempts = Attempts(reporter, tmp_path / "notes")
-    assert attempts.deaths(["poison", "innocent"]) == {}
+    assert attempts.deaths() == {}
 
 
 def test_the_living_are_left_alone(reporter, tmp_path):
-    mine, other = (Attempts(reporter, tmp_path / "notes") for _ in range(2))
+    mine, other = (Attempts(reporter, tmp_path / "notes", every=0) for _ in range(2))
     with mine.at("slow"):
-        assert other.deaths(["slow"]) == {}
+        assert other.deaths() == {}
     with pytest.raises(ZeroDivisionError), mine.at("bad"):
         1 / 0  # noqa: B018
-    assert other.deaths(["bad"]) == {}
+    assert other.deaths() == {}
 
 
 def test_without_a_monitor_nothing_is_noted(tmp_path):
     attempts = Attempts(Reporter(), tmp_path / "notes")
     with attempts.at("image"):
-        assert attempts.deaths(["image"]) == {}
+        assert attempts.deaths() == {}
     assert not (tmp_path / "notes").exists()
 
 

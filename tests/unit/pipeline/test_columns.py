@@ -10,22 +10,27 @@ import pyarrow as pa
 import pytest
 
 from salip_ray.pipeline import columns
+from salip_ray.pipeline.tables import in_tables
 
 PICTURE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 EMBEDDING = np.arange(4 * 2 * 3, dtype=np.float32).reshape(1, 4, 2, 3)
-NAMED = pa.table({"image_id": ["a"]})
+
+
+def one_row(values):
+    (table,) = in_tables(pa.table({"image_id": ["a"]}), [columns.as_arrays(values)], ())
+    return table
 
 
 @pytest.mark.parametrize("picture", [PICTURE, PICTURE[:, ::-1], PICTURE[::2]])
 def test_pixels_come_back_whatever_their_layout(picture):
-    row = columns.row_table(NAMED, columns.pack_working(picture))
+    row = one_row(columns.pack_working(picture))
     assert row.schema.field("_working").type == columns.TYPES["_working"]
     found = columns.unpack_working({name: row[name][0] for name in row.column_names})
     np.testing.assert_array_equal(found, picture)
 
 
 def test_an_embedding_comes_back():
-    row = columns.row_table(NAMED, columns.pack_embedding(EMBEDDING))
+    row = one_row(columns.pack_embedding(EMBEDDING))
     assert row.schema.field("_embedding").type == columns.TYPES["_embedding"]
     found = columns.unpack_embedding({name: row[name][0] for name in row.column_names})
     np.testing.assert_array_equal(found, EMBEDDING)
@@ -38,7 +43,7 @@ def test_an_embedding_comes_back():
 def test_nothing_of_a_row_that_is_gone_is_kept(pack, made):
     array = made.copy()
     alive = weakref.ref(array)
-    row = columns.row_table(NAMED, pack(array))
+    row = one_row(pack(array))
     del array
     assert row.num_rows == 1
     del row

@@ -38,13 +38,13 @@ def counted(monkeypatch):
 
 def test_queues_are_what_the_stage_before_is_ahead(counted):
     job = metrics.JobMetrics(["fetch", "propose", "refine"], "run")
-    for _ in range(3):
-        job.done("fetch", 0.1, failed=False)
-    job.done("propose", 0.5, failed=True)
+    job.done("fetch", 2, 0.2, failed=0)
+    job.done("fetch", 1, 0.1, failed=0)
+    job.done("propose", 1, 0.5, failed=1)
     job.committed()
     assert counted["salip_queue_images", "propose"] == 2
     assert counted["salip_queue_images", "refine"] == 1
-    job.done("refine", 0.0, failed=False)
+    job.done("refine", 1, 0.0, failed=0)
     assert counted["salip_queue_images", "refine"] == 0
     assert counted["salip_images_total", "fetch"] == 3
     assert counted["salip_stage_seconds_total", "fetch"] == pytest.approx(0.3)
