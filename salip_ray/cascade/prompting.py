@@ -174,9 +174,15 @@ def stability_score(logits: Tensor, threshold: float, offset: float) -> Tensor:
 
     NaN where both are empty. As the official ``calculate_stability_score``, but for any width.
     """
-    inner = count(logits > threshold + offset)
-    outer = count(logits > threshold - offset)
-    return inner / outer
+    inner, outer = above(logits, threshold + offset), above(logits, threshold - offset)
+    return count(inner) / count(outer)
+
+
+def above(logits: Tensor, threshold: float) -> Tensor:
+    """Where logits (float32) are above a threshold, bool."""
+    if logits.device.type != "cpu":
+        return logits > threshold
+    return torch.from_numpy(logits.numpy() > np.float32(threshold))  # in a fifth of torch's time
 
 
 def count(masks: Tensor) -> Tensor:

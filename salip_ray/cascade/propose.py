@@ -179,7 +179,7 @@ class Proposer:
         view_size = y1 - y0, x1 - x0
         logits = prompting.upscale(self.sam, logits, view_size, view_size)
         stability = prompting.stability_score(logits, threshold, knobs.stability_score_offset)
-        masks = logits > threshold
+        masks = prompting.above(logits, threshold)
         boxes = mask_boxes(masks)
         keep = ~is_box_near_crop_edge(boxes, crop_box, [0, 0, width, height])
         if knobs.stability_score_thresh > 0:

@@ -22,7 +22,7 @@ from segment_anything.modeling.transformer import Attention, TwoWayAttentionBloc
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-_SLICE_BYTES = 2 * 1024**2  # of the image tokens of the prompts that are decoded together
+_SLICE_BYTES = 3 * 1024**2  # of the image tokens of the prompts that are decoded together
 
 
 class Decoded(NamedTuple):
@@ -142,8 +142,9 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
     ) -> Decoded:
         height, width = image.shape[2:]
         dtype = self.iou_token.weight.dtype
-        keys = (image + dense[:1]).to(dtype).flatten(2).transpose(1, 2)  # [1, h * w, C]
-        key_pe = image_pe.to(dtype).flatten(2).transpose(1, 2)
+        keys = (image + dense[:1]).to(dtype).flatten(2).transpose(1, 2).contiguous()
+        key_pe = image_pe.to(dtype).flatten(2).transpose(1, 2).contiguous()
+        shared = share(self.transformer, keys, key_pe)
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat((output_tokens.expand(len(sparse), -1, -1), sparse.to(dtype)), dim=1)
         step = len(tokens)
@@ -153,7 +154,7 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
             step = math.ceil(len(tokens) / max(1, slices))
         logits, ious, prompts = [], [], []
         for start in range(0, len(tokens), step):
-            hidden, pixels = two_way(self.transformer, keys, key_pe, tokens[start : start + step])
+            hidden, pixels = two_way(self.transformer, shared, tokens[start : start + step])
             iou = self.iou_prediction_head(hidden[:, 0])[:, first:last]
             keep = torch.ones_like(iou, dtype=torch.bool) if threshold is None else iou > threshold
             prompt, mask = keep.nonzero(as_tuple=True)
@@ -183,7 +184,7 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
         return out.permute(0, 1, 3, 5, 2, 4, 6).reshape(len(mask), 4 * height, 4 * width)
 
     def _upscaled(self, pixels: Tensor) -> Tensor:
-        """``output_upscaling``, each pixel's 4x4 finer pixels kept beside each other."""
+        """``output_upscaling`` [n, p, C] -> [n, p, 2, 2, 2, 2, C / 8]: finer pixels by pixel."""
         to_2x, norm, act, to_4x, last_act = self.output_upscaling
         x = act(
             F.layer_norm(
@@ -209,46 +210,95 @@ def _each_into_four(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
 # ------------------------------------------------------------------------------ transformer
 
 
-def two_way(
-    transformer: TwoWayTransformer, keys: Tensor, key_pe: Tensor, tokens: Tensor
-) -> tuple[Tensor, Tensor]:
+class Shared(NamedTuple):
+    """What all prompts on an image begin with.
+
+    Attributes:
+        keys: the image's tokens, [1, p, C].
+        key_pe: their positional encoding, [1, p, C].
+        placed: both together.
+        to_tokens: keys and values by which tokens see the image in the first layer, [heads, p, d].
+        to_image: queries by which the image sees tokens there, [heads, p, d].
+    """
+
+    keys: Tensor
+    key_pe: Tensor
+    placed: Tensor
+    to_tokens: tuple[Tensor, Tensor]
+    to_image: Tensor
+
+
+def share(transformer: TwoWayTransformer, keys: Tensor, key_pe: Tensor) -> Shared:
+    """Do once what the first layer does for every prompt alike."""
+    placed, first = keys + key_pe, transformer.layers[0]
+    seen, seeing = first.cross_attn_token_to_image, first.cross_attn_image_to_token
+    return Shared(
+        keys,
+        key_pe,
+        placed,
+        to_tokens=(_heads(seen.k_proj(placed), seen)[0], _heads(seen.v_proj(keys), seen)[0]),
+        to_image=_heads(seeing.q_proj(placed), seeing)[0],
+    )
+
+
+def two_way(transformer: TwoWayTransformer, image: Shared, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """``TwoWayTransformer`` on one image for n prompts.
 
     Args:
         transformer: its weights.
-        keys: the image's tokens, [1, p, C].
-        key_pe: their positional encoding, [1, p, C].
+        image: of :func:`share`.
         tokens: of the prompts, [n, t, C].
 
     Returns:
         The processed tokens [n, t, C], and the image's tokens as each prompt left them [n, p, C].
     """
-    queries = tokens
-    for layer in transformer.layers:
-        queries, keys = _layer(layer, queries, keys, tokens, key_pe)
-    found = _tokens_see_image(
-        transformer.final_attn_token_to_image, queries + tokens, keys, keys + key_pe
-    )
+    queries, keys, placed = tokens, image.keys, image.placed
+    for number, layer in enumerate(transformer.layers):
+        queries, keys = _layer(layer, queries, keys, tokens, placed, image if not number else None)
+        placed = keys + image.key_pe
+    found = _tokens_see_image(transformer.final_attn_token_to_image, queries + tokens, keys, placed)
     return transformer.norm_final_attn(queries + found), keys
 
 
 def _layer(
-    layer: TwoWayAttentionBlock, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor
+    layer: TwoWayAttentionBlock,
+    queries: Tensor,
+    keys: Tensor,
+    query_pe: Tensor,
+    placed: Tensor,
+    shared: Shared | None,
 ) -> tuple[Tensor, Tensor]:
+    """One layer; the first has the image's side done already."""
     if layer.skip_first_layer_pe:
         queries = layer.self_attn(q=queries, k=queries, v=queries)
     else:
-        placed = queries + query_pe
-        queries = queries + layer.self_attn(q=placed, k=placed, v=queries)
+        at_place = queries + query_pe
+        queries = queries + layer.self_attn(q=at_place, k=at_place, v=queries)
     queries = layer.norm1(queries)
-    placed_keys = keys + key_pe
-    seen = _tokens_see_image(layer.cross_attn_token_to_image, queries + query_pe, keys, placed_keys)
-    queries = layer.norm2(queries + seen)
+    seen = layer.cross_attn_token_to_image
+    if shared is None:
+        found = _tokens_see_image(seen, queries + query_pe, keys, placed)
+    else:
+        found = _tokens_see_shared_image(seen, queries + query_pe, *shared.to_tokens)
+    queries = layer.norm2(queries + found)
     queries = layer.norm3(queries + layer.mlp(queries))
-    seen = _image_sees_tokens(
-        layer.cross_attn_image_to_token, placed_keys, queries + query_pe, queries
+    keys = _image_sees_tokens(
+        layer.cross_attn_image_to_token,
+        keys,
+        placed,
+        queries + query_pe,
+        queries,
+        None if shared is None else shared.to_image,
     )
-    return queries, layer.norm4(keys + seen)
+    return queries, layer.norm4(keys)
+
+
+def _tokens_see_shared_image(attn: Attention, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``attn`` of the tokens of n prompts on keys and values [heads, p, d] that all share."""
+    q = _heads(attn.q_proj(tokens), attn)
+    q = q / math.sqrt(q.shape[-1])
+    weights = (_by_head(q) @ k.transpose(1, 2)).softmax(dim=-1)  # [heads, n * t, p]
+    return attn.out_proj(_by_prompt(weights @ v, len(tokens)))  # type: ignore[no-any-return]
 
 
 def _tokens_see_image(attn: Attention, tokens: Tensor, keys: Tensor, placed: Tensor) -> Tensor:
@@ -257,13 +307,9 @@ def _tokens_see_image(attn: Attention, tokens: Tensor, keys: Tensor, placed: Ten
     The keys' bias adds the same to all scores of a query, which the softmax takes out again; the
     values' bias goes through the weights, which sum to 1.
     """
-    n, t, _ = tokens.shape
+    t = tokens.shape[1]
     q = _heads(attn.q_proj(tokens), attn)  # [n, heads, t, d]
     q = q / math.sqrt(q.shape[-1])
-    if len(keys) == 1:
-        k, v = _heads(attn.k_proj(placed), attn)[0], _heads(attn.v_proj(keys), attn)[0]
-        weights = (_by_head(q) @ k.transpose(1, 2)).softmax(dim=-1)  # [heads, n * t, p]
-        return attn.out_proj(_by_prompt(weights @ v, n))  # type: ignore[no-any-return]
     by_key = attn.k_proj.weight.unflatten(0, (attn.num_heads, -1))  # [heads, d, C]
     scores = torch.bmm((q @ by_key).flatten(1, 2), placed.transpose(1, 2))  # [n, heads * t, p]
     seen = torch.bmm(scores.softmax(dim=-1), keys).unflatten(1, (attn.num_heads, t))
@@ -272,17 +318,25 @@ def _tokens_see_image(attn: Attention, tokens: Tensor, keys: Tensor, placed: Ten
     return attn.out_proj(out)  # type: ignore[no-any-return]
 
 
-def _image_sees_tokens(attn: Attention, placed: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
-    """``attn(q=placed, k=tokens, v=values)``, projecting tokens in the place of pixels.
+def _image_sees_tokens(
+    attn: Attention,
+    keys: Tensor,
+    placed: Tensor,
+    tokens: Tensor,
+    values: Tensor,
+    q: Tensor | None,
+) -> Tensor:
+    """``keys + attn(q=placed, k=tokens, v=values)``, projecting tokens in the place of pixels.
 
-    Scores have the pixels last, so that a softmax over a few tokens is made for many at once.
+    Scores have the pixels last, so that a softmax over a few tokens is made for many at once. The
+    output's bias is added to what the first head brings, whose weights sum to 1. ``q`` are the
+    queries of ``placed`` [heads, p, d], where all prompts share them.
     """
     n, t, _ = tokens.shape
     heads = attn.num_heads
     k = _heads(attn.k_proj(tokens), attn)  # [n, heads, t, d]
     k = k / math.sqrt(k.shape[-1])
-    if len(placed) == 1:
-        q = _heads(attn.q_proj(placed), attn)[0]
+    if q is not None:
         scores = (_by_head(k) @ q.transpose(1, 2)).unflatten(1, (n, t)).transpose(0, 1)
     else:
         by_query = attn.q_proj.weight.unflatten(0, (heads, -1))  # [heads, d, C]
@@ -291,9 +345,10 @@ def _image_sees_tokens(attn: Attention, placed: Tensor, tokens: Tensor, values: 
         scores = scores.unflatten(1, (heads, t)).add_(constant)
     weights = scores.softmax(dim=2).flatten(1, 2)  # [n, heads * t, p]
     by_output = attn.out_proj.weight.T.unflatten(0, (heads, -1))  # [heads, d, C]
-    to_add = (_heads(attn.v_proj(values), attn) @ by_output).flatten(1, 2)
-    seen: Tensor = torch.bmm(weights.transpose(1, 2), to_add).add_(attn.out_proj.bias)
-    return seen
+    brought = _heads(attn.v_proj(values), attn) @ by_output  # [n, heads, t, C]
+    brought[:, 0] += attn.out_proj.bias
+    every = keys.expand(n, -1, -1)
+    return torch.baddbmm(every, weights.transpose(1, 2), brought.flatten(1, 2))
 
 
 def _heads(x: Tensor, attn: Attention) -> Tensor:

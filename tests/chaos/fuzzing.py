@@ -60,10 +60,10 @@ def rows_of(files: list[Path]) -> list[Rows]:
     uris = plan.table["uri"].to_pylist()
     found: dict[str, Rows] = {uri: [] for uri in uris}
     kept = ["status", "error", "height", "width", "_working"]
-    for uri, table in zip(
-        uris, fetch_and_decode(plan.table, config(), None, _Silent()), strict=True
-    ):
-        found[uri] += table.select(kept).to_pylist()
+    tables = fetch_and_decode(plan.table, config(), None, _Silent())
+    rows = [row for table in tables for row in table.select(kept).to_pylist()]
+    for uri, row in zip(uris, rows, strict=True):
+        found[uri].append(row)
     return [found[str(path)] for path in files]
 
 

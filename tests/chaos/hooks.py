@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 POISON = "/0003.png"
 
@@ -71,18 +72,16 @@ def slow_commits() -> None:
 
 def slow_images() -> None:
     """Take so long for an image that commits begin while others are still labelled."""
-    import pyarrow as pa
+    from salip_ray.pipeline.stages import Cells, Propose, Stage
 
-    from salip_ray.pipeline.stages import Propose, Stage
+    new = Stage.new_cells
 
-    row = Stage._row
-
-    def slow(self: Stage, table: pa.Table, deaths: int) -> pa.Table:
+    def slow(self: Stage, cells: Cells, deaths: int) -> dict[str, Any]:
         if isinstance(self, Propose):
             time.sleep(0.3)
-        return row(self, table, deaths)
+        return new(self, cells, deaths)
 
-    Stage._row = slow  # type: ignore[method-assign]
+    Stage.new_cells = slow  # type: ignore[method-assign]
 
 
 def broken_sink() -> None:
@@ -111,35 +110,31 @@ def poison() -> None:
     """Kill the worker that proposes on one certain image, as a broken library would."""
     import signal
 
-    import pyarrow as pa
+    from salip_ray.pipeline.stages import Cells, Propose, Stage
 
-    from salip_ray.pipeline.stages import Propose, Stage
+    new = Stage.new_cells
 
-    row = Stage._row
-
-    def dying(self: Stage, table: pa.Table, deaths: int) -> pa.Table:
-        is_poison = table["uri"][0].as_py().endswith(POISON)
+    def dying(self: Stage, cells: Cells, deaths: int) -> dict[str, Any]:
+        is_poison = cells["uri"].as_py().endswith(POISON)
         if isinstance(self, Propose) and is_poison and deaths < 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        return row(self, table, deaths)
+        return new(self, cells, deaths)
 
-    Stage._row = dying  # type: ignore[method-assign]
+    Stage.new_cells = dying  # type: ignore[method-assign]
 
 
 def leak() -> None:
     """Lose a mebibyte an image in PROPOSE, as a broken library would."""
-    import pyarrow as pa
+    from salip_ray.pipeline.stages import Cells, Propose, Stage
 
-    from salip_ray.pipeline.stages import Propose, Stage
+    new, lost = Stage.new_cells, []
 
-    row, lost = Stage._row, []
-
-    def leaking(self: Stage, table: pa.Table, deaths: int) -> pa.Table:
+    def leaking(self: Stage, cells: Cells, deaths: int) -> dict[str, Any]:
         if isinstance(self, Propose):
             lost.append(os.urandom(1 << 20))
-        return row(self, table, deaths)
+        return new(self, cells, deaths)
 
-    Stage._row = leaking  # type: ignore[method-assign]
+    Stage.new_cells = leaking  # type: ignore[method-assign]
 
 
 _STORE, _STAGES = "salip_ray.pipeline.store", "salip_ray.pipeline.stages"

@@ -52,6 +52,10 @@ def rows(count=1):
     return pa.table({name: pa.array(v, columns.TYPES[name]) for name, v in values.items()})
 
 
+def done(stage, batch):
+    return [row for table in stage(batch) for row in table.to_pylist()]
+
+
 PROBLEMS = [
     MemoryError("host"),
     torch.OutOfMemoryError("CUDA out of memory"),
@@ -62,7 +66,7 @@ PROBLEMS = [
 @pytest.mark.parametrize("problem", PROBLEMS, ids=["host", "device", "allocator"])
 def test_half_the_batch_goes_on_and_is_noted(problem):
     stage = Hungry(16, problem)
-    first, second = (table.to_pylist()[0] for table in stage(rows(2)))
+    first, second = done(stage, rows(2))
     for row in (first, second):
         assert (row["status"], row["n_candidates"]) == ("ok", 16)
         assert row["_fallbacks"] == [{"stage": "propose", "batch": 16}]
@@ -73,7 +77,7 @@ def test_half_the_batch_goes_on_and_is_noted(problem):
 
 def test_what_does_not_fit_at_all_is_an_error_row():
     stage = Hungry(0, torch.OutOfMemoryError("CUDA out of memory"))
-    (row,) = [table.to_pylist()[0] for table in stage(rows())]
+    (row,) = done(stage, rows())
     assert row["status"] == "error"
     assert row["error"]["type"] == "OutOfMemoryError"
     assert stage.tried == [64, 32, 16, 8, 4, 2, 1]
@@ -82,7 +86,7 @@ def test_what_does_not_fit_at_all_is_an_error_row():
 
 def test_other_errors_are_not_tried_again():
     stage = Hungry(0, RuntimeError("shapes cannot be multiplied"))
-    (row,) = [table.to_pylist()[0] for table in stage(rows())]
+    (row,) = done(stage, rows())
     assert row["status"] == "error"
     assert stage.tried == [64]
 
@@ -99,11 +103,11 @@ def test_an_image_that_workers_died_on_is_given_up():
     stage = Hungry(64, MemoryError())
 
     class Ledger(type(stage.attempts)):
-        def deaths(self, image_ids):
-            return {image_ids[0]: MOST_DEATHS, image_ids[1]: MOST_DEATHS - 1}
+        def deaths(self):
+            return {f"{0:032x}": MOST_DEATHS, f"{1:032x}": MOST_DEATHS - 1}
 
     stage.attempts = Ledger(Reporter(), None)
-    first, second = (table.to_pylist()[0] for table in stage(rows(2)))
+    first, second = done(stage, rows(2))
     assert first["error"]["type"] == "WorkerDiedError"
     assert "3 workers died" in first["error"]["message"]
     assert second["status"] == "ok"
