@@ -111,8 +111,8 @@ def run_driver(rows: int, folder: str, results: Any) -> None:
     begun = resume.begin(store, made, fingerprint)
     todo = made.todo(begun.committed)
     step("resume_check")
-    block = assembly.block_rows(todo.num_rows, {"propose": _pool(64)})
-    tasks = assembly.ManifestSource(todo, block).get_read_tasks(1)
+    starts = assembly.block_starts(todo, 64)
+    tasks = assembly.ManifestSource(todo, starts).get_read_tasks(1)
     step("read_tasks")
     results.put(
         {
@@ -125,12 +125,6 @@ def run_driver(rows: int, folder: str, results: Any) -> None:
             "manifest_mib": round(Path(folder, "manifest.parquet").stat().st_size / 2**20, 1),
         }
     )
-
-
-def _pool(actors: int) -> Any:
-    from salip_ray.pipeline.resources import Pool
-
-    return Pool(min_size=actors, max_size=actors, cpus=1, gpus=1, threads=1)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,10 +29,10 @@ _LARGEST_BLOCK = 256  # rows; heavy rows are cut into smaller blocks by their by
 class ManifestSource(Datasource):
     """Hands out the to-do list in light blocks, in order; each is expanded in a task."""
 
-    def __init__(self, todo: pa.Table, block_rows: int) -> None:
+    def __init__(self, todo: pa.Table, starts: Sequence[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray does not type it
         self._todo = todo
-        self._block_rows = block_rows
+        self._starts = starts
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of the list."""
@@ -46,8 +46,7 @@ class ManifestSource(Datasource):
     ) -> list[ReadTask]:
         """One task for each block."""
         tasks = []
-        starts = block_starts(self._todo, self._block_rows)
-        for start, end in itertools.pairwise([*starts, self._todo.num_rows]):
+        for start, end in itertools.pairwise([*self._starts, self._todo.num_rows]):
             part = self._todo.slice(start, end - start)
             # Copied, as a pickled slice would take the whole table along.
             part = part.take(pa.array(range(part.num_rows))).combine_chunks()
@@ -62,28 +61,29 @@ def _blocks_of(part: pa.Table) -> list[pa.Table]:
     return [part]
 
 
-def block_starts(todo: pa.Table, rows: int) -> list[int]:
-    """Where input blocks of ``rows`` rows begin; one that would part a volume begins before it.
+def block_starts(todo: pa.Table, actors: int) -> list[int]:
+    """Where input blocks begin, such that ``actors`` are all busy to the end.
 
-    A volume is so unpacked in one task, and its slices stream from there to all actors.
+    A block is a quarter of an actor's share of the rows that are left, 256 at most: blocks get
+    smaller towards the end, so that no actor is long at its last one. A block that would part a
+    volume begins before it; the volume is so unpacked in one task, and its slices stream from there
+    to all actors.
     """
-    starts = np.arange(0, todo.num_rows, rows)
+    starts, start, largest = list[int](), 0, 0
+    while start < todo.num_rows:
+        starts.append(start)
+        rows = min(_LARGEST_BLOCK, math.ceil((todo.num_rows - start) / (4 * actors)))
+        start, largest = start + rows, max(largest, rows)
     if todo["index"].null_count == todo.num_rows:
-        return [int(start) for start in starts]
+        return starts
     uris = todo["uri"].combine_chunks().dictionary_encode().indices.to_numpy()
     of_file = todo["index"].is_valid().to_numpy()
     new = np.ones(todo.num_rows, np.bool_)
     new[1:] = (uris[1:] != uris[:-1]) | ~of_file[1:]
     first = np.maximum.accumulate(np.where(new, np.arange(todo.num_rows), 0))
     # Volumes that are larger than a block have one of their own.
-    large = np.flatnonzero(new & (np.bincount(first, minlength=todo.num_rows) > rows))
+    large = np.flatnonzero(new & (np.bincount(first, minlength=todo.num_rows) > largest))
     return sorted({int(place) for place in (*first[starts], *large)})
-
-
-def block_rows(n_rows: int, pools: Mapping[str, Pool]) -> int:
-    """Rows of an input block: enough blocks to keep every actor busy to the end."""
-    actors = max(pool.max_size for pool in pools.values())
-    return max(1, min(_LARGEST_BLOCK, math.ceil(n_rows / (4 * actors))))
 
 
 def decoded(
@@ -94,12 +94,12 @@ def decoded(
     reporter: Reporter,
 ) -> Dataset:
     """The images of a to-do list, fetched and decoded in CPU tasks."""
-    rows = block_rows(todo.num_rows, pools)
+    starts = block_starts(todo, max(pool.max_size for pool in pools.values()))
     cpus = config.pools.fetch_cpus
     manifest: Dataset = ray.data.read_datasource(
-        ManifestSource(todo, rows),
+        ManifestSource(todo, starts),
         num_cpus=cpus,
-        override_num_blocks=len(block_starts(todo, rows)),
+        override_num_blocks=len(starts),
     )
     return manifest.map_batches(
         partial(fetch_and_decode, config=config, references=references, reporter=reporter),

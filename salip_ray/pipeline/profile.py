@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -109,7 +109,7 @@ def measure(location: str, config: Config, *, images: int = 8) -> Profile:
 def _measure_here(sample: pa.Table, config: Config) -> dict[str, Any]:
     reporter = Reporter()
     began = time.perf_counter()
-    rows = list(fetch_and_decode(sample, config, None, reporter))
+    rows = _single(fetch_and_decode(sample, config, None, reporter))
     seconds = {"fetch": (time.perf_counter() - began) / len(rows)}
     rows = [row for row in rows if row["status"][0].as_py() != "error"]
     found: dict[str, Any] = {"images": len(rows), "seconds": seconds, "row_bytes": 0.0}
@@ -130,6 +130,11 @@ def _measure_here(sample: pa.Table, config: Config) -> dict[str, Any]:
     written += len(tar_bytes(table, {spec.label: spec.class_id for spec in config.task.classes}))
     seconds["commit"] = (time.perf_counter() - began) / len(rows)
     return {**found, "output_bytes": written / len(rows)}
+
+
+def _single(tables: Iterable[pa.Table]) -> list[pa.Table]:
+    """A table for each row."""
+    return [table.slice(index, 1) for table in tables for index in range(table.num_rows)]
 
 
 def _mean_bytes(rows: Sequence[pa.Table]) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from salip_ray import load_config
-from salip_ray.pipeline.assembly import cascaded
+from salip_ray.pipeline.assembly import block_starts, cascaded
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.resources import Pool
 from salip_ray.pipeline.stages import STAGES, Chain
@@ -24,6 +26,22 @@ class Recorded:
 
 def pool(gpus: float = 0.0) -> Pool:
     return Pool(min_size=1, max_size=2, cpus=1.0, gpus=gpus, threads=1)
+
+
+@pytest.mark.parametrize("actors", [1, 2, 64])
+@pytest.mark.parametrize("rows", [1, 7, 160, 5000, 100_000])
+def test_blocks_get_smaller_towards_the_end(rows, actors):
+    todo = pa.table({"uri": ["x"] * rows, "index": pa.nulls(rows, pa.int32())})
+    starts = block_starts(todo, actors)
+    sizes = np.diff([*starts, rows])
+    assert starts[0] == 0
+    assert sizes.max() <= 256
+    assert (np.diff(sizes) <= 0).all()
+    assert sizes[-1] == 1
+    # Of what is left at any time, a block is not more than a quarter of an actor's share.
+    left = rows - np.array(starts)
+    assert (left > 4 * actors * (sizes - 1)).all()
+    assert len(sizes) <= rows / 256 + 4 * actors * (np.log(256) + 2)
 
 
 @pytest.mark.parametrize("gpus", [0.0, 0.25])

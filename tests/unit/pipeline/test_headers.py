@@ -103,15 +103,15 @@ def test_the_same_files_give_the_same_manifest(folder):
     assert planned(folder)[0].manifest.equals(planned(folder)[0].manifest)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 100])
-def test_no_block_parts_a_volume(folder, rows):
+@pytest.mark.parametrize("actors", [1, 2, 3, 4, 5, 100])
+def test_no_block_parts_a_volume(folder, actors):
     table = planned(folder)[0].table
-    starts = block_starts(table, rows)
+    starts = block_starts(table, actors)
     assert starts[0] == 0
     assert starts == sorted(set(starts))
     indices = table["index"].to_pylist()
     assert all(not indices[start] for start in starts)
-    if rows == 1:
+    if actors == 100:
         assert len(starts) == len(set(table["uri"].to_pylist()))
 
 
