@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -117,12 +118,12 @@ class Propose(Sleeper):
 
     def made(self) -> dict[str, Any]:
         """Nothing found."""
+        embedding = np.zeros((1, 1, 1, self.bytes // 4), np.float32)
         return {
             "n_candidates": 0,
             "_n_proposed": 0,
             "_candidates": [],
-            "_embedding": bytes(self.bytes),
-            "_embedding_size": [1, 1, self.bytes // 4],
+            **columns.pack_embedding(embedding),
         }
 
 

@@ -23,6 +23,7 @@ from salip_ray.pipeline.stages import Chain, Stage, stages_of
 from salip_ray.sources.references import References
 
 BLOCK_BYTES = 32 * 1024**2
+_GPU_BATCH = 8  # rows; a call, and what it hands on, cost some milliseconds
 _LARGEST_BLOCK = 256  # rows; heavy rows are cut into smaller blocks by their bytes
 
 
@@ -127,9 +128,9 @@ def cascaded(
         settings = {"config": config, "threads": pool.threads, "reporter": reporter}
         images = images.map_batches(
             shared[0] if len(shared) == 1 else Chain,
-            # Ray Data refuses whole blocks (None) to actors with GPUs. A stage goes row by row
-            # anyhow, so one at a time costs nothing, and no block waits to be joined to another.
-            batch_size=1 if pool.gpus else None,
+            # Ray Data refuses whole blocks (None) to actors with GPUs, and joins blocks that are
+            # smaller than a batch: a few rows, that none waits long for others.
+            batch_size=_GPU_BATCH if pool.gpus else None,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(min_size=pool.min_size, max_size=pool.max_size),

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from salip_ray.pipeline.columns import TYPES, Arrays
 
-_ENOUGH_BYTES = 8 * 1024**2  # of new cells; a quarter of a block
+_ENOUGH_BYTES = 32 * 1024**2  # of new cells; Ray Data cuts its blocks there, not before
 _HEAVY_BYTES = 1024**2  # of a column's cells: not worth a copy, they stay where they are
 
 

@@ -45,11 +45,11 @@ def test_blocks_get_smaller_towards_the_end(rows, actors):
 
 
 @pytest.mark.parametrize("gpus", [0.0, 0.25])
-def test_actors_with_a_gpu_are_given_rows_and_others_whole_blocks(gpus):
+def test_actors_with_a_gpu_are_given_a_few_rows_and_others_whole_blocks(gpus):
     images = Recorded()
     cascaded(images, load_config("lungs"), dict.fromkeys(STAGES, pool(gpus)), Reporter())
     assert [stage for stage, _ in images.asked] == list(STAGES.values())
-    assert [options["batch_size"] for _, options in images.asked] == [1 if gpus else None] * 3
+    assert [options["batch_size"] for _, options in images.asked] == [8 if gpus else None] * 3
     assert {options["num_gpus"] for _, options in images.asked} == {gpus}
 
 
