@@ -20,7 +20,7 @@ import typer
 
 from benchmarks import ratios
 from benchmarks.measure import machine
-from benchmarks.pipeline import growth, plain_rate, write_images
+from benchmarks.pipeline import beside_plain, growth
 from benchmarks.plots import growth_plot, stage_plot
 from salip_ray.config import load_config
 from salip_ray.pipeline.allocator import keep_freed_memory
@@ -82,22 +82,18 @@ def main(
 def job(count: int, cores: int) -> dict[str, Any]:
     """The job on Ray, the same work in plain processes, and what ``plan`` expects of it."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_images(Path(folder, "plain"), 4 * count)
-        before = plain_rate(paths, cores)
+        beside = beside_plain(Path(folder), 4, cores)
         grown = growth(Path(folder), count, 10, cores)
-        plain = (before + plain_rate(paths, cores)) / 2  # the machine's speed drifts
         # Of other pictures than the job's: every phantom is one of the first 32.
         others = Path(folder, "others")
         others.mkdir()
         for index, image in enumerate(ratios.images(44)[36:]):
             cv2.imwrite(str(others / f"{index}.png"), image[:, :, ::-1])
         profile = measure(str(others), load_config("lungs"), images=8)
-    rate = 1 / grown["seconds_per_image"]
+    rate = beside["ray_rate"]
     predicted = size(profile, images=1000, cores=cores).images_per_second
     return {
-        "plain_rate": plain,
-        "ray_rate": rate,
-        "overhead": 1 - rate / plain,
+        **beside,
         "planned_rate": predicted,
         "planned_over_real": predicted / rate,
         "profile": profile.seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ def plain_rate(paths: Sequence[Path], processes: int) -> float:
     ]
     for worker in workers:
         worker.start()
-    ready.wait()
+    ready.wait(timeout=300)  # a worker that broke down never comes
     began = time.perf_counter()
     for worker in workers:
         worker.join()
@@ -90,6 +91,34 @@ def local_ray(cores: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def beside_plain(folder: Path, rounds: int, cores: int) -> dict[str, Any]:
+    """Steady images/s of the job and of plain processes, in turns, for the machine's speed drifts.
+
+    The job's rate is that between a few images and 64 more, so that its start is left out.
+    """
+    few, more = 8, 64
+    paths = write_images(folder / "plain", more)
+    for count in (few, few + more):
+        write_images(folder / f"beside-{count}", count)
+    config = load_config("lungs", overrides=["run.rows_per_shard=64"])
+    pairs = []
+    with local_ray(cores):
+        for turn in range(rounds):
+            plain = plain_rate(paths, cores)
+            walls = []
+            for count in (few, few + more):
+                began = time.perf_counter()
+                label(folder / f"beside-{count}", folder / f"{turn}-{count}", config, quiet=True)
+                walls.append(time.perf_counter() - began)
+            pairs.append((plain, more / (walls[1] - walls[0])))
+    return {
+        "plain_rate": statistics.median(plain for plain, _ in pairs),
+        "ray_rate": statistics.median(ray for _, ray in pairs),
+        "overhead": statistics.median(1 - ray / plain for plain, ray in pairs),
+        "pairs": pairs,
+    }
 
 
 def growth(folder: Path, small: int, factor: int, cores: int) -> dict[str, Any]:
