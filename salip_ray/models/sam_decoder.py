@@ -231,13 +231,16 @@ class Shared(NamedTuple):
 def share(transformer: TwoWayTransformer, keys: Tensor, key_pe: Tensor) -> Shared:
     """Do once what the first layer does for every prompt alike."""
     placed, first = keys + key_pe, transformer.layers[0]
-    seen, seeing = first.cross_attn_token_to_image, first.cross_attn_image_to_token
+    by_tokens, by_image = first.cross_attn_token_to_image, first.cross_attn_image_to_token
     return Shared(
         keys,
         key_pe,
         placed,
-        to_tokens=(_heads(seen.k_proj(placed), seen)[0], _heads(seen.v_proj(keys), seen)[0]),
-        to_image=_heads(seeing.q_proj(placed), seeing)[0],
+        to_tokens=(
+            _heads(by_tokens.k_proj(placed), by_tokens)[0],
+            _heads(by_tokens.v_proj(keys), by_tokens)[0],
+        ),
+        to_image=_heads(by_image.q_proj(placed), by_image)[0],
     )
 
 
@@ -275,11 +278,11 @@ def _layer(
         at_place = queries + query_pe
         queries = queries + layer.self_attn(q=at_place, k=at_place, v=queries)
     queries = layer.norm1(queries)
-    seen = layer.cross_attn_token_to_image
+    seeing = layer.cross_attn_token_to_image
     if shared is None:
-        found = _tokens_see_image(seen, queries + query_pe, keys, placed)
+        found = _tokens_see_image(seeing, queries + query_pe, keys, placed)
     else:
-        found = _tokens_see_shared_image(seen, queries + query_pe, *shared.to_tokens)
+        found = _tokens_see_shared_image(seeing, queries + query_pe, *shared.to_tokens)
     queries = layer.norm2(queries + found)
     queries = layer.norm3(queries + layer.mlp(queries))
     keys = _image_sees_tokens(

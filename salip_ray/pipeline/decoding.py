@@ -36,7 +36,7 @@ def fetch_and_decode(
         batch: rows of the manifest, as :data:`salip_ray.pipeline.plan.TODO_SCHEMA`.
         config: its ``image``, ``task`` and ``storage.input`` are used.
         references: where reference masks are found, for GT-SAM.
-        reporter: told of every row.
+        reporter: told of all rows.
     """
     kept = pa.table(
         {
