@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 
-.PHONY: parity help env test lint types unit demo realdata confidence student volume formats resume bench ablation chaos fuzz train-bundled wheel lock clean
+.PHONY: help env test lint types unit cluster scale demo realdata confidence student resume bench \
+  parity ablation chaos fuzz soak volume formats train-bundled wheel lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -30,7 +31,6 @@ types: $(ENV)  ## mypy, strict
 unit: $(ENV)  ## the tests alone
 	$(BIN)/python -m pytest
 
-.PHONY: cluster scale
 cluster: $(ENV)  ## a submitted job detached, joined, stopped and gone on with (minutes)
 	$(BIN)/python -m pytest -m cluster
 
@@ -70,7 +70,6 @@ chaos: $(ENV)  ## kill drivers, workers, nodes and stores, feed it rubbish, comp
 fuzz: $(ENV)  ## 10,000 mutated files through every decoder
 	$(BIN)/python -m pytest tests/chaos/test_fuzzing.py -m slow
 
-.PHONY: soak
 soak: $(ENV)  ## ten times the images in the same memory; actors that leak are replaced
 	$(BIN)/python -m pytest tests/chaos/test_soak.py -m slow -s
 
