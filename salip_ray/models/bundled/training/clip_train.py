@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from open_clip import CLIP, SimpleTokenizer
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from salip_ray.models.bundled.clip_net import (
@@ -32,8 +33,14 @@ from salip_ray.models.bundled.phantoms import KINDS
 from salip_ray.models.bundled.sentences import LABELS, train_sentence, training_texts
 from salip_ray.models.bundled.training.clip_candidates import TARGET_LABEL
 from salip_ray.models.bundled.training.clip_data import CropBank, open_crop_bank
-from salip_ray.models.bundled.training.clip_losses import Anchors, CropBatch, clip_loss
+from salip_ray.models.bundled.training.clip_losses import (
+    Anchors,
+    CropBatch,
+    clip_loss,
+    encode_text,
+)
 from salip_ray.models.bundled.training.clip_mining import open_mined_bank
+from salip_ray.models.bundled.training.hard import hard_groups
 from salip_ray.models.bundled.training.options import Progress, TrainOptions, warmup_cosine
 from salip_ray.models.bundled.training.resume import load_checkpoint, save_checkpoint
 
@@ -47,6 +54,8 @@ _HIGHEST_SCALE = math.log(100.0)  # CLIP's own bound of its logit scale
 _VIEWS = 1  # sentences a class and step
 _FORGOTTEN_WORDS = 0.06  # tokens replaced by "any other": what a word never learnt looks like
 _LOG_EVERY = 20  # steps
+_SOUGHT_BY = 8  # sentences, where it is to be seen what a model chooses
+_TARGETS = torch.tensor([LABELS.index(TARGET_LABEL[kind]) for kind in KINDS])
 
 
 def train_clip(options: TrainOptions) -> Path:
@@ -67,15 +76,23 @@ def train_clip(options: TrainOptions) -> Path:
     torch.manual_seed(options.seed)
     folder = options.out / "crops"
     made = open_crop_bank(folder, "train", options.bank_size * len(KINDS), workers=options.threads)
-    batches = CropBatches(
-        [made, *open_mined_bank(folder)], seed=options.seed, batch_size=options.batch_size
-    )
-
-    tokens = batches.sentences.tokens
+    banks = [made, *open_mined_bank(folder)]
+    sentences = Sentences()
+    tokens = sentences.tokens
     clip = build_bundled_clip(len(tokens) + 1)
     if options.init is not None:
         clip.load_state_dict(compact_state(load_bundled_clip(options.init)[0], tokens))
     clip = clip.to(options.device)
+    checkpoint = options.out / "clip.checkpoint.pt"
+    state = load_checkpoint(checkpoint, seed=options.seed)
+    chances: list[Tensor] | None = None if state is None else state["chances"]
+    if state is None and options.init is not None:
+        log.info("looking for the groups that %s is bad at", options.init)
+        sought = sentences.of_organs(clip, options.seed)
+        chances = [torch.from_numpy(hard_groups(clip, bank, sought)) for bank in banks]
+    batches = CropBatches(
+        banks, sentences, seed=options.seed, batch_size=options.batch_size, chances=chances
+    )
     peak = options.peak_rate or _PEAK_RATE
     clip.visual.to(memory_format=torch.channels_last)
     averaged = AveragedModel(clip, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGING), use_buffers=True)
@@ -83,8 +100,6 @@ def train_clip(options: TrainOptions) -> Path:
     optimiser = _optimiser(nn.ModuleDict({"clip": clip, "embedding of classes": anchors}))
     trained = {"clip": clip, "anchors": anchors, "averaged": averaged, "optimiser": optimiser}
 
-    checkpoint = options.out / "clip.checkpoint.pt"
-    state = load_checkpoint(checkpoint, seed=options.seed)
     progress = Progress(options)
     if state is not None:
         for name, part in trained.items():
@@ -99,6 +114,7 @@ def train_clip(options: TrainOptions) -> Path:
             checkpoint,
             {
                 **{name: part.state_dict() for name, part in trained.items()},
+                "chances": chances,
                 "seed": options.seed,
                 "step": progress.step,
                 "seconds": progress.seconds,
@@ -141,26 +157,46 @@ class Sentences:
         kept = ids.masked_fill(words & forgotten, 0)
         return kept.reshape(_VIEWS, len(CONCEPTS), -1)
 
+    @torch.no_grad()
+    def of_organs(self, clip: CLIP, seed: int) -> Tensor:
+        """What `clip` makes of sentences about the organ of each kind, float32 [kinds, d]."""
+        rng = np.random.default_rng(seed)
+        ids = torch.cat([self.draw(rng) for _ in range(_SOUGHT_BY)])[:, _TARGETS]
+        features = encode_text(clip, ids.flatten(0, 1).to(clip.logit_scale.device))
+        each: Tensor = F.normalize(features, dim=-1).unflatten(0, ids.shape[:2])
+        return each.mean(dim=0)
+
 
 class CropBatches:
     """Batch `step` follows from the seed and `step` alone: a resumed run draws the same ones."""
 
-    def __init__(self, banks: list[CropBank], *, seed: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        banks: list[CropBank],
+        sentences: Sentences,
+        *,
+        seed: int,
+        batch_size: int,
+        chances: Sequence[Tensor] | None = None,
+    ) -> None:
+        """`chances`, float64 [N] a bank: how often each group is drawn (default: all alike)."""
         self.banks = banks
+        self.chances = None if chances is None else [c.numpy() for c in chances]
         self.seed = seed
         self.batch_size = batch_size
-        self.sentences = Sentences()
+        self.sentences = sentences
         normalise = bundled_preprocess().transforms[-1]  # type: ignore[attr-defined]
         self.mean, self.std = (torch.tensor(values) for values in (normalise.mean, normalise.std))
-        self.targets = torch.tensor([LABELS.index(TARGET_LABEL[kind]) for kind in KINDS])
 
     def batch(self, step: int) -> tuple[CropBatch, Tensor]:
         """The crops of step `step`, augmented, and sentences int64 [views, classes, 77]."""
         rng = np.random.default_rng((self.seed, step))
         groups = []
         for place in range(self.batch_size):
-            bank = self.banks[place % len(self.banks)]  # the banks take turns
-            groups.append((bank, int(rng.integers(len(bank)))))
+            turn = place % len(self.banks)  # the banks take turns
+            bank = self.banks[turn]
+            chances = None if self.chances is None else self.chances[turn]
+            groups.append((bank, int(rng.choice(len(bank), p=chances))))
         crops = torch.from_numpy(
             np.stack([_augment(bank.crops[index], rng) for bank, index in groups])
         )
@@ -176,7 +212,7 @@ class CropBatches:
             labels=labels.long().flatten(0, 1),
             shares=shares.flatten(),
             grades=grades,
-            targets=self.targets[kinds],
+            targets=_TARGETS[kinds],
         )
         return batch, self.sentences.draw(rng)
 

@@ -6,6 +6,7 @@ how they are augmented, which prompts are drawn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import cv2
@@ -59,8 +60,17 @@ class Batch:
 class SamBatches:
     """The stream of batches over the training banks of all kinds."""
 
-    def __init__(self, banks: list[Bank], *, seed: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        banks: list[Bank],
+        *,
+        seed: int,
+        batch_size: int,
+        chances: Sequence[Tensor] | None = None,
+    ) -> None:
+        """`chances`, float64 [N] a bank: how often each phantom is drawn (default: all alike)."""
         self._banks = banks
+        self._chances = None if chances is None else [c.numpy() for c in chances]
         self._seed = seed
         self._batch_size = batch_size
         self._first_class = np.cumsum([0] + [len(bank.names) for bank in banks])
@@ -107,7 +117,8 @@ class SamBatches:
         while True:
             which = int(rng.choice(len(self._banks), p=self._shares))
             bank = self._banks[which]
-            image, labels = bank.phantom(int(rng.integers(len(bank))))
+            chances = None if self._chances is None else self._chances[which]
+            image, labels = bank.phantom(int(rng.choice(len(bank), p=chances)))
             sample = augment(image, labels, bank.kind, rng)
             prompts = draw_prompts(sample, bank.names, bank.roles, TARGET_ORGANS[bank.kind], rng)
             if prompts is not None:

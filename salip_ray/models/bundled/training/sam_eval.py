@@ -6,7 +6,7 @@ does not: the best of the three masks it gives is the figure to watch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -16,26 +16,32 @@ from salip_ray.models.bundled.training.bank import Bank, BitField
 from salip_ray.models.bundled.training.sam_prompts import TARGET_ORGANS
 
 
-@torch.no_grad()
 def prompt_ious(sam: Sam, banks: Iterable[Bank], *, seed: int = 0) -> dict[str, float]:
     """Mean IoU over each bank's target organs: {"KIND/box": ..., "KIND/point": ...}.
 
     "box" is the single mask for the organ's tight box; "point" the best of the three masks for one
     random point in the organ, "chosen" the one of highest predicted IoU.
     """
-    was_training = sam.training
-    sam.eval()
     scores: dict[str, float] = {}
     for bank in banks:
-        rng = np.random.default_rng(seed)
-        rows = []
-        for index in range(len(bank)):
-            image, labels = bank.phantom(index)
-            rows.extend(_organ_ious(sam, image, labels, bank, rng))
+        rows = [row for organs in phantom_ious(sam, bank, seed=seed) for row in organs]
         for name, value in zip(("box", "point", "chosen"), np.mean(rows, axis=0), strict=True):
             scores[f"{bank.kind}/{name}"] = round(float(value), 4)
-    sam.train(was_training)
     return scores
+
+
+@torch.no_grad()
+def phantom_ious(
+    sam: Sam, bank: Bank, *, seed: int = 0
+) -> Iterator[list[tuple[float, float, float]]]:
+    """Of each phantom: (box, point, chosen) IoU, as above, of each of its target organs."""
+    rng = np.random.default_rng(seed)
+    was_training = sam.training
+    sam.eval()
+    for index in range(len(bank)):
+        image, labels = bank.phantom(index)
+        yield _organ_ious(sam, image, labels, bank, rng)
+    sam.train(was_training)
 
 
 def _organ_ious(

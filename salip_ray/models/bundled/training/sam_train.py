@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from segment_anything.modeling import Sam
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from salip_ray.models.bundled.phantoms import KINDS
 from salip_ray.models.bundled.sam_net import build_bundled_sam, load_bundled_sam
 from salip_ray.models.bundled.training.bank import open_bank
+from salip_ray.models.bundled.training.hard import hard_phantoms
 from salip_ray.models.bundled.training.options import Progress, TrainOptions, warmup_cosine
 from salip_ray.models.bundled.training.resume import load_checkpoint, save_checkpoint
 from salip_ray.models.bundled.training.sam_data import Batch, SamBatches
@@ -47,10 +48,17 @@ def train_sam(options: TrainOptions) -> Path:
     folder = options.out / "banks"
     banks = [open_bank(folder, kind, "train", options.bank_size) for kind in KINDS]
     tune = [open_bank(folder, kind, "tune", options.tune_size) for kind in KINDS]
-    batches = SamBatches(banks, seed=options.seed, batch_size=options.batch_size)
 
     sam = build_bundled_sam() if options.init is None else load_bundled_sam(options.init)
     sam = sam.train().to(options.device)
+    checkpoint = options.out / "sam.checkpoint.pt"
+    state = load_checkpoint(checkpoint, seed=options.seed)
+    chances: list[Tensor] | None = None if state is None else state["chances"]
+    if state is None and options.init is not None:
+        log.info("looking for the phantoms that %s is bad at", options.init)
+        chances = [torch.from_numpy(hard_phantoms(sam, bank)) for bank in banks]
+    batches = SamBatches(banks, seed=options.seed, batch_size=options.batch_size, chances=chances)
+
     sam.image_encoder.to(memory_format=torch.channels_last)
     head = StructureHead(batches.classes).to(options.device)
     averaging = get_ema_multi_avg_fn(_AVERAGING)
@@ -59,8 +67,6 @@ def train_sam(options: TrainOptions) -> Path:
     trained = {"sam": sam, "head": head, "averaged": averaged, "optimiser": optimiser}
     peak = options.peak_rate or _PEAK_RATE
 
-    checkpoint = options.out / "sam.checkpoint.pt"
-    state = load_checkpoint(checkpoint, seed=options.seed)
     progress = Progress(options)
     if state is not None:
         for name, part in trained.items():
@@ -78,6 +84,7 @@ def train_sam(options: TrainOptions) -> Path:
             checkpoint,
             {
                 **{name: part.state_dict() for name, part in trained.items()},
+                "chances": chances,
                 "rng": torch.get_rng_state(),
                 "seed": options.seed,
                 "step": progress.step,

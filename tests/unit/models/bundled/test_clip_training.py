@@ -69,9 +69,10 @@ def test_half_written_banks_are_made_again(tmp_path):
     assert np.array_equal(bank.grades[0], structure_group(0, split="train")["grades"])
 
 
-def test_an_interrupted_run_ends_in_the_same_bytes(tmp_path, crops, monkeypatch):
-    whole = clip_train.train_clip(options(tmp_path / "whole", crops))
-    broken = options(tmp_path / "broken", crops, checkpoint_minutes=1e-9)
+@pytest.mark.parametrize("init", [None, WEIGHTS])
+def test_an_interrupted_run_ends_in_the_same_bytes(init, tmp_path, crops, monkeypatch):
+    whole = clip_train.train_clip(options(tmp_path / "whole", crops, init=init))
+    broken = options(tmp_path / "broken", crops, checkpoint_minutes=1e-9, init=init)
     step = clip_train._step
 
     def killed(*args):
@@ -109,9 +110,12 @@ def test_a_run_starts_from_given_weights(tmp_path, crops):
 
 def _first_loss(options: TrainOptions) -> float:
     bank = open_crop_bank(options.out / "crops", "train", 6)
-    batches = clip_train.CropBatches([bank], seed=options.seed, batch_size=options.batch_size)
+    sentences = clip_train.Sentences()
+    batches = clip_train.CropBatches(
+        [bank], sentences, seed=options.seed, batch_size=options.batch_size
+    )
     torch.manual_seed(options.seed)
-    clip = build_bundled_clip(len(batches.sentences.tokens) + 1)
+    clip = build_bundled_clip(len(sentences.tokens) + 1)
     batch, tokens = batches.batch(19)
     losses = clip_loss(clip, Anchors(len(CONCEPTS), EMBED_DIM), batch, tokens)
     return losses["total"].item()
@@ -119,7 +123,8 @@ def _first_loss(options: TrainOptions) -> float:
 
 def test_batches_follow_from_seed_and_step(crops):
     bank = open_crop_bank(crops / "crops", "train", 6)
-    one, other = (clip_train.CropBatches([bank], seed=1, batch_size=2) for _ in range(2))
+    sentences = clip_train.Sentences()
+    one, other = (clip_train.CropBatches([bank], sentences, seed=1, batch_size=2) for _ in range(2))
     other.batch(0)  # what was drawn before does not matter
     (a, a_tokens), (b, b_tokens) = one.batch(5), other.batch(5)
     assert torch.equal(a.crops, b.crops)

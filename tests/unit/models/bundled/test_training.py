@@ -246,8 +246,9 @@ def test_the_rate_rises_then_falls() -> None:
     assert all(a > b for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
 
 
+@pytest.mark.parametrize("init", [None, WEIGHTS])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    init: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def options(name: str) -> TrainOptions:
         return TrainOptions(
@@ -258,6 +259,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
             bank_size=2,
             tune_size=1,
             checkpoint_minutes=0,
+            init=init,
         )
 
     whole = load_file(sam_train.train_sam(options("whole")))
