@@ -19,7 +19,7 @@ $(ENV): requirements.lock requirements-uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-test: lint types unit  ## lint, type check and run all tests
+test: lint types unit  ## lint, type check and run the tests but the long ones
 
 lint: $(ENV)  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -55,7 +55,7 @@ student: $(ENV)  ## train a U-Net on the cascade's labels of phantoms; does it b
 resume: $(ENV)  ## label 10,000 small images, kill -9 the job three times, count the rows
 	$(BIN)/python benchmarks/resume.py
 
-bench: $(ENV)  ## measure the speed ratios on a quiet machine (about 10 minutes)
+bench: $(ENV)  ## measure the speed ratios on a quiet machine (10 to 20 minutes)
 	$(BIN)/python -m benchmarks.bench
 
 parity: $(ENV)  ## the slow parity tests: ViT-B at its full size (minutes)
@@ -91,5 +91,5 @@ lock: $(ENV)  ## pin the dependencies of pyproject.toml again
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 	grep -A99 '^uv==' requirements.lock | awk 'NR==1 || /--hash/ {print} NR>1 && !/--hash/ {exit}' > requirements-uv.txt
 
-clean:  ## remove what the other targets made
-	rm -rf .venv dist demo-output realdata-output confidence-output student-output volume-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove what the other targets made, but trained models
+	rm -rf .venv dist ablation-output demo-output realdata-output confidence-output student-output volume-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,7 @@
 """All ratios that a machine without a GPU can say: ``make bench``.
 
 Writes ``benchmarks/results/latest.json``, the same with all details under the day's date, and plots
-of growth and stages. Run it on a machine that does nothing else: about ten minutes on two cores.
+of growth and stages. Run it on a machine that does nothing else: 10 to 20 minutes on two cores.
 """
 
 from __future__ import annotations

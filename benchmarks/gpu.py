@@ -2,7 +2,7 @@
 
 ViT-H and ViT-B with CLIP ViT-L/14, random weights, 512 points in 5 views, about 50 crops: the fast
 cascade against the serial loop in float32, and the bundled models for parity and labels. Writes
-``benchmarks/results/DATE-gpu.json``. ``--device cpu --model bundled`` tries the script out.
+``benchmarks/results/DATE-gpu-fast.json``. ``--device cpu --model bundled`` tries the script out.
 """
 
 from __future__ import annotations

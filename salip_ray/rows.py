@@ -31,24 +31,6 @@ Box: TypeAlias = tuple[float, float, float, float]  #: x0, y0, x1, y1, inclusive
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRef:
-    """One line of the manifest: where an image is, and in which shard its row will be committed.
-
-    ``index`` is its place in a file of several pictures, null in others. ``volume`` names what it
-    is a slice, frame or page of, ``slice`` its place there.
-    """
-
-    image_id: str
-    uri: str
-    size: int | None = None
-    etag: str | None = None
-    shard: int = 0
-    index: int | None = None
-    volume: str | None = None
-    slice: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Picture:
     """Where pixels are: in a file, at ``index`` where it holds several pictures (else None)."""
 
@@ -146,13 +128,15 @@ class Outcome:
     reason: str = ""
 
 
-METHODS = ("cascade", "unprompted_confident", "unprompted_largest", "gt_sam")
 STATUSES = ("ok", "empty", "error")
 
 # ------------------------------------------------------------------------------------- schemas
 
 _BOX = pa.list_(pa.float32(), 4)
 
+# A line of the manifest: where an image is, and in which shard its row will be. ``index`` is its
+# place in a file of several pictures, null in others; ``volume`` names what it is a slice, frame or
+# page of, ``slice`` its place there.
 MANIFEST_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

@@ -8,14 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from salip_ray.config import Config, load_config
-from salip_ray.config.loading import parse_assignments
-from salip_ray.errors import ConfigError
+from salip_ray.config.loading import merge, parse_assignments, parse_options
 
 Preset = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="With what: bundled (the default), paper-2d, paper-3d, or a YAML file.",
+        help="With what: bundled (the default), paper-2d, paper-3d, paper-bundled, or a YAML file.",
     ),
 ]
 Set = Annotated[
@@ -47,6 +46,11 @@ OutputOption = Annotated[
     ),
 ]
 
+WeightsOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="The same for the weights, where they are a URI."),
+]
+
 
 def make_config(
     task: str,
@@ -65,9 +69,11 @@ def make_config(
     overrides = list(assignments or ())
     if wanted := [mode.strip() for text in modes or () for mode in text.split(",")]:
         overrides.append(f"run.modes=[{', '.join(wanted)}]")
+    changes = parse_assignments(overrides)
     for place, options in (("input", input_options), ("output", output_options)):
-        overrides += [f"storage.{place}.{option}" for option in _checked(place, options)]
-    return load_config(task, preset=preset, overrides=overrides)
+        if given := storage_options(place, options):
+            changes = merge(changes, {"storage": {place: given}})
+    return load_config(task, preset=preset, overrides=changes)
 
 
 def storage_options(place: str, options: Iterable[str] | None) -> dict[str, Any]:
@@ -76,14 +82,4 @@ def storage_options(place: str, options: Iterable[str] | None) -> dict[str, Any]
     Raises:
         ConfigError: an option is not ``key=value``.
     """
-    return parse_assignments(_checked(place, options))
-
-
-def _checked(place: str, options: Iterable[str] | None) -> list[str]:
-    given = list(options or ())
-    for option in given:
-        key, equals, _ = option.partition("=")
-        if not key.strip() or not equals:
-            # What was given may be a secret, so it is not shown.
-            raise ConfigError(f"--{place}-option must look like key=value")
-    return given
+    return parse_options(place, options or ())

@@ -12,6 +12,7 @@ from salip_ray.cli.options import (
     OutputOption,
     Quiet,
     Set,
+    WeightsOption,
     storage_options,
 )
 from salip_ray.config import StorageConfig
@@ -28,6 +29,7 @@ def retry(
     quiet: Quiet = False,
     input_option: InputOption = None,
     output_option: OutputOption = None,
+    weights_option: WeightsOption = None,
 ) -> None:
     """Label the failed images of OUTPUT again; all other rows stay as they are. Example:
 
@@ -36,6 +38,7 @@ def retry(
     storage = StorageConfig(
         input=storage_options("input", input_option),
         output=storage_options("output", output_option),
+        weights=storage_options("weights", weights_option),
     )
     from salip_ray import pipeline
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from salip_ray.cli.options import storage_options
+from salip_ray.cli.options import WeightsOption, storage_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,7 @@ def fetch(
     sha256: Annotated[
         str | None, typer.Option(metavar="HEX", help="What the file must hash to.")
     ] = None,
-    weights_option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="fsspec storage option.")
-    ] = None,
+    weights_option: WeightsOption = None,
 ) -> None:
     """Fetch a file into the cache ($SALIP_RAY_CACHE), verify it and print its path."""
     from salip_ray.models.weights import fetch as fetch_file

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,9 @@ def load_config(
     preset = preset or task_data.pop("preset", None) or DEFAULT_PRESET
     task_data.pop("preset", None)
     preset_path = _find(preset, shipped_configs() / "presets", "preset")
-    data = _merge(_read_yaml(preset_path), _with_prompts(task_data, folder, origin))
+    data = merge(_read_yaml(preset_path), _with_prompts(task_data, folder, origin))
     changes = overrides if isinstance(overrides, Mapping) else parse_assignments(overrides)
-    data = _merge(data, _with_prompts(dict(changes), Path.cwd(), "--set"))
+    data = merge(data, _with_prompts(dict(changes), Path.cwd(), "--set"))
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -132,9 +133,43 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {assignment!r}: the value is not valid YAML") from None
         for part in reversed(key.strip().split(".")):
             value = {part: value}
-        data = _merge(data, value)
+        data = merge(data, value)
     return data
 
+
+def parse_options(place: str, options: Iterable[str]) -> dict[str, Any]:
+    """Nested storage options from ``"key=value"`` strings; later ones win.
+
+    Unlike YAML, a value is the text as it stands, for it may be a secret of any look; only
+    ``true``, ``false``, whole numbers, and what is in braces or brackets are not text.
+
+    Args:
+        place: what the options are for, as in ``--PLACE-option``.
+        options: ``"client_kwargs.region_name=eu-central-1"`` and the like.
+
+    Raises:
+        ConfigError: an option is not ``key=value``. Its text is never shown.
+    """
+    data: dict[str, Any] = {}
+    for option in options:
+        key, equals, text = option.partition("=")
+        if not key.strip() or not equals:
+            raise ConfigError(f"--{place}-option must look like key=value")
+        value: Any = text
+        if _NOT_TEXT.fullmatch(text):
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise ConfigError(
+                    f"--{place}-option {key}: the value in braces is not valid YAML"
+                ) from None
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        data = merge(data, value)
+    return data
+
+
+_NOT_TEXT = re.compile(r"true|false|0|[1-9]\d{0,8}|\{.*\}|\[.*\]", re.DOTALL)
 
 #: Mappings that are values of their own: a later one replaces an earlier one whole.
 _WHOLE = {
@@ -146,15 +181,16 @@ _WHOLE = {
 }
 
 
-def _merge(
+def merge(
     base: Mapping[str, Any], change: Mapping[str, Any], at: tuple[str, ...] = ()
 ) -> dict[str, Any]:
+    """Nested data with a change to it; ``at`` is where in the configuration they are."""
     merged = dict(base)
     for key, value in change.items():
         place = (*at, str(key))
         old = merged.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping) and place not in _WHOLE:
-            merged[key] = _merge(old, value, place)
+            merged[key] = merge(old, value, place)
         else:
             merged[key] = value
     return merged

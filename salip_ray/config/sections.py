@@ -310,8 +310,19 @@ class Config(Section):
     def recipe(self) -> dict[str, Any]:
         """The part of the configuration that decides the labels, as JSON-ready data.
 
-        Pools, storage and error limits may change between a run and its resume; this may not.
+        Pools, storage and error limits may change between a run and its resume; this may not. It is
+        written beside the labels, so the addresses of weights are without what signs them: their
+        hashes say which they were.
         """
+        from salip_ray.sources.locations import public_uri  # sources know the configuration
+
         data = self.model_dump(mode="json", exclude={"pools", "storage"})
         data["run"] = {key: data["run"][key] for key in ("modes", "rows_per_shard", "precision")}
+        for models, name in (
+            (data["sam"], "checkpoint"),
+            (data["refine"]["sam"] or {}, "checkpoint"),
+            (data["clip"], "pretrained"),
+        ):
+            if "://" in (models.get(name) or ""):
+                models[name] = public_uri(models[name])
         return data

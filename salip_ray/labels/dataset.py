@@ -21,11 +21,12 @@ from salip_ray.labels.masks import (
     decode_rle,
     encode_rle,
     label_map,
+    read_mask,
 )
 from salip_ray.labels.reading import Labels
 from salip_ray.labels.reviews import Reviews
 from salip_ray.labels.splits import GroupBy, split
-from salip_ray.rows import ClassMask, Image
+from salip_ray.rows import Image
 
 _ROW_GROUPS_KEPT = 16
 _MASK_COLUMNS = ("masks",)
@@ -223,7 +224,7 @@ class PseudoLabels:
             return self._kept_classes(self.reviews.label_map(entry.image_id))
         cells = self.masks(entry)
         merged = label_map(
-            [_class_mask(cell) for cell in cells],
+            [read_mask(cell) for cell in cells],
             entry.height,
             entry.width,
             n_classes=len(self.labels.classes),
@@ -291,15 +292,3 @@ def _chosen(labels: Labels, classes: Collection[str] | None) -> tuple[str, ...]:
     if unknown := sorted(set(classes) - set(known)):
         raise ConfigError(f"no class {unknown[0]!r} in {labels.uri}: it has {', '.join(known)}")
     return tuple(label for label in known if label in classes)
-
-
-def _class_mask(cell: Mapping[str, Any]) -> ClassMask:
-    names = ("method", "label", "class_id", "clip_score", "clip_margin")
-    return ClassMask(
-        **{name: cell[name] for name in names},
-        mask=decode_rle(cell["rle"]),
-        predicted_iou=cell["predicted_iou"],
-        stability_score=cell["stability_score"],
-        candidate_ids=(),
-        prompt_boxes=(),
-    )

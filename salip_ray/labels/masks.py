@@ -53,6 +53,22 @@ def area(rle: Rle) -> int:
     return int(coco.area(dict(rle)))
 
 
+def read_mask(cell: Mapping[str, Any]) -> ClassMask:
+    """A mask as a row keeps it (an item of ``masks``), or as one drawn by hand is made to look."""
+    return ClassMask(
+        method=cell["method"],
+        label=cell["label"],
+        class_id=cell["class_id"],
+        mask=decode_rle(cell["rle"]),
+        clip_score=cell["clip_score"],
+        clip_margin=cell["clip_margin"],
+        predicted_iou=cell["predicted_iou"],
+        stability_score=cell["stability_score"],
+        candidate_ids=tuple(cell.get("candidate_ids") or ()),
+        prompt_boxes=tuple(tuple(box) for box in cell.get("prompt_boxes") or ()),
+    )
+
+
 def label_map(
     masks: Sequence[ClassMask], height: int, width: int, *, n_classes: int = 0
 ) -> LabelMap:

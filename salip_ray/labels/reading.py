@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.config import ClassSpec, ImageConfig, TaskConfig
-from salip_ray.errors import NotBegunError, OutputError
+from salip_ray.errors import NotBegunError, OutputError, SalipError
 from salip_ray.rows import SCHEMA_VERSION, Picture
 from salip_ray.sources.locations import filesystem, image_id, join, normalise, public_uri
 from salip_ray.sources.privacy import is_pseudonym, pseudonym
+from salip_ray.sources.stores import said
 
 _SHARD = re.compile(r"part-\d{5,}\.parquet")
 _METHODS_OF_MODE = {
@@ -60,7 +61,22 @@ class Labels:
             manifest: where its manifest is kept, if not in the output.
 
         Raises:
-            OutputError: there is no ``run.json``, or not one that this version can read.
+            OutputError: there is no ``run.json``, or not one that this version can read; or the
+                store does not let it be read.
+        """
+        with explaining(output):
+            return cls.open_patiently(output, storage_options, manifest)
+
+    @classmethod
+    def open_patiently(
+        cls,
+        output: str,
+        storage_options: Mapping[str, Any] | None = None,
+        manifest: str | None = None,
+    ) -> Labels:
+        """As :meth:`open`, but what the store's client raises stays what it is.
+
+        Whoever asks again and again can tell by it what may pass.
         """
         uri = public_uri(output)
         fs, root = filesystem(normalise(output), storage_options)
@@ -237,6 +253,17 @@ class Labels:
                 f"{self.uri} holds no manifest.parquet: run label again, or give the manifest if "
                 "it is kept elsewhere"
             ) from None
+
+
+@contextmanager
+def explaining(output: str) -> Iterator[None]:
+    """Say which output cannot be read, whatever the store's client raises."""
+    try:
+        yield
+    except SalipError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        raise OutputError(f"{public_uri(output)} cannot be read: {said(error, output)}") from None
 
 
 def _spelt(leaf: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from salip_ray.config import ClassSpec
-from salip_ray.labels.masks import area, bbox_xywh, decode_png, decode_rle, label_map
-from salip_ray.rows import STATUSES, ClassMask
+from salip_ray.labels.masks import area, bbox_xywh, decode_png, label_map, read_mask
+from salip_ray.rows import STATUSES
 
 
 def check_row(row: Mapping[str, Any], classes: Sequence[ClassSpec]) -> Iterator[str]:
@@ -75,7 +75,7 @@ def check_members(
     masks = [mask for mask in row["masks"] or () if mask["method"] == "cascade"]
     if any(mask["rle"]["size"] != list(size) for mask in masks):
         return  # said of the row
-    painted = label_map([_as_mask(mask) for mask in masks], *size, n_classes=len(classes))
+    painted = label_map([read_mask(mask) for mask in masks], *size, n_classes=len(classes))
     if found.dtype != painted.dtype:
         yield f"its label map has {found.dtype} pixels, {painted.dtype} was promised"
     elif not np.array_equal(found, painted):
@@ -91,18 +91,3 @@ def _describes(about: bytes, row: Mapping[str, Any], classes: Sequence[ClassSpec
     ids = {spec.label: spec.class_id for spec in classes}
     kept = ("image_id", "uri", "height", "width", "status", "outcomes")
     return data.get("classes") == ids and all(data.get(name) == row[name] for name in kept)
-
-
-def _as_mask(cell: Mapping[str, Any]) -> ClassMask:
-    return ClassMask(
-        method=cell["method"],
-        label=cell["label"],
-        class_id=cell["class_id"],
-        mask=decode_rle(cell["rle"]),
-        clip_score=cell["clip_score"],
-        clip_margin=cell["clip_margin"],
-        predicted_iou=cell["predicted_iou"],
-        stability_score=cell["stability_score"],
-        candidate_ids=tuple(cell["candidate_ids"]),
-        prompt_boxes=tuple(tuple(box) for box in cell["prompt_boxes"]),
-    )

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import pyarrow.compute as pc
 
-from salip_ray.labels.reading import Labels
+from salip_ray.labels.reading import Labels, explaining
 from salip_ray.sources.locations import join
+from salip_ray.sources.stores import read_existing
 
 State = Literal["running", "stopped", "complete"]
 _LEASE = "lease.json"
@@ -89,13 +90,17 @@ def read_status(
         now: the time; by default that of this machine's clock.
 
     Raises:
-        OutputError: there is no ``run.json`` that this version can read, or no manifest yet.
+        OutputError: there is no ``run.json`` that this version can read, or no manifest yet; or
+            the store does not let them be read.
     """
-    return Watch(output, storage_options, manifest=manifest).read(now)
+    with explaining(output):
+        return Watch(output, storage_options, manifest=manifest).read(now)
 
 
 class Watch:
     """Reads again and again how far one job is; of what has not changed nothing is fetched.
+
+    What the store's client raises is raised as it is: the next look may be answered.
 
     Args:
         output: as for :func:`read_status`.
@@ -113,7 +118,7 @@ class Watch:
         *,
         manifest: str | None = None,
     ) -> None:
-        self._labels = Labels.open(output, storage_options, manifest)
+        self._labels = Labels.open_patiently(output, storage_options, manifest)
         self._sizes: tuple[int, int] | None = None
         self._counts: dict[str, tuple[Any, dict[str, int]]] = {}
 
@@ -190,7 +195,8 @@ def _read_all(labels: Labels, folder: str, names: Sequence[str]) -> dict[str, by
     fs, root = labels._fs, join(labels._root, folder)
     if not names:
         return {}
-    found = fs.cat([join(root, name) for name in names], on_error="omit")
+    # Raises for one that is there and cannot be read: a job must not look less far than it is.
+    found = read_existing(fs, [join(root, name) for name in names])
     return {path.rpartition("/")[2]: data for path, data in found.items()}
 
 

@@ -20,6 +20,7 @@ from salip_ray.rows import Image, Mask, Picture
 from salip_ray.sources.decode import check_bytes, is_blank, only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.stack import Stack
+from salip_ray.sources.locations import public_uri
 from salip_ray.sources.privacy import hides_uri, pseudonym, scrub
 from salip_ray.sources.references import References
 
@@ -78,12 +79,13 @@ def _rows(
                     opened = None
             seconds = share + time.perf_counter() - began
             named = {"shard": row["shard"][0].as_py(), "image_id": row["image_id"][0].as_py()}
-            reporter.done(
-                "fetch",
-                seconds,
-                error=values["error"],
-                row={**named, "uri": shown_uri(row, config)},
-            )
+            if key:  # padding is no image
+                reporter.done(
+                    "fetch",
+                    seconds,
+                    error=values["error"],
+                    row={**named, "uri": shown_uri(row, config)},
+                )
             yield {**values, "_seconds": {"fetch": seconds}}
 
 
@@ -220,7 +222,7 @@ def find_references(
     ids = references.load(mask, config.image, count=stack.count, spacing=stack.spacing)
     if ids.shape != image.shape[:2]:
         raise ImageError(
-            f"reference mask {mask.uri} has {ids.shape[0]} x {ids.shape[1]} pixels, "
+            f"reference mask {public_uri(mask.uri)} has {ids.shape[0]} x {ids.shape[1]} pixels, "
             f"its image {image.shape[0]} x {image.shape[1]}"
         )
     return class_references(ids, config.task.classes)

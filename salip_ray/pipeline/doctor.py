@@ -240,7 +240,7 @@ def writable(location: str, config: Config) -> str:
     deleted = "deleted"
     try:
         fs.rm_file(place)
-    except Exception:  # noqa: BLE001  (jobs never delete, so they may not be allowed to)
+    except Exception:  # noqa: BLE001  (jobs need not delete, so they may not be allowed to)
         deleted = f"left behind as {_PROBE}, for it may not be deleted"
     if skew > _SKEW_SECONDS:
         raise Advice(

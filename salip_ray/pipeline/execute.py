@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError
 
@@ -16,7 +18,7 @@ from salip_ray.config import Config
 from salip_ray.errors import JobError, SalipError
 from salip_ray.pipeline.assembly import cascaded, decoded, gathered, streaming
 from salip_ray.pipeline.attempts import notes_folder
-from salip_ray.pipeline.interrupt import Stopped, graceful_stop
+from salip_ray.pipeline.interrupt import GracefulStop, Stopped
 from salip_ray.pipeline.lease import Lease
 from salip_ray.pipeline.monitor import Reporter, Snapshot, start_monitor
 from salip_ray.pipeline.plan import Plan
@@ -30,14 +32,13 @@ from salip_ray.pipeline.resources import (
 )
 from salip_ray.pipeline.resume import committed_shards, record_devices
 from salip_ray.pipeline.session import ray_session
-from salip_ray.pipeline.sink import ShardSink
+from salip_ray.pipeline.sink import DRAIN_SECONDS, ShardSink, StoppingError
 from salip_ray.pipeline.stages import stages_of
 from salip_ray.pipeline.store import Store
 from salip_ray.pipeline.waiting import wait_for_nodes
 from salip_ray.sources.references import References
 
 _RAYS_ADVICE = "Failed to apply UDF transform"  # and how to have it tried again
-_DRAIN_SECONDS = 120.0
 
 
 def run_on_ray(
@@ -86,42 +87,48 @@ def run_on_ray(
         record_devices(store, _devices(machine))
         monitor = start_monitor(["fetch", *stages], run)
         reporter = Reporter(monitor, run)
+
+        def snapshot() -> Snapshot:
+            return ray.get(monitor.snapshot.remote(), timeout=5)  # type: ignore[no-any-return]
+
         sink = ShardSink(
             store,
             sizes=plan.sizes,
             classes={spec.label: spec.class_id for spec in config.task.classes},
             reporter=reporter,
+            committing=lambda: snapshot().committing,
             keeping=keeping,
         )
-
-        def snapshot() -> Snapshot:
-            return ray.get(monitor.snapshot.remote(), timeout=5)  # type: ignore[no-any-return]
-
         shards = -(-todo.num_rows // block)
+        images = int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py())
         began = time.monotonic()
 
         def progress() -> dict[str, Any]:
             now = snapshot()
             seconds = round(time.monotonic() - began, 1)
-            return {"images": todo.num_rows, "rows": now.rows, "seconds": seconds}
+            return {"images": images, "rows": now.rows, "seconds": seconds}
 
         lease.progress = progress
         lease.on_lost = lambda: ray.get(monitor.close.remote(), timeout=10)
+        stop = GracefulStop(lambda: _drain(monitor, snapshot), talker.say)
         try:
             with (
                 streaming(),
-                talker.watching(snapshot, ["fetch", *stages], todo.num_rows, shards),
-                graceful_stop(lambda: _drain(monitor, snapshot), talker.say),
+                talker.watching(snapshot, ["fetch", *stages], images, shards),
+                stop,
             ):
-                images = decoded(todo, config, pools, references, reporter)
-                labels = gathered(cascaded(images, config, pools, reporter), block)
+                pictures = decoded(todo, config, pools, references, reporter)
+                labels = gathered(cascaded(pictures, config, pools, reporter), block)
                 labels.write_datasink(sink, ray_remote_args={"num_cpus": COMMIT_CPUS})
         except Stopped as stopped:
             raise JobError(f"stopped by {stopped}: {_how_far(store, plan)}") from None
         except (RayError, RuntimeError) as problem:
-            if isinstance(problem, SalipError):
+            # A task's error is of its own class, too; its text is the worker's whole traceback.
+            if isinstance(problem, SalipError) and not isinstance(problem, RayError):
                 raise
             lease.require()
+            if stop.signal is not None and _is_stopping(problem):
+                raise JobError(f"stopped by {stop.signal.name}: {_how_far(store, plan)}") from None
             raise JobError(f"{_first_cause(problem)}; {_how_far(store, plan)}") from problem
         finally:
             lease.progress = None
@@ -136,7 +143,7 @@ def run_on_ray(
 def _drain(monitor: Any, snapshot: Callable[[], Snapshot]) -> None:
     """Close the gate and wait until nothing is being committed."""
     ray.get(monitor.close.remote(), timeout=10)
-    deadline = time.monotonic() + _DRAIN_SECONDS
+    deadline = time.monotonic() + DRAIN_SECONDS
     while snapshot().committing and time.monotonic() < deadline:
         time.sleep(0.1)
 
@@ -148,12 +155,24 @@ def _how_far(store: Store, plan: Plan) -> str:
     )
 
 
+def _is_stopping(problem: BaseException) -> bool:
+    """Whether a task has found the gate of the commits closed."""
+    return any(isinstance(cause, StoppingError) for cause in _causes(problem))
+
+
+def _causes(problem: BaseException) -> Iterator[BaseException]:
+    """An error and what Ray has wrapped in it, the outermost first."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        yield cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+
+
 def _first_cause(problem: BaseException) -> str:
     """The error at the bottom of Ray's wrapping, in one line."""
-    cause = problem
+    outer, *inner = _causes(problem)
     # Ray ends some chains with an exception that says nothing; the last that speaks is meant.
-    while (deeper := getattr(cause, "cause", None) or cause.__cause__) is not None and str(deeper):
-        cause = deeper
+    cause = [outer, *itertools.takewhile(str, inner)][-1]
     said = str(cause).partition(_RAYS_ADVICE)[0].removesuffix(r"\n")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return f"the job broke down: {type(cause).__name__}: {lines[-1] if lines else 'no message'}"

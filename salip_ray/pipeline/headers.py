@@ -7,6 +7,7 @@ slice each get their place in the volume of their series.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from ray.exceptions import RayTaskError
 
 from salip_ray.config import Config, ImageConfig
+from salip_ray.errors import SalipError
 from salip_ray.pipeline.plan import PLACES, with_places
 from salip_ray.pipeline.session import ray_session
 from salip_ray.sources.decode import IMAGE_SUFFIXES, STACK_SUFFIXES
@@ -35,6 +38,7 @@ def expand(listing: Listing, config: Config) -> tuple[Listing, list[str]]:
 
     Raises:
         ResourceError: Ray cannot be started for the many files there are.
+        InputError: a store fails to give out the head of a file.
     """
     table = with_places(listing.table.select(LISTING_SCHEMA.names)).combine_chunks()
     where = np.flatnonzero(_may_be_stack(table["uri"]).to_numpy(zero_copy_only=False))
@@ -70,7 +74,12 @@ def _headers(addresses: Sequence[str], config: Config) -> list[Header]:
             read.remote(addresses[start : start + _TOGETHER], config.image, options)
             for start in range(0, len(addresses), _TOGETHER)
         ]
-        return [header for part in ray.get(tasks) for header in part]
+        try:
+            return [header for part in ray.get(tasks) for header in part]
+        except RayTaskError as error:
+            if isinstance(error.cause, SalipError):
+                raise error.cause from None
+            raise
 
 
 def _read_all(
@@ -88,10 +97,10 @@ def _in_series(headers: Mapping[str, Header], *, keep_uids: bool) -> tuple[Place
     volumes = group_series({uri: h.place for uri, h in headers.items() if h.place is not None})
     places: Places = {}
     odd: list[str] = []
-    series = [volume.series for volume in volumes]
+    orientations = Counter(volume.series for volume in volumes)
     for volume in volumes:
         name = volume.series if keep_uids else image_id(volume.series)
-        if series.count(volume.series) > 1:  # several orientations in one series
+        if orientations[volume.series] > 1:
             name = f"{name}-{image_id(volume.files[0])[:8]}"
         for place, uri in enumerate(volume.files):
             places[uri] = [(None, name, place)]

@@ -2,7 +2,8 @@
 
 A signal's handler may run anywhere in the main thread, so it does next to nothing itself: the first
 signal starts a thread that closes the gate of the commits and waits for those under way; then, or
-when a second signal comes, :class:`Stopped` is raised in the main thread.
+when a second signal comes, :class:`Stopped` is raised in the main thread. A job that comes to its
+end meanwhile, well or not, is left alone: nothing may be raised where it is being wound up.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
+from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -28,37 +30,57 @@ class Stopped(BaseException):
         self.signal = signal.Signals(number)
 
 
-@contextlib.contextmanager
-def graceful_stop(drain: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
-    """Turn the first signal into ``drain`` and then :class:`Stopped`.
+class GracefulStop:
+    """Turns the first signal inside its context into ``drain`` and then :class:`Stopped`.
 
-    Off the main thread, where Python takes no signals, nothing is installed.
+    The context is not left before ``drain`` has returned, but for a second signal. Off the main
+    thread, where Python takes no signals, nothing is installed.
 
     Args:
         drain: returns when nothing is being committed any more; called in a thread of its own.
         say: tells a person what is going on.
+
+    Attributes:
+        signal: the first that came, None so far; it stays when the context is left.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    main = threading.get_ident()
-    seen: list[int] = []
 
-    def finish(number: int) -> None:
-        say(f"{signal.Signals(number).name}: finishing the commits under way; again to stop now")
+    def __init__(self, drain: Callable[[], None], say: Callable[[str], None]) -> None:
+        self.signal: signal.Signals | None = None
+        self._drain, self._say = drain, say
+        self._lock = threading.Lock()
+        self._active = False
+        self._main = 0
+        self._drainer: threading.Thread | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._active, self._main = True, threading.get_ident()
+            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._lock:
+                self._active = False
+            if self._drainer is not None and kind is not Stopped:
+                self._drainer.join()
+        finally:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.signal is not None or not self._active:
+            raise Stopped(self.signal or number)
+        self.signal = signal.Signals(number)
+        self._drainer = threading.Thread(target=self._finish, name="drain", daemon=True)
+        self._drainer.start()
+
+    def _finish(self) -> None:
+        assert self.signal is not None, "a signal has started this thread"
         with contextlib.suppress(Exception):
-            drain()
-        signal.pthread_kill(main, number)
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if seen:
-            raise Stopped(seen[0])
-        seen.append(number)
-        threading.Thread(target=finish, args=(number,), name="drain", daemon=True).start()
-
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            self._say(f"{self.signal.name}: finishing the commits under way; again to stop now")
+            self._drain()
+        with self._lock:  # so that the handler is there until the signal has come
+            if self._active:
+                signal.pthread_kill(self._main, self.signal)

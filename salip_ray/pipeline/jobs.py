@@ -80,12 +80,13 @@ def submit(
         ship: send this installation of the package along, instead of using the cluster's.
 
     Raises:
-        ClusterError: the server refuses, or another job is writing to the output.
+        ClusterError: the server refuses, another job is writing to the output, or a location holds
+            what gives access to it.
     """
-    command = [python, "-m", "salip_ray", "label", normalise(input), normalise(output)]
+    command = [python, "-m", "salip_ray", "label", _shown("INPUT", input), _shown("OUTPUT", output)]
     command += ["--config", _JOB_FILE]
     if references is not None:
-        command += ["--reference", normalise(references)]
+        command += ["--reference", _shown("--reference", references)]
     data = config_file(config)
     fingerprint = hashlib.sha256(f"{command}\n{data}".encode()).hexdigest()
     where = public_uri(output)
@@ -115,6 +116,16 @@ def submit(
             raise
         raise ClusterError(f"the job server refused the job: {_said(problem)}") from None
     return Submitted(job_id)
+
+
+def _shown(name: str, location: str) -> str:
+    """A location as it stands on the command line, which the dashboard shows."""
+    if public_uri(location) != normalise(location):
+        raise ClusterError(
+            f"{name} {public_uri(location)} was given with a signature or a password, which the "
+            "dashboard would show: use storage options, or a manifest file of signed addresses"
+        )
+    return normalise(location)
 
 
 def config_file(config: Config) -> str:

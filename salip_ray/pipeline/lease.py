@@ -30,6 +30,10 @@ RENEW_SECONDS = 10.0
 TERM_SECONDS = 90.0
 _SETTLE_LOCAL, _SETTLE_REMOTE = 0.1, 1.0
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
+
+#: Owners of the leases that this process holds, or is about to.
+_OURS: set[str] = set()
 
 #: How far a job is, for people who look at the output: JSON-ready.
 Progress = Callable[[], Mapping[str, Any]]
@@ -66,12 +70,18 @@ class Lease:
     def release(self) -> None:
         """Give the output free."""
         self._over.set()
-        self._renewer.join(timeout=60)
-        if not self.lost.is_set():
-            with contextlib.suppress(SalipError):  # it runs out by itself
-                held = _read(self._store)
-                if held is not None and held.get("owner") == self._mine["owner"]:
-                    self._store.delete(LEASE)
+        try:
+            self._renewer.join(timeout=60)
+            if not self.lost.is_set():
+                with contextlib.suppress(SalipError):  # it runs out by itself
+                    held = _read(self._store)
+                    if held is not None and held.get("owner") == self._mine["owner"]:
+                        try:
+                            self._store.delete(LEASE)
+                        except SalipError:  # a job that may write, but not delete
+                            _write(self._store, self._mine, 0)
+        finally:
+            _OURS.discard(self._mine["owner"])
 
     def _keep(self, renew: float) -> None:
         while not self._over.wait(renew):
@@ -120,26 +130,32 @@ def _acquire(store: Store, term: float) -> dict[str, Any]:
     mine = {"owner": uuid.uuid4().hex, **_here(), "started": _stamp(_now())}
     if before is not None and not _is_free(before):
         raise _refusal(store, before)
-    _write(store, mine, term)
-    time.sleep(_SETTLE_LOCAL if store.is_local else _SETTLE_REMOTE)
-    after = _read(store)
-    if after is not None and after.get("owner") != mine["owner"]:
-        raise _refusal(store, after)
+    _OURS.add(mine["owner"])
+    try:
+        _write(store, mine, term)
+        time.sleep(_SETTLE_LOCAL if store.is_local else _SETTLE_REMOTE)
+        after = _read(store)
+        if after is not None and after.get("owner") != mine["owner"]:
+            raise _refusal(store, after)
+    except BaseException:
+        _OURS.discard(mine["owner"])
+        raise
     return mine
 
 
 def _is_free(lease: Mapping[str, Any]) -> bool:
-    """Whether its term is over, or its process is this one or known to be dead."""
+    """Whether its term is over, or nobody holds it any more in this process or a dead one."""
     try:
         if datetime.fromisoformat(lease["expires"]) <= _now():
             return True
     except (KeyError, TypeError, ValueError):
         return True  # not a lease that anybody could be renewing
     here = _here()
-    if any(lease.get(name) != here[name] for name in ("host", "boot")):
+    # Containers may share a host's name and its boot, and count their processes each for itself.
+    if any(lease.get(name) != here[name] for name in ("host", "boot", "pid_namespace")):
         return False
     if lease.get("pid") == here["pid"]:
-        return True
+        return lease.get("owner") not in _OURS
     return _birth(int(lease.get("pid", 0))) != lease.get("born")
 
 
@@ -170,8 +186,11 @@ def _write(store: Store, lease: Mapping[str, Any], term: float) -> None:
 def _here() -> dict[str, Any]:
     """This process, told apart from one of the same number after a restart."""
     boot = _BOOT.read_text().strip() if _BOOT.is_file() else ""
-    pid = os.getpid()
-    return {"host": platform.node(), "boot": boot, "pid": pid, "born": _birth(pid)}
+    pid, namespace = os.getpid(), ""
+    with contextlib.suppress(OSError):
+        namespace = str(_PID_NAMESPACE.readlink())
+    where = {"host": platform.node(), "boot": boot, "pid_namespace": namespace}
+    return {**where, "pid": pid, "born": _birth(pid)}
 
 
 def _birth(pid: int) -> str | None:

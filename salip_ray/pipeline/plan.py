@@ -66,10 +66,6 @@ class Plan:
         """Rows of each shard when it is whole, [n_shards]."""
         return np.bincount(self.table["shard"].to_numpy())
 
-    def rows_of(self, shard: int) -> int:
-        """How many rows a shard has when it is whole."""
-        return int(self.sizes[shard])
-
     @property
     def manifest(self) -> pa.Table:
         """What is frozen in the output: :data:`~salip_ray.rows.MANIFEST_SCHEMA`."""
@@ -181,22 +177,6 @@ def from_manifest(
     return Plan(table, rows_per_shard, digest or manifest_digest(frozen, rows_per_shard))
 
 
-def extended(frozen: pa.Table, now: Plan) -> Plan:
-    """The plan of a grown input: frozen shards as they are, what is new in new shards after them.
-
-    Args:
-        frozen: the manifest of the output; ``now`` names all of its images.
-        now: what the input holds.
-    """
-    known = pc.is_in(now.table["image_id"], value_set=frozen["image_id"].combine_chunks())
-    new = now.manifest.filter(pc.invert(known))
-    first = pc.max(frozen["shard"]).as_py() + 1 if frozen.num_rows else 0
-    shards = (first + np.arange(new.num_rows) // now.rows_per_shard).astype(np.int32)
-    index = new.schema.get_field_index("shard")
-    new = new.set_column(index, MANIFEST_SCHEMA.field("shard"), pa.array(shards))
-    return adopt(pa.concat_tables([frozen, new]).combine_chunks(), now)
-
-
 def manifest_digest(manifest: pa.Table, rows_per_shard: int) -> str:
     """The digest of a frozen manifest: that of a :class:`Plan` of the same images."""
     order = pc.sort_indices(manifest, sort_keys=_ORDER)
@@ -244,39 +224,3 @@ def _digest(table: pa.Table, rows_per_shard: int) -> str:
         for row in zip(*columns, strict=True):
             digest.update(f"{row!r}\n".encode())
     return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Change:
-    """How many images an input has gained, lost and altered since its manifest was frozen."""
-
-    added: int
-    removed: int
-    altered: int
-
-    @property
-    def is_growth(self) -> bool:
-        """Whether images were added and nothing else happened."""
-        return self.added > 0 and not (self.removed or self.altered)
-
-    def __str__(self) -> str:
-        counts = ((self.added, "added"), (self.removed, "removed"), (self.altered, "altered"))
-        said = [f"{count:,} image{'s' * (count != 1)} {what}" for count, what in counts if count]
-        return ", ".join(said) or "its shards are cut differently"
-
-
-def compare(frozen: pa.Table, now: pa.Table) -> Change:
-    """What differs between two manifests."""
-    added = pc.sum(pc.invert(pc.is_in(now["image_id"], frozen["image_id"].combine_chunks())))
-    gone = pc.sum(pc.invert(pc.is_in(frozen["image_id"], now["image_id"].combine_chunks())))
-    both = frozen.join(now, "image_id", right_suffix="_now", join_type="inner")
-    return Change(added.as_py() or 0, gone.as_py() or 0, _count_altered(both))
-
-
-def _count_altered(both: pa.Table) -> int:
-    altered: pa.ChunkedArray | None = None
-    for name, unknown in (("size", -1), ("etag", "")):
-        before, after = both[name].fill_null(unknown), both[f"{name}_now"].fill_null(unknown)
-        differs = pc.not_equal(before, after)
-        altered = differs if altered is None else pc.or_(altered, differs)
-    return int(pc.sum(altered).as_py() or 0)

@@ -87,7 +87,7 @@ def measure(location: str, config: Config, *, images: int = 8) -> Profile:
     chosen = np.unique(np.linspace(0, table.num_rows - 1, images).round().astype(int))
     sample = table.take(pa.array(chosen)).combine_chunks()
     cores = local_cores()
-    processes = min(cores, _PROCESSES)
+    processes = _processes(config.run.device, cores)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         found = list(pool.map(_measure_here, [sample] * processes, [config] * processes))
@@ -104,6 +104,18 @@ def measure(location: str, config: Config, *, images: int = 8) -> Profile:
         row_bytes=found[0]["row_bytes"],
         output_bytes=found[0]["output_bytes"],
     )
+
+
+def _processes(device: str, cores: int) -> int:
+    """How many processes measure at once; on a GPU they would take turns, and each the time of all.
+
+    Args:
+        device: ``run.device``.
+        cores: of the machine.
+    """
+    from salip_ray.cascade.cascade import resolve_device
+
+    return 1 if resolve_device(device).type == "cuda" else min(cores, _PROCESSES)
 
 
 def _measure_here(sample: pa.Table, config: Config) -> dict[str, Any]:

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.errors import OutputError, ResumeError
-from salip_ray.pipeline.plan import Change, Plan, adopt, compare, extended, manifest_digest
+from salip_ray.pipeline.growth import Change, compare, extended
+from salip_ray.pipeline.plan import Plan, adopt, manifest_digest
 from salip_ray.pipeline.store import Store
 from salip_ray.rows import SCHEMA_VERSION
 
@@ -93,7 +94,7 @@ def begin(
     Raises:
         OutputError: the location holds something that is not ours.
         ResumeError: it was begun by a job with another fingerprint, or with its manifest in another
-            place; the message says what changed.
+            place, or has shards and no manifest; the message says what changed.
     """
     begun = read_run(store)
     notes: list[str] = []
@@ -213,6 +214,13 @@ def _go_on(
     before = run["fingerprint"]
     changes = list(differences(_but_manifest(before), _but_manifest(now)))
     frozen = frozen_manifest(store)
+    if frozen is None and (committed := committed_shards(store)):
+        # Cut anew, an input that was extended gives the same images other shards.
+        raise ResumeError(
+            f"output {store} has {len(committed):,} committed shards, but {store.where(MANIFEST)} "
+            "is not there, which says what is in them: put it back, name it by --manifest, or give "
+            "another output"
+        )
     change: Change | None = None
     if frozen is None:
         if before["manifest"] != now["manifest"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from salip_ray.config.loading import parse_assignments
 from salip_ray.errors import ConfigError, OutputError, ResumeError
 from salip_ray.models.weights import identify, pin
 from salip_ray.pipeline.execute import run_on_ray
+from salip_ray.pipeline.headers import expand
 from salip_ray.pipeline.lease import held
 from salip_ray.pipeline.plan import Plan, aligned, from_manifest, make_plan
 from salip_ray.pipeline.progress import Talker
@@ -39,7 +40,8 @@ from salip_ray.pipeline.store import Store
 from salip_ray.pipeline.summary import Summary, summarise, write_summary
 from salip_ray.sources.listing import list_images
 
-_MAY_CHANGE = {"pools", "run"}
+_MAY_CHANGE = ("pools", "run", "sam.checkpoint", "clip.pretrained", "refine.sam.checkpoint")
+_ALIKE = 8  # shards with up to so many times the errors of another are done along with it
 
 
 def retry(
@@ -56,7 +58,9 @@ def retry(
     Args:
         output: what :func:`salip_ray.label` wrote, all of its shards committed.
         storage: storage options of input, output and weights.
-        overrides: ``"section.field=value"`` of ``pools`` or ``run``; the recipe is the output's.
+        overrides: ``"section.field=value"`` of ``pools`` or ``run``, or another address of the same
+            weights (``sam.checkpoint``, ``clip.pretrained``, ``refine.sam.checkpoint``); all else
+            of the recipe is the output's.
         input: where the images were listed; needed where their addresses are signed, as signatures
             are not kept in the output.
         manifest: the output's manifest, where it is kept elsewhere.
@@ -91,11 +95,9 @@ def retry(
         failed = failed_images(store, plan)
         talker.say(f"{len(failed):,} of {plan.n_images:,} images are errors")
         todo = plan.table.filter(pc.is_in(plan.table["image_id"], failed))
-        if todo.num_rows:
-            block = int(np.bincount(todo["shard"].to_numpy()).max())
-            todo = aligned(todo, block)
+        for rows, block in _of_like_size(todo):
             run_on_ray(
-                todo,
+                aligned(rows, block),
                 plan,
                 pin(config, weights),
                 store,
@@ -128,17 +130,43 @@ def failed_images(store: Store, plan: Plan) -> pa.Array:
     return pa.array(failed, pa.string())
 
 
+def _of_like_size(todo: pa.Table) -> Iterator[tuple[pa.Table, int]]:
+    """The rows of shards with about as many errors, and the most that one of them has.
+
+    Rows that are done together are filled up to the same number a shard: a thousand shards with an
+    error each are not to be as large as the one that has a thousand.
+    """
+    sizes = np.bincount(todo["shard"].to_numpy())
+    low = 1
+    while low <= sizes.max(initial=0):
+        alike = np.flatnonzero((sizes >= low) & (sizes < low * _ALIKE)).astype(np.int32)
+        low *= _ALIKE
+        if len(alike):
+            rows = todo.filter(pc.is_in(todo["shard"], pa.array(alike)))
+            yield rows, int(sizes[alike].max())
+
+
 def _config(recipe: Mapping[str, Any], storage: StorageConfig, overrides: Iterable[str]) -> Config:
     changes = parse_assignments(overrides)
-    if other := sorted(set(changes) - _MAY_CHANGE):
+    other = [field for field in _fields(changes) if not field.startswith(_MAY_CHANGE)]
+    if other:
         raise ConfigError(
-            f"--set {other[0]}...: a retry uses the recipe of its output; only pools and run may "
-            "be set"
+            f"--set {other[0]}=...: a retry uses the recipe of its output; only pools, run and the "
+            "addresses of its weights may be set"
         )
     config = load_config(recipe, overrides=changes)
     if config.recipe()["run"] != recipe["run"]:
         raise ConfigError("--set run...: a retry uses the modes and the shards of its output")
     return config.model_copy(update={"storage": storage})
+
+
+def _fields(changes: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """The names of all fields that are changed, as ``sam.checkpoint``."""
+    for name, value in changes.items():
+        if isinstance(value, Mapping) and value:
+            yield from _fields(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}"
 
 
 def _check_weights(store: Store, before: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -153,5 +181,6 @@ def _check_weights(store: Store, before: Mapping[str, str], now: Mapping[str, st
 def _plan(frozen: pa.Table, config: Config, location: str | os.PathLike[str] | None) -> Plan:
     if location is None:
         return from_manifest(frozen, config.run.rows_per_shard)
-    listed = make_plan(list_images(location, config.storage.input), config.run.rows_per_shard)
+    listing, _ = expand(list_images(location, config.storage.input), config)
+    listed = make_plan(listing, config.run.rows_per_shard)
     return from_manifest(frozen, config.run.rows_per_shard, addresses=listed.table)

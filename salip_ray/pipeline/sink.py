@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,15 @@ import pyarrow.compute as pc
 from ray.data import Datasink
 from ray.data._internal.execution.interfaces import TaskContext
 from ray.data.block import Block, BlockAccessor
+from ray.exceptions import RayError
 
 from salip_ray.pipeline.commit import commit_shard
 from salip_ray.pipeline.kept import with_kept_rows
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.plan import PADDING
 from salip_ray.pipeline.store import Store
+
+DRAIN_SECONDS = 120.0  #: the longest that a job which stops waits for commits under way
 
 
 class StoppingError(RuntimeError):
@@ -31,6 +35,7 @@ class ShardSink(Datasink[list[int]]):
         sizes: how many rows each shard has, by its number.
         classes: class ids by label.
         reporter: asked before each commit, told after it.
+        committing: the shards that are being committed just now, by any task.
         keeping: the rows are some of shards that are committed; the others are kept as they are.
     """
 
@@ -41,12 +46,14 @@ class ShardSink(Datasink[list[int]]):
         sizes: Sequence[int] | npt.NDArray[np.int64],
         classes: Mapping[str, int],
         reporter: Reporter,
+        committing: Callable[[], Collection[int]] = tuple,
         keeping: bool = False,
     ) -> None:
         self._store = store
         self._sizes = np.asarray(sizes)
         self._classes = dict(classes)
         self._reporter = reporter
+        self._committing = committing
         self._keeping = keeping
 
     def write(self, blocks: Iterable[Block], ctx: TaskContext) -> list[int]:  # noqa: ARG002
@@ -63,6 +70,7 @@ class ShardSink(Datasink[list[int]]):
     def _commit(self, shard: int, rows: pa.Table) -> None:
         n_rows = int(self._sizes[shard])
         if not self._reporter.begin_commit(shard):
+            self._wait_for_others()
             raise StoppingError(f"shard {shard} is left to the next run")
         committed = False
         try:
@@ -73,3 +81,12 @@ class ShardSink(Datasink[list[int]]):
             committed = True
         finally:
             self._reporter.end_commit(shard, committed=committed)
+
+    def _wait_for_others(self) -> None:
+        """Hold an error back: Ray Data cancels all other tasks at the first, commits among them."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        try:
+            while self._committing() and time.monotonic() < deadline:
+                time.sleep(0.1)
+        except RayError:
+            return  # nobody knows any more; what is cut off is made again

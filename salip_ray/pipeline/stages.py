@@ -90,7 +90,8 @@ class Stage(ABC):
         """
         nothing = dict.fromkeys(self.adds)
         if cells["status"].as_py() != "ok":
-            self.reporter.done(self.name, 0.0)
+            if cells["image_id"].as_py():  # padding is no image
+                self.reporter.done(self.name, 0.0)
             return nothing | self.passed_by(cells)
         start = time.perf_counter()
         error = None

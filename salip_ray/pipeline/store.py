@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +16,10 @@ from typing import Any, TypeVar
 
 from salip_ray.errors import OutputError
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
+from salip_ray.sources.stores import persistently, read_existing, said
 
 _TEMPORARY = ".tmp"
 _ATTEMPTS = 6
-_FIRST_PAUSE = 0.5  # seconds; doubled after each attempt
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 T = TypeVar("T")
 
 
@@ -67,6 +64,10 @@ class Store:
     def keeps(self, name: str) -> bool:
         """Whether a file is kept elsewhere."""
         return name in self._kept
+
+    def where(self, name: str) -> str:
+        """Where a file is, for people to read."""
+        return public_uri(self._kept[name]) if name in self._kept else f"{self}/{name}"
 
     def for_ray(self) -> tuple[str, Any]:
         """The location as Ray Train and Ray Tune take it: a path, and its pyarrow filesystem.
@@ -127,7 +128,7 @@ class Store:
         fs, root = self._open()
         paths = {fs._strip_protocol(join(root, name)): name for name in names}
         with self._explaining("read", names[0]):
-            found = _persistently(lambda: _cat(fs, sorted(paths)))
+            found = _persistently(lambda: read_existing(fs, paths))
         return {paths[path]: data for path, data in found.items()}
 
     def names(self, folder: str = "") -> list[str]:
@@ -162,7 +163,7 @@ class Store:
             raise
         except Exception as error:  # noqa: BLE001
             where = join(str(self), name) if name else str(self)
-            raise OutputError(f"cannot {verb} {where}: {_said(error)}") from None
+            raise OutputError(f"cannot {verb} {where}: {said(error)}") from None
 
     def _open(self) -> tuple[Any, str]:
         fs, path = filesystem(self.location, self._options)
@@ -182,33 +183,9 @@ def _replace(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _cat(fs: Any, paths: Sequence[str]) -> dict[str, bytes]:
-    """The files that exist; any other failure than a missing file is raised."""
-    found = fs.cat(paths, on_error="return")
-    for result in found.values():
-        if isinstance(result, Exception) and not isinstance(result, FileNotFoundError):
-            raise result
-    return {path: data for path, data in found.items() if not isinstance(data, Exception)}
-
-
 def _persistently(action: Callable[[], T]) -> T:
-    """Do it, again and again where what went wrong may pass."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            return action()
-        except _FINAL:
-            raise
-        except Exception:
-            if attempt + 1 == _ATTEMPTS:
-                raise
-            # Jitter, so that a fleet that was throttled together does not come back together.
-            time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(1.0, 1.5))  # noqa: S311
-    raise AssertionError("unreachable")
+    return persistently(action, attempts=_ATTEMPTS)
 
 
 def _is_leftover(name: str) -> bool:
     return name.startswith(".") and name.endswith(_TEMPORARY)
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

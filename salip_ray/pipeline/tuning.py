@@ -13,6 +13,7 @@ An output of a search holds::
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -255,8 +256,9 @@ def _conclude(
     store.write(PLOT, plot(list(standings.values()), len(search.images)).encode())
     store.write(ABOUT, _json(found))
     store.write(TUNED, task_file(recipe, job["tuned_on"], said).encode())
-    for name in store.names(_KEPT):
-        store.delete(f"{_KEPT}/{name}")
+    with contextlib.suppress(OutputError):  # may not delete: they take up room, and that is all
+        for name in store.names(_KEPT):
+            store.delete(f"{_KEPT}/{name}")
     return found
 
 

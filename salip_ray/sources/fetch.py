@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,18 @@ from typing import Any
 from salip_ray.errors import ImageError
 from salip_ray.sources.formats.names import split_member
 from salip_ray.sources.locations import filesystem, is_remote, normalise, public_uri
+from salip_ray.sources.stores import (
+    ATTEMPTS,
+    FIRST_PAUSE,
+    http_status,
+    is_final,
+    pause,
+    read_each,
+    said,
+)
 
-ATTEMPTS = 4
-_FIRST_PAUSE = 0.5  # seconds; doubled after each attempt
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImageError)
+#: Schemes whose paths name the whole place. Elsewhere a path means another file on another host.
+_WHOLE_PATHS = frozenset({"http", "https", "s3", "gs", "gcs"})
 
 
 def fetch_all(
@@ -22,7 +28,7 @@ def fetch_all(
     storage_options: Mapping[str, Any] | None = None,
     *,
     attempts: int = ATTEMPTS,
-    first_pause: float = _FIRST_PAUSE,
+    first_pause: float = FIRST_PAUSE,
 ) -> list[bytes | Exception]:
     """The bytes of each address, in order, or the exception that its fetch ended with.
 
@@ -33,22 +39,21 @@ def fetch_all(
     pending = list(range(len(addresses)))
     for attempt in range(attempts):
         if attempt:
-            # Jitter, so that a fleet that was throttled together does not come back together.
-            time.sleep(first_pause * 2 ** (attempt - 1) * random.uniform(1.0, 1.5))  # noqa: S311
+            pause(attempt - 1, first_pause)
         fetched = _fetch_once([addresses[index] for index in pending], storage_options)
         for index, result in zip(pending, fetched, strict=True):
             results[index] = result
-        pending = [
-            index
-            for index in pending
-            if isinstance(results[index], Exception) and not isinstance(results[index], _FINAL)
-        ]
+        pending = [index for index in pending if _may_pass(results[index])]
         if not pending:
             break
     return [
         _explained(result, address) if isinstance(result, Exception) else result
         for address, result in zip(addresses, results, strict=True)
     ]
+
+
+def _may_pass(result: bytes | Exception) -> bool:
+    return isinstance(result, Exception) and not is_final(result)
 
 
 def _fetch_once(
@@ -58,8 +63,7 @@ def _fetch_once(
     remote: dict[str, list[int]] = {}
     for index, address in enumerate(addresses):
         if is_remote(address):
-            scheme, archive = address.partition("://")[0].lower(), split_member(address)[1]
-            remote.setdefault(f"{scheme}::{archive}", []).append(index)
+            remote.setdefault(_filesystem_of(address), []).append(index)
         else:
             results[index] = _read_local(address)
     for indices in remote.values():
@@ -69,33 +73,35 @@ def _fetch_once(
     return results
 
 
+def _filesystem_of(address: str) -> str:
+    """The same for addresses that one filesystem can be asked for together."""
+    uri = normalise(address)
+    scheme, _, rest = uri.partition("://")
+    archive = split_member(uri)[1]
+    host = "" if archive or scheme in _WHOLE_PATHS else rest.partition("/")[0]
+    return f"{scheme}://{host}::{archive}"
+
+
 def _read_local(address: str) -> bytes | Exception:
     try:
         return Path(normalise(address)).read_bytes()
     except OSError as error:
         return error
+    except ValueError as error:  # a NUL in it
+        return ImageError(f"no file can have this name ({error})")
 
 
 def _cat(
     addresses: Sequence[str], storage_options: Mapping[str, Any] | None
 ) -> list[bytes | Exception]:
-    """Fetch addresses of one scheme concurrently."""
+    """Fetch addresses of one filesystem, concurrently where it can."""
     try:
         fs, _ = filesystem(addresses[0], storage_options)
         paths = [fs._strip_protocol(split_member(normalise(a))[0]) for a in addresses]
-        found = fs.cat(sorted(set(paths)), on_error="return", **_knobs(fs))
+        found = read_each(fs, paths)
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises is the result)
         return [error] * len(addresses)
-    if isinstance(found, bytes):  # fsspec's answer to a lone path
-        return [found] * len(addresses)
-    return [found.get(path, FileNotFoundError(path)) for path in paths]
-
-
-def _knobs(fs: Any) -> dict[str, Any]:
-    """Options of a filesystem's ``cat`` for many small objects."""
-    # s3fs cuts large objects into ranges, and asks for the size of every object before. Images are
-    # small: one request each, instead of two, is up to three times the objects a second.
-    return {"max_concurrency": 1} if "s3" in fs.protocol else {}
+    return [found[path] for path in paths]
 
 
 def _explained(error: Exception, address: str) -> ImageError:
@@ -107,5 +113,7 @@ def _explained(error: Exception, address: str) -> ImageError:
         return ImageError(f"access to {uri} was refused")
     if isinstance(error, IsADirectoryError):
         return ImageError(f"{uri} is a folder")
-    said = " ".join(str(error).replace(address, uri).split())
-    return ImageError(f"{uri} could not be fetched: {type(error).__name__}: {said}")
+    # Of an answer that is an error the status says it all, as of what is raised here the message.
+    plain = isinstance(error, ImageError) or http_status(error) is not None
+    kind = "" if plain else f"{type(error).__name__}: "
+    return ImageError(f"{uri} could not be fetched: {kind}{said(error, address)}")

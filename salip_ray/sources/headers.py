@@ -18,11 +18,13 @@ from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.ordinary import own_pixel_limit
 from salip_ray.sources.formats.stack import check_frames
 from salip_ray.sources.locations import filesystem, public_uri
+from salip_ray.sources.opening import BLOCK, MISSING, ask, parsed
 from salip_ray.sources.series import SlicePlace
+from salip_ray.sources.stores import said
 
-_BLOCK = 1 << 16  # bytes read at a time from a store
 _DICOM = frozenset({".dcm", ".dicom"})
 _MARK_AT, _MARK = 128, b"DICM"
+MARKED_BYTES = _MARK_AT + len(_MARK)  #: what a file with DICOM's mark has at least
 _TAGS = [
     "NumberOfFrames",
     "SeriesInstanceUID",
@@ -52,13 +54,18 @@ class Header:
 def read_header(
     address: str, config: ImageConfig, storage_options: Mapping[str, Any] | None = None
 ) -> Header:
-    """Read the head of a file; never raises, as whoever decodes the file will say what is wrong."""
-    try:
-        fs, path = filesystem(address, storage_options)
-        with fs.open(path, "rb", block_size=_BLOCK) as file:
-            return _read(file, suffix(address), config)
-    except Exception:  # noqa: BLE001  (missing, corrupt, refused: all of it comes again)
-        return Header()
+    """Read the head of a file.
+
+    A file that is missing, closed to us or not of its format gives an empty header, for whoever
+    decodes it will say what is wrong.
+
+    Raises:
+        InputError: the store fails to give it out. The rows of a job follow from its heads, and are
+            frozen: what may be there another time is not guessed.
+    """
+    ending = suffix(address)
+    found = parsed(address, lambda file: _read(file, ending, config), storage_options)
+    return found if isinstance(found, Header) else Header()
 
 
 def _read(file: IO[bytes], ending: str, config: ImageConfig) -> Header:
@@ -75,16 +82,21 @@ def _read(file: IO[bytes], ending: str, config: ImageConfig) -> Header:
 
 
 def holds_dicom(address: str, storage_options: Mapping[str, Any] | None = None) -> bool:
-    """Whether a file has DICOM's mark; False, too, for one that cannot be read."""
-    try:
-        fs, path = filesystem(address, storage_options)
-        return bool(fs.cat_file(path, start=_MARK_AT, end=_MARK_AT + len(_MARK)) == _MARK)
-    except Exception:  # noqa: BLE001  (whatever the store's client raises)
-        return False
+    """Whether a file has DICOM's mark; False, too, for one that is missing.
+
+    Raises:
+        InputError: the store does not let it be read.
+    """
+
+    def head(fs: Any, path: str) -> bytes:
+        return bytes(fs.cat_file(path, start=0, end=MARKED_BYTES))
+
+    found = ask(address, head, storage_options)
+    return isinstance(found, bytes) and found[_MARK_AT:MARKED_BYTES] == _MARK
 
 
 def _is_dicom(file: IO[bytes]) -> bool:
-    head = file.read(_MARK_AT + len(_MARK))
+    head = file.read(MARKED_BYTES)
     file.seek(0)
     return head[_MARK_AT:] == _MARK
 
@@ -99,15 +111,14 @@ def read_nifti_header(uri: str, storage_options: Mapping[str, Any] | None = None
     Raises:
         InputError: the file is missing, cannot be read, or is not NIfTI.
     """
-    try:
-        fs, path = filesystem(uri, storage_options)
-        with fs.open(path, "rb", block_size=_BLOCK) as file:
-            return _nifti_header(file)
-    except FileNotFoundError:
-        raise InputError(f"{public_uri(uri)} does not exist any more") from None
-    except OSError as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{public_uri(uri)} cannot be read: {said}") from None
+    found = parsed(uri, _nifti_header, storage_options)
+    if isinstance(found, MISSING):
+        raise InputError(f"{public_uri(uri)} does not exist any more")
+    if isinstance(found, InputError):
+        raise found
+    if isinstance(found, Exception):
+        raise InputError(f"{public_uri(uri)} cannot be read: {said(found, uri)}")
+    return found
 
 
 def _nifti_header(file: IO[bytes]) -> Any:
@@ -155,7 +166,7 @@ def read_frame_places(
     """
     try:
         fs, path = filesystem(address, storage_options)
-        with fs.open(path, "rb", block_size=_BLOCK) as file, dicom.quiet():
+        with fs.open(path, "rb", block_size=BLOCK) as file, dicom.quiet():
             ds = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             frames = ds.get("PerFrameFunctionalGroupsSequence") or ()
             return [_frame_place(ds, frame) for frame in frames]

@@ -3,8 +3,9 @@
 A listing of a million images has to fit a driver, so entries are streamed from the store into
 Arrow columns, never held as Python objects. Manifests are CSV or Parquet files with a column
 ``uri``; relative URIs are taken from the manifest's own folder. What a manifest names is taken as
-it is; elsewhere hidden files and names without an image's suffix are left out, and counted. A file
-without any suffix is an image where it has DICOM's mark in it.
+it is; elsewhere hidden files, names without an image's suffix and links to folders, which may lead
+in a circle, are left out, and counted. A file without any suffix is an image where it has DICOM's
+mark in it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from salip_ray.errors import InputError
+from salip_ray.errors import InputError, SalipError
 from salip_ray.sources.decode import IMAGE_SUFFIXES, suffix
 from salip_ray.sources.formats.names import ARCHIVES, is_bare, split_member
-from salip_ray.sources.headers import holds_dicom
-from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
+from salip_ray.sources.headers import MARKED_BYTES, holds_dicom
+from salip_ray.sources.locations import (
+    filesystem,
+    is_glob,
+    is_remote,
+    join,
+    normalise,
+    public_uri,
+    root_of,
+)
 from salip_ray.sources.manifests import MANIFEST_SUFFIXES, read_addresses
+from salip_ray.sources.stores import said
 
 #: What a listing yields: address, size in bytes, etag (either None where the store does not say).
 Entry = tuple[str, int | None, str | None]
@@ -50,12 +60,14 @@ class Skipped:
     hidden: int = 0
     other: int = 0  # not an image's suffix
     unnamed: int = 0  # a name that is not valid UTF-8
+    linked: int = 0  # a link to a folder
 
     def __str__(self) -> str:
         kinds = (
             (self.other, "without an image suffix"),
             (self.hidden, "hidden"),
             (self.unnamed, "whose name is not UTF-8"),
+            (self.linked, "linking to a folder"),
         )
         return ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
 
@@ -83,29 +95,30 @@ def list_images(
     """
     where = normalise(location)
     archive = ARCHIVES.get(suffix(where))
-    if archive and not split_member(where)[1] and not _is_glob(where):
+    if archive and not split_member(where)[1] and not is_glob(where):
         where = f"{archive}://::{where}"
     skipped = Skipped()
     entries: Iterator[Entry]
     try:
-        if suffix(where) in MANIFEST_SUFFIXES and not _is_glob(where):
+        if suffix(where) in MANIFEST_SUFFIXES and not is_glob(where):
             entries = ((address, None, None) for address in read_addresses(where, storage_options))
         elif is_remote(where):
-            entries = _images(_remote(where, storage_options), where, skipped, storage_options)
+            found = _remote(where, storage_options)
+            entries = _images(found, root_of(where), skipped, storage_options)
         else:
-            entries = _images(_local(where), where, skipped)
+            entries = _images(_local(where, skipped), root_of(where), skipped)
         table = _to_arrow(entries)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"input {public_uri(where)} cannot be listed: {said}") from None
+    except SalipError:
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
+        problem = said(error, where)
+        raise InputError(f"input {public_uri(where)} cannot be listed: {problem}") from None
     if table.num_rows == 0:
-        found = str(skipped)
+        left_out = str(skipped)
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(
             f"no image found in {public_uri(where)}"
-            + (f" (left out: {found}; images end in {known})" if found else "")
+            + (f" (left out: {left_out}; images end in {known})" if left_out else "")
         )
     return Listing(table, skipped)
 
@@ -142,7 +155,7 @@ def _images(
     bare: list[Entry] = []
     for entry in entries:
         address = entry[0]
-        below = address.removeprefix(root)
+        below = split_member(address)[0].removeprefix(root)
         try:
             address.encode("utf-8")
         except UnicodeEncodeError:
@@ -165,34 +178,32 @@ def _images(
 def _with_mark(
     entries: Sequence[Entry], skipped: Skipped, storage_options: Mapping[str, Any] | None
 ) -> Iterator[Entry]:
-    """Those that are DICOM, as a few bytes of each tell."""
+    """Those that are DICOM, as a few bytes of each tell, where there are as many."""
+
+    def is_marked(entry: Entry) -> bool:
+        short = entry[1] is not None and entry[1] < MARKED_BYTES
+        return not short and holds_dicom(entry[0], storage_options)
+
     # Members of an archive share one open file, which has one place to read from.
     many = bool(entries) and not split_member(entries[0][0])[1]
     with ThreadPoolExecutor(_READERS if many else 1) as readers:
-        marked = readers.map(lambda entry: holds_dicom(entry[0], storage_options), entries)
-        for entry, is_dicom in zip(entries, marked, strict=True):
+        for entry, is_dicom in zip(entries, readers.map(is_marked, entries), strict=True):
             if is_dicom:
                 yield entry
             else:
                 skipped.other += 1
 
 
-def _is_glob(location: str) -> bool:
-    location = split_member(location)[0]
-    wild = "*[" if location.startswith(("http://", "https://")) else "*?["
-    return any(sign in location for sign in wild)
-
-
 # --------------------------------------------------------------------------------------- local
 
 
-def _local(where: str) -> Iterator[Entry]:
+def _local(where: str, skipped: Skipped) -> Iterator[Entry]:
     path = Path(where)
     if path.is_dir():
-        yield from _walk(where)
+        yield from _walk(where, skipped)
     elif path.exists():
         yield _local_entry(where, path.stat())
-    elif _is_glob(where):
+    elif is_glob(where):
         for name in local_glob.iglob(where, recursive=True):  # noqa: PTH207 (the pattern is a path)
             status = Path(name).stat()
             if stat.S_ISREG(status.st_mode):
@@ -201,14 +212,16 @@ def _local(where: str) -> Iterator[Entry]:
         raise InputError(f"input {where} does not exist")
 
 
-def _walk(folder: str) -> Iterator[Entry]:
+def _walk(folder: str, skipped: Skipped) -> Iterator[Entry]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path)
+                yield from _walk(entry.path, skipped)
             elif entry.is_file():
                 yield _local_entry(entry.path, entry.stat())
-            elif entry.is_symlink() and not entry.is_dir():
+            elif entry.is_dir():
+                skipped.linked += 1
+            elif entry.is_symlink():
                 yield entry.path, None, None  # dangling: its row will say so
 
 
@@ -227,7 +240,7 @@ def _remote(where: str, storage_options: Mapping[str, Any] | None) -> Iterator[E
     if archive := split_member(where)[1]:
         yield from _members(fs, path, scheme, archive, storage_options)
         return
-    if _is_glob(where):
+    if is_glob(where):
         found = fs.glob(path, detail=True).values()
         yield from (_entry(scheme, info) for info in found if info["type"] == "file")
         return

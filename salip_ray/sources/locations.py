@@ -105,6 +105,26 @@ def join(base: str, *parts: str) -> str:
     return posixpath.join(base.rstrip("/") if base != "/" else base, *parts)
 
 
+def is_glob(location: str) -> bool:
+    """Whether a location holds a wildcard."""
+    location = split_member(location)[0]
+    return any(sign in location for sign in _wildcards(location))
+
+
+def root_of(location: str) -> str:
+    """What is named of all that a location finds: itself; of a glob what comes before a wildcard.
+
+    In an archive it is a place inside of it.
+    """
+    location = split_member(location)[0]
+    places = [location.index(sign) for sign in _wildcards(location) if sign in location]
+    return location[: min(places, default=None)].rstrip("/")
+
+
+def _wildcards(location: str) -> str:
+    return "*[" if location.startswith(("http://", "https://")) else "*?["
+
+
 def filesystem(location: str, storage_options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
     """Open the fsspec filesystem of a location.
 

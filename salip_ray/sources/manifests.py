@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from salip_ray.errors import InputError
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
+from salip_ray.sources.stores import said
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".parquet"})
 _COLUMN = "uri"
@@ -55,8 +56,8 @@ def _read_column(
     except FileNotFoundError:
         raise InputError(f"manifest {shown} does not exist") from None
     except pa.ArrowException as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"manifest {shown} cannot be read: {said}") from None
+        # It quotes the line it fell over, signature and all.
+        raise InputError(f"manifest {shown} cannot be read: {said(error)}") from None
 
 
 def _require(names: list[str], shown: str) -> None:

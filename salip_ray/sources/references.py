@@ -24,13 +24,14 @@ import pyarrow.csv
 from PIL import Image as Pil
 
 from salip_ray.config import ImageConfig
-from salip_ray.errors import ImageError, InputError
+from salip_ray.errors import ImageError, InputError, SalipError
 from salip_ray.rows import Picture
 from salip_ray.sources.decode import IMAGE_SUFFIXES, stem, suffix
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats import nifti
 from salip_ray.sources.formats.stack import Spacing
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
+from salip_ray.sources.stores import said
 
 ClassIds = npt.NDArray[np.int32]  #: shape [H, W]
 SliceKey = tuple[str, int]  #: stem of the volume's file, index of the slice
@@ -60,16 +61,17 @@ class References:
         """List a folder of masks, or read an index.
 
         Raises:
-            InputError: nothing is there, the index lacks a column, or two masks have one stem.
+            InputError: nothing is there, or cannot be read; the index lacks a column, or two masks
+                have one stem.
         """
         where = normalise(location)
-        fs, path = filesystem(where, storage_options)
-        if suffix(where) == ".csv":
-            return cls(_read_index(fs, path, where), storage_options)
-        index = join(where, _INDEX)
-        if fs.exists(join(path, _INDEX)):
-            return cls(_read_index(fs, join(path, _INDEX), index), storage_options)
-        masks, slices = _list_folder(fs, path, where)
+        try:
+            masks, slices = _find_all(where, storage_options)
+        except SalipError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
+            problem = said(error, where)
+            raise InputError(f"reference {public_uri(where)} cannot be read: {problem}") from None
         return cls(masks, storage_options, slices)
 
     def __len__(self) -> int:
@@ -89,7 +91,8 @@ class References:
             return Picture(own)
         if found := self._masks.get(public_uri(image.uri)) or self._masks.get(name):
             if suffix(found) in _NIFTI and suffix(image.uri) not in _NIFTI:
-                raise ImageError(f"reference mask {found} is NIfTI, but its image is not")
+                shown = public_uri(found)
+                raise ImageError(f"reference mask {shown} is NIfTI, but its image is not")
             return Picture(found, image.index)
         if name.isdigit() and (key := _slice_key(image.uri)) in self._slices:
             # A numbered file, in a folder that has one name on both sides.
@@ -129,8 +132,8 @@ class References:
         except ImageError:
             raise
         except Exception as error:  # noqa: BLE001  (Pillow's plugins raise whatever they meet)
-            said = " ".join(str(error).split())
-            raise ImageError(f"reference mask {mask.uri} cannot be read: {said}") from None
+            shown = public_uri(mask.uri)
+            raise ImageError(f"reference mask {shown} cannot be read: {said(error)}") from None
         if values.ndim == 3 and all(
             np.array_equal(values[..., 0], values[..., channel])
             for channel in range(1, min(values.shape[2], 3))
@@ -138,7 +141,7 @@ class References:
             values = values[..., 0]  # grey saved as RGB
         if values.ndim != 2 or not (values.dtype == np.bool_ or values.dtype.kind in "iu"):
             raise ImageError(
-                f"reference mask {mask.uri} must hold one whole number a pixel, "
+                f"reference mask {public_uri(mask.uri)} must hold one whole number a pixel, "
                 f"found {values.dtype} of shape {list(values.shape)}"
             )
         return values.astype(np.int32)
@@ -154,7 +157,7 @@ class References:
         _require_slices(mask, grid.count, f"{config.axis} slices", count)
         if spacing is not None and not np.allclose(grid.spacing, spacing, rtol=_SAME):
             raise ImageError(
-                f"reference mask {mask.uri} has pixels of {_mm(grid.spacing)}, "
+                f"reference mask {public_uri(mask.uri)} has pixels of {_mm(grid.spacing)}, "
                 f"but its image of {_mm(spacing)}: it is not on the image's grid"
             )
         return np.ascontiguousarray(grid.plane(values, mask.index or 0)).astype(np.int32)
@@ -169,16 +172,27 @@ class References:
 def _require_slices(mask: Picture, found: int, kind: str, count: int | None) -> None:
     """Raise ImageError where a mask's slices cannot be those of its image."""
     wanted = 1 if mask.index is None else count
+    has = f"reference mask {public_uri(mask.uri)} has {found} {kind}"
     if wanted is not None and found != wanted:
-        raise ImageError(f"reference mask {mask.uri} has {found} {kind}, its image {wanted}")
+        raise ImageError(f"{has}, its image {wanted}")
     if mask.index is not None and mask.index >= found:
-        raise ImageError(
-            f"reference mask {mask.uri} has {found} {kind}, slice {mask.index} is wanted"
-        )
+        raise ImageError(f"{has}, slice {mask.index} is wanted")
 
 
 def _mm(spacing: Spacing) -> str:
     return f"{spacing[0]:g} x {spacing[1]:g} mm"
+
+
+def _find_all(
+    where: str, storage_options: Mapping[str, Any] | None
+) -> tuple[dict[str, str], dict[SliceKey, str]]:
+    """The masks of an index or a folder by image key, and those of single slices."""
+    fs, path = filesystem(where, storage_options)
+    if suffix(where) == ".csv":
+        return _read_index(fs, path, where), {}
+    if fs.exists(join(path, _INDEX)):
+        return _read_index(fs, join(path, _INDEX), join(where, _INDEX)), {}
+    return _list_folder(fs, path, where)
 
 
 def _list_folder(fs: Any, path: str, where: str) -> tuple[dict[str, str], dict[SliceKey, str]]:
@@ -201,7 +215,10 @@ def _list_folder(fs: Any, path: str, where: str) -> tuple[dict[str, str], dict[S
         if other != uri and key and stem(name).isdigit():
             numbered.add(stem(name))
         elif other != uri:
-            raise InputError(f"reference {shown} has two masks for {stem(name)!r}: {other}, {name}")
+            raise InputError(
+                f"reference {shown} has two masks for {stem(name)!r}: "
+                f"{public_uri(other)}, {public_uri(uri)}"
+            )
     if not masks:
         raise InputError(f"no mask found in reference {shown}")
     return {name: uri for name, uri in masks.items() if name not in numbered}, slices
@@ -223,7 +240,7 @@ def _read_index(fs: Any, path: str, where: str) -> dict[str, str]:
     except FileNotFoundError:
         raise InputError(f"reference {shown} does not exist") from None
     except pa.ArrowException as error:
-        raise InputError(f"reference {shown}: {' '.join(str(error).split())}") from None
+        raise InputError(f"reference {shown}: {said(error)}") from None
     if missing := {"image", "mask"} - set(table.column_names):
         raise InputError(
             f"reference {shown} has no column {sorted(missing)[0]!r}; "
@@ -232,9 +249,9 @@ def _read_index(fs: Any, path: str, where: str) -> dict[str, str]:
     folder = where.rpartition("/")[0]
     masks: dict[str, str] = {}
     stems: dict[str, set[str]] = {}
-    for row in table.select(["image", "mask"]).to_pylist():
+    for number, row in enumerate(table.select(["image", "mask"]).to_pylist(), start=1):
         if not row["image"] or not row["mask"]:
-            raise InputError(f"reference {shown} has a row without image or mask: {row}")
+            raise InputError(f"reference {shown} has a row without image or mask: row {number}")
         mask = _resolve(row["mask"], folder, "masks")
         image = _resolve(row["image"], folder, "images")
         masks[public_uri(image)] = mask

@@ -148,7 +148,7 @@ def test_a_retry_does_errors_again_and_nothing_else(images, small_config, tmp_pa
     label(listed, tmp_path / "calm", small_config(), quiet=True, **calm)
     assert tree(output) == tree(tmp_path / "calm")
     assert verify(str(output), **names).problems == ()
-    with pytest.raises(ConfigError, match="only pools and run"):
+    with pytest.raises(ConfigError, match="only pools, run and"):
         retry(output, overrides=["propose.points_per_side=3"], **names)
 
 

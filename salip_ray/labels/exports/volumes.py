@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from salip_ray.errors import OutputError
-from salip_ray.labels.masks import LabelMap, decode_rle, label_map
+from salip_ray.labels.masks import LabelMap, decode_rle, label_map, read_mask
 from salip_ray.labels.reading import Labels
-from salip_ray.rows import ClassMask
 
 _COLUMNS = ("image_id", "height", "width", "status", "masks", "volume", "slice")
+_TOGETHER = 65_536  # rows of the manifest that are Python objects at once
 Row = Mapping[str, Any]
 
 
@@ -88,8 +89,11 @@ def labelled_volumes(labels: Labels, *, lone: bool = False) -> Iterator[Labelled
 
 def _sources(labels: Labels, lone: bool) -> Iterator[tuple[str, tuple[Source, ...]]]:
     found: dict[str, list[Source]] = {}
-    for row in labels.manifest().to_pylist():
-        if row["volume"] is not None or lone:
+    places = labels.manifest().select(["image_id", "uri", "index", "volume", "slice"])
+    if not lone:
+        places = places.filter(pc.is_valid(places["volume"]))
+    for batch in places.to_batches(max_chunksize=_TOGETHER):
+        for row in batch.to_pylist():
             source = Source(row["image_id"], row["uri"], row["index"], row["slice"] or 0)
             found.setdefault(row["volume"] or row["image_id"], []).append(source)
     for name, sources in found.items():
@@ -108,18 +112,7 @@ def class_masks(row: Row, method: str) -> dict[int, npt.NDArray[np.bool_]]:
 def row_label_map(row: Row, method: str, n_classes: int) -> LabelMap:
     """The label map of a row by any method, made as the run makes that of the cascade."""
     masks = [
-        ClassMask(
-            method="cascade",
-            label=mask["label"],
-            class_id=mask["class_id"],
-            mask=decode_rle(mask["rle"]),
-            clip_score=mask["clip_score"],
-            clip_margin=mask["clip_margin"],
-            predicted_iou=mask["predicted_iou"],
-            stability_score=mask["stability_score"],
-            candidate_ids=(),
-            prompt_boxes=(),
-        )
+        replace(read_mask(mask), method="cascade")
         for mask in row["masks"] or ()
         if mask["method"] == method
     ]

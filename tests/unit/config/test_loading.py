@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from salip_ray.config import load_config, shipped_configs
+from salip_ray.config.loading import parse_options
 from salip_ray.errors import ConfigError
 
 TASK = {"task": {"name": "t", "prompts": {"lungs": ["two dark lungs"], "heart": ["a heart"]}}}
@@ -129,6 +130,40 @@ def test_secrets_never_show_in_messages_or_repr():
     with pytest.raises(ConfigError) as caught:
         load_config({**TASK, "storage": {"input": "hunter2"}})
     assert "hunter2" not in str(caught.value)
+
+
+def test_storage_options_are_text_as_it_stands():
+    given = ["key=012345", "secret=abc #d=e", "token=@x: y", "anon=true", "n=42", "a.b=https://h"]
+    assert parse_options("output", given) == {
+        "key": "012345",
+        "secret": "abc #d=e",
+        "token": "@x: y",
+        "anon": True,
+        "n": 42,
+        "a": {"b": "https://h"},
+    }
+    assert parse_options("input", ['c={"a": [1, no-yaml-trouble]}'])["c"]["a"][0] == 1
+    for bad in ("s3cret", "=s3cret", "kw={s3cret: [}"):
+        with pytest.raises(ConfigError, match="--input-option") as caught:
+            parse_options("input", [bad])
+        assert "s3cret" not in str(caught.value)
+
+
+def test_a_recipe_holds_no_signature_of_its_weights():
+    signed = "https://h/sam.pth?X-Amz-Signature=s3cret&versionId=7"
+    config = load_config(
+        "lungs",
+        overrides={
+            "sam": {"model": "vit_b", "checkpoint": signed},
+            "clip": {"model": "ViT-B-32", "pretrained": "https://user:s3cret@h/clip.pt"},
+            "refine": {"sam": {"model": "vit_b", "checkpoint": "weights/other.pth"}},
+        },
+    )
+    recipe = config.recipe()
+    assert "s3cret" not in str(recipe)
+    assert recipe["sam"]["checkpoint"] == "https://h/sam.pth?versionId=7"
+    assert recipe["refine"]["sam"]["checkpoint"] == "weights/other.pth"
+    assert config.sam.checkpoint == signed  # what it is fetched by
 
 
 def test_recipe_holds_what_decides_labels_and_nothing_else():

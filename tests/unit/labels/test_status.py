@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 from typer.testing import CliRunner
 
 from salip_ray.cli import app
+from salip_ray.errors import OutputError
+from salip_ray.labels import status
+from salip_ray.labels.reading import Labels
 from salip_ray.labels.status import Watch, read_status
 from tests.unit.labels.outputs import commit, write_output
 
@@ -50,25 +54,47 @@ def test_status_of_a_running_job_has_rate_and_time_left(output):
     assert read_status(output.location).state == "stopped"
 
 
-def test_a_watch_fetches_only_what_is_new(tmp_path):
+def test_a_watch_fetches_only_what_is_new(tmp_path, monkeypatch):
     store = write_output(tmp_path / "out", shards=1)
     watch = Watch(store.location)
     assert (watch.read().done, watch.read().committed) == (2, 1)
     fetched = []
-    cat = watch._labels._fs.cat
-    watch._labels._fs.cat = lambda paths, **more: fetched.extend(paths) or cat(paths, **more)
-    try:
+    read = status.read_existing
+    monkeypatch.setattr(
+        status, "read_existing", lambda fs, paths: fetched.extend(paths) or read(fs, paths)
+    )
+    watch.read()
+    assert fetched == []
+    commit(store, 1)
+    assert watch.read().done == 4
+    assert [path.rpartition("/")[2] for path in fetched] == ["part-00001.json"]
+    stats = json.loads(store.read("stats/part-00000.json"))
+    stats["status"] = {"ok": 2}  # as after a retry
+    store.write("stats/part-00000.json", json.dumps(stats).encode())
+    assert watch.read().failed == 0
+
+
+def test_the_status_of_an_output_with_brackets_in_its_name(tmp_path):
+    found = read_status(write_output(tmp_path / "out[1]").location)
+    assert (found.state, found.done, found.failed) == ("complete", 5, 1)
+
+
+def test_a_store_that_does_not_answer_is_one_line_but_for_a_watch(output, monkeypatch):
+    watch = Watch(output.location)
+
+    def refuse(*_):
+        raise NoCredentialsError
+
+    monkeypatch.setattr(status, "read_existing", refuse)
+    with pytest.raises(OutputError, match=r"/out cannot be read: Unable to locate credentials"):
+        read_status(output.location)
+    with pytest.raises(NoCredentialsError):  # which may pass: whoever watches asks again
         watch.read()
-        assert fetched == []
-        commit(store, 1)
-        assert watch.read().done == 4
-        assert [path.rpartition("/")[2] for path in fetched] == ["part-00001.json"]
-        stats = json.loads(store.read("stats/part-00000.json"))
-        stats["status"] = {"ok": 2}  # as after a retry
-        store.write("stats/part-00000.json", json.dumps(stats).encode())
-        assert watch.read().failed == 0
-    finally:
-        del watch._labels._fs.cat
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.cat_file", refuse)
+    with pytest.raises(OutputError, match=r"/out cannot be read: Unable to locate credentials"):
+        Labels.open(output.location)
+    with pytest.raises(NoCredentialsError):
+        Watch(output.location)
 
 
 def test_a_manifest_kept_elsewhere(tmp_path):

@@ -24,11 +24,11 @@ def png():
     return buffer.getvalue()
 
 
-def rows(*listed):
+def rows(*listed, reporter=None):
     found = []
     todo = [{"image_id": f"{n:032x}", "shard": 0, "seq": n, **row} for n, row in enumerate(listed)]
     batch = pa.Table.from_pylist(todo, schema=TODO_SCHEMA)
-    for table in fetch_and_decode(batch, load_config(TASK), None, Reporter()):
+    for table in fetch_and_decode(batch, load_config(TASK), None, reporter or Reporter()):
         found += table.drop_columns(["_working"]).to_pylist()
     return found
 
@@ -67,8 +67,16 @@ def test_without_a_listed_size_what_comes_is_taken(bodies):
     assert rows({"uri": "s3://b/a.png"})[0]["status"] == "ok"
 
 
-def test_padding_passes_without_being_fetched(bodies):
+def test_padding_passes_without_being_fetched_or_counted(bodies):
+    told = []
+
+    class Listening(Reporter):
+        def done(self, stage, seconds, **about):
+            told.append(about["row"]["image_id"])
+
     bodies["s3://b/a.png"] = [png()]
-    found = rows({"uri": "s3://b/a.png"}, {"image_id": "", "uri": "", "seq": PADDING})
+    padding = {"image_id": "", "uri": "", "seq": PADDING}
+    found = rows({"uri": "s3://b/a.png"}, padding, reporter=Listening())
     assert [row["_seq"] for row in found] == [0, PADDING]
     assert found[1]["status"] == "error"
+    assert told == [found[0]["image_id"]]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from ray.exceptions import RayTaskError
 
-from salip_ray.pipeline.execute import _first_cause
+from salip_ray.errors import OutputError
+from salip_ray.pipeline.execute import _first_cause, _is_stopping
+from salip_ray.pipeline.sink import StoppingError
 
 
 def chained(*problems):
@@ -14,6 +17,12 @@ def chained(*problems):
     for problem, cause in itertools.pairwise(problems):
         problem.__cause__ = cause
     return problems[0]
+
+
+def from_a_task(problem):
+    """An exception of a worker as the driver gets it: of its class, its text a traceback."""
+    wrapped = RayTaskError("Write", "Traceback\n  File x\nred", problem, "ray::", 1, "127.0.0.1")
+    return wrapped.as_instanceof_cause()
 
 
 @pytest.mark.parametrize(
@@ -28,9 +37,17 @@ def chained(*problems):
             "ValueError: no luck",
         ),
         (KeyError(), "KeyError: no message"),
+        (from_a_task(OutputError("cannot write /out")), "OutputError: cannot write /out"),
     ],
 )
 def test_the_first_cause_that_speaks_is_named(problem, said):
     told = _first_cause(problem)
     assert told.startswith("the job broke down: ")
     assert told.endswith(said)
+
+
+def test_a_closed_gate_is_told_from_what_is_broken():
+    gate = StoppingError("shard 7 is left to the next run")
+    assert _is_stopping(from_a_task(gate))
+    assert _is_stopping(chained(RuntimeError("wrapped"), from_a_task(gate), Exception()))
+    assert not _is_stopping(from_a_task(RuntimeError("no luck")))

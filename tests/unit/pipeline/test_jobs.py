@@ -82,6 +82,18 @@ def test_a_job_that_did_not_succeed_is_never_zero(status, code, expected):
     assert jobs.follow(server, "j", lambda text: None) == expected
 
 
+@pytest.mark.parametrize(
+    "location", ["https://h/list.csv?X-Amz-Signature=hush", "https://me:hush@h/list.csv"]
+)
+def test_a_location_that_holds_a_secret_is_not_put_on_the_command_line(location):
+    server = Server()
+    for places in ((location, "s3://b/out"), ("s3://b/in", location)):
+        with pytest.raises(ClusterError, match="signature or a password") as refused:
+            jobs.submit(server, *places, load_config("lungs"))
+        assert "hush" not in str(refused.value)
+    assert server.submitted == []
+
+
 def test_secrets_are_in_the_file_and_not_on_the_command_line():
     config = load_config("lungs", overrides=["storage.output.secret=hush"])
     server = Server()

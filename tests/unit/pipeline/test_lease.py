@@ -38,6 +38,22 @@ def test_a_lease_is_there_while_held_and_gone_after(store):
     assert store.names() == []
 
 
+def test_where_deleting_is_refused_a_lease_ends_all_the_same(store, monkeypatch):
+    def refused(self, name):
+        raise OutputError(f"{name} may not be deleted")
+
+    monkeypatch.setattr(Store, "delete", refused)
+    with held(store):
+        first = stored(store)
+    left = stored(store)
+    assert left["owner"] == first["owner"]
+    store.write(
+        "lease.json", json.dumps({**left, "host": "node-7"}).encode()
+    )  # seen from elsewhere
+    with held(store):
+        assert stored(store)["owner"] != first["owner"]
+
+
 def test_another_hosts_lease_is_refused_with_whose_it_is_and_when_it_runs_out(store):
     as_if(store, host="node-7", pid=4711)
     with pytest.raises(LeaseError, match=r"node-7, process 4711.*runs out in \d+ s"), held(store):
@@ -75,6 +91,45 @@ def test_this_very_process_may_begin_again(store):
     as_if(store)
     with held(store):
         assert stored(store)["owner"] != "other"
+
+
+def test_another_thread_of_this_process_may_not_take_over(store):
+    with held(store):
+        first = stored(store)
+        with pytest.raises(LeaseError, match=f"process {first['pid']}"), held(store):
+            pass
+        assert stored(store) == first
+    with held(store):
+        assert stored(store)["owner"] != first["owner"]
+
+
+def test_a_refused_lease_is_not_taken_for_one_that_is_held(store, monkeypatch):
+    before = set(leases._OURS)
+    with monkeypatch.context() as patched:
+        as_if_written = json.dumps({"owner": "other", "expires": "2999-01-01T00:00:00+00:00"})
+        patched.setattr(
+            leases, "_write", lambda *_: store.write("lease.json", as_if_written.encode())
+        )
+        with pytest.raises(LeaseError), held(store):
+            pass
+    assert before == leases._OURS
+
+
+def test_processes_of_another_container_are_not_known_to_be_dead(store):
+    """Its host's name and boot may be this one's; its process numbers mean nothing here."""
+    for pid in (4_194_999, stored_pid(store)):  # none here is, and this very one
+        as_if(store, pid=pid, pid_namespace="pid:[1]")
+        with pytest.raises(LeaseError, match=f"process {pid}"), held(store):
+            pass
+        store.delete("lease.json")
+    as_if(store, pid=4_194_999)
+    with held(store):
+        assert stored(store)["owner"] != "other"
+
+
+def stored_pid(store):
+    with held(store):
+        return stored(store)["pid"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no json", b"[]", b"{}", b'{"expires": 3}'])

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salip_ray.config import load_config
+from salip_ray.errors import ResumeError
+from salip_ray.pipeline.growth import compare, extended
+from salip_ray.pipeline.headers import expand
 from salip_ray.pipeline.plan import (
     PADDING,
     TODO_SCHEMA,
     adopt,
     aligned,
-    compare,
-    extended,
     make_plan,
     manifest_digest,
 )
 from salip_ray.rows import MANIFEST_SCHEMA
-from salip_ray.sources.listing import LISTING_SCHEMA, Listing
+from salip_ray.sources.listing import LISTING_SCHEMA, Listing, list_images
 from salip_ray.sources.locations import image_id
+from tests.dicom_series import write_slice
 
 
 def listing(uris, etag="e", size=1, address=None):
@@ -38,7 +42,7 @@ def test_rows_are_sorted_named_and_cut():
     assert plan.table["shard"].to_pylist() == [0, 0, 1]
     assert plan.table["seq"].to_pylist() == [0, 1, 0]
     assert (plan.n_images, plan.n_shards) == (3, 2)
-    assert [plan.rows_of(shard) for shard in range(2)] == [2, 1]
+    assert plan.sizes.tolist() == [2, 1]
 
 
 def test_a_uri_named_twice_is_labelled_once():
@@ -69,7 +73,7 @@ def test_every_image_once_whatever_the_order(uris, rows_per_shard, seed):
     assert sorted(found, key=str.encode) == found
     assert set(found) == set(uris)
     assert len(found) == len(set(found)) == plan.n_images == len(uris) - plan.duplicates
-    sizes = [plan.rows_of(shard) for shard in range(plan.n_shards)]
+    sizes = plan.sizes.tolist()
     assert sizes == [plan.table["shard"].to_pylist().count(shard) for shard in range(plan.n_shards)]
 
 
@@ -78,10 +82,10 @@ def test_the_todo_list_is_what_is_not_committed(rows, per_shard, done):
     plan = make_plan(listing([f"/{n}" for n in range(rows)]), per_shard)
     todo = plan.todo(done)
     assert set(todo["shard"].to_pylist()) == set(range(plan.n_shards)) - done
-    assert todo.num_rows == sum(plan.rows_of(s) for s in range(plan.n_shards) if s not in done)
+    assert todo.num_rows == sum(plan.sizes[s] for s in range(plan.n_shards) if s not in done)
     # Only the last block of a strict re-cut may be short: so may only the last shard.
     shards = sorted(set(todo["shard"].to_pylist()))
-    assert all(plan.rows_of(shard) == per_shard for shard in shards[:-1])
+    assert all(plan.sizes[shard] == per_shard for shard in shards[:-1])
 
 
 @pytest.mark.parametrize(
@@ -128,8 +132,25 @@ def test_an_extension_leaves_old_shards_and_opens_new_ones(old, new, per_shard):
     assert adopt(plan.manifest, now).table.equals(plan.table)
     for shard in range(plan.n_shards):
         rows = [row for row in plan.table.to_pylist() if row["shard"] == shard]
-        assert [row["seq"] for row in rows] == list(range(plan.rows_of(shard)))
+        assert [row["seq"] for row in rows] == list(range(plan.sizes[shard]))
     assert int(plan.sizes.sum()) == plan.n_images == len(old | new)
+
+
+def test_an_extension_leaves_labelled_slices_where_they_are(tmp_path):
+    def planned(**places):
+        for name, place in places.items():
+            write_slice(tmp_path / f"{name}.dcm", np.zeros((4, 5), np.int16), place)
+        return make_plan(expand(list_images(tmp_path), load_config("lungs"))[0], 4)
+
+    alone = planned(b=10.0).manifest
+    two = planned(c=20.0)
+    with pytest.raises(ResumeError, match=r"\(1 would be; .*was in no volume, is slice 0 of"):
+        extended(alone, two)
+    three = planned(d=30.0)
+    plan = extended(two.manifest, three)  # above all others: none moves
+    assert plan.manifest["slice"].to_pylist() == [0, 1, 2]
+    with pytest.raises(ResumeError, match=r"\(1 would be; .* slice 2 of volume \w+, is slice 3 "):
+        extended(plan.manifest, planned(between=25.0))
 
 
 @given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=9))

@@ -69,6 +69,29 @@ def test_a_kill_between_claim_and_manifest_is_mended(store):
     assert store.read("manifest.parquet") == resume.manifest_bytes(PLAN)
 
 
+def test_shards_without_their_manifest_are_not_cut_anew(store, tmp_path):
+    """An extended output has other shards than a plain cut of the same images."""
+    resume.begin(store, PLAN, fingerprint())
+    resume.begin(store, GROWN, fingerprint(GROWN), extend=True)
+    store.write("shards/part-00001.parquet", b"")
+    store.delete("manifest.parquet")
+    with pytest.raises(ResumeError, match=r"has 1 committed shards, but \S+/out/manifest\.parquet"):
+        resume.begin(store, GROWN, fingerprint(GROWN))
+    assert store.read("manifest.parquet") is None
+
+
+def test_a_mistyped_manifest_is_named(store, tmp_path):
+    def kept(name):
+        return Store(store.location, kept={resume.MANIFEST: str(tmp_path / name)})
+
+    resume.begin(kept("names.parquet"), PLAN, fingerprint())
+    store.write("shards/part-00001.parquet", b"")
+    with pytest.raises(ResumeError, match=r"but \S+/nmaes\.parquet is not there.* by --manifest"):
+        resume.begin(kept("nmaes.parquet"), PLAN, fingerprint())
+    assert not (tmp_path / "nmaes.parquet").exists()
+    assert resume.begin(kept("names.parquet"), PLAN, fingerprint()).committed == {1}
+
+
 def test_a_manifest_kept_elsewhere_stays_there(store, tmp_path):
     kept = Store(store.location, kept={resume.MANIFEST: str(tmp_path / "names.parquet")})
     resume.begin(kept, PLAN, fingerprint())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
 
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError, InputError
+from salip_ray.pipeline import profile as profiles
 from salip_ray.pipeline.profile import Profile, measure
+from salip_ray.pipeline.session import local_cores
 from salip_ray.pipeline.sizing import size, sized_config
 from tests.conftest import SMALL
 
@@ -75,6 +78,29 @@ def test_a_few_images_are_measured_stage_by_stage(images):
     # A row, not three: an embedding, the pixels, and not much else.
     assert 96 * 16 * 16 * 4 < profile.row_bytes < 2.5 * 96 * 16 * 16 * 4
     assert profile.output_bytes > 100
+
+
+@pytest.mark.parametrize(
+    ("device", "processes"), [("auto", 1), ("cuda", 1), ("cpu", min(8, local_cores()))]
+)
+def test_a_gpu_is_measured_by_one_process(images, monkeypatch, device, processes):
+    """Several would take turns on it, and each would count the time of all."""
+    used = []
+
+    class Pool(contextlib.nullcontext):
+        def __init__(self, count, mp_context):
+            super().__init__(self)
+            used.append(count)
+
+        def map(self, _, *several):
+            found = {"images": 8, "device": "x", "row_bytes": 1.0, "output_bytes": 1.0}
+            return [{**found, "seconds": {"fetch": 1.0}} for _ in zip(*several, strict=True)]
+
+    monkeypatch.setattr(profiles, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    config = load_config("lungs", overrides=[*SMALL, f"run.device={device}"])
+    assert measure(str(images), config).seconds == {"fetch": 1.0}
+    assert used == [processes]
 
 
 def test_nothing_to_measure_is_said(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from salip_ray.errors import OutputError
 from salip_ray.pipeline.store import Store
+from salip_ray.sources import stores
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -68,3 +69,30 @@ def test_a_location_that_cannot_be_written(tmp_path):
 def test_credentials_are_not_shown():
     store = Store("s3://bucket/out/", {"key": "AK", "secret": "hush"})
     assert (str(store), repr(store)) == ("s3://bucket/out", "Store('s3://bucket/out')")
+
+
+@pytest.mark.parametrize("root", ["", "memory://"])
+def test_a_location_with_brackets_in_its_name(tmp_path, root):
+    store = Store(f"{root}{tmp_path}/out[1]*")
+    store.write("a", b"1")
+    store.write("b[2]", b"2")
+    assert store.read_all(["a", "b[2]", "gone"]) == {"a": b"1", "b[2]": b"2"}
+
+
+def test_a_store_that_is_sick_for_a_while_is_asked_again(monkeypatch):
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/sick/a", b"1")
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    problems = [ConnectionError("503 slow down")] * 5
+    cat = fs.cat_file
+
+    def sick(path, *more, **others):
+        if problems:
+            raise problems.pop()
+        return cat(path, *more, **others)
+
+    monkeypatch.setattr(fs, "cat_file", sick)
+    assert Store("memory://sick").read_all(["a"]) == {"a": b"1"}
+    problems[:] = [ConnectionError("503 slow down")] * 6
+    with pytest.raises(OutputError, match="cannot read memory://sick/a: 503 slow down"):
+        Store("memory://sick").read_all(["a"])

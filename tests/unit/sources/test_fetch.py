@@ -119,3 +119,63 @@ def test_an_object_of_s3_costs_one_request():
         server.shutdown()
     assert found == [b"data", b"data"]
     assert sorted(asked) == [("GET", "/bucket/a.png"), ("GET", "/bucket/b.png")]
+
+
+def test_a_name_with_brackets_is_no_pattern(flaky, web):
+    fsspec.filesystem("flaky").pipe_file("/a[1].png", b"one")
+    fsspec.filesystem("flaky").pipe_file("/a1.png", b"another")
+    assert fetch_all(["flaky:///a[1].png"]) == [b"one"]
+    web.answers = {"/bucket/a%5B1%5D.png": [(200, b"one")]}
+    options = {"anon": True, "endpoint_url": web.url}
+    assert fetch_all(["s3://bucket/a[1].png"], options) == [b"one"]
+    assert web.asked == [("GET", "/bucket/a%5B1%5D.png")]
+
+
+def test_a_signed_url_costs_one_request_and_a_busy_server_is_asked_again(web):
+    web.answers = {"/a.png": [(200, b"a")], "/b.png": [(503, b""), (429, b""), (200, b"b")]}
+    addresses = [f"{web.url}/{name}.png?Signature=hush" for name in "ab"]
+    assert fetch_all(addresses, first_pause=0.001) == [b"a", b"b"]
+    assert sorted(web.asked) == [("GET", "/a.png")] + [("GET", "/b.png")] * 3
+
+
+def test_a_refusal_of_a_web_server_is_final_and_shows_no_signature(web):
+    web.answers = {"/a.png": [(403, b"")]}
+    (found,) = fetch_all([f"{web.url}/a.png?Signature=hu%7Esh"], first_pause=60)
+    assert str(found) == f"{web.url}/a.png could not be fetched: HTTP 403 Forbidden"
+    assert web.asked == [("GET", "/a.png")]
+
+
+def test_a_name_that_no_file_can_have_costs_nobody_else(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    found = fetch_all([f"{tmp_path}/x\0y", str(tmp_path / "a")], first_pause=60)
+    assert found[1] == b"1"
+    assert "no file can have this name" in str(found[0])
+
+
+class HostedFileSystem(MemoryFileSystem):
+    """As sftp's: one for each host, whose paths do not name the host."""
+
+    protocol = "hosted"
+    cachable = True
+
+    def __init__(self, host="", **options):
+        super().__init__(**options)
+        self.host = host
+
+    @staticmethod
+    def _get_kwargs_from_urls(path):
+        return {"host": path.partition("://")[2].partition("/")[0]}
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        rest = path.partition("://")[2]
+        return f"/{rest.partition('/')[2]}" if rest else path
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        return f"{path} of {self.host}".encode()
+
+
+def test_the_same_path_on_two_hosts_is_two_files():
+    fsspec.register_implementation("hosted", HostedFileSystem, clobber=True)
+    found = fetch_all([f"hosted://{host}/a.png" for host in ("one", "two", "one")])
+    assert found == [b"/a.png of one", b"/a.png of two", b"/a.png of one"]

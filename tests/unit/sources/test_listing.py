@@ -95,6 +95,47 @@ def test_a_folder_with_brackets_in_its_name_is_no_glob(tmp_path):
     assert len(uris(list_images(tmp_path / "a[1]"))) == 1
 
 
+def test_a_link_to_a_folder_is_left_out_aloud(folder):
+    (folder / "again").symlink_to(folder)
+    (folder / "link.png").symlink_to(folder / "b.png")
+    (folder / "dangling.png").symlink_to(folder / "nowhere.png")
+    listing = list_images(folder)
+    assert {"link.png", "dangling.png"} < set(names(listing, folder))
+    assert listing.skipped.linked == 1
+    assert str(listing.skipped).endswith("3 hidden, 1 linking to a folder")
+
+
+def test_a_hidden_parent_of_a_glob_or_an_archive_hides_nothing(tmp_path):
+    root = tmp_path / ".cache"
+    (root / ".x").mkdir(parents=True)
+    for name in ("a.png", ".b.png", ".x/c.png"):
+        (root / name).write_bytes(b"1")
+    assert names(list_images(f"{root}/*.png"), root) == ["a.png"]
+    assert names(list_images(f"{tmp_path}/.c*/*.png"), root) == ["a.png"]
+    listing = list_images(f"{root}/")
+    assert (names(listing, root), listing.skipped.hidden) == (["a.png"], 2)
+    with zipfile.ZipFile(root / "all.zip", "w") as archive:
+        for name in ("a.png", ".b.png", ".x/c.png"):
+            archive.write(root / name, name)
+    listing = list_images(root / "all.zip")
+    assert uris(listing) == [f"zip://a.png::{root}/all.zip"]
+    assert listing.skipped.hidden == 2
+
+
+@pytest.mark.parametrize("location", ["keyless://b/in", "keyless://b/*.png", "keyless://b/m.csv"])
+def test_what_is_no_oserror_is_one_line_too(keyless, location):
+    with pytest.raises(InputError, match=r"input keyless://b/.* cannot be listed: Unable to"):
+        list_images(location)
+
+
+def test_only_what_is_long_enough_is_looked_into(sick):
+    fs = fsspec.filesystem("sick")
+    fs.pipe_file("/in/SHORT", b"DICM")
+    fs.pipe_file("/in/IM1", bytes(128) + b"DICM")
+    assert uris(list_images("sick:///in")) == ["sick:///in/IM1"]
+    assert sick.asked == ["IM1"]
+
+
 def test_nothing_there(tmp_path, folder):
     with pytest.raises(InputError, match="nowhere does not exist"):
         list_images(tmp_path / "nowhere")
@@ -195,3 +236,10 @@ def test_a_row_without_uri_is_named(tmp_path):
     pq.write_table(pa.table({"uri": ["a.png", None]}), path)
     with pytest.raises(InputError, match="row 2 of the manifest"):
         list_images(path)
+
+
+def test_a_line_that_cannot_be_parsed_shows_no_signature(tmp_path):
+    (tmp_path / "m.csv").write_text("n,uri\n1,https://h/d.png?Signature=hush,2\n")
+    with pytest.raises(InputError, match=r"m\.csv cannot be read: .*https://h/d\.png") as caught:
+        list_images(tmp_path / "m.csv")
+    assert "hush" not in str(caught.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import nibabel
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image as Pil
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
 from salip_ray.rows import Picture
+from salip_ray.sources import references
 from salip_ray.sources.references import References
 
 
@@ -175,3 +178,36 @@ def test_a_label_volume_of_fractions_is_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((2, 2, 2), 0.4), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(ImageError, match="fractions"):
         References({}).load(Picture(str(tmp_path / "a.nii"), 0))
+
+
+@pytest.mark.parametrize("location", ["keyless://b/masks", "keyless://b/index.csv"])
+def test_a_store_that_does_not_answer_is_one_line(keyless, location):
+    with pytest.raises(InputError, match=r"reference keyless://b/.* cannot be read: Unable to"):
+        References.open(location)
+
+
+def test_no_message_shows_a_signature(tmp_path, monkeypatch):
+    signed = "https://h/{}?Signature=hush"
+    volume = nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.eye(4)).to_bytes()
+    colour = io.BytesIO()
+    Pil.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)).save(colour, "PNG")
+    files = {"a.nii": volume, "b.png": b"none", "c.png": colour.getvalue()}
+    by_uri = {signed.format(name): data for name, data in files.items()}
+    monkeypatch.setattr(references, "fetch_all", lambda uris, _: [by_uri[uri] for uri in uris])
+    found = References({"a": signed.format("a.nii")})
+    mask = Picture(signed.format("a.nii"), 1)
+    (tmp_path / "index.csv").write_text(f"image,mask\n{signed.format('x.png')},\n")
+    (tmp_path / "bad.csv").write_text(f"image,mask\na,{signed.format('x.png')},b\n")
+    for ask in (
+        lambda: found.find(Picture("/in/a.png", 1)),
+        lambda: found.load(mask, count=7),
+        lambda: found.load(Picture(mask.uri, 9)),
+        lambda: found.load(mask, spacing=(2.0, 1.0)),
+        lambda: found.load(Picture(signed.format("b.png"))),
+        lambda: found.load(Picture(signed.format("c.png"))),
+        lambda: References.open(str(tmp_path)),
+        lambda: References.open(str(tmp_path / "bad.csv")),
+    ):
+        with pytest.raises(InputError) as caught:
+            ask()
+        assert "hush" not in str(caught.value)

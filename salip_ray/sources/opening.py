@@ -1,0 +1,133 @@
+"""Reading parts of files, and telling a fault of the file from one of its store.
+
+What a file is decides which rows a job has, and they are frozen. A file that is missing or damaged
+is so the next time, too. One that a store did not hand out may be anything: nobody guesses then.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import IO, Any, TypeVar, cast
+
+from salip_ray.errors import InputError, SalipError
+from salip_ray.sources.formats.names import split_member
+from salip_ray.sources.locations import filesystem, public_uri
+from salip_ray.sources.stores import http_status, persistently, said, uncovered
+
+BLOCK = 1 << 16  #: bytes read at a time from a store
+MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_IMPOSSIBLE = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
+_MISSING_STATUS = frozenset({404, 410, 416})  # 416: no bytes where some were asked for
+_REFUSED_STATUS = frozenset({401, 403})
+#: What reading a member of an archive raises where the archive is damaged, or locked.
+_DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, RuntimeError),
+)
+T = TypeVar("T")
+
+
+def parsed(
+    address: str,
+    parse: Callable[[IO[bytes]], T],
+    storage_options: Mapping[str, Any] | None,
+) -> T | Exception:
+    """What a parser makes of the head of a file, or why it makes nothing of it.
+
+    A refusal is such a reason, too: of many files some may be closed to us, and their rows say so.
+    """
+
+    def read(fs: Any, path: str) -> T | Exception:
+        with fs.open(path, "rb", block_size=BLOCK) as opened:
+            file = _Watched(opened)
+            found: T | Exception
+            try:
+                found = parse(cast("IO[bytes]", file))
+            except Exception as error:  # noqa: BLE001  (parsers raise whatever they meet)
+                found = error
+            if file.failure is not None and not _lies_in_file(file.failure, address):
+                raise file.failure
+            return found
+
+    return ask(address, read, storage_options, refusal=True)
+
+
+def ask(
+    address: str,
+    question: Callable[[Any, str], T],
+    storage_options: Mapping[str, Any] | None,
+    *,
+    refusal: bool = False,
+) -> T | Exception:
+    """What a filesystem answers about a path, or the error that lies in the file itself.
+
+    Args:
+        address: what is asked about.
+        question: given the filesystem and the path.
+        storage_options: fsspec's.
+        refusal: give a refusal of access back like an error of the file.
+
+    Raises:
+        InputError: the store gave no answer, however often it was asked.
+    """
+
+    def answer() -> T | Exception:
+        try:
+            return question(*filesystem(address, storage_options))
+        except Exception as error:  # noqa: BLE001  (sorted below)
+            problem = uncovered(error)
+            if _lies_in_file(problem, address) or (refusal and _is_refusal(problem)):
+                return problem
+            raise problem from None
+
+    try:
+        return persistently(answer)
+    except SalipError:
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
+        raise InputError(
+            f"{public_uri(address)} cannot be read: {said(error, address)}; make it readable or "
+            "leave it out, and run this again"
+        ) from None
+
+
+class _Watched:
+    """A file that keeps what its store raised: parsers swallow it, or raise something else."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.failure: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return bytes(self._file.read(size))
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, PermissionError) or http_status(error) in _REFUSED_STATUS
+
+
+def _lies_in_file(error: Exception, address: str) -> bool:
+    """Whether a file is missing, damaged or has an impossible name: so it is next time, too."""
+    if isinstance(error, OSError) and error.errno in _IMPOSSIBLE:
+        return True
+    if split_member(address)[1] and isinstance(error, _DAMAGED):
+        return True
+    # ValueError: a NUL in the name, a place before the start. The others: too many bytes wanted.
+    its_own = (*MISSING, ValueError, OverflowError, MemoryError)
+    return isinstance(error, its_own) or http_status(error) in _MISSING_STATUS

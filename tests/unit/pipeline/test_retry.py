@@ -1,0 +1,68 @@
+"""What a retry does together, what it may change, and where it fetches from."""
+
+from __future__ import annotations
+
+import sys
+
+import nibabel
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from salip_ray.config import StorageConfig, load_config
+from salip_ray.errors import ConfigError
+from salip_ray.pipeline.headers import expand
+from salip_ray.pipeline.plan import TODO_SCHEMA, aligned, make_plan
+from salip_ray.pipeline.retry import _config, _of_like_size, _plan, retry
+from salip_ray.sources.listing import Listing, list_images
+
+
+def errors(counts):
+    """A table with so many failed images of each shard."""
+    rows = [
+        {"image_id": f"{shard}-{seq}", "uri": f"/{shard}/{seq}", "shard": shard, "seq": seq}
+        for shard, count in counts.items()
+        for seq in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=TODO_SCHEMA)
+
+
+def test_shards_with_few_errors_are_not_filled_up_to_the_one_with_many():
+    counts = {5: 1, 6: 1000, **dict.fromkeys(range(10, 400), 1), 500: 9, 700: 2}
+    groups = list(_of_like_size(errors(counts)))
+    assert sorted(row for rows, _ in groups for row in rows["image_id"].to_pylist()) == sorted(
+        errors(counts)["image_id"].to_pylist()
+    )
+    assert [block for _, block in groups] == [2, 9, 1000]
+    assert sum(aligned(rows, block).num_rows for rows, block in groups) < 2 * sum(counts.values())
+    assert list(_of_like_size(errors({}))) == []
+
+
+RECIPE = load_config(
+    {"task": {"name": "t", "prompts": {"a": ["b"]}}},
+    overrides={"sam": {"model": "vit_b", "checkpoint": "s3://b/sam.pth"}},
+).recipe()
+
+
+def test_weights_may_have_moved_and_nothing_else_of_the_recipe():
+    config = _config(RECIPE, StorageConfig(), ["sam.checkpoint=/new/sam.pth", "pools.fetch_cpus=1"])
+    assert config.sam.checkpoint == "/new/sam.pth"
+    for change in ("sam.model=vit_h", "clip.model=ViT-B-32", "refine.box_jitter=4", "refine.sam=1"):
+        with pytest.raises(ConfigError, match="addresses of its weights"):
+            _config(RECIPE, StorageConfig(), [change])
+
+
+def test_an_input_given_again_finds_the_slices_of_its_volumes(tmp_path, monkeypatch):
+    volume = nibabel.Nifti1Image(np.zeros((4, 5, 3), np.int16), np.eye(4))
+    nibabel.save(volume, tmp_path / "v.nii.gz")
+    config = load_config("brain")
+    listing = list_images(tmp_path)
+    frozen = make_plan(expand(listing, config)[0], 2).manifest
+    column = listing.table.schema.get_field_index("address")
+    address = f"{tmp_path}/v.nii.gz"  # as if it were a signed one
+    signed = Listing(
+        listing.table.set_column(column, "address", pa.array([address])), listing.skipped
+    )
+    module = sys.modules[retry.__module__]
+    monkeypatch.setattr(module, "list_images", lambda *_: signed)
+    assert _plan(frozen, config, "https://h/list.csv").table["address"].to_pylist() == [address] * 3

@@ -1,0 +1,129 @@
+"""Stores that misbehave as they are told to."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from typing import ClassVar
+
+import fsspec
+import pytest
+from botocore.exceptions import NoCredentialsError
+from fsspec.implementations.memory import MemoryFileSystem
+
+from salip_ray.sources import stores
+
+
+class Web:
+    """A web server: what it answers by path, and what it was asked for."""
+
+    def __init__(self, port):
+        self.url = f"http://127.0.0.1:{port}"
+        self.answers = {}  # status and body of each request; the last one of all that follow
+        self.asked = []
+
+    def answer(self, path):
+        answers = self.answers.get(path, [(404, b"")])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+@pytest.fixture
+def web():
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            path = self.path.partition("?")[0]
+            found.asked.append((self.command, path))
+            status, body = found.answer(path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found = Web(server.server_port)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield found
+        server.shutdown()
+
+
+class KeylessFileSystem(MemoryFileSystem):
+    """Raises for every question what boto does where it finds no key: no OSError."""
+
+    protocol = "keyless"
+
+    def _refuse(self, *_, **__):
+        raise NoCredentialsError
+
+    info = isfile = isdir = exists = find = glob = ls = cat_file = open = _refuse
+
+
+@pytest.fixture
+def keyless():
+    fsspec.register_implementation("keyless", KeylessFileSystem, clobber=True)
+
+
+class SickFile:
+    """A file whose first reads fail."""
+
+    def __init__(self, file, owner, name):
+        self.file, self.owner, self.name = file, owner, name
+
+    def read(self, size=-1):
+        self.owner.fail(self.name)
+        return self.file.read(size)
+
+    def seek(self, *place):
+        return self.file.seek(*place)
+
+    def tell(self):
+        return self.file.tell()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+
+class SickFileSystem(MemoryFileSystem):
+    """Memory, but reading a file raises what it is told to, as often as it is."""
+
+    protocol = "sick"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+    failures: ClassVar[dict] = {}
+    asked: ClassVar[list] = []
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("sick://"))
+
+    @classmethod
+    def fail(cls, path):
+        name = path.rpartition("/")[2]
+        cls.asked.append(name)
+        if cls.failures.get(name):
+            raise cls.failures[name].pop(0)
+
+    def open(self, path, mode="rb", **kwargs):
+        file = super().open(path, mode, **kwargs)
+        return SickFile(file, type(self), path) if mode == "rb" else file
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        self.fail(path)
+        return super().cat_file(path, start, end)
+
+
+@pytest.fixture
+def sick(monkeypatch):
+    fsspec.register_implementation("sick", SickFileSystem, clobber=True)
+    SickFileSystem.store.clear()
+    SickFileSystem.failures, SickFileSystem.asked = {}, []
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    return SickFileSystem
