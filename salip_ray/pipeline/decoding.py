@@ -188,7 +188,9 @@ def _decoded(
         )
     except Exception as problem:  # noqa: BLE001  (a bad file must not end the job)
         said = columns.error(stage, problem)
-        said["message"] = without_paths(said["message"], row, config)
+        picture = Picture(row["uri"][0].as_py(), row["index"][0].as_py())
+        mask = references.named(picture) if references is not None else None
+        said["message"] = without_paths(said["message"], row, config, mask)
         return {**nothing, "status": "error", "error": said}
     return values | columns.pack_working(to_working(image, config.image.long_side))
 
@@ -200,12 +202,13 @@ def shown_uri(row: pa.Table, config: Config) -> str:
     return pseudonym(row["image_id"][0].as_py()) if hidden else uri
 
 
-def without_paths(message: str, row: pa.Table, config: Config) -> str:
-    """An error's message as it may be written."""
+def without_paths(message: str, row: pa.Table, config: Config, mask: Picture | None) -> str:
+    """An error's message as it may be written; ``mask`` is the image's reference, if it has one."""
     uri, address = row["uri"][0].as_py(), row["address"][0].as_py()
     if not hides_uri(uri, config.privacy):
         return message
-    return scrub(message, (address, uri), pseudonym(row["image_id"][0].as_py()))
+    names = (address, uri, None if mask is None else mask.uri)
+    return scrub(message, names, pseudonym(row["image_id"][0].as_py()))
 
 
 def find_references(

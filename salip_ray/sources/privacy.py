@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
 
 from salip_ray.config import PrivacyConfig
 from salip_ray.sources.formats import IMAGE_SUFFIXES
 from salip_ray.sources.formats.names import suffix
+from salip_ray.sources.locations import public_uri
 
 _SCHEME = "id:"
 _PATH = re.compile(r"(?:\w[\w+.-]*:/)?/\S*")
-#: What is said of a reference mask after its path. A path may hold spaces, so this alone tells
-#: where it ends; of a message that says anything else nothing is kept.
-_OF_MASK = re.compile(
-    r"\breference mask\b(?:.*( (?:"
-    r"has \d+ x \d+ pixels, its image \d+ x \d+"
-    r"|has \d+ \w+(?: slices)?, (?:its image \d+|slice \d+ is wanted)"
-    r"|has pixels of [-+.e\d]+ x [-+.e\d]+ mm, but its image of [-+.e\d]+ x [-+.e\d]+ mm:"
-    r" it is not on the image's grid"
-    r"|must hold one whole number a pixel, found \w+ of shape \[[\d, ]*\]"
-    r"|is NIfTI, but its image is not"
-    r"|is a folder|does not exist|was refused)$"
-    r"| cannot be read| could not be fetched(?:: (?:HTTP \d+|\w+(?=:)))?).*|.*)",
-    re.DOTALL,
-)
 #: Other names may be those of DICOM files, which often have no suffix, or a UID's digits.
 _NOT_DICOM = IMAGE_SUFFIXES - {".dcm", ".dicom"}
 
@@ -49,10 +37,13 @@ def is_pseudonym(uri: str) -> bool:
 def scrub(message: str, names: Iterable[str | None], instead: str) -> str:
     """A message without the given locations, nor anything else that looks like a path.
 
-    Of the path of a reference mask no part is left, not even where it holds spaces.
+    Args:
+        message: what an error says.
+        names: locations, which may hold spaces, so that their looks alone do not tell where they
+            end. Neither they nor their last parts are left.
+        instead: what stands for them.
     """
-    for name in names:
-        if name:
-            message = message.replace(name, instead)
-    message = _OF_MASK.sub(lambda found: f"reference mask ...{found[1] or ''}", message)
+    for name in filter(None, names):
+        for part in (name, public_uri(name), posixpath.basename(public_uri(name))):
+            message = message.replace(part, instead)
     return _PATH.sub("...", message)

@@ -86,13 +86,20 @@ class References:
             ImageError: the mask is a NIfTI volume and the image is not, so nothing says which way
                 one lies on the other.
         """
+        mask = self.named(image)
+        if mask is None or mask.index != image.index:  # none, or a slice's own
+            return mask
+        if suffix(mask.uri) in _NIFTI and suffix(image.uri) not in _NIFTI:
+            shown = public_uri(mask.uri)
+            raise ImageError(f"reference mask {shown} is NIfTI, but its image is not")
+        return mask
+
+    def named(self, image: Picture) -> Picture | None:
+        """As :meth:`find`, whatever the two are: for what may be said of an image's mask."""
         name = stem(image.uri)
         if image.index is not None and (own := self._slices.get((name, image.index))):
             return Picture(own)
         if found := self._masks.get(public_uri(image.uri)) or self._masks.get(name):
-            if suffix(found) in _NIFTI and suffix(image.uri) not in _NIFTI:
-                shown = public_uri(found)
-                raise ImageError(f"reference mask {shown} is NIfTI, but its image is not")
             return Picture(found, image.index)
         if name.isdigit() and (key := _slice_key(image.uri)) in self._slices:
             # A numbered file, in a folder that has one name on both sides.
