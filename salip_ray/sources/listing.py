@@ -1,8 +1,8 @@
 """Finding the images of an input: a folder, a prefix, a glob, one file, or a manifest.
 
 A listing of a million images has to fit a driver, so entries are streamed from the store into
-Arrow columns, not held as Python objects (other clients than S3's and the local disk's hold a
-folder's entries at once). Manifests are CSV or Parquet files with a column
+Arrow columns, not held as Python objects (clients of other stores than S3 and the local disk hold
+it all at once). Manifests are CSV or Parquet files with a column
 ``uri``; relative URIs are taken from the manifest's own folder. What a manifest names is taken as
 it is; elsewhere hidden files, names without an image's suffix and links to folders, which may lead
 in a circle, are left out, and counted. A file without any suffix is an image where it has DICOM's
