@@ -26,6 +26,9 @@ import numpy.typing as npt
 FEATURES = ("predicted_iou", "stability_score", "agreement")
 _FILE = Path(__file__).with_name("confidence.json")
 _RIDGE = 1e-3
+# No feature may speak against a label, or say nothing: with a SAM that errs seldom, few labels are
+# left to tell what disagreement with the proposal means, and chance would.
+_LEAST_WEIGHT = 0.05
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Calibration:
 
 
 def fit(features: npt.NDArray[np.float64], dice: Sequence[float]) -> Calibration:
-    """Fit the model to labels whose Dice is known.
+    """Fit the model to labels whose Dice is known; it rises with each feature.
 
     Args:
         features: [n, 3], the columns of :data:`FEATURES`, finite.
@@ -81,7 +84,8 @@ def fit(features: npt.NDArray[np.float64], dice: Sequence[float]) -> Calibration
         entropy = np.logaddexp(0, logits) - target * logits
         return float(entropy.mean() + _RIDGE * np.sum(parameters[1:] ** 2))
 
-    best = minimize(loss, np.zeros(features.shape[1] + 1)).x.tolist()
+    bounds = [(None, None), *[(_LEAST_WEIGHT, None)] * features.shape[1]]
+    best = minimize(loss, np.zeros(features.shape[1] + 1), bounds=bounds).x.tolist()
     return Calibration(
         intercept=best[0],
         weights=tuple(best[1:]),

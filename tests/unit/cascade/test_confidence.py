@@ -21,6 +21,15 @@ def test_a_fit_finds_the_model_that_made_the_data():
     assert abs(model.weights[2]) < 0.1 * model.weights[1]
 
 
+def test_no_feature_speaks_against_a_label():
+    rng = np.random.default_rng(3)
+    features = rng.uniform(0.5, 1.0, (500, 3))
+    truth = 1 / (1 + np.exp(-(4 * features[:, 0] - 6 * features[:, 2])))
+    model = fit(features, truth.tolist())
+    assert model(0.7, 0.7, 0.6) < model(0.7, 0.7, 0.9)
+    assert model(0.6, 0.7, 0.7) < model(0.9, 0.7, 0.7)
+
+
 def test_what_ships_rises_with_each_feature_and_stays_within_0_and_1():
     model = calibration()
     middle = list(model.centre)
