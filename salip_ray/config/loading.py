@@ -131,9 +131,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             value: Any = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"--set {assignment!r}: the value is not valid YAML") from None
-        for part in reversed(key.strip().split(".")):
-            value = {part: value}
-        data = merge(data, value)
+        data = merge(data, _nested(key, value))
     return data
 
 
@@ -163,10 +161,15 @@ def parse_options(place: str, options: Iterable[str]) -> dict[str, Any]:
                 raise ConfigError(
                     f"--{place}-option {key}: the value in braces is not valid YAML"
                 ) from None
-        for part in reversed(key.strip().split(".")):
-            value = {part: value}
-        data = merge(data, value)
+        data = merge(data, _nested(key, value))
     return data
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """``a.b`` and a value as ``{"a": {"b": value}}``."""
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return dict(value)
 
 
 _NOT_TEXT = re.compile(r"true|false|0|[1-9]\d{0,8}|\{.*\}|\[.*\]", re.DOTALL)

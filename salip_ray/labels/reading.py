@@ -262,7 +262,7 @@ def explaining(output: str) -> Iterator[None]:
         yield
     except SalipError:
         raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
         raise OutputError(f"{public_uri(output)} cannot be read: {said(error, output)}") from None
 
 

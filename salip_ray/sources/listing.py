@@ -2,11 +2,10 @@
 
 A listing of a million images has to fit a driver, so entries are streamed from the store into
 Arrow columns, not held as Python objects (clients of other stores than S3 and the local disk hold
-it all at once). Manifests are CSV or Parquet files with a column
-``uri``; relative URIs are taken from the manifest's own folder. What a manifest names is taken as
-it is; elsewhere hidden files, names without an image's suffix and links to folders, which may lead
-in a circle, are left out, and counted. A file without any suffix is an image where it has DICOM's
-mark in it.
+it all at once). Manifests are CSV or Parquet files with a column ``uri``; relative URIs are taken
+from the manifest's own folder. What a manifest names is taken as it is; elsewhere hidden files,
+names without an image's suffix and links to folders, which may lead in a circle, are left out, and
+counted. A file without any suffix is an image where it has DICOM's mark in it.
 """
 
 from __future__ import annotations
