@@ -1,7 +1,7 @@
 """What a trained model is still bad at, for a run that goes on from its weights to see more of.
 
-Most phantoms are soon easy: brains are found well long before those at the base of the skull, one in
-four, are found at all. Drawn alike, the easy ones take most of the steps.
+Most phantoms are soon easy: brains are found well long before those at the base of the skull, one
+in four, are found at all. Drawn alike, the easy ones take most of the steps.
 """
 
 from __future__ import annotations
