@@ -2,7 +2,8 @@
 
 ViT-H and ViT-B with CLIP ViT-L/14, random weights, 512 points in 5 views, about 50 crops: the fast
 cascade against the serial loop in float32, and the bundled models for parity and labels. Writes
-``benchmarks/results/DATE-gpu-fast.json``. ``--device cpu --model bundled`` tries the script out.
+``benchmarks/results/DATE-gpu-fast.json``. ``--device cpu --model bundled --phantoms 2 --pairs 1``
+tries the script out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def main(
     device: Annotated[str, typer.Option(help="cuda, or cpu to try the script.")] = "cuda",
     model: Annotated[list[str] | None, typer.Option(help="Of vit_h, vit_b, bundled.")] = None,
     pairs: Annotated[int, typer.Option(min=1)] = 5,
+    phantoms: Annotated[int, typer.Option(min=1, help="For the bundled models.")] = 20,
     output: Annotated[Path, typer.Option()] = RESULTS,
 ) -> None:
     """Measure, print and write."""
@@ -33,7 +35,7 @@ def main(
     result: dict[str, Any] = {"machine": machine(place)}
     for name in model or ["vit_h", "vit_b", "bundled"]:
         if name == "bundled":
-            setup = ratios.bundled(max(pairs, 20), "fast", device)
+            setup = ratios.bundled(phantoms, "fast", device)
         else:
             setup = ratios.official_size(name, "ViT-L-14-quickgelu", _KNOBS, pairs, "fast", device)
         setup.ours(setup.images[0])  # compiles
