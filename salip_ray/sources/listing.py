@@ -27,6 +27,7 @@ from salip_ray.sources.formats.names import ARCHIVES, is_bare, split_member
 from salip_ray.sources.headers import MARKED_BYTES, holds_dicom
 from salip_ray.sources.locations import (
     filesystem,
+    found_at,
     is_glob,
     is_remote,
     join,
@@ -205,7 +206,11 @@ def _local(where: str, skipped: Skipped) -> Iterator[Entry]:
         yield _local_entry(where, path.stat())
     elif is_glob(where):
         for name in local_glob.iglob(where, recursive=True):  # noqa: PTH207 (the pattern is a path)
-            status = Path(name).stat()
+            try:
+                status = Path(name).stat()
+            except FileNotFoundError:
+                yield name, None, None  # a dangling link: its row will say so
+                continue
             if stat.S_ISREG(status.st_mode):
                 yield _local_entry(name, status)
     else:
@@ -237,22 +242,28 @@ def _remote(where: str, storage_options: Mapping[str, Any] | None) -> Iterator[E
     fs, path = filesystem(where, storage_options)
     fs.invalidate_cache()
     scheme = where.partition("://")[0]
+
+    def entry(info: Mapping[str, Any]) -> Entry:
+        etag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
+        address = found_at(str(info["name"]), where, path)
+        return address, info.get("size"), str(etag).strip('"') if etag else None
+
     if archive := split_member(where)[1]:
         yield from _members(fs, path, scheme, archive, storage_options)
         return
     if is_glob(where):
         found = fs.glob(path, detail=True).values()
-        yield from (_entry(scheme, info) for info in found if info["type"] == "file")
+        yield from (entry(info) for info in found if info["type"] == "file")
         return
     pages = _s3_pages if scheme == "s3" else _found
     any_found = False
     if not where.endswith("/") and suffix(where) and fs.isfile(path):
-        yield _entry(scheme, fs.info(path))
+        yield entry(fs.info(path))
         return
     for start in (path.rstrip("/") + "/", path):  # a folder, else a prefix of names
         for info in pages(fs, start):
             any_found = True
-            yield _entry(scheme, info)
+            yield entry(info)
         if any_found:
             return
 
@@ -269,13 +280,6 @@ def _members(
         if info["type"] == "file":
             size = info.get("size")
             yield f"{scheme}://{name}::{archive}", size, None if tag is None else str(tag)
-
-
-def _entry(scheme: str, info: Mapping[str, Any]) -> Entry:
-    name = str(info["name"])
-    etag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
-    address = name if "://" in name else f"{scheme}://{name}"
-    return address, info.get("size"), str(etag).strip('"') if etag else None
 
 
 def _s3_pages(fs: Any, start: str) -> Iterator[Mapping[str, Any]]:

@@ -105,6 +105,26 @@ def join(base: str, *parts: str) -> str:
     return posixpath.join(base.rstrip("/") if base != "/" else base, *parts)
 
 
+def found_at(name: str, location: str, path: str) -> str:
+    """The address of what a store found, spelled as the location was.
+
+    A client's names leave something out: that of s3:// the scheme, that of sftp:// the host as
+    well, that of abfs:// the account.
+
+    Args:
+        name: of something found below a location.
+        location: as :func:`normalise` spells it.
+        path: the same location as the client spells it, from :func:`filesystem`.
+    """
+    location, path = location.rstrip("/"), path.rstrip("/")
+    reversed_ends = os.path.commonprefix((location[::-1], path[::-1]))  # noqa: RUF071 (of letters)
+    shared = len(reversed_ends)
+    before, dropped = path[: len(path) - shared], location[: len(location) - shared]
+    if "://" in name or not name.startswith(before):
+        return name if "://" in name else f"{location.partition('://')[0]}://{name}"
+    return dropped + name[len(before) :]
+
+
 def is_glob(location: str) -> bool:
     """Whether a location holds a wildcard."""
     location = split_member(location)[0]

@@ -127,3 +127,32 @@ def sick(monkeypatch):
     SickFileSystem.failures, SickFileSystem.asked = {}, []
     monkeypatch.setattr(stores, "pause", lambda *_: None)
     return SickFileSystem
+
+
+class HostedFileSystem(MemoryFileSystem):
+    """Memory, but as sftp's client: names of files do not tell the host, which it must be told."""
+
+    protocol = "hosted"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+
+    def __init__(self, host, **options):
+        super().__init__(**options)
+        assert host == "here"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        scheme, _, rest = path.rpartition("://")
+        return super()._strip_protocol(f"/{rest.partition('/')[2]}" if scheme else rest)
+
+    @staticmethod
+    def _get_kwargs_from_urls(url):
+        return {"host": url.partition("://")[2].partition("/")[0]}
+
+
+@pytest.fixture
+def hosted():
+    fsspec.register_implementation("hosted", HostedFileSystem, clobber=True)
+    HostedFileSystem.store.clear()
+    HostedFileSystem("here").pipe_file("/in/a.png", b"1")
+    return "hosted://here"

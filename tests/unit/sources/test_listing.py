@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from salip_ray.errors import InputError
+from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.listing import LISTING_SCHEMA, list_images
 
 
@@ -105,6 +106,17 @@ def test_a_link_to_a_folder_is_left_out_aloud(folder):
     assert str(listing.skipped).endswith("3 hidden, 1 linking to a folder")
 
 
+def test_a_dangling_link_does_not_end_a_glob(folder):
+    (folder / "dangling.png").symlink_to(folder / "nowhere.png")
+    assert names(list_images(f"{folder}/*.png"), folder) == ["b.png", "dangling.png"]
+
+
+def test_the_host_of_a_store_is_in_every_address(hosted):
+    listing = list_images(f"{hosted}/in/")
+    assert uris(listing) == [f"{hosted}/in/a.png"]
+    assert fetch_all(uris(listing)) == [b"1"]
+
+
 def test_a_hidden_parent_of_a_glob_or_an_archive_hides_nothing(tmp_path):
     root = tmp_path / ".cache"
     (root / ".x").mkdir(parents=True)
@@ -166,11 +178,12 @@ def memory():
 @pytest.mark.parametrize(
     ("location", "expected"),
     [
-        ("memory://in", ["memory:///in/a.png", "memory:///in/x/b.png"]),
-        ("memory://in/", ["memory:///in/a.png", "memory:///in/x/b.png"]),
-        ("memory://in/a.png", ["memory:///in/a.png"]),
-        ("memory://in/*/b.png", ["memory:///in/x/b.png"]),
-        ("memory://insi", ["memory:///inside/c.png"]),
+        ("memory://in", ["memory://in/a.png", "memory://in/x/b.png"]),
+        ("memory:///in/", ["memory:///in/a.png", "memory:///in/x/b.png"]),
+        ("memory://in/", ["memory://in/a.png", "memory://in/x/b.png"]),
+        ("memory://in/a.png", ["memory://in/a.png"]),
+        ("memory://in/*/b.png", ["memory://in/x/b.png"]),
+        ("memory://insi", ["memory://inside/c.png"]),
     ],
 )
 def test_any_fsspec_scheme(memory, location, expected):

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from salip_ray.errors import InputError, MissingDependencyError
-from salip_ray.sources.locations import filesystem, image_id, join, normalise, public_uri
+from salip_ray.sources.locations import (
+    filesystem,
+    found_at,
+    image_id,
+    join,
+    normalise,
+    public_uri,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +62,25 @@ def test_an_image_is_named_by_its_uri_alone():
     assert image_id("/a.png") == hashlib.sha256(b"/a.png").hexdigest()[:32]
     signed = [f"https://h/a.png?Signature={n}" for n in range(2)]
     assert len({image_id(public_uri(uri)) for uri in signed}) == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "path", "name", "address"),
+    [
+        ("s3://bucket/in/", "bucket/in", "bucket/in/a.png", "s3://bucket/in/a.png"),
+        ("s3://bucket", "bucket", "bucket/a.png", "s3://bucket/a.png"),
+        ("s3://b/*.png", "b/*.png", "b/a.png", "s3://b/a.png"),
+        ("memory://in", "/in", "/in/a.png", "memory://in/a.png"),
+        ("sftp://me@host/in/", "/in", "/in/a.png", "sftp://me@host/in/a.png"),
+        ("sftp://host", "", "/in/a.png", "sftp://host/in/a.png"),
+        ("abfs://c@account/in", "c/in", "c/in/a.png", "abfs://c@account/in/a.png"),
+        ("abfs://c@account", "c", "c/a.png", "abfs://c@account/a.png"),
+        ("http://h/in/", "http://h/in/", "http://h/in/a.png", "http://h/in/a.png"),
+        ("odd://x/in", "/elsewhere", "/in/a.png", "odd:///in/a.png"),
+    ],
+)
+def test_what_a_client_leaves_out_of_a_name_is_in_its_address(location, path, name, address):
+    assert found_at(name, location, path) == address
 
 
 def test_join_stays_in_its_scheme():
