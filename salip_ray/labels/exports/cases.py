@@ -20,6 +20,8 @@ from salip_ray.sources.decode import stem, suffix
 from salip_ray.sources.privacy import is_pseudonym
 
 PROVENANCE = "provenance.csv"
+_OWN_LETTERS = 64  # of a file's own name: with place, id and suffix it stays below tar's 100
+_ID_DIGITS = 16  # of the image's id: 64 bits, too many for two of a million images to clash
 _PLAIN = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 _COLUMNS = ("name", "part", "image_id", "uri", "confidence")
 
@@ -65,9 +67,9 @@ def case_name(entry: Entry) -> str:
     Where the run hid names the volume's id stands for it; slices have their number.
     """
     own = (entry.volume or "")[:12] if is_pseudonym(entry.uri) else stem(entry.uri)
-    name = re.sub(r"[^A-Za-z0-9-]+", "-", own).strip("-")[:80] or "image"
+    name = re.sub(r"[^A-Za-z0-9-]+", "-", own).strip("-")[:_OWN_LETTERS] or "image"
     place = "" if entry.slice is None else f"-{entry.slice:04d}"
-    return f"{name}{place}-{entry.image_id[:8]}"
+    return f"{name}{place}-{entry.image_id[:_ID_DIGITS]}"
 
 
 def is_plain_file(entry: Entry) -> bool:

@@ -103,11 +103,11 @@ def test_yolo_polygons_give_the_masks_back(labels, tmp_path):
     yolo.export(labels, str(tmp_path / "yolo"), parts=HALVES)
     described = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())
     assert described["names"] == {0: "lung", 1: "heart"}
-    by_name = {f"-{e.image_id[:8]}": labels.label_map(e) for e in labels.entries}
+    by_name = {f"-{e.image_id[:16]}": labels.label_map(e) for e in labels.entries}
     files = sorted(tmp_path.glob("yolo/labels/*/*.txt"))
     assert len(files) == 6
     for file in files:
-        wanted = by_name[file.stem[-9:]]
+        wanted = by_name[file.stem[-17:]]
         drawn = np.zeros_like(wanted)
         for line in file.read_text().splitlines():
             number, *values = line.split()

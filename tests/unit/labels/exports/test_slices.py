@@ -82,7 +82,7 @@ def test_coco_writes_the_pictures_that_trainers_could_not_open(output, tmp_path)
     written = b"".join(str(p).encode() + p.read_bytes() for p in dest.rglob("*") if p.is_file())
     assert b"Doe" not in written
     names = sorted(image["file_name"] for image in data["images"])
-    assert sum(bool(re.fullmatch(r"images/v-000[0-3]-\w{8}\.png", name)) for name in names) == 4
+    assert sum(bool(re.fullmatch(r"images/v-000[0-3]-\w{16}\.png", name)) for name in names) == 4
 
 
 def test_a_split_keeps_a_series_together(output, tmp_path):
