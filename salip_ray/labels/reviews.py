@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from salip_ray.errors import OutputError
 from salip_ray.labels.masks import LabelMap, decode_png
+from salip_ray.labels.writing import write_whole
 from salip_ray.sources.locations import filesystem, join, normalise, public_uri
 
 Verdict = Literal["corrected", "accepted", "rejected"]
@@ -64,9 +65,9 @@ class Reviews:
         try:
             self._fs.makedirs(join(self._root, "reviews/masks"), exist_ok=True)
             for image_id, png in maps.items():
-                self._fs.pipe_file(join(self._root, _mask_file(image_id)), png)
+                write_whole(self._fs, join(self._root, _mask_file(image_id)), png)
             # Last: a decision never names a mask that is not there.
-            self._fs.pipe_file(join(self._root, _FILE), json.dumps(data, indent=1).encode())
+            write_whole(self._fs, join(self._root, _FILE), json.dumps(data, indent=1).encode())
         except OSError as error:
             raise OutputError(f"cannot write {join(self.uri, 'reviews')}: {error}") from None
 

@@ -8,15 +8,13 @@ into the output that it is made of, whose shards and labels are the job's alone.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import salip_ray
 from salip_ray.errors import OutputError
-from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
+from salip_ray.labels.writing import write_whole
+from salip_ray.sources.locations import filesystem, join, normalise, public_uri
 
 RECORD = "export.json"
 
@@ -65,10 +63,7 @@ class Destination:
         """
         content = data.encode() if isinstance(data, str) else data
         try:
-            if is_remote(self.location):
-                self._fs.pipe_file(join(self._root, name), content)
-            else:
-                _replace(Path(self.location, name), content)
+            write_whole(self._fs, join(self._root, name), content)
         except (OSError, ValueError) as error:
             said = " ".join(str(error).split()) or type(error).__name__
             raise OutputError(f"cannot write {join(str(self), name)}: {said}") from None
@@ -102,13 +97,3 @@ class Destination:
                     f"{self} holds an export with {name} = {record.get(name)!r}, "
                     f"but this one has {value!r}: give a new location"
                 )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
