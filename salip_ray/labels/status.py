@@ -195,9 +195,12 @@ def _read_all(labels: Labels, folder: str, names: Sequence[str]) -> dict[str, by
     fs, root = labels._fs, join(labels._root, folder)
     if not names:
         return {}
-    # Raises for one that is there and cannot be read: a job must not look less far than it is.
-    found = read_existing(fs, [join(root, name) for name in names])
-    return {path.rpartition("/")[2]: data for path, data in found.items()}
+    found: dict[str, bytes] = {}
+    for path, data in read_existing(fs, [join(root, name) for name in names]).items():
+        if isinstance(data, Exception):  # a job must not look less far than it is
+            raise data
+        found[path.rpartition("/")[2]] = data
+    return found
 
 
 def _live_lease(labels: Labels, now: datetime) -> dict[str, Any] | None:

@@ -127,9 +127,13 @@ class Store:
             return {}
         fs, root = self._open()
         paths = {fs._strip_protocol(join(root, name)): name for name in names}
-        with self._explaining("read", names[0]):
-            found = _persistently(lambda: read_existing(fs, paths))
-        return {paths[path]: data for path, data in found.items()}
+        found: dict[str, bytes] = {}
+        for path, data in read_existing(fs, paths, attempts=_ATTEMPTS).items():
+            with self._explaining("read", paths[path]):
+                if isinstance(data, Exception):
+                    raise data
+                found[paths[path]] = data
+        return found
 
     def names(self, folder: str = "") -> list[str]:
         """Sorted names of the entries of a folder; none where it does not exist.
@@ -163,7 +167,8 @@ class Store:
             raise
         except Exception as error:  # noqa: BLE001
             where = join(str(self), name) if name else str(self)
-            raise OutputError(f"cannot {verb} {where}: {said(error)}") from None
+            problem = said(error, self.location)
+            raise OutputError(f"cannot {verb} {where}: {problem}") from None
 
     def _open(self) -> tuple[Any, str]:
         fs, path = filesystem(self.location, self._options)

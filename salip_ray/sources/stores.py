@@ -40,15 +40,27 @@ def read_each(fs: Any, paths: Iterable[str]) -> dict[str, bytes | Exception]:
     return {name: _read(fs, name) for name in names}
 
 
-def read_existing(fs: Any, paths: Iterable[str]) -> dict[str, bytes]:
-    """The bytes at those of the paths that exist; raises what went wrong with any other."""
-    found: dict[str, bytes] = {}
-    for path, data in read_each(fs, paths).items():
-        if not isinstance(data, Exception):
-            found[path] = data
-        elif not isinstance(data, FileNotFoundError):
-            raise data
-    return found
+def read_existing(
+    fs: Any, paths: Iterable[str], *, attempts: int = ATTEMPTS
+) -> dict[str, bytes | Exception]:
+    """The bytes at each of the paths that exists, or what its client raised to the end.
+
+    Of many files a few fail now and then: only those are asked for again.
+    """
+    found: dict[str, bytes | Exception] = {}
+    pending = set(paths)
+    for attempt in range(attempts):
+        if attempt:
+            pause(attempt - 1)
+        found |= read_each(fs, pending)
+        pending = {path for path in pending if _may_pass(found[path])}
+        if not pending:
+            break
+    return {path: data for path, data in found.items() if not isinstance(data, FileNotFoundError)}
+
+
+def _may_pass(found: bytes | Exception) -> bool:
+    return isinstance(found, Exception) and not is_final(found)
 
 
 def _read(fs: Any, path: str) -> bytes | Exception:

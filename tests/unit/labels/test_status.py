@@ -6,6 +6,7 @@ import json
 
 import pytest
 from botocore.exceptions import NoCredentialsError
+from fsspec.implementations.local import LocalFileSystem
 from typer.testing import CliRunner
 
 from salip_ray.cli import app
@@ -13,6 +14,7 @@ from salip_ray.errors import OutputError
 from salip_ray.labels import status
 from salip_ray.labels.reading import Labels
 from salip_ray.labels.status import Watch, read_status
+from salip_ray.sources import stores
 from tests.unit.labels.outputs import commit, write_output
 
 
@@ -95,6 +97,22 @@ def test_a_store_that_does_not_answer_is_one_line_but_for_a_watch(output, monkey
         Labels.open(output.location)
     with pytest.raises(NoCredentialsError):
         Watch(output.location)
+
+
+def test_statistics_that_fail_to_come_once_are_asked_for_again(output, monkeypatch):
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    local = LocalFileSystem.cat_file
+    asked = []
+
+    def busy(self, path, *more, **others):
+        asked.append(path.rpartition("/")[2])
+        if asked.count("part-00001.json") == 1 and path.endswith("part-00001.json"):
+            raise OSError("503 Slow Down")
+        return local(self, path, *more, **others)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", busy)
+    assert read_status(output.location).done == 5
+    assert (asked.count("part-00000.json"), asked.count("part-00001.json")) == (1, 2)
 
 
 def test_a_manifest_kept_elsewhere(tmp_path):

@@ -96,3 +96,40 @@ def test_a_store_that_is_sick_for_a_while_is_asked_again(monkeypatch):
     problems[:] = [ConnectionError("503 slow down")] * 6
     with pytest.raises(OutputError, match="cannot read memory://sick/a: 503 slow down"):
         Store("memory://sick").read_all(["a"])
+
+
+def test_of_many_files_those_that_fail_are_asked_for_again_and_named(monkeypatch):
+    fs = fsspec.filesystem("memory")
+    names = [f"{number:02d}.json" for number in range(12)]
+    for name in names:
+        fs.pipe_file(f"/many/{name}", name.encode())
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    asked = []
+    cat = fs.cat_file
+
+    def every_fifth(path, *more, **others):
+        asked.append(path)
+        if len(asked) % 5 == 0 or path.endswith(worn):
+            raise ConnectionError("503 slow down")
+        return cat(path, *more, **others)
+
+    worn = "none"
+    monkeypatch.setattr(fs, "cat_file", every_fifth)
+    assert Store("memory://many").read_all(names) == {name: name.encode() for name in names}
+    assert asked[12:] == ["/many/04.json", "/many/09.json"]
+    worn = "07.json"
+    with pytest.raises(OutputError, match=r"cannot read memory://many/07\.json: 503 slow down"):
+        Store("memory://many").read_all(names)
+
+
+def test_a_password_in_the_location_is_not_shown(monkeypatch):
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    place = "memory://user:hush@host/out"
+    refusal = PermissionError(f"{place} is closed")
+    monkeypatch.setattr(fsspec.filesystem("memory"), "ls", lambda *_, **__: throw(refusal))
+    with pytest.raises(OutputError, match="memory://user@host/out is closed"):
+        Store(place).names()
+
+
+def throw(error):
+    raise error

@@ -34,9 +34,14 @@ def test_a_name_is_no_pattern(memory):
 
 def test_of_what_exists_nothing_is_left_out(memory, sick):
     assert read_existing(memory, ["/a1.png", "/gone"]) == {"/a1.png": b"a1.png"}
-    sick.failures = {"x": [ConnectionError("503")]}
-    with pytest.raises(ConnectionError):
-        read_existing(fsspec.filesystem("sick"), ["/x"])
+    fs = fsspec.filesystem("sick")
+    fs.pipe_file("/y", b"y")
+    sick.failures = {"x": [ConnectionError("503")] * 4, "y": [ConnectionError("503")]}
+    found = read_existing(fs, ["/x", "/y", "/gone"])
+    assert found["/y"] == b"y"
+    assert isinstance(found["/x"], ConnectionError)
+    assert len(found) == 2
+    assert sorted(sick.asked) == ["gone", *"xxxx", *"yy"]
 
 
 @pytest.mark.parametrize(
