@@ -8,6 +8,8 @@ from typing import Any
 
 from salip_ray.errors import NotBegunError, OutputError, SalipError
 from salip_ray.labels.status import Status, Watch
+from salip_ray.sources.locations import public_uri
+from salip_ray.sources.stores import said, uncovered
 
 #: How long a store that fails is asked again.
 PATIENCE_SECONDS = 300.0
@@ -53,10 +55,10 @@ def follow(
             answered = now
         except SalipError:
             raise
-        except Exception as error:  # whatever the store's client raises
+        except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
             if now - answered >= PATIENCE_SECONDS:
-                said = " ".join(str(error).split()) or type(error).__name__
-                raise OutputError(f"cannot read {output}: {said}") from error
+                problem = said(uncovered(error), output)
+                raise OutputError(f"cannot read {public_uri(output)}: {problem}") from None
         else:
             answered = now
             yield status

@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.config import PrivacyConfig
+from salip_ray.errors import OutputError
 from salip_ray.labels.reading import Labels
 from salip_ray.labels.row_checks import check_members, check_row
 from salip_ray.rows import LABEL_SCHEMA
 from salip_ray.sources.locations import join
 from salip_ray.sources.privacy import hides_uri, pseudonym
+from salip_ray.sources.stores import persistently, said, uncovered
 
 #: Folder and suffix of a shard's files.
 FILES = {"shards": "parquet", "masks": "tar", "stats": "json"}
@@ -48,10 +50,14 @@ class CheckedShard:
 
     @classmethod
     def check(cls, labels: Labels, shard: int, expected: pa.Table) -> CheckedShard:
-        """Check the files of a committed shard against its part of the manifest."""
+        """Check the files of a committed shard against its part of the manifest.
+
+        Raises:
+            OutputError: the store does not let one of them be read.
+        """
         names = {f: f"{f}/part-{shard:05d}.{suffix}" for f, suffix in FILES.items()}
         problems: list[Problem] = []
-        data = {folder: _read(labels, name, problems) for folder, name in names.items()}
+        data = {folder: _read(labels, name) for folder, name in names.items()}
         stats = _parse_stats(data["stats"], names["stats"], problems)
         sound = {
             folder: _check_file(data[folder], stats, folder, names[folder], problems)
@@ -86,14 +92,15 @@ def _privacy(labels: Labels) -> PrivacyConfig:
     return PrivacyConfig.model_validate(labels.run["fingerprint"]["recipe"].get("privacy", {}))
 
 
-def _read(labels: Labels, name: str, problems: list[Problem]) -> bytes | None:
+def _read(labels: Labels, name: str) -> bytes | None:
     try:
-        return bytes(labels._fs.cat_file(join(labels._root, name)))
+        return bytes(persistently(lambda: labels._fs.cat_file(join(labels._root, name))))
     except FileNotFoundError:
         return None  # said already, by name
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
-        problems.append(Problem(name, f"cannot be read: {' '.join(str(error).split())}"))
-        return None
+        # Of a file that did not come nobody knows whether it is as promised.
+        where, problem = join(labels.uri, name), said(uncovered(error), labels.uri)
+        raise OutputError(f"{where} could not be checked: {problem}") from None
 
 
 def _parse_stats(data: bytes | None, name: str, problems: list[Problem]) -> dict[str, Any]:
@@ -117,12 +124,12 @@ def _check_file(
     if known is None:
         return True
     if len(data) != known["bytes"]:
-        said = f"has {len(data):,} bytes, {known['bytes']:,} were committed"
+        wrong = f"has {len(data):,} bytes, {known['bytes']:,} were committed"
     elif hashlib.sha256(data).hexdigest() != known["sha256"]:
-        said = "is altered: its sha256 is not that which was committed"
+        wrong = "is altered: its sha256 is not that which was committed"
     else:
         return True
-    problems.append(Problem(name, said))
+    problems.append(Problem(name, wrong))
     return False
 
 

@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from salip_ray.labels.reading import Labels
+from salip_ray.labels.reading import Labels, explaining
 from salip_ray.labels.shard_checks import FILES, CheckedShard, Problem
 from salip_ray.sources.locations import join
+from salip_ray.sources.stores import persistently
 
 _NAME = re.compile(r"part-(\d{5,})\.(parquet|tar|json)")
 
@@ -68,13 +69,16 @@ def verify(
         workers: threads; by default one for each core.
 
     Raises:
-        OutputError: there is no ``run.json`` that this version can read, or no manifest.
+        OutputError: there is no ``run.json`` that this version can read, or no manifest; or the
+            store does not let something of the output be read.
     """
-    labels = Labels.open(output, storage_options, manifest)
-    planned = labels.manifest(["image_id", "uri", "shard"]).combine_chunks()
+    with explaining(output):
+        labels = persistently(lambda: Labels.open_patiently(output, storage_options, manifest))
+        columns = ["image_id", "uri", "shard"]
+        planned = persistently(lambda: labels.manifest(columns)).combine_chunks()
+        found = {folder: _entries(labels, folder) for folder in FILES}
     shards = planned["shard"].to_numpy()
     n_shards = int(shards.max()) + 1 if len(shards) else 0
-    found = {folder: _entries(labels, folder) for folder in FILES}
     problems = list(_check_manifest(labels, planned))
     problems += _check_names(found, n_shards, partial=partial)
     committed = sorted(found["shards"].shards & set(range(n_shards)))
@@ -110,7 +114,7 @@ def _entries(labels: Labels, folder: str) -> _Entries:
     where = join(labels._root, folder)
     labels._fs.invalidate_cache()
     try:
-        paths = labels._fs.ls(where, detail=False)
+        paths = persistently(lambda: labels._fs.ls(where, detail=False))
     except FileNotFoundError:
         paths = []
     names = [path.rstrip("/").rpartition("/")[2] for path in paths if path.rstrip("/") != where]

@@ -9,12 +9,15 @@ import tarfile
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from typer.testing import CliRunner
 
 from salip_ray.cli import app
+from salip_ray.errors import OutputError
 from salip_ray.labels.masks import encode_png
 from salip_ray.labels.verifying import verify
 from salip_ray.pipeline.commit import describe
+from salip_ray.sources import stores
 from tests.unit.labels.outputs import write_output
 
 
@@ -147,6 +150,45 @@ def test_a_job_that_has_not_ended_is_only_whole_with_partial(output):
     output.delete("shards/part-00002.parquet")
     assert any("1 of 3 are not committed" in line for line in said(output))
     assert said(output, partial=True) == []
+
+
+def fail(monkeypatch, method, name, times):
+    """Let a store fail to answer about what ends in a name, so many times."""
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    ask = getattr(LocalFileSystem, method)
+    left = [None] * times
+
+    def busy(self, path, *more, **others):
+        if path.endswith(name) and left:
+            left.pop()
+            raise OSError("503 Slow Down https://h/x?X-Amz-Signature=hush")
+        return ask(self, path, *more, **others)
+
+    monkeypatch.setattr(LocalFileSystem, method, busy)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("cat_file", "run.json"),
+        ("open", "manifest.parquet"),
+        ("ls", "/masks"),
+        ("cat_file", "masks/part-00001.tar"),
+    ],
+)
+def test_what_a_store_fails_to_answer_is_no_broken_promise(output, monkeypatch, method, name):
+    fail(monkeypatch, method, name, 1)
+    assert said(output) == []
+    fail(monkeypatch, method, name, 4)
+    with pytest.raises(OutputError, match=r"503 Slow Down https://h/x$"):
+        verify(output.location)
+
+
+def test_a_file_that_could_not_be_checked_is_named(output, monkeypatch):
+    fail(monkeypatch, "cat_file", "masks/part-00001.tar", 4)
+    told = CliRunner().invoke(app, ["verify", output.location])
+    assert told.exit_code == 2
+    assert f"{output}/masks/part-00001.tar could not be checked: 503 Slow Down" in told.output
 
 
 def test_the_command_exits_with_1_and_names_the_first(output):
