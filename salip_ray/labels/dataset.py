@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypedDict
-
-import numpy as np
 
 from salip_ray.errors import ConfigError, InputError
 from salip_ray.labels.images import Images
 from salip_ray.labels.index import Entry, cascade_masks, entries
-from salip_ray.labels.masks import (
-    LabelMap,
-    area,
-    bbox_xywh,
-    decode_rle,
-    encode_rle,
-    label_map,
-    read_mask,
-)
+from salip_ray.labels.masks import LabelMap, decode_rle, label_map, read_mask
 from salip_ray.labels.reading import Labels
-from salip_ray.labels.reviews import Reviews
+from salip_ray.labels.reviews import Decision, Reviews, drawn_cells, heeded
 from salip_ray.labels.splits import GroupBy, split
 from salip_ray.rows import Image
 
 _ROW_GROUPS_KEPT = 16
 _MASK_COLUMNS = ("masks",)
-_FIGURES = ("clip_score", "clip_margin", "predicted_iou", "stability_score", "agreement")
 
 
 class Sample(TypedDict):
@@ -55,8 +42,9 @@ class PseudoLabels:
     pickled and forked, and reads images and masks, from local disk or any store, only when an item
     is asked for. Images without any label of the wanted classes are left out, and so are images of
     which a label is less certain than ``min_confidence``: a missed organ that passes for background
-    teaches the wrong thing. What a person has decided counts more: a rejected label is left out,
-    an accepted one has the confidence 1, a corrected one that and the person's label map.
+    teaches the wrong thing. What a person has decided counts more, for the classes that the person
+    saw: a rejected label is left out, an accepted one has the confidence 1, a corrected one that
+    and what the person drew, which may be a class that the cascade did not find.
 
     Args:
         output: an output of ``salip-ray label``, local or a URI.
@@ -100,28 +88,31 @@ class PseudoLabels:
         self.min_confidence = min_confidence
         self.ignore_disagreement = ignore_disagreement
         self.transform = transform
-        found = list(entries(labels, self.classes))
         self.reviews = Reviews.open(output, storage_options)
-        heeded = [entry for entry in map(self._heed, found) if entry is not None]
+        found = list(entries(labels, self.classes, self.reviews.corrected))
+        ids = self.class_ids
+        #: By image id and class id the decisions that stand.
+        self.decided = {
+            entry.image_id: self.reviews.standing(entry.image_id, ids.values())
+            for entry in found
+            if entry.image_id in self.reviews.decisions
+        }
+        known = (heeded(entry, self._standing(entry), ids) for entry in found)
+        kept = [entry for entry in known if entry is not None]
         # A label whose confidence is not known (NaN) passes where there is no limit, only.
         self.entries: Sequence[Entry] = [
-            entry for entry in heeded if entry.confidence >= min_confidence or not min_confidence
+            entry for entry in kept if entry.confidence >= min_confidence or not min_confidence
         ]
         if not self.entries:
             raise InputError(
-                f"{labels.uri} has no label to train on: {len(found)} images have one of the "
+                f"{labels.uri} has no label to train on: {len(kept)} images have one of the "
                 f"classes {', '.join(self.classes)}, and none at min_confidence {min_confidence:g}"
             )
         uris = (entry.picture.uri for entry in found)
         self.images = Images.of(uris, images_root, labels.image_config, image_options)
 
-    def _heed(self, entry: Entry) -> Entry | None:
-        decision = self.reviews.decisions.get(entry.image_id)
-        if decision is None:
-            return entry
-        if decision.verdict == "rejected":
-            return None
-        return replace(entry, confidences=dict.fromkeys(entry.confidences, 1.0))
+    def _standing(self, entry: Entry) -> Mapping[int, Decision]:
+        return self.decided.get(entry.image_id, {})
 
     @property
     def labels(self) -> Labels:
@@ -195,51 +186,41 @@ class PseudoLabels:
 
     def masks(self, entry: Entry) -> Sequence[Mapping[str, Any]]:
         """The mask cells (:data:`salip_ray.rows.MASK_TYPE`) of an entry's kept classes."""
-        decision = self.reviews.decisions.get(entry.image_id)
-        if decision is not None and decision.verdict == "corrected":
-            return self._corrected(entry)
+        drawn = self.reviews.drawn(self._standing(entry), self.ignore_index)
+        by_hand = [] if drawn is None else drawn_cells(drawn, self.class_ids)
+        return [*self._cascade_masks(entry), *by_hand]
+
+    def _cascade_masks(self, entry: Entry) -> list[Mapping[str, Any]]:
+        """The cascade's mask cells, but for classes that a person corrected or rejected."""
+        standing = self._standing(entry)
         row = self.labels.row(entry.shard, entry.row, _MASK_COLUMNS, self._groups)
         while len(self._groups) > _ROW_GROUPS_KEPT:
             self._groups.popitem(last=False)
-        return cascade_masks(row, self.classes)
-
-    def _corrected(self, entry: Entry) -> list[Mapping[str, Any]]:
-        """Mask cells of a label map that a person drew."""
-        corrected = self.reviews.label_map(entry.image_id)
-        cells: list[Mapping[str, Any]] = []
-        for label, class_id in self.class_ids.items():
-            rle = encode_rle(corrected == class_id)
-            if area(rle):
-                figures = dict.fromkeys(_FIGURES, math.nan)
-                shape = {"rle": rle, "bbox": bbox_xywh(rle), "area": area(rle), "proposed": None}
-                cells.append(
-                    {"method": "cascade", "label": label, "class_id": class_id, **figures, **shape}
-                )
-        return cells
+        gone = {i for i, decision in standing.items() if decision.verdict != "accepted"}
+        return [c for c in cascade_masks(row, self.classes) if c["class_id"] not in gone]
 
     def label_map(self, entry: Entry) -> LabelMap:
-        """Class ids [H, W] of an entry, with :attr:`ignore_index` where that was asked for."""
-        decision = self.reviews.decisions.get(entry.image_id)
-        if decision is not None and decision.verdict == "corrected":
-            return self._kept_classes(self.reviews.label_map(entry.image_id))
-        cells = self.masks(entry)
+        """Class ids [H, W] of an entry, with :attr:`ignore_index` where that was asked for.
+
+        What a person drew lies above what the cascade found.
+        """
+        standing = self._standing(entry)
+        cells = self._cascade_masks(entry)
         merged = label_map(
             [read_mask(cell) for cell in cells],
             entry.height,
             entry.width,
             n_classes=len(self.labels.classes),
         )
-        if self.ignore_disagreement and decision is None:
+        if self.ignore_disagreement:
             for cell in cells:
-                if cell["proposed"] is not None:
+                if cell["class_id"] not in standing and cell["proposed"] is not None:
                     unsure = decode_rle(cell["proposed"]) != decode_rle(cell["rle"])
                     merged[unsure] = self.ignore_index
+        drawn = self.reviews.drawn(standing, self.ignore_index)
+        if drawn is not None:
+            merged[drawn > 0] = drawn[drawn > 0]
         return merged
-
-    def _kept_classes(self, corrected: LabelMap) -> LabelMap:
-        kept = [0, *self.class_ids.values(), self.ignore_index]
-        corrected[~np.isin(corrected, kept)] = 0
-        return corrected
 
     def split(
         self, shares: Mapping[str, float], *, seed: int = 0, group_by: GroupBy = "image"

@@ -46,12 +46,22 @@ class Entry:
 
     @property
     def confidence(self) -> float:
-        """That of the least certain class, for a label map is as good as its worst part."""
-        return min(self.confidences.values())
+        """That of the least certain class, for a label map is as good as its worst part.
+
+        1 where there is no class any more, which only a person can say.
+        """
+        return min(self.confidences.values(), default=1.0)
 
 
-def entries(labels: Labels, classes: Collection[str]) -> Iterator[Entry]:
+def entries(
+    labels: Labels, classes: Collection[str], also: Collection[str] = ()
+) -> Iterator[Entry]:
     """The images of an output that the cascade gave at least one of the classes, in order.
+
+    Args:
+        labels: the output.
+        classes: labels of classes.
+        also: ids of labelled images to give whatever their classes.
 
     Raises:
         OutputError: the run hid names, and the manifest is missing.
@@ -59,7 +69,7 @@ def entries(labels: Labels, classes: Collection[str]) -> Iterator[Entry]:
     for shard in labels.shards:
         for row, cells in enumerate(labels.shard_rows(shard, columns=_LEAVES)):
             found = cascade_masks(cells, classes)
-            if cells["status"] == "ok" and found:
+            if cells["status"] == "ok" and (found or cells["image_id"] in also):
                 yield Entry(
                     image_id=cells["image_id"],
                     uri=cells["uri"],

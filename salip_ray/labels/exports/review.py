@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,11 @@ import numpy as np
 from salip_ray.errors import ImageError, InputError
 from salip_ray.labels.dataset import PseudoLabels
 from salip_ray.labels.exports.cases import Parts, about, case_name, png, rgb_png
-from salip_ray.labels.exports.destination import Destination
+from salip_ray.labels.exports.destination import RECORD, Destination
+from salip_ray.labels.index import Entry
 from salip_ray.labels.masks import LabelMap, decode_png, encode_png
 from salip_ray.labels.reading import Labels
-from salip_ray.labels.reviews import Decision, Reviews
+from salip_ray.labels.reviews import Decision, Reviews, Verdict
 from salip_ray.rows import Image
 
 QUEUE = "queue.csv"
@@ -47,7 +49,7 @@ def export(
 ) -> int:
     """Write the queue; returns the number of images.
 
-    Images that a person has decided on already are left out.
+    Images on whose labels a person has decided already are left out.
 
     Args:
         labels: what to review.
@@ -62,7 +64,7 @@ def export(
     destination = Destination(
         location, about("review", labels, Parts(), limit=limit), storage_options
     )
-    undecided = [e for e in labels.entries if e.image_id not in labels.reviews.decisions]
+    undecided = [entry for entry in labels.entries if not _is_decided(entry, labels)]
     queue = sorted(undecided, key=lambda entry: (entry.confidence, entry.image_id))[:limit]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -134,9 +136,12 @@ def import_review(
     reviews = Reviews.open(output, storage_options)
     queue = _queue(review)
     sizes = _sizes(labels, {line["image_id"] for line in queue})
-    allowed = {0, 255, *(spec.class_id for spec in labels.classes)}
+    shown = _shown(review)
+    everything = shown == {spec.class_id for spec in labels.classes}
+    classes = None if everything else tuple(sorted(shown))
     found: dict[str, Decision] = {}
     maps: dict[str, bytes] = {}
+    counts = dict.fromkeys(("corrected", "accepted", "rejected"), 0)
     for line in queue:
         image_id = line["image_id"]
         if image_id not in sizes:
@@ -147,22 +152,43 @@ def import_review(
                 f"{review / QUEUE}: the decision on {line['name']} is {line['decision']!r}, "
                 "but must be accept, reject or empty"
             )
-        label_map = _mask(review / "masks" / f"{line['name']}.png", sizes[image_id], allowed)
+        mask_file = review / "masks" / f"{line['name']}.png"
+        label_map = _mask(mask_file, sizes[image_id], {0, 255, *shown})
+        verdict: Verdict
         if said == "reject":
-            found[image_id] = Decision("rejected")
+            verdict = "rejected"
         elif _digest(label_map) != line["mask_sha256"]:
-            found[image_id] = Decision("corrected")
-            maps[image_id] = encode_png(label_map)
+            verdict = "corrected"
         elif said == "accept":
-            found[image_id] = Decision("accepted")
+            verdict = "accepted"
+        else:
+            continue
+        counts[verdict] += 1
+        earlier = reviews.standing(image_id, shown).values()
+        if verdict == "accepted" and any(one.verdict == "corrected" for one in earlier):
+            verdict = "corrected"  # what was accepted is the map that was seen, not the cascade's
+        found[image_id] = Decision(verdict, classes)
+        if verdict == "corrected":
+            values = tuple(np.unique(label_map).tolist())
+            found[image_id] = Decision(verdict, classes, values=values)
+            maps[image_id] = encode_png(label_map)
     reviews.save(found, maps)
-    verdicts = [decision.verdict for decision in found.values()]
-    return Imported(
-        corrected=verdicts.count("corrected"),
-        accepted=verdicts.count("accepted"),
-        rejected=verdicts.count("rejected"),
-        undecided=len(queue) - len(found),
-    )
+    return Imported(**counts, undecided=len(queue) - len(found))
+
+
+def _is_decided(entry: Entry, labels: PseudoLabels) -> bool:
+    decided = labels.decided.get(entry.image_id)
+    return decided is not None and all(labels.class_ids[c] in decided for c in entry.confidences)
+
+
+def _shown(review: Path) -> set[int]:
+    """Ids of the classes that a review shows: of others it says nothing."""
+    try:
+        return set(json.loads((review / RECORD).read_bytes())["classes"].values())
+    except (FileNotFoundError, ValueError, KeyError):
+        raise InputError(
+            f"{review} holds no {RECORD} of a review: keep it beside {QUEUE}"
+        ) from None
 
 
 def _queue(review: Path) -> list[dict[str, str]]:
