@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import cv2
@@ -56,9 +58,26 @@ def about(format_name: str, labels: PseudoLabels, parts: Parts, **options: Any) 
         "val": parts.val,
         "seed": parts.seed,
         "group_by": parts.group_by if isinstance(parts.group_by, str) else repr(parts.group_by),
+        "decisions": _decisions(labels),
         **options,
         "fingerprint": fingerprint,
     }
+
+
+def _decisions(labels: PseudoLabels) -> str:
+    """What people decided on these labels, in a line that another state does not have."""
+    decided = {
+        image_id: {class_id: asdict(decision) for class_id, decision in standing.items()}
+        for image_id, standing in labels.decided.items()
+        if standing
+    }
+    return f"on {len(decided)} images, {digest(decided)}"
+
+
+def digest(value: Any) -> str:
+    """16 hex digits that stand for a JSON-ready value."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def case_name(entry: Entry) -> str:

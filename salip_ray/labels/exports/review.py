@@ -27,7 +27,7 @@ import numpy as np
 
 from salip_ray.errors import ImageError, InputError
 from salip_ray.labels.dataset import PseudoLabels
-from salip_ray.labels.exports.cases import Parts, about, case_name, png, rgb_png
+from salip_ray.labels.exports.cases import Parts, about, case_name, digest, png, rgb_png
 from salip_ray.labels.exports.destination import RECORD, Destination
 from salip_ray.labels.index import Entry
 from salip_ray.labels.masks import LabelMap, decode_png, encode_png
@@ -58,14 +58,15 @@ def export(
         storage_options: fsspec options of ``location``.
 
     Raises:
-        OutputError: the location holds something else.
+        OutputError: the location holds something else, or a queue of before other decisions.
         InputError: an image cannot be read.
     """
-    destination = Destination(
-        location, about("review", labels, Parts(), limit=limit), storage_options
-    )
     undecided = [entry for entry in labels.entries if not _is_decided(entry, labels)]
     queue = sorted(undecided, key=lambda entry: (entry.confidence, entry.image_id))[:limit]
+    shown = digest([entry.image_id for entry in queue])
+    destination = Destination(
+        location, about("review", labels, Parts(), limit=limit, queue=shown), storage_options
+    )
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from salip_ray.errors import OutputError
 from salip_ray.labels.dataset import PseudoLabels
 from salip_ray.labels.exports import decathlon, webdataset
 from salip_ray.labels.exports.destination import Destination
+from salip_ray.labels.masks import encode_png
+from salip_ray.labels.reviews import Decision, Reviews
 
 
 def test_goes_on_and_gives_the_same_files(output, tmp_path, monkeypatch):
@@ -38,6 +42,21 @@ def test_another_export_is_not_mixed_in(output, tmp_path):
     certain = PseudoLabels(str(output), min_confidence=0.6)
     with pytest.raises(OutputError, match="images = 6, but this one has 4"):
         webdataset.export(certain, str(tmp_path / "out"), shard_size=4)
+
+
+def test_an_export_of_before_a_decision_is_not_gone_on_with(output, tmp_path):
+    labels = PseudoLabels(str(output))
+    decathlon.export(labels, str(tmp_path / "out"))
+    image_id = labels.entries[0].image_id
+    maps = (np.full((40, 56), value, np.uint8) for value in (1, 2))
+    for label_map in maps:
+        decision = {image_id: Decision("corrected")}
+        Reviews.open(str(output)).save(decision, {image_id: encode_png(label_map)})
+        with pytest.raises(OutputError, match=r"with decisions = 'on .* give a new location"):
+            decathlon.export(PseudoLabels(str(output)), str(tmp_path / "out"))
+        shutil.rmtree(tmp_path / "out")
+        decathlon.export(PseudoLabels(str(output)), str(tmp_path / "out"))
+    decathlon.export(PseudoLabels(str(output)), str(tmp_path / "out"))
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from salip_ray.errors import InputError
+from salip_ray.errors import InputError, OutputError
 from salip_ray.labels.dataset import PseudoLabels
 from salip_ray.labels.exports import coco, review
 from salip_ray.labels.exports.review import import_review
@@ -82,6 +82,16 @@ def test_a_review_goes_on_without_losing_what_was_written_into_it(queue, output)
     decide(queue, r1="accept")
     review.export(PseudoLabels(str(output)), str(queue))
     assert lines(queue)[0]["decision"] == "accept"
+
+
+def test_the_next_queue_needs_a_new_place(output, tmp_path):
+    place = tmp_path / "next"
+    review.export(PseudoLabels(str(output)), str(place), limit=2)
+    decide(place, r1="accept", r2="accept")
+    import_review(place, str(output))
+    with pytest.raises(OutputError, match="give a new location"):
+        review.export(PseudoLabels(str(output)), str(place), limit=2)
+    assert len(list((place / "masks").iterdir())) == 2
 
 
 def paint(queue, name, value, where=np.s_[:3, :3]):
