@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 from filelock import FileLock
 
 from salip_ray.errors import MissingDependencyError, WeightsError
+from salip_ray.sources.locations import filesystem, public_uri
+from salip_ray.sources.stores import persistently, said, uncovered
 
 if TYPE_CHECKING:
     from salip_ray.config import Config
@@ -142,30 +143,46 @@ def verify(path: Path, sha256: str | None, source: str) -> None:
 def _download(
     uri: str, path: Path, sha256: str | None, storage_options: Mapping[str, Any] | None
 ) -> None:
-    shown = uri.partition("?")[0]  # what follows may be a signature
+    shown = public_uri(uri.partition("?")[0])  # what follows may be a signature
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
     partial = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as target:
-            hasher = hashlib.sha256()
-            with fsspec.open(uri, "rb", **(storage_options or {})) as source:
-                while chunk := source.read(_CHUNK):
-                    hasher.update(chunk)
-                    target.write(chunk)
-        if sha256 is not None and hasher.hexdigest() != sha256.lower():
-            raise WeightsError(
-                f"{shown}: its sha256 is {hasher.hexdigest()}, expected {sha256.lower()}"
-            )
+        fs, place = filesystem(uri, storage_options)
+        found = persistently(lambda: _copy(fs, place, partial))
+        if sha256 is not None and found != sha256.lower():
+            raise WeightsError(f"{shown}: its sha256 is {found}, expected {sha256.lower()}")
         partial.replace(path)
-    except WeightsError:
+    except (WeightsError, MissingDependencyError):
         raise
-    except ImportError as error:
-        raise MissingDependencyError(error.name or str(error), f"reading {shown}") from error
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise WeightsError(f"weights {shown} cannot be fetched: {reason}") from error
+    except FileNotFoundError:
+        raise WeightsError(f"weights {shown} cannot be fetched: there is no such file") from None
+    except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
+        problem = said(error, uri).replace(public_uri(uri), shown)
+        raise WeightsError(f"weights {shown} cannot be fetched: {problem}") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _copy(fs: Any, place: str, target: Path) -> str:
+    """Copy a file of a filesystem, whole; returns the sha256 of what arrived, in hex."""
+    hasher = hashlib.sha256()
+    arrived = 0  # bytes
+    try:
+        with fs.open(place, "rb") as source, target.open("wb") as file:
+            size = getattr(source, "size", None)
+            known = isinstance(size, int)  # not every store says it
+            while chunk := source.read(_CHUNK):
+                hasher.update(chunk)
+                file.write(chunk)
+                arrived += len(chunk)
+                if known and len(chunk) < _CHUNK:
+                    break  # the end, or an answer that was cut short
+    except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
+        raise uncovered(error) from None
+    if known and arrived != size:
+        raise OSError(f"{arrived:,} of its {size:,} bytes arrived")
+    return hasher.hexdigest()
 
 
 def _remember(record: Path, known: Mapping[str, Any]) -> None:

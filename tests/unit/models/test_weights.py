@@ -19,6 +19,7 @@ from salip_ray.config import load_config
 from salip_ray.errors import MissingDependencyError, WeightsError
 from salip_ray.models import weights
 from salip_ray.models.bundled import clip_net, sam_net
+from salip_ray.sources import stores
 
 CONTENT = os.urandom(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -133,6 +134,36 @@ def test_what_is_not_there_is_named(tmp_path):
         weights.fetch("memory://weights/no.pth")
 
 
+def test_a_busy_server_is_asked_again(web, monkeypatch):
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    web.answers["/sam.pth"] = [(200, CONTENT), (503, b""), (200, CONTENT)]
+    path = weights.fetch(f"{web.url}/sam.pth", sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+    assert [command for command, _ in web.asked] == ["HEAD", "GET"] * 2
+
+
+def test_what_arrives_cut_short_is_asked_for_again_and_never_kept(web, monkeypatch, cache):
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    whole, cut = (200, CONTENT), (200, CONTENT[:500])
+    web.answers["/sam.pth"] = [whole, cut] * 4
+    with pytest.raises(WeightsError, match=r"sam\.pth cannot be .*: 500 of its 3,000,000 bytes"):
+        weights.fetch(f"{web.url}/sam.pth")
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+    web.answers["/sam.pth"] = [whole, cut, whole]
+    assert weights.fetch(f"{web.url}/sam.pth").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(403, "HTTP 403 Forbidden"), (404, "there is no such file")]
+)
+def test_a_refusal_is_told_without_what_gives_access(web, status, reason):
+    web.answers["/sam.pth"] = [(status, b"")]
+    signed = web.url.replace("://", "://user:hush@") + "/sam.pth?X-Amz-Signature=hush"
+    with pytest.raises(WeightsError) as caught:
+        weights.fetch(signed)
+    assert str(caught.value) == f"weights {web.url}/sam.pth cannot be fetched: {reason}"
+
+
 def test_an_unknown_scheme_is_named_and_a_signature_is_not():
     with pytest.raises(WeightsError, match="cannot be fetched") as caught:
         weights.fetch("nothing://host/sam.pth?sig=secret")
@@ -141,10 +172,10 @@ def test_an_unknown_scheme_is_named_and_a_signature_is_not():
 
 def test_a_missing_filesystem_package_is_asked_for(monkeypatch):
     def fail(*_, **__):
-        raise ImportError("Please install gcsfs", name="gcsfs")
+        raise ImportError("Please install gcsfs to access Google Storage")
 
-    monkeypatch.setattr(weights.fsspec, "open", fail)
-    with pytest.raises(MissingDependencyError, match="pip install gcsfs"):
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
+    with pytest.raises(MissingDependencyError, match=r"gcsfs: pip install .salip-ray\[gcs\]"):
         weights.fetch("gs://bucket/sam.pth")
 
 

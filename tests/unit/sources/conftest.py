@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
 from typing import ClassVar
 
 import fsspec
@@ -12,44 +10,6 @@ from botocore.exceptions import NoCredentialsError
 from fsspec.implementations.memory import MemoryFileSystem
 
 from salip_ray.sources import stores
-
-
-class Web:
-    """A web server: what it answers by path, and what it was asked for."""
-
-    def __init__(self, port):
-        self.url = f"http://127.0.0.1:{port}"
-        self.answers = {}  # status and body of each request; the last one of all that follow
-        self.asked = []
-
-    def answer(self, path):
-        answers = self.answers.get(path, [(404, b"")])
-        return answers.pop(0) if len(answers) > 1 else answers[0]
-
-
-@pytest.fixture
-def web():
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            path = self.path.partition("?")[0]
-            found.asked.append((self.command, path))
-            status, body = found.answer(path)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found = Web(server.server_port)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield found
-        server.shutdown()
 
 
 class KeylessFileSystem(MemoryFileSystem):
