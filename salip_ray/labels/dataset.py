@@ -131,6 +131,15 @@ class PseudoLabels:
         """The value of pixels that should not count in a loss: 255, or 65535 in 16-bit maps."""
         return 255 if len(self.labels.classes) <= 254 else 65_535
 
+    @property
+    def may_ignore(self) -> bool:
+        """Whether label maps may hold :attr:`ignore_index`: corrections may."""
+        return self.ignore_disagreement or any(
+            decision.verdict == "corrected" and self.ignore_index in (decision.values or ())
+            for standing in self.decided.values()
+            for decision in standing.values()
+        )
+
     def __len__(self) -> int:
         return len(self.entries)
 

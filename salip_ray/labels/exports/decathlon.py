@@ -52,7 +52,7 @@ def export(
         "labels": {
             "0": "background",
             **{str(class_id): label for label, class_id in labels.class_ids.items()},
-            **({str(labels.ignore_index): "ignore"} if labels.ignore_disagreement else {}),
+            **({str(labels.ignore_index): "ignore"} if labels.may_ignore else {}),
         },
         "numTraining": len(sections["training"]),
         **sections,

@@ -74,7 +74,7 @@ def export(
         destination.write(image_file, png(pixels))
         destination.write(label_file, encode_png(_renumbered(sample["labels"], ids, labels)))
     named = {label: ids[class_id] for label, class_id in labels.class_ids.items()}
-    if labels.ignore_disagreement:
+    if labels.may_ignore:
         named["ignore"] = len(ids) + 1
     description = {
         "channel_names": {"0": "R", "1": "G", "2": "B"} if rgb else {"0": "brightness"},

@@ -15,6 +15,8 @@ import yaml
 from salip_ray.labels.dataset import PseudoLabels
 from salip_ray.labels.exports import coco, decathlon, hf, nnunet, webdataset, yolo
 from salip_ray.labels.exports.cases import Parts
+from salip_ray.labels.masks import encode_png
+from salip_ray.labels.reviews import Decision, Reviews
 
 HALVES = Parts(val=0.34, seed=1, group_by="folder")
 
@@ -137,6 +139,23 @@ def test_nnunet_numbers_classes_without_gaps_and_has_its_own_ignore(output, tmp_
     assert described["labels"] == {"background": 0, "heart": 1, "ignore": 2}
     values = {v for p in folder.glob("labelsTr/*") for v in np.unique(cv2.imread(str(p), -1))}
     assert values == {0, 1, 2}
+
+
+def test_pixels_that_a_person_ignores_are_declared(output, labels, tmp_path):
+    entry = labels.entries[0]
+    drawn = labels.label_map(entry)
+    drawn[:3] = 255
+    decision = Decision("corrected", values=tuple(np.unique(drawn).tolist()))
+    Reviews.open(str(output)).save({entry.image_id: decision}, {entry.image_id: encode_png(drawn)})
+    nnunet.export(PseudoLabels(str(output)), str(tmp_path / "raw"))
+    folder = tmp_path / "raw/Dataset500_thorax"
+    described = json.loads((folder / "dataset.json").read_text())
+    assert described["labels"] == {"background": 0, "lung": 1, "heart": 2, "ignore": 3}
+    values = {v for p in folder.glob("labelsTr/*") for v in np.unique(cv2.imread(str(p), -1))}
+    assert values == {0, 1, 2, 3}
+    decathlon.export(PseudoLabels(str(output)), str(tmp_path / "dec"))
+    described = json.loads((tmp_path / "dec/dataset.json").read_text())
+    assert described["labels"]["255"] == "ignore"
 
 
 def test_nnunet_checks_its_integrity(labels, tmp_path):
