@@ -194,7 +194,8 @@ def _shown(review: Path) -> set[int]:
 
 def _queue(review: Path) -> list[dict[str, str]]:
     try:
-        with (review / QUEUE).open(newline="", encoding="utf-8") as file:
+        # Spreadsheets put a mark before UTF-8.
+        with (review / QUEUE).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
     except FileNotFoundError:

@@ -94,6 +94,13 @@ def test_the_next_queue_needs_a_new_place(output, tmp_path):
     assert len(list((place / "masks").iterdir())) == 2
 
 
+def test_a_queue_that_a_spreadsheet_saved_is_read(queue, output):
+    decide(queue, r1="accept")
+    file = queue / "queue.csv"
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert import_review(queue, str(output)).accepted == 1
+
+
 def paint(queue, name, value, where=np.s_[:3, :3]):
     """Paint class ids over a mask of the queue; returns the new mask."""
     file = queue / "masks" / f"{name}.png"
