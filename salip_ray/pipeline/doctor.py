@@ -18,17 +18,19 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from salip_ray.config import Config
 from salip_ray.errors import SalipError
 from salip_ray.models.weights import cache_dir, cached
 from salip_ray.pipeline.session import OBJECT_STORE, local_cores
 from salip_ray.pipeline.store import Store
+from salip_ray.sources.listing import first_image
 from salip_ray.sources.locations import filesystem, is_remote, join, public_uri
+from salip_ray.sources.stores import said, uncovered
 
 _PROBE = ".doctor.tmp"  # a name that a job takes for a left-over, where it cannot be deleted
 _GIB = 1024**3
+_HEAD = 16  # bytes read of an image
 _SKEW_SECONDS = 60.0
 _FREE_BYTES = 20 * _GIB
 _OPEN_FILES = 4096
@@ -130,7 +132,7 @@ def shared_memory(folder: str = "/dev/shm") -> str:  # noqa: S108  (where Ray's 
 
 def disk() -> str:
     """Room for what Ray spills and for weights."""
-    said = []
+    found = []
     for place in (Path(tempfile.gettempdir()), _existing(cache_dir())):
         free = shutil.disk_usage(place).free
         if free < _FREE_BYTES:
@@ -139,8 +141,8 @@ def disk() -> str:
                 "safe: free some, or point RAY_TMPDIR or SALIP_RAY_CACHE at a larger disk",
                 fatal=False,
             )
-        said.append(f"{free / _GIB:.0f} GiB free in {place}")
-    return ", ".join(dict.fromkeys(said))
+        found.append(f"{free / _GIB:.0f} GiB free in {place}")
+    return ", ".join(dict.fromkeys(found))
 
 
 def _existing(path: Path) -> Path:
@@ -176,7 +178,7 @@ def weights(uri: str | None, config: Config) -> str:
     if uri is None:
         return "bundled"
     if not is_remote(uri):
-        path = Path(uri).expanduser()
+        path = Path(uri.removeprefix("file://")).expanduser()
         if not path.is_file():
             if "/" not in uri and not path.suffix:
                 return f"{uri}, fetched by open_clip under its own name"
@@ -188,39 +190,26 @@ def weights(uri: str | None, config: Config) -> str:
     try:
         size = fs.info(place).get("size") or 0
     except Exception as problem:  # noqa: BLE001  (each store has its own)
-        raise Advice(f"{public_uri(uri)} cannot be read: {_said(problem)}") from None
+        raise Advice(f"{public_uri(uri)} cannot be read: {_said(problem, uri)}") from None
     return f"{public_uri(uri)}, {size / 1e6:,.0f} MB to fetch, once a node"
 
 
 def readable(location: str, config: Config) -> str:
-    """Whether the input's first object can be read."""
-    fs, place = filesystem(location, config.storage.input)
+    """Whether an image of the input can be found and read."""
+    options = config.storage.input
+    asked = location
     try:
-        first = _first_file(fs, place)
-        if first is None:
-            raise Advice(f"{public_uri(location)} holds no file")
-        head = fs.cat_file(first, end=16)
-    except Advice:
+        asked = first_image(location, options)
+        fs, place = filesystem(asked, options)
+        head = fs.cat_file(place, start=0, end=_HEAD)
+    except SalipError:
         raise
     except Exception as problem:  # noqa: BLE001
         raise Advice(
-            f"{public_uri(location)} cannot be read: {_said(problem)}; check the credentials "
+            f"{public_uri(asked)} cannot be read: {_said(problem, asked)}; check the credentials "
             "(AWS_PROFILE, AWS_ACCESS_KEY_ID), the region, and s3:ListBucket and s3:GetObject"
         ) from None
-    return f"read {len(head)} bytes of {first}"
-
-
-def _first_file(fs: Any, place: str) -> str | None:
-    if fs.isfile(place):
-        return place
-    waiting = [place]
-    while waiting:
-        entries = fs.ls(waiting.pop(), detail=True)
-        for entry in entries:
-            if entry["type"] == "file" and entry.get("size"):
-                return str(entry["name"])
-        waiting += [entry["name"] for entry in entries if entry["type"] == "directory"][:3]
-    return None
+    return f"read {len(head)} bytes of {public_uri(asked)}"
 
 
 def writable(location: str, config: Config) -> str:
@@ -281,6 +270,6 @@ def ray_cluster(address: str | None) -> str:
         ) from None
 
 
-def _said(problem: BaseException) -> str:
-    text = " ".join(str(problem).split()) or type(problem).__name__
+def _said(problem: Exception, address: str = "") -> str:
+    text = said(uncovered(problem), address)
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -94,34 +94,68 @@ def list_images(
     Raises:
         InputError: nothing is there, nothing of it is an image, or the manifest is malformed.
     """
-    where = normalise(location)
-    archive = ARCHIVES.get(suffix(where))
-    if archive and not split_member(where)[1] and not is_glob(where):
-        where = f"{archive}://::{where}"
-    skipped = Skipped()
-    entries: Iterator[Entry]
+    where, skipped = _spelled(location), Skipped()
     try:
-        if suffix(where) in MANIFEST_SUFFIXES and not is_glob(where):
-            entries = ((address, None, None) for address in read_addresses(where, storage_options))
-        elif is_remote(where):
-            found = _remote(where, storage_options)
-            entries = _images(found, root_of(where), skipped, storage_options)
-        else:
-            entries = _images(_local(where, skipped), root_of(where), skipped)
-        table = _to_arrow(entries)
+        table = _to_arrow(_entries(where, storage_options, skipped))
     except SalipError:
         raise
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
         problem = said(error, where)
         raise InputError(f"input {public_uri(where)} cannot be listed: {problem}") from None
     if table.num_rows == 0:
-        left_out = str(skipped)
-        known = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(
-            f"no image found in {public_uri(where)}"
-            + (f" (left out: {left_out}; images end in {known})" if left_out else "")
-        )
+        raise _nothing_in(where, skipped)
     return Listing(table, skipped)
+
+
+def first_image(
+    location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> str:
+    """The address of an image of an input, listing no more of it than that takes.
+
+    Files that are known to be empty are passed over. What the store's client raises stays what it
+    is.
+
+    Args:
+        location: as for :func:`list_images`.
+        storage_options: as there.
+
+    Raises:
+        InputError: nothing is there, nothing of it is an image, or the manifest is malformed.
+    """
+    where, skipped = _spelled(location), Skipped()
+    for address, size, _ in _entries(where, storage_options, skipped):
+        if size != 0:
+            return address
+    raise _nothing_in(where, skipped)
+
+
+def _spelled(location: str | os.PathLike[str]) -> str:
+    """The location; of an archive, that of all its members."""
+    where = normalise(location)
+    archive = ARCHIVES.get(suffix(where))
+    if archive and not split_member(where)[1] and not is_glob(where):
+        where = f"{archive}://::{where}"
+    return where
+
+
+def _entries(
+    where: str, storage_options: Mapping[str, Any] | None, skipped: Skipped
+) -> Iterator[Entry]:
+    if suffix(where) in MANIFEST_SUFFIXES and not is_glob(where):
+        return ((address, None, None) for address in read_addresses(where, storage_options))
+    if is_remote(where):
+        found = _remote(where, storage_options)
+        return _images(found, root_of(where), skipped, storage_options)
+    return _images(_local(where, skipped), root_of(where), skipped)
+
+
+def _nothing_in(where: str, skipped: Skipped) -> InputError:
+    left_out = str(skipped)
+    known = ", ".join(sorted(IMAGE_SUFFIXES))
+    return InputError(
+        f"no image found in {public_uri(where)}"
+        + (f" (left out: {left_out}; images end in {known})" if left_out else "")
+    )
 
 
 def _to_arrow(entries: Iterator[Entry]) -> pa.Table:

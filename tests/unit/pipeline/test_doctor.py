@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from collections import namedtuple
 
+import fsspec
 import pytest
 from typer.testing import CliRunner
 
 from salip_ray import load_config
 from salip_ray.cli import app
+from salip_ray.errors import InputError
 from salip_ray.pipeline import doctor
 from salip_ray.pipeline.doctor import Advice
 
@@ -38,9 +41,54 @@ def test_what_is_wrong_is_said_and_the_exit_code_shows_it(tmp_path):
     )
     assert said.exit_code == 1
     lines = said.output.splitlines()
-    assert any(line.startswith("fix") and "nowhere cannot be read" in line for line in lines)
+    assert any(line.startswith("fix") and "nowhere does not exist" in line for line in lines)
     assert any(line.startswith("fix") and "nvidia-smi" in line for line in lines)
     assert any(line.startswith("ok") and "output" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("location", "first"),
+    [
+        ("memory://b/x/*.png", "memory://b/x/scan0.png"),
+        ("memory://b/x/sc", "memory://b/x/scan0.png"),
+        ("memory://b", "memory://b/x/scan0.png"),
+        ("memory://b/names.csv", "memory://b/x/scan1.png"),
+        ("{tmp}/a.zip", "zip://x/a.png::{tmp}/a.zip"),
+        ("{tmp}/[ab]?.png", "{tmp}/b0.png"),
+    ],
+)
+def test_whatever_a_job_takes_is_an_input(tmp_path, config, location, first):
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    for name in ("scan0", "scan1"):
+        fs.pipe_file(f"/b/x/{name}.png", bytes(20))
+    fs.pipe_file("/b/names.csv", b"uri\nx/scan1.png\n")
+    (tmp_path / "b0.png").write_bytes(bytes(20))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x/a.png", bytes(20))
+    told = doctor.readable(location.format(tmp=tmp_path), config)
+    assert told == f"read 16 bytes of {first.format(tmp=tmp_path)}"
+
+
+def test_an_empty_image_is_not_what_tells_whether_an_input_can_be_read(tmp_path, config):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match="no image"):
+        doctor.readable(str(tmp_path), config)
+    (tmp_path / "b.png").write_bytes(b"1")
+    assert doctor.readable(str(tmp_path), config).endswith("/b.png")
+
+
+def test_a_signature_is_never_shown(web, config):
+    web.answers["/a.png"] = [(200, bytes(16))]
+    signed = "?X-Amz-Signature=hush"
+    assert doctor.readable(f"{web.url}/a.png{signed}", config).endswith(f"of {web.url}/a.png")
+    web.answers["/a.png"] = [(200, bytes(16))] * 2 + [(403, b"")]
+    with pytest.raises(Advice, match="HTTP 403 Forbidden; check the credentials") as caught:
+        doctor.readable(f"{web.url}/a.png{signed}", config)
+    assert "hush" not in str(caught.value)
+    web.answers["/sam.pth"] = [(403, b"")]
+    with pytest.raises(Advice, match=f"{web.url}/sam.pth cannot be read: HTTP 403 Forbidden$"):
+        doctor.weights(f"{web.url}/sam.pth{signed}", config)
 
 
 def test_an_output_that_cannot_be_written(tmp_path, config):
@@ -63,8 +111,6 @@ def test_a_clock_that_is_off(tmp_path, config, monkeypatch):
 
 
 def test_a_store_that_forbids_deleting_is_told_so(tmp_path, config, monkeypatch):
-    import fsspec
-
     local = type(fsspec.filesystem("file"))
 
     def refuse(self, path):
@@ -90,8 +136,7 @@ def test_weights_that_are_missing_or_fetched(tmp_path, config, monkeypatch):
         doctor.weights(str(tmp_path / "sam.pth"), config)
     (tmp_path / "sam.pth").write_bytes(bytes(2_000_000))
     assert doctor.weights(str(tmp_path / "sam.pth"), config).endswith("2 MB")
-    import fsspec
-
+    assert doctor.weights(f"file://{tmp_path}/sam.pth", config).endswith("2 MB")
     from salip_ray.models.weights import fetch
 
     monkeypatch.setenv("SALIP_RAY_CACHE", str(tmp_path / "cache"))

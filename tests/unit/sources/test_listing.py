@@ -12,7 +12,7 @@ import pytest
 
 from salip_ray.errors import InputError
 from salip_ray.sources.fetch import fetch_all
-from salip_ray.sources.listing import LISTING_SCHEMA, list_images
+from salip_ray.sources.listing import LISTING_SCHEMA, first_image, list_images
 
 
 @pytest.fixture
@@ -188,6 +188,24 @@ def memory():
 )
 def test_any_fsspec_scheme(memory, location, expected):
     assert uris(list_images(location)) == expected
+
+
+def test_the_first_image_takes_no_more_listing_than_that(monkeypatch):
+    class Pages:
+        protocol = "s3"
+
+        def invalidate_cache(self):
+            pass
+
+        def call_s3(self, _, *, Bucket, Prefix, ContinuationToken="no"):
+            assert (Bucket, Prefix, ContinuationToken) == ("b", "in/", "no")
+            found = [("in/notes.txt", 5), ("in/empty.png", 0), ("in/a.png", 5), ("in/b.png", 5)]
+            contents = [{"Key": key, "Size": size} for key, size in found]
+            return {"Contents": contents, "IsTruncated": True, "NextContinuationToken": "more"}
+
+    opened = Pages(), "b/in"
+    monkeypatch.setattr("salip_ray.sources.listing.filesystem", lambda *_: opened)
+    assert first_image("s3://b/in") == "s3://b/in/a.png"
 
 
 def test_a_remote_location_with_nothing(memory):
