@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from salip_ray.labels.dataset import PseudoLabels
@@ -27,6 +28,11 @@ from salip_ray.labels.masks import decode_rle
 from salip_ray.rows import Mask
 
 _SMALLEST = 3  # corners
+#: Of a pixel, a little before it: found again by who rounds down and by who rounds to the nearest.
+_MIDDLE = 0.45
+#: Corners of a pixel, a little within it, so that who rounds down does not find its neighbours.
+_PIXEL = np.array([(0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9)])
+Corners = npt.NDArray[Any]  #: x, y of each, shape [N, 2]
 
 
 def export(
@@ -59,7 +65,6 @@ def export(
         destination.write(image_file, rgb_png(labels.images.load(entry.picture)))
     names = {ids[class_id] - 1: label for label, class_id in labels.class_ids.items()}
     description = {
-        "path": ".",
         "train": "images/train",
         "val": "images/val" if parts.val else "images/train",
         "names": dict(sorted(names.items())),
@@ -73,12 +78,24 @@ def export(
 def outlines(mask: Mask) -> list[list[float]]:
     """The outer outline of each part of a mask: x, y, x, y, ... as shares of width and height.
 
-    Corners are the centres of the outermost pixels, as readers rasterise them with OpenCV.
+    Corners are the middles of the outermost pixels, which readers rasterise with OpenCV. Parts that
+    are lines or points get the corners of their pixels.
     """
     height, width = mask.shape
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
+    marked = mask.astype(np.uint8)
+    found, _ = cv2.findContours(marked, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
+    exact, _ = cv2.findContours(marked, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [
-        (contour[:, 0, :] / (width, height)).ravel().tolist()
-        for contour in found
-        if len(contour) >= _SMALLEST
+        (_corners(smooth[:, 0, :], plain[:, 0, :]) / (width, height)).ravel().tolist()
+        for smooth, plain in zip(found, exact, strict=True)
     ]
+
+
+def _corners(smooth: Corners, plain: Corners) -> Corners:
+    """Corners of a part, in pixels, from its outline with few corners and from that with all."""
+    for outline in (smooth, plain):  # of few pixels the first leaves too little
+        if len(outline) >= _SMALLEST:
+            return outline + _MIDDLE
+    corners = (plain[:, None, :] + _PIXEL).reshape(-1, 2)
+    hull: Corners = cv2.convexHull(corners.astype(np.float32))[:, 0, :]
+    return hull

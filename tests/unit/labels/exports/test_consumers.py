@@ -105,6 +105,7 @@ def test_yolo_polygons_give_the_masks_back(labels, tmp_path):
     yolo.export(labels, str(tmp_path / "yolo"), parts=HALVES)
     described = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())
     assert described["names"] == {0: "lung", 1: "heart"}
+    assert "path" not in described  # readers take that from where they run, not from the file
     by_name = {f"-{e.image_id[:16]}": labels.label_map(e) for e in labels.entries}
     files = sorted(tmp_path.glob("yolo/labels/*/*.txt"))
     assert len(files) == 6
@@ -118,6 +119,44 @@ def test_yolo_polygons_give_the_masks_back(labels, tmp_path):
         assert (drawn != wanted).mean() < 0.01
         image = tmp_path / "yolo" / "images" / file.parent.name / f"{file.stem}.png"
         assert cv2.imread(str(image)).shape[:2] == wanted.shape
+
+
+def rasterised(outlines, shape, whole):
+    """Polygons as readers draw them, which make corners ``whole`` numbers of pixels."""
+    drawn = np.zeros(shape, np.uint8)
+    for outline in outlines:
+        corners = np.array([f"{value:.6g}" for value in outline], float).reshape(-1, 2)
+        cv2.fillPoly(drawn, [whole(corners * shape[::-1]).astype(np.int32)], 1)
+    return drawn.astype(np.bool_)
+
+
+@pytest.mark.parametrize("shape", [(100, 90), (1023, 1537)])
+@pytest.mark.parametrize("whole", [np.floor, np.rint])
+def test_a_square_comes_back_from_its_polygon_whole(shape, whole):
+    square = np.zeros(shape, np.bool_)
+    square[10:20, 30:40] = True
+    np.testing.assert_array_equal(rasterised(yolo.outlines(square), shape, whole), square)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        np.s_[50:51, 10:80],
+        np.s_[10:80, 89:90],
+        np.s_[10:12, 10:12],
+        np.s_[10:12, 10:15],
+        np.s_[99:, 89:],
+        np.eye(100, 90, dtype=np.bool_),
+    ],
+    ids=["row", "column", "2x2", "2x5", "point", "diagonal"],
+)
+def test_a_thin_mask_has_a_polygon(where):
+    thin = np.zeros((100, 90), np.bool_)
+    thin[where] = True
+    (outline,) = yolo.outlines(thin)
+    assert 0 <= min(outline) < max(outline) <= 1
+    assert cv2.contourArea(np.float32(outline).reshape(-1, 1, 2)) > 0
+    np.testing.assert_array_equal(rasterised([outline], thin.shape, np.floor), thin)
 
 
 def test_nnunet_layout(labels, tmp_path):
