@@ -81,8 +81,14 @@ def _find(name: str | Path, shipped: Path, kind: str) -> Path:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except yaml.YAMLError as error:
+        # Its own text quotes the line, which may hold a secret.
+        problem = getattr(error, "problem", None) or type(error).__name__
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise ConfigError(f"{path} is not valid YAML: {problem}{where}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must be a mapping of sections, found {type(data).__name__}")
     return data
@@ -126,13 +132,23 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set {assignment!r} must look like section.field=value")
+            shown = _without_secret(assignment)
+            raise ConfigError(f"--set {shown!r} must look like section.field=value")
         try:
             value: Any = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise ConfigError(f"--set {assignment!r}: the value is not valid YAML") from None
+            shown = _without_secret(assignment)
+            raise ConfigError(f"--set {shown!r}: the value is not valid YAML") from None
         data = merge(data, _nested(key, value))
     return data
+
+
+def _without_secret(assignment: str) -> str:
+    """An assignment for people to read: of a storage option the key, which ends at a ``=``."""
+    if not assignment.strip().startswith("storage"):
+        return assignment
+    key, equals, _ = assignment.partition("=")
+    return key.strip() if equals else "storage"
 
 
 def parse_options(place: str, options: Iterable[str]) -> dict[str, Any]:

@@ -132,6 +132,31 @@ def test_secrets_never_show_in_messages_or_repr():
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("assignment", "shown"),
+    [
+        ("storage.weights.secret=%hunter2/+key", "'storage.weights.secret': the value is not"),
+        (" storage.weights.secret=[hunter2", "'storage.weights.secret': the value is not"),
+        ("storage={weights: {secret: %hunter2}}", "'storage': the value is not"),
+        ("storage.weights.secret:hunter2", "'storage' must look like"),
+    ],
+)
+def test_a_malformed_set_of_a_storage_option_shows_no_value(assignment, shown):
+    with pytest.raises(ConfigError, match=f"--set {shown}") as caught:
+        load_config(TASK, overrides=[assignment])
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_malformed_file_is_told_by_its_line_without_its_text(tmp_path: Path):
+    path = tmp_path / "task.yaml"
+    path.write_text("storage:\n  input:\n    secret: %hunter2\n")
+    with pytest.raises(
+        ConfigError, match=r"task\.yaml is not valid YAML: .* \(line 3\)$"
+    ) as caught:
+        load_config(path)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_storage_options_are_text_as_it_stands():
     given = ["key=012345", "secret=abc #d=e", "token=@x: y", "anon=true", "n=42", "a.b=https://h"]
     assert parse_options("output", given) == {
