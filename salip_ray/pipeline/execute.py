@@ -112,6 +112,7 @@ def run_on_ray(
         lease.on_lost = lambda: ray.get(monitor.close.remote(), timeout=10)
         stop = GracefulStop(lambda: _drain(monitor, snapshot), talker.say)
         try:
+            lease.require()  # it may have been lost while Ray and the models started
             with (
                 streaming(),
                 talker.watching(snapshot, ["fetch", *stages], images, shards),
@@ -131,7 +132,7 @@ def run_on_ray(
                 raise JobError(f"stopped by {stop.signal.name}: {_how_far(store, plan)}") from None
             raise JobError(f"{_first_cause(problem)}; {_how_far(store, plan)}") from problem
         finally:
-            lease.progress = None
+            lease.progress = lease.on_lost = None
             shutil.rmtree(notes_folder(reporter.notes), ignore_errors=True)
     if missing := set(todo["shard"].to_pylist()) - committed_shards(store):
         raise JobError(

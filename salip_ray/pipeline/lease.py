@@ -45,19 +45,34 @@ class Lease:
     Attributes:
         lost: set once another driver has taken the output over.
         progress: asked at each renewal, and written with it.
-        on_lost: called once, from the renewing thread, when the lease is lost.
     """
 
     def __init__(self, store: Store, mine: Mapping[str, Any], term: float, renew: float) -> None:
         self.lost = threading.Event()
         self.progress: Progress | None = None
-        self.on_lost: Callable[[], None] | None = None
+        self._on_lost: Callable[[], object] | None = None
+        self._telling = threading.Lock()
         self._store, self._mine, self._term = store, dict(mine), term
         self._over = threading.Event()
         self._renewer = threading.Thread(
             target=self._keep, args=(renew,), name="lease", daemon=True
         )
         self._renewer.start()
+
+    @property
+    def on_lost(self) -> Callable[[], object] | None:
+        """What is called once the lease is lost, and at once where it is lost already.
+
+        A call that fails is made again at the next renewal.
+        """
+        return self._on_lost
+
+    @on_lost.setter
+    def on_lost(self, tell: Callable[[], object] | None) -> None:
+        with self._telling:
+            self._on_lost = tell
+        if self.lost.is_set():
+            self._tell()
 
     def require(self) -> None:
         """Raise LeaseError where another driver has taken the output over."""
@@ -87,14 +102,21 @@ class Lease:
         while not self._over.wait(renew):
             # A store that fails now may answer the next time; the term covers several renewals.
             with contextlib.suppress(SalipError):
-                held = _read(self._store)
-                if held is not None and held.get("owner") != self._mine["owner"]:
+                if self.lost.is_set() or self._is_taken():
                     self.lost.set()
-                    if self.on_lost is not None:
-                        with contextlib.suppress(Exception):
-                            self.on_lost()
-                    return
-                self._renew()
+                    self._tell()
+                else:
+                    self._renew()
+
+    def _is_taken(self) -> bool:
+        held = _read(self._store)
+        return held is not None and held.get("owner") != self._mine["owner"]
+
+    def _tell(self) -> None:
+        with self._telling, contextlib.suppress(Exception):
+            if self._on_lost is not None:
+                self._on_lost()
+                self._on_lost = None
 
     def _renew(self) -> None:
         if self.progress is not None:

@@ -96,6 +96,7 @@ def retry(
         talker.say(f"{len(failed):,} of {plan.n_images:,} images are errors")
         todo = plan.table.filter(pc.is_in(plan.table["image_id"], failed))
         for rows, block in _of_like_size(todo):
+            lease.require()
             run_on_ray(
                 aligned(rows, block),
                 plan,
@@ -111,6 +112,7 @@ def retry(
             store, plan, wall_seconds=time.monotonic() - began, images_in_run=len(failed)
         )
         if todo.num_rows:
+            lease.require()
             write_summary(store, summary)
     return conclude(summary, config, talker)
 

@@ -154,12 +154,41 @@ def test_who_lost_it_is_told_and_leaves_it_to_the_other(store):
     told = threading.Event()
     with held(store, renew=0.05) as lease:
         lease.on_lost = told.set
-        as_it_was = stored(store)
-        store.write("lease.json", json.dumps({**as_it_was, "owner": "other"}).encode())
+        lose(store)
         assert told.wait(20)
         with pytest.raises(LeaseError, match="taken over"):
             lease.require()
     assert stored(store)["owner"] == "other"
+
+
+def lose(store):
+    store.write("lease.json", json.dumps({**stored(store), "owner": "other"}).encode())
+
+
+def test_who_lost_it_before_it_could_be_told_is_told_at_once(store):
+    told = []
+    with held(store, renew=0.05) as lease:
+        lose(store)
+        assert lease.lost.wait(20)
+        lease.on_lost = lambda: told.append("lost")
+        assert told == ["lost"]
+        time.sleep(0.2)
+    assert told == ["lost"]  # and never again
+
+
+def test_who_could_not_be_told_is_told_at_the_next_renewal(store):
+    tries, told = [], threading.Event()
+
+    def tell():
+        tries.append(1)
+        if len(tries) < 3:
+            raise RuntimeError("out of reach")
+        told.set()
+
+    with held(store, renew=0.05) as lease:
+        lease.on_lost = tell
+        lose(store)
+        assert told.wait(20)
 
 
 def test_of_two_that_begin_at_once_one_is_refused(store, monkeypatch):
