@@ -1,4 +1,4 @@
-"""When memory runs out, and actors that are replaced before it does."""
+"""Memory that runs out, devices that break, and actors that are replaced before memory runs out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import threading
 import time
 from collections.abc import Iterator
 
-_CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory", "Insufficient memory")
+# Errors of no class of their own: of torch's allocator of the host, of OpenCV's, and of CUDA where
+# it was not torch that asked for memory.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "Insufficient memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 _DELIVERY_SECONDS = 2.0  # for the last batch's blocks to be handed over
 
 
@@ -17,9 +25,20 @@ def is_out_of_memory(problem: BaseException) -> bool:
     """Whether an exception says that memory, of a device or of the host, ran out."""
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
         return True
-    # Torch's allocator of the host and OpenCV's raise errors of no class of their own.
     said = str(problem)
-    return isinstance(problem, Exception) and any(sign in said for sign in _CPU_ALLOCATOR)
+    return isinstance(problem, Exception) and any(sign in said for sign in _OUT_OF_MEMORY)
+
+
+def is_broken_device(problem: BaseException) -> bool:
+    """Whether an exception says that a GPU failed this process, which it then does for good."""
+    is_torchs = type(problem).__name__ == "AcceleratorError"
+    is_cudas = isinstance(problem, RuntimeError) and str(problem).startswith("CUDA error")
+    return (is_torchs or is_cudas) and not is_out_of_memory(problem)
+
+
+def end_worker() -> None:
+    """End this process at once, as a crash would: Ray starts the actor anew, and counts a death."""
+    os._exit(1)
 
 
 def free_memory(device: str) -> None:

@@ -6,8 +6,9 @@ not depend on which rows came along. An exception belongs to its row: it becomes
 once. Torch is imported there, too: it takes seconds, which the driver and the tasks need not spend.
 
 Memory that runs out is not an error yet: the row is done again with half the batch (of points,
-crops or boxes), and so on down to one; what it took is noted in the shard's statistics. A row on
-which workers died again and again is given up (:mod:`salip_ray.pipeline.attempts`).
+crops or boxes), and so on down to one; what it took is noted in the shard's statistics. A GPU that
+breaks ends its worker, which would fail all rows from there on, faster than any other does them. A
+row on which workers died again and again is given up (:mod:`salip_ray.pipeline.attempts`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ from salip_ray.labels.masks import encode_png, label_map
 from salip_ray.pipeline import columns
 from salip_ray.pipeline.allocator import keep_freed_memory
 from salip_ray.pipeline.attempts import MOST_DEATHS, WorkerDiedError, attempts_of
-from salip_ray.pipeline.memory import Recycler, free_memory, is_out_of_memory
+from salip_ray.pipeline.logs import log_event
+from salip_ray.pipeline.memory import (
+    Recycler,
+    end_worker,
+    free_memory,
+    is_broken_device,
+    is_out_of_memory,
+)
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.tables import in_tables
 from salip_ray.rows import Outcome
@@ -101,6 +109,10 @@ class Stage(ABC):
             values = {**nothing, **self._fitted(cells)}
         except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)
             error = columns.error(self.name, problem)
+            if is_broken_device(problem):
+                about = {**error, **columns.named(cells)}
+                log_event("device_broken", level="WARNING", run=self.reporter.run, **about)
+                end_worker()
             values = {**nothing, "status": "error", "error": error}
         seconds = time.perf_counter() - start
         self.reporter.done(self.name, seconds, error=error, row=columns.named(cells))

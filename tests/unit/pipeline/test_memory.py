@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import torch
 from salip_ray.config import load_config
 from salip_ray.pipeline import columns
 from salip_ray.pipeline.attempts import MOST_DEATHS
-from salip_ray.pipeline.memory import is_out_of_memory
+from salip_ray.pipeline.memory import is_broken_device, is_out_of_memory
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.stages import Stage
 
@@ -60,10 +61,12 @@ PROBLEMS = [
     MemoryError("host"),
     torch.OutOfMemoryError("CUDA out of memory"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
 ]
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=["host", "device", "allocator"])
+@pytest.mark.parametrize("problem", PROBLEMS, ids=["host", "device", "allocator", "cuda", "cublas"])
 def test_half_the_batch_goes_on_and_is_noted(problem):
     stage = Hungry(16, problem)
     first, second = done(stage, rows(2))
@@ -89,6 +92,39 @@ def test_other_errors_are_not_tried_again():
     (row,) = done(stage, rows())
     assert row["status"] == "error"
     assert stage.tried == [64]
+
+
+class Ended(BaseException):
+    """The end of a worker, played."""
+
+
+@pytest.mark.parametrize(
+    "said", ["uncorrectable ECC error encountered", "an illegal memory access"]
+)
+def test_a_broken_device_ends_its_worker_at_the_first_row(monkeypatch, capsys, said):
+    def ends(status):
+        assert status
+        raise Ended
+
+    monkeypatch.setattr("os._exit", ends)
+    stage = Hungry(0, RuntimeError(f"CUDA error: {said}"))
+    with pytest.raises(Ended):
+        done(stage, rows(2))
+    assert stage.tried == [64]
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["event"], line["stage"]) == ("device_broken", "propose")
+    assert line["image_id"] == f"{0:032x}"
+    assert said in line["message"]
+
+
+def test_what_breaks_a_device_is_known():
+    class AcceleratorError(RuntimeError):
+        """As torch raises it."""
+
+    assert is_broken_device(AcceleratorError("an unspecified launch failure"))
+    assert not any(is_broken_device(problem) for problem in PROBLEMS)
+    assert not is_broken_device(RuntimeError("expected CUDA error"))
+    assert not is_broken_device(ValueError("CUDA error"))
 
 
 def test_real_errors_are_known():
