@@ -47,6 +47,13 @@ def test_what_the_page_types_is_understood(page):
     assert seen or page in ("kubernetes", "slurm", "scale")
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_a_command_in_the_text_is_understood(path):
+    for line in re.findall(r"`(salip-ray [^`]* --[^`]*)`", path.read_text()):
+        if "..." not in line:
+            parsed(shlex.split(line))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_what_the_page_links_and_names_is_there(page):
     text = (ROOT / "docs" / f"{page}.md").read_text()
