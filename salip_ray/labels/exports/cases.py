@@ -19,6 +19,7 @@ from salip_ray.labels.index import Entry
 from salip_ray.labels.splits import GroupBy, split
 from salip_ray.rows import Image
 from salip_ray.sources.decode import stem, suffix
+from salip_ray.sources.formats.names import split_member
 from salip_ray.sources.privacy import is_pseudonym
 
 PROVENANCE = "provenance.csv"
@@ -93,8 +94,9 @@ def case_name(entry: Entry) -> str:
 
 def is_plain_file(entry: Entry) -> bool:
     """Whether an image is a file that trainers open as it is, under a name that may be shown."""
-    plain = suffix(entry.uri) in _PLAIN and entry.picture.index is None
-    return plain and not is_pseudonym(entry.uri)
+    if is_pseudonym(entry.uri) or split_member(entry.uri)[1]:
+        return False
+    return suffix(entry.uri) in _PLAIN and entry.picture.index is None
 
 
 def cases(labels: PseudoLabels, parts: Parts) -> Iterator[tuple[str, str, Entry]]:

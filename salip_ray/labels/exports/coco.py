@@ -1,9 +1,9 @@
 """COCO: ``annotations/instances_PART.json``, a mask of each image and class as an RLE.
 
 Images are named by their path below their common folder, which is what trainers join to the folder
-of the images; no pixel is read. Where any of them is a DICOM file, a slice, or has a hidden name,
-all are written as PNGs into ``images/``, and named by their path below DEST. Each annotation
-carries its confidence as ``score``, so the same list is a COCO result, too.
+of the images; no pixel is read. Where any of them is a DICOM file, a slice, in an archive, stored
+turned or has a hidden name, all are written as PNGs into ``images/``, and named by their path below
+DEST. Each annotation carries its confidence as ``score``, so the same list is a COCO result, too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from salip_ray.labels.exports.cases import (
     rgb_png,
 )
 from salip_ray.labels.exports.destination import Destination
+from salip_ray.labels.exports.turned import any_turned
 
 
 def export(
@@ -44,7 +45,7 @@ def export(
         {"id": class_id, "name": label, "supercategory": "anatomy"}
         for label, class_id in labels.class_ids.items()
     ]
-    plain = all(is_plain_file(entry) for entry in labels.entries)
+    plain = _can_stay(labels)
     written = 0
     for part, indices in parts.of(labels).items():
         name = f"annotations/instances_{part}.json"
@@ -99,3 +100,11 @@ def export(
     destination.write(PROVENANCE, provenance(labels, parts))
     destination.complete(images_written=written)
     return written
+
+
+def _can_stay(labels: PseudoLabels) -> bool:
+    """Whether trainers can open every image where it is, and see what was labelled."""
+    images = labels.images
+    return all(is_plain_file(entry) for entry in labels.entries) and not any_turned(
+        [images.place(entry.picture.uri) for entry in labels.entries], images.storage_options
+    )

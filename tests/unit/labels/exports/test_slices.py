@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
+import zipfile
 
 import cv2
 import nibabel
@@ -83,6 +85,55 @@ def test_coco_writes_the_pictures_that_trainers_could_not_open(output, tmp_path)
     assert b"Doe" not in written
     names = sorted(image["file_name"] for image in data["images"])
     assert sum(bool(re.fullmatch(r"images/v-000[0-3]-\w{16}\.png", name)) for name in names) == 4
+
+
+def write_squares(images, tmp_path):
+    """Labels of images of 8 x 9, each of a corner."""
+    mask = np.zeros((8, 9), np.bool_)
+    mask[:3, :4] = True
+    write_labels(images, tmp_path / "out", load_config("lungs"), lambda row: {"lungs": mask})
+    return PseudoLabels(str(tmp_path / "out"))
+
+
+def coco_images(labels, dest):
+    """What a COCO export says of its images."""
+    coco.export(labels, str(dest))
+    return json.loads((dest / "annotations" / "instances_train.json").read_text())["images"]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_coco_writes_the_pictures_that_are_stored_turned(tmp_path, suffix):
+    turned = Pil.Exif()
+    turned[0x112] = 6  # orientation: to be turned by 90 degrees
+    (tmp_path / "in").mkdir()
+    Pil.new("L", (8, 9)).save(tmp_path / f"in/a.{suffix}", exif=turned)
+    (image,) = coco_images(write_squares(tmp_path / "in", tmp_path), tmp_path / "coco")
+    assert (image["height"], image["width"]) == (8, 9)
+    with Pil.open(tmp_path / "coco" / image["file_name"]) as picture:
+        assert picture.size == (9, 8)
+
+
+def test_coco_leaves_pictures_where_they_are_that_are_not_turned(tmp_path):
+    (tmp_path / "in").mkdir()
+    for suffix in ("jpg", "png", "tif", "webp"):
+        Pil.new("L", (9, 8)).save(tmp_path / f"in/{suffix}.{suffix}")
+    images = coco_images(write_squares(tmp_path / "in", tmp_path), tmp_path / "coco")
+    names = {image["file_name"] for image in images}
+    assert names == {"jpg.jpg", "png.png", "tif.tif", "webp.webp"}
+    assert not (tmp_path / "coco" / "images").exists()
+
+
+def test_coco_writes_the_members_of_archives(tmp_path):
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for patient in "12":
+            buffer = io.BytesIO()
+            Pil.new("L", (9, 8), int(patient)).save(buffer, "PNG")
+            archive.writestr(f"p{patient}/a.png", buffer.getvalue())
+    images = coco_images(write_squares(tmp_path / "in.zip", tmp_path), tmp_path / "coco")
+    for image in images:
+        grey = cv2.imread(str(tmp_path / "coco" / image["file_name"]), cv2.IMREAD_UNCHANGED)
+        assert (grey == int(image["uri"].removeprefix("zip://p")[0])).all()
+    assert len({image["file_name"] for image in images}) == 2
 
 
 def test_a_split_keeps_a_series_together(output, tmp_path):
