@@ -215,7 +215,7 @@ class Labels:
         """The URI behind the ``uri`` of a row, which is a pseudonym where the run hid names.
 
         Raises:
-            OutputError: the manifest, which alone knows, is missing.
+            OutputError: the manifest, which alone knows, is missing or of another run.
         """
         if not is_pseudonym(uri):
             return uri
@@ -223,6 +223,11 @@ class Labels:
             table = self.manifest()
             ids, uris = table["image_id"].to_pylist(), table["uri"].to_pylist()
             self._uris.update({pseudonym(known): uri for known, uri in zip(ids, uris, strict=True)})
+        if uri not in self._uris:
+            where = self._manifest or join(self.uri, "manifest.parquet")
+            raise OutputError(
+                f"{public_uri(where)} is the manifest of another run: it lacks {uri} of {self.uri}"
+            )
         return self._uris[uri]
 
     def picture(self, row: Mapping[str, Any]) -> Picture:

@@ -11,6 +11,8 @@ import zipfile
 import cv2
 import nibabel
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Pil
 
@@ -172,3 +174,11 @@ def test_what_hides_names_needs_its_manifest(output, tmp_path):
     assert len(PseudoLabels(str(output), manifest=str(kept))) == 8
     html = make_report(str(output), manifest=str(kept))
     assert html.count("data:image/webp;base64,") == 8
+
+
+def test_the_manifest_of_another_run_is_refused(output, tmp_path):
+    manifest = pq.read_table(output / "manifest.parquet")
+    other = tmp_path / "other.parquet"
+    pq.write_table(manifest.filter(pc.invert(pc.match_substring(manifest["uri"], "Doe"))), other)
+    with pytest.raises(OutputError, match=r"other\.parquet is the manifest of another run"):
+        PseudoLabels(str(output), manifest=str(other))
