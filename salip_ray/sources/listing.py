@@ -10,13 +10,10 @@ counted. A file without any suffix is an image where it has DICOM's mark in it.
 
 from __future__ import annotations
 
-import glob as local_glob
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,22 +21,11 @@ import pyarrow as pa
 from salip_ray.errors import InputError, SalipError
 from salip_ray.sources.decode import IMAGE_SUFFIXES, suffix
 from salip_ray.sources.formats.names import ARCHIVES, is_bare, split_member
+from salip_ray.sources.found import Entry, Skipped, find_local, find_remote
 from salip_ray.sources.headers import MARKED_BYTES, holds_dicom
-from salip_ray.sources.locations import (
-    filesystem,
-    found_at,
-    is_glob,
-    is_remote,
-    join,
-    normalise,
-    public_uri,
-    root_of,
-)
+from salip_ray.sources.locations import is_glob, is_remote, normalise, public_uri, root_of
 from salip_ray.sources.manifests import MANIFEST_SUFFIXES, read_addresses
 from salip_ray.sources.stores import said
-
-#: What a listing yields: address, size in bytes, etag (either None where the store does not say).
-Entry = tuple[str, int | None, str | None]
 
 LISTING_SCHEMA = pa.schema(
     [
@@ -52,25 +38,6 @@ LISTING_SCHEMA = pa.schema(
 _CHUNK = 32_768
 _LOOKED_INTO = 4096  # files without a suffix at a time
 _READERS = 32
-
-
-@dataclass
-class Skipped:
-    """How many names a listing left out."""
-
-    hidden: int = 0
-    other: int = 0  # not an image's suffix
-    unnamed: int = 0  # a name that is not valid UTF-8
-    linked: int = 0  # a link to a folder
-
-    def __str__(self) -> str:
-        kinds = (
-            (self.other, "without an image suffix"),
-            (self.hidden, "hidden"),
-            (self.unnamed, "whose name is not UTF-8"),
-            (self.linked, "linking to a folder"),
-        )
-        return ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
 
 
 @dataclass(frozen=True)
@@ -144,9 +111,9 @@ def _entries(
     if suffix(where) in MANIFEST_SUFFIXES and not is_glob(where):
         return ((address, None, None) for address in read_addresses(where, storage_options))
     if is_remote(where):
-        found = _remote(where, storage_options)
+        found = find_remote(where, storage_options)
         return _images(found, root_of(where), skipped, storage_options)
-    return _images(_local(where, skipped), root_of(where), skipped)
+    return _images(find_local(where, skipped), root_of(where), skipped)
 
 
 def _nothing_in(where: str, skipped: Skipped) -> InputError:
@@ -227,120 +194,3 @@ def _with_mark(
                 yield entry
             else:
                 skipped.other += 1
-
-
-# --------------------------------------------------------------------------------------- local
-
-
-def _local(where: str, skipped: Skipped) -> Iterator[Entry]:
-    path = Path(where)
-    if path.is_dir():
-        yield from _walk(where, skipped)
-    elif path.exists():
-        yield _local_entry(where, path.stat())
-    elif is_glob(where):
-        for name in local_glob.iglob(where, recursive=True):  # noqa: PTH207 (the pattern is a path)
-            try:
-                status = Path(name).stat()
-            except FileNotFoundError:
-                yield name, None, None  # a dangling link: its row will say so
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield _local_entry(name, status)
-    else:
-        raise InputError(f"input {where} does not exist")
-
-
-def _walk(folder: str, skipped: Skipped) -> Iterator[Entry]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, skipped)
-            elif entry.is_file():
-                yield _local_entry(entry.path, entry.stat())
-            elif entry.is_dir():
-                skipped.linked += 1
-            elif entry.is_symlink():
-                yield entry.path, None, None  # dangling: its row will say so
-
-
-def _local_entry(path: str, status: os.stat_result) -> Entry:
-    # The time of the last change stands in for an etag, as in make and rsync.
-    return path, status.st_size, f"{status.st_mtime_ns:x}"
-
-
-# -------------------------------------------------------------------------------------- remote
-
-
-def _remote(where: str, storage_options: Mapping[str, Any] | None) -> Iterator[Entry]:
-    fs, path = filesystem(where, storage_options)
-    fs.invalidate_cache()
-    scheme = where.partition("://")[0]
-
-    def entry(info: Mapping[str, Any]) -> Entry:
-        etag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
-        address = found_at(str(info["name"]), where, path)
-        return address, info.get("size"), str(etag).strip('"') if etag else None
-
-    if archive := split_member(where)[1]:
-        yield from _members(fs, path, scheme, archive, storage_options)
-        return
-    if is_glob(where):
-        found = fs.glob(path, detail=True).values()
-        yield from (entry(info) for info in found if info["type"] == "file")
-        return
-    pages = _s3_pages if scheme == "s3" else _found
-    any_found = False
-    if not where.endswith("/") and suffix(where) and fs.isfile(path):
-        yield entry(fs.info(path))
-        return
-    for start in (path.rstrip("/") + "/", path):  # a folder, else a prefix of names
-        for info in pages(fs, start):
-            any_found = True
-            yield entry(info)
-        if any_found:
-            return
-
-
-def _members(
-    fs: Any, path: str, scheme: str, archive: str, storage_options: Mapping[str, Any] | None
-) -> Iterator[Entry]:
-    """The members of an archive below a path or of a glob; the archive's etag is that of each."""
-    store, place = filesystem(archive, storage_options)
-    about = store.info(place)
-    tag = about.get("ETag") or about.get("etag") or about.get("mtime")
-    below = fs.find if not path or fs.isdir(path) else fs.glob
-    for name, info in below(path, detail=True).items():
-        if info["type"] == "file":
-            size = info.get("size")
-            yield f"{scheme}://{name}::{archive}", size, None if tag is None else str(tag)
-
-
-def _s3_pages(fs: Any, start: str) -> Iterator[Mapping[str, Any]]:
-    """List page by page; fsspec's ``find`` would hold a dict for each object at once."""
-    bucket, _, prefix = start.partition("/")
-    token: dict[str, str] = {}
-    while True:
-        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
-        for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):
-                name = join(bucket, item["Key"])
-                yield {"name": name, "size": item["Size"], "ETag": item.get("ETag")}
-        if not page.get("IsTruncated"):
-            return
-        token = {"ContinuationToken": page["NextContinuationToken"]}
-
-
-def _found(fs: Any, start: str) -> Iterator[Mapping[str, Any]]:
-    if start.endswith("/"):
-        try:
-            yield from fs.find(start.rstrip("/"), detail=True).values()
-        except FileNotFoundError:
-            return
-    else:
-        # fsspec finds folders, not prefixes: what is one level up, and then below.
-        for info in fs.glob(f"{start}*", detail=True).values():
-            if info["type"] == "directory":
-                yield from fs.find(info["name"], detail=True).values()
-            else:
-                yield info
