@@ -150,7 +150,10 @@ def _drain(monitor: Any, snapshot: Callable[[], Snapshot]) -> None:
 
 
 def _how_far(store: Store, plan: Plan) -> str:
-    done = len(committed_shards(store))
+    try:
+        done = len(committed_shards(store))
+    except SalipError as problem:  # what broke the job is not to be lost over it
+        return f"how far it is, is not known ({problem}); the same command goes on from there"
     return (
         f"{done:,} of {plan.n_shards:,} shards are committed; the same command goes on from there"
     )

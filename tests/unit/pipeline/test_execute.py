@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 
+import pyarrow as pa
 import pytest
 from ray.exceptions import RayTaskError
 
 from salip_ray.errors import OutputError
-from salip_ray.pipeline.execute import _first_cause, _is_stopping
+from salip_ray.pipeline.execute import _first_cause, _how_far, _is_stopping
+from salip_ray.pipeline.plan import make_plan
 from salip_ray.pipeline.sink import StoppingError
+from salip_ray.pipeline.store import Store
+from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 
 
 def chained(*problems):
@@ -51,3 +55,16 @@ def test_a_closed_gate_is_told_from_what_is_broken():
     assert _is_stopping(from_a_task(gate))
     assert _is_stopping(chained(RuntimeError("wrapped"), from_a_task(gate), Exception()))
     assert not _is_stopping(from_a_task(RuntimeError("no luck")))
+
+
+def test_a_store_that_is_away_does_not_hide_what_broke_the_job(tmp_path, monkeypatch):
+    listing = pa.Table.from_pylist([{"uri": "/a"}, {"uri": "/b"}], schema=LISTING_SCHEMA)
+    plan = make_plan(Listing(listing), 1)
+    store = Store(tmp_path)
+    assert _how_far(store, plan).startswith("0 of 2 shards are committed")
+
+    def away(*_):
+        raise OutputError("cannot read s3://out/shards: 503 Slow Down")
+
+    monkeypatch.setattr(Store, "names", away)
+    assert "not known (cannot read s3://out/shards: 503 Slow Down)" in _how_far(store, plan)
