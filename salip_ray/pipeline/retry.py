@@ -37,7 +37,7 @@ from salip_ray.pipeline.resume import (
 )
 from salip_ray.pipeline.run import conclude, open_references
 from salip_ray.pipeline.store import Store
-from salip_ray.pipeline.summary import Summary, summarise, write_summary
+from salip_ray.pipeline.summary import Summary, mend_summary, summarise, write_summary
 from salip_ray.sources.listing import list_images
 
 _MAY_CHANGE = ("pools", "run", "sam.checkpoint", "clip.pretrained", "refine.sam.checkpoint")
@@ -114,6 +114,8 @@ def retry(
         if todo.num_rows:
             lease.require()
             write_summary(store, summary)
+        else:
+            mend_summary(store, summary)
     return conclude(summary, config, talker)
 
 

@@ -17,7 +17,7 @@ from salip_ray.pipeline.plan import Plan, make_plan
 from salip_ray.pipeline.progress import Talker, summary_table
 from salip_ray.pipeline.resume import MANIFEST, begin, make_fingerprint, read_run
 from salip_ray.pipeline.store import Store
-from salip_ray.pipeline.summary import Summary, summarise, write_summary
+from salip_ray.pipeline.summary import Summary, mend_summary, summarise, write_summary
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.references import References
@@ -92,6 +92,7 @@ def label(
             n_images, n_shards = plan.n_images, plan.n_shards
             talker.say(f"{store} is complete: {n_images:,} images in {n_shards:,} shards")
             summary = summarise(store, plan)
+            mend_summary(store, summary)
     return conclude(summary, config, talker)
 
 

@@ -16,6 +16,7 @@ from salip_ray.pipeline.store import Store
 from salip_ray.rows import SCHEMA_VERSION
 
 SUMMARY = "summary.json"
+_COUNTS = ("images", "shards", "status", "outcomes", "errors")
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,17 @@ def summarise(
 def write_summary(store: Store, summary: Summary) -> None:
     """Write ``summary.json``."""
     store.write(SUMMARY, json.dumps(summary.to_json(), indent=2).encode() + b"\n")
+
+
+def mend_summary(store: Store, summary: Summary) -> None:
+    """Write ``summary.json`` where it does not count what is committed: a kill came before it."""
+    try:
+        stored = json.loads(store.read(SUMMARY) or b"{}")
+    except ValueError:
+        stored = {}
+    now = summary.to_json()
+    if any(stored.get(name) != now[name] for name in _COUNTS):
+        write_summary(store, summary)
 
 
 def _total(counts: Any) -> dict[str, Any]:

@@ -113,3 +113,38 @@ def test_a_retry_that_has_lost_the_output_does_no_more_of_it(job, played, tmp_pa
         retry(tmp_path / "out", quiet=True)
     assert played.calls == 1
     assert (tmp_path / "out" / "summary.json").read_bytes() == before
+
+
+def killed(**_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("again", ["label", "retry"])
+def test_a_summary_that_a_kill_prevented_is_written_by_the_next_call(job, played, tmp_path, again):
+    played.after = killed
+    with pytest.raises(KeyboardInterrupt):
+        job()
+    kept = tmp_path / "out" / "summary.json"
+    assert not kept.exists()
+    summary = job() if again == "label" else retry(tmp_path / "out", quiet=True)
+    assert json.loads(kept.read_bytes())["status"] == summary.status == {"empty": 4}
+
+
+def test_a_summary_from_before_the_input_grew_is_written_anew(job, played, tmp_path):
+    job()
+    add_image(tmp_path, 4)
+    played.after = killed
+    with pytest.raises(KeyboardInterrupt):
+        job(extend=True)
+    kept = tmp_path / "out" / "summary.json"
+    assert json.loads(kept.read_bytes())["images"] == 4
+    job(extend=True)
+    assert json.loads(kept.read_bytes())["images"] == 5
+
+
+def test_a_summary_that_counts_all_is_left_as_it_is(job, tmp_path):
+    job()
+    before = (tmp_path / "out" / "summary.json").read_bytes()
+    job()
+    retry(tmp_path / "out", quiet=True)
+    assert (tmp_path / "out" / "summary.json").read_bytes() == before
