@@ -2,6 +2,9 @@
 
 The Parquet file is the commit. Whatever dies before it leaves a shard that is not there and will be
 made again, under the same names and, timings aside, with the same bytes.
+
+Where rows are kept, the Parquet file is there already and the statistics come last: what dies in
+between leaves statistics that claim more errors than there are, never fewer.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ def commit_shard(
         rows: refined rows with ``_seq``, ``_png`` and ``_seconds``, in any order.
         n_rows: how many there must be.
         classes: class ids by label, for the JSON beside each label map.
-        before: statistics of the shard's earlier commit, whose time counts, too.
+        before: where the shard was committed earlier, its statistics, whose time counts, too.
 
     Returns:
         The shard's statistics, as written to ``stats/``.
@@ -72,9 +75,13 @@ def commit_shard(
     }
     for stage, seconds in (before or {}).get("seconds", {}).items():
         stats["seconds"][stage] = round(stats["seconds"].get(stage, 0.0) + seconds, 4)
+    last = [
+        (shard_file(STATS, shard, "json"), json.dumps(stats, indent=2).encode() + b"\n"),
+        (shard_file(SHARDS, shard, "parquet"), labels),
+    ]
     store.write(shard_file(MASKS, shard, "tar"), masks)
-    store.write(shard_file(STATS, shard, "json"), json.dumps(stats, indent=2).encode() + b"\n")
-    store.write(shard_file(SHARDS, shard, "parquet"), labels)
+    for name, data in last if before is None else reversed(last):
+        store.write(name, data)
     return stats
 
 

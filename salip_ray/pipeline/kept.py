@@ -25,18 +25,18 @@ _NEEDED = (*LABEL_SCHEMA.names, "_seq", "_png", "_seconds", "_fallbacks")
 
 
 def with_kept_rows(
-    store: Store, shard: int, new: pa.Table
-) -> tuple[pa.Table, Mapping[str, Any] | None]:
+    store: Store, shard: int, new: pa.Table | None = None
+) -> tuple[pa.Table, Mapping[str, Any]]:
     """Complete new rows of a shard with those that it has.
 
     Args:
         store: the output.
         shard: its number.
-        new: refined rows that take the place of old ones, by ``_seq``.
+        new: refined rows that take the place of old ones, by ``_seq``; None keeps all.
 
     Returns:
         All rows as :func:`~salip_ray.pipeline.commit.commit_shard` takes them, and the statistics
-        of the earlier commit.
+        of the earlier commit, empty where they are gone.
 
     Raises:
         OutputError: a file of the shard is missing, or a kept row has no label map.
@@ -47,7 +47,9 @@ def with_kept_rows(
         raise OutputError(f"output {store} holds no {name}: use label to go on with the job")
     old = pq.read_table(io.BytesIO(data))
     old = old.append_column("_seq", pa.array(np.arange(old.num_rows, dtype=np.int32)))
-    kept = old.filter(pc.invert(pc.is_in(old["_seq"], new["_seq"].combine_chunks())))
+    kept = old
+    if new is not None:
+        kept = old.filter(pc.invert(pc.is_in(old["_seq"], new["_seq"].combine_chunks())))
     pngs = _label_maps(store, shard)
     for row in kept.select(["image_id", "status"]).to_pylist():
         if row["status"] != "error" and row["image_id"] not in pngs:
@@ -57,9 +59,22 @@ def with_kept_rows(
             )
     maps = [pngs.get(image_id) for image_id in kept["image_id"].to_pylist()]
     kept = kept.append_column("_png", pa.array(maps, columns.TYPES["_png"]))
+    stats = json.loads(store.read(shard_file(STATS, shard, "json")) or b"{}")
+    fallbacks = _fallbacks(stats)
+    noted = [fallbacks.get(image_id) for image_id in kept["image_id"].to_pylist()]
+    kept = kept.append_column("_fallbacks", pa.array(noted, columns.TYPES["_fallbacks"]))
     kept = empty_columns(kept, _NEEDED)
-    stats = store.read(shard_file(STATS, shard, "json"))
-    return pa.concat_tables([_needed(kept), _needed(new)]), json.loads(stats) if stats else None
+    return pa.concat_tables([_needed(rows) for rows in (kept, new) if rows is not None]), stats
+
+
+def _fallbacks(stats: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What the statistics say of images for which memory ran out, by image id."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in stats.get("memory_fallbacks", ()):
+        found.setdefault(entry["image_id"], []).append(
+            {"stage": entry["stage"], "batch": entry["batch"]}
+        )
+    return found
 
 
 def _needed(rows: pa.Table) -> pa.Table:

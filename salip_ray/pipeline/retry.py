@@ -7,6 +7,7 @@ are gone a shard has the bytes it would have had without them.
 from __future__ import annotations
 
 import io
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,14 +22,17 @@ from salip_ray.config import Config, StorageConfig, load_config
 from salip_ray.config.loading import parse_assignments
 from salip_ray.errors import ConfigError, OutputError, ResumeError
 from salip_ray.models.weights import identify, pin
+from salip_ray.pipeline.commit import commit_shard, describe
 from salip_ray.pipeline.execute import run_on_ray
 from salip_ray.pipeline.headers import expand
+from salip_ray.pipeline.kept import with_kept_rows
 from salip_ray.pipeline.lease import held
 from salip_ray.pipeline.plan import Plan, aligned, from_manifest, make_plan
 from salip_ray.pipeline.progress import Talker
 from salip_ray.pipeline.resume import (
     MANIFEST,
     SHARDS,
+    STATS,
     committed_shards,
     frozen_manifest,
     read_run,
@@ -92,7 +96,12 @@ def retry(
                 f"{missing:,} of {plan.n_shards:,} shards of output {store} are not committed: "
                 "end the job with label first"
             )
-        failed = failed_images(store, plan)
+        failed, stale = failed_images(store, plan)
+        classes = {spec.label: spec.class_id for spec in config.task.classes}
+        for shard in stale:
+            lease.require()
+            kept, before = with_kept_rows(store, shard)
+            commit_shard(store, shard, kept, int(plan.sizes[shard]), classes, before=before)
         talker.say(f"{len(failed):,} of {plan.n_images:,} images are errors")
         todo = plan.table.filter(pc.is_in(plan.table["image_id"], failed))
         for rows, block in _of_like_size(todo):
@@ -119,19 +128,25 @@ def retry(
     return conclude(summary, config, talker)
 
 
-def failed_images(store: Store, plan: Plan) -> pa.Array:
-    """Ids of the images whose committed rows are errors.
+def failed_images(store: Store, plan: Plan) -> tuple[pa.Array, list[int]]:
+    """Ids of the images whose committed rows are errors, and the shards with stale statistics.
 
-    The rows are the truth: a retry that was killed may have left newer statistics beside them.
+    The rows are the truth: a retry that was killed may have left statistics of other rows beside
+    them.
     """
+    stats = store.read_all([shard_file(STATS, shard, "json") for shard in range(plan.n_shards)])
     failed: list[str] = []
+    stale: list[int] = []
     for shard in range(plan.n_shards):
         data = store.read(shard_file(SHARDS, shard, "parquet"))
         if data is not None:
+            told = json.loads(stats.get(shard_file(STATS, shard, "json"), b"{}"))
+            if told.get("files", {}).get(SHARDS) != describe(data):
+                stale.append(shard)
             rows = pq.read_table(io.BytesIO(data), columns=["image_id", "status"])
             is_error = pc.equal(rows["status"], "error")
             failed += rows.filter(is_error)["image_id"].to_pylist()
-    return pa.array(failed, pa.string())
+    return pa.array(failed, pa.string()), stale
 
 
 def _of_like_size(todo: pa.Table) -> Iterator[tuple[pa.Table, int]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from salip_ray.errors import OutputError
 from salip_ray.pipeline.commit import commit_shard
 from salip_ray.pipeline.kept import with_kept_rows
+from salip_ray.pipeline.retry import failed_images
 from salip_ray.pipeline.store import Store
 from tests.unit.pipeline.test_commit import CLASSES, refined, table
 
@@ -52,14 +54,59 @@ def test_a_row_that_fails_again_stays_an_error(store):
     assert [store.read(name) for name in FILES] == before
 
 
-def test_a_retry_that_was_killed_half_way_is_mended_by_the_next(store, whole):
-    rows, stats = with_kept_rows(store, 2, table(refined(1), refined(3)))
-    old = store.read(FILES[0])
-    commit_shard(store, 2, rows, 4, CLASSES, before=stats)
-    store.write(FILES[0], old)  # as if killed before the Parquet file
-    assert json.loads(store.read("stats/part-00002.json"))["errors"] == {}
+class KilledError(BaseException):
+    """The end of a driver, played."""
+
+
+def killed_before(monkeypatch, store, folder, *rows):
+    def write(name, data):
+        if name.startswith(folder):
+            raise KilledError
+        Store.write(store, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", write)
+        with pytest.raises(KilledError):
+            mend(store, *rows)
+
+
+def stats_of(store):
+    return json.loads(store.read("stats/part-00002.json"))
+
+
+@pytest.mark.parametrize("folder", ["masks", "shards", "stats"])
+def test_a_retry_that_was_killed_half_way_is_mended_by_the_next(store, whole, monkeypatch, folder):
+    before = stats_of(store)
+    killed_before(monkeypatch, store, folder, refined(1), refined(3))
+    assert stats_of(store) == before  # more errors than there are, never fewer
     mend(store, refined(1), refined(3))
     assert [store.read(name) for name in FILES] == [whole.read(name) for name in FILES]
+    assert stats_of(store)["seconds"]["propose"] == 4.0  # what was killed does not count twice
+
+
+def test_stale_statistics_are_found_and_made_again_from_the_rows(store, whole, monkeypatch):
+    plan = SimpleNamespace(n_shards=3)
+    assert failed_images(store, plan)[1] == []
+    killed_before(monkeypatch, store, "stats", refined(1), refined(3, "error"))
+    failed, stale = failed_images(store, plan)
+    assert (failed.to_pylist(), stale) == ([f"{3:032x}"], [2])
+    kept, before = with_kept_rows(store, 2)
+    commit_shard(store, 2, kept, 4, CLASSES, before=before)
+    assert failed_images(store, plan)[1] == []
+    assert stats_of(store)["status"] == {"empty": 1, "error": 1, "ok": 2}
+    assert stats_of(store)["seconds"] == before["seconds"]
+    mend(store, refined(3))
+    assert [store.read(name) for name in FILES] == [whole.read(name) for name in FILES]
+
+
+def test_what_memory_ran_out_for_stays_known_of_the_rows_that_are_kept(store):
+    mend(store, refined(3))
+    noted = [{"image_id": f"{3:032x}", "stage": "propose", "batch": 8}]
+    assert stats_of(store)["memory_fallbacks"] == noted
+    mend(store, refined(1))  # 3 is kept
+    assert stats_of(store)["memory_fallbacks"] == noted
+    mend(store, {**refined(3), "_fallbacks": None})  # done again, it fitted
+    assert stats_of(store)["memory_fallbacks"] == []
 
 
 def test_what_is_gone_is_named(store):
