@@ -8,6 +8,12 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from salip_ray.errors import ResourceError
+
+if TYPE_CHECKING:
+    import torch
 
 # Errors of no class of their own: of torch's allocator of the host, of OpenCV's, and of CUDA where
 # it was not torch that asked for memory.
@@ -34,6 +40,29 @@ def is_broken_device(problem: BaseException) -> bool:
     is_torchs = type(problem).__name__ == "AcceleratorError"
     is_cudas = isinstance(problem, RuntimeError) and str(problem).startswith("CUDA error")
     return (is_torchs or is_cudas) and not is_out_of_memory(problem)
+
+
+def require_working(device: torch.device) -> None:
+    """Compute something on a GPU, before a row pays for one that cannot.
+
+    Raises:
+        ResourceError: the device fails, such as one that torch has no kernels for.
+    """
+    if device.type == "cpu":
+        return
+    import torch
+
+    try:
+        torch.ones(8, device=device).sum().item()  # item() waits for the kernel, and its error
+    except RuntimeError as problem:
+        if is_out_of_memory(problem):  # it passes: the rows have their own way with it
+            return
+        name = torch.cuda.get_device_name(device)
+        said = str(problem).partition("\n")[0]
+        raise ResourceError(
+            f"{device} ({name}) fails at a sum of 8 numbers ({said}): install a torch with "
+            "kernels for it, use another GPU, or set run.device=cpu"
+        ) from problem
 
 
 def end_worker() -> None:

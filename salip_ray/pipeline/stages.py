@@ -32,6 +32,7 @@ from salip_ray.pipeline.memory import (
     free_memory,
     is_broken_device,
     is_out_of_memory,
+    require_working,
 )
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.tables import in_tables
@@ -68,6 +69,7 @@ class Stage(ABC):
         torch.set_num_threads(threads)
         self.config = config
         self.device = resolve_device(config.run.device)
+        require_working(self.device)
         self.precision = resolve_precision(config.run.precision, self.device)
         self.reporter = reporter
         self.attempts = attempts_of(reporter)

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from salip_ray.config import load_config
+from salip_ray.errors import ResourceError
 from salip_ray.pipeline import columns
 from salip_ray.pipeline.attempts import MOST_DEATHS
-from salip_ray.pipeline.memory import is_broken_device, is_out_of_memory
+from salip_ray.pipeline.memory import is_broken_device, is_out_of_memory, require_working
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.stages import Stage
 
@@ -27,8 +28,8 @@ class Hungry(Stage):
     adds = ("n_candidates",)
     drops = ()
 
-    def __init__(self, fits, problem):
-        super().__init__(load_config(TASK), 1, Reporter())
+    def __init__(self, fits, problem, config=None):
+        super().__init__(config or load_config(TASK), 1, Reporter())
         self.batch_size = self.now = 64
         self.fits, self.problem, self.tried = fits, problem, []
 
@@ -125,6 +126,29 @@ def test_what_breaks_a_device_is_known():
     assert not any(is_broken_device(problem) for problem in PROBLEMS)
     assert not is_broken_device(RuntimeError("expected CUDA error"))
     assert not is_broken_device(ValueError("CUDA error"))
+
+
+def test_a_gpu_without_kernels_fails_before_any_row(monkeypatch):
+    said = "CUDA error: no kernel image is available for execution on the device"
+
+    def fails(*_, **__):
+        raise RuntimeError(f"{said}\nCUDA kernel errors might be reported asynchronously")
+
+    monkeypatch.setattr("salip_ray.cascade.cascade.resolve_device", torch.device)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla K80")
+    monkeypatch.setattr("torch.ones", fails)
+    config = load_config(TASK, overrides={"run": {"device": "cuda"}})
+    with pytest.raises(ResourceError, match=rf"^cuda \(Tesla K80\) fails .*\({said}\)"):
+        Hungry(64, MemoryError(), config)
+    Hungry(64, MemoryError(), load_config(TASK, overrides={"run": {"device": "cpu"}}))
+
+
+def test_a_gpu_that_is_full_just_now_is_left_to_the_rows(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("torch.ones", full)
+    require_working(torch.device("cuda"))
 
 
 def test_real_errors_are_known():
