@@ -34,7 +34,7 @@ def evaluate_output(
     """Score every committed row of an output against the masks of a reference location.
 
     A slice or frame is scored against its own: of a mask volume that is cut as its image was, or a
-    mask of one slice.
+    mask of one slice. Images that share a stem have a mask only where an index lists them whole.
 
     Args:
         labels: the output.
@@ -47,7 +47,9 @@ def evaluate_output(
     """
     classes, config = labels.classes, labels.image_config
     tuned_on = labels.tuned_on
-    slices = Counter(labels.manifest()["volume"].drop_null().to_pylist())
+    manifest = labels.manifest(["uri", "volume"])
+    slices = Counter(manifest["volume"].drop_null().to_pylist())
+    references = references.among(manifest["uri"].to_pylist())
 
     def masks_of(row: Mapping[str, Any]) -> Mapping[str, Mask] | None:
         mask = references.find(labels.picture(row))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from salip_ray.errors import ConfigError
+from salip_ray.sources.formats.names import split_member
 
 GroupBy = str | Callable[[str], str]
 
@@ -17,8 +18,8 @@ def group_key(by: GroupBy) -> Callable[[str], str]:
 
     Args:
         by: ``"image"`` (the file: slices and frames of one file stay together), ``"folder"`` (the
-            folder it lies in), a regular expression whose match (its first group, where it has one)
-            is the key, as ``r"patient\d+"``, or a function.
+            folder it lies in, of a member that in its archive), a regular expression whose match
+            (its first group, where it has one) is the key, as ``r"patient\d+"``, or a function.
 
     Raises:
         ConfigError: the expression is not one.
@@ -26,9 +27,9 @@ def group_key(by: GroupBy) -> Callable[[str], str]:
     if callable(by):
         return by
     if by == "image":
-        return lambda uri: uri.partition("#")[0]
+        return str
     if by == "folder":
-        return lambda uri: uri.partition("#")[0].rpartition("/")[0]
+        return _folder
     try:
         pattern = re.compile(by)
     except re.error as error:
@@ -44,6 +45,12 @@ def group_key(by: GroupBy) -> Callable[[str], str]:
         return match[1] if pattern.groups else match[0]
 
     return key
+
+
+def _folder(uri: str) -> str:
+    member, archive = split_member(uri)
+    folder = member.rpartition("/")[0]
+    return f"{folder}::{archive}" if archive else folder
 
 
 def split(

@@ -42,6 +42,7 @@ def labelled_split(
     """
     listing, _ = expand(list_images(location, config.storage.input), config)
     rows = with_places(listing.table).select(["uri", "address", "index"]).to_pylist()
+    references = references.among(row["uri"] for row in rows)
     found = [
         LabelledImage(
             image_id(row["uri"], row["index"]),

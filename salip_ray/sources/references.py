@@ -14,7 +14,8 @@ from __future__ import annotations
 import io
 import posixpath
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,16 @@ class References:
             problem = said(error, where)
             raise InputError(f"reference {public_uri(where)} cannot be read: {problem}") from None
         return cls(masks, storage_options, slices)
+
+    def among(self, uris: Iterable[str]) -> References:
+        """Those for the images of one run: a stem that several of them have finds no mask.
+
+        ``view1`` may be a mask of any ``view1.png``; whole URIs, in an index, tell them apart.
+        """
+        stems = Counter(stem(uri) for uri in {public_uri(uri) for uri in uris})
+        masks = {name: mask for name, mask in self._masks.items() if stems[name] <= 1}
+        slices = {key: mask for key, mask in self._slices.items() if stems[key[0]] <= 1}
+        return References(masks, self._options, slices)
 
     def __len__(self) -> int:
         return len(set(self._masks.values()) | set(self._slices.values()))

@@ -6,6 +6,7 @@ it: this export is for the archive that the images came from.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.dicom import quiet
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.stack import one_line
+from salip_ray.sources.privacy import scrub
 
 #: Attributes of patient and study that an object must have, if empty; anonymisers leave them out.
 _MAY_BE_EMPTY = (
@@ -45,7 +47,8 @@ def export_dicom_seg(
 
     Each class is a binary segment; frames where it has no pixel are left out, as is usual. A volume
     without any pixel gives no file, for the standard knows no empty segmentation. The UIDs follow
-    from the volume and the method, so that the same export gives the same objects.
+    from volume, method and pixels, so that the same export gives the same objects, and another run
+    others.
 
     Args:
         labels: the output.
@@ -58,7 +61,6 @@ def export_dicom_seg(
         How many objects were written, and notes.
 
     Raises:
-        InputError: a source is no longer there or cannot be read.
         MissingDependencyError: highdicom is not installed.
         OutputError: slices are missing, or the destination cannot be written.
     """
@@ -77,11 +79,13 @@ def export_dicom_seg(
             continue
         if volume.errors:
             notes.append(f"{volume.name}: {volume.errors} slices are error rows, not segmented")
-        sources = _sources(volume, source_options)
         try:
+            sources = _sources(volume, source_options)
             data = segmentation(volume, sources, labels.classes, method)
         except Exception as error:  # noqa: BLE001  (a source that lacks what the standard wants)
-            notes.append(f"{volume.name}: its source allows no segmentation: {one_line(error)}")
+            uris = [source.uri for source in volume.sources]  # may hold a patient's name
+            problem = scrub(one_line(error), uris, volume.name)
+            notes.append(f"{volume.name}: its source allows no segmentation: {problem}")
             continue
         if data is None:
             notes.append(f"{volume.name}: nothing was labelled, no object is written")
@@ -112,6 +116,10 @@ def segmentation(
     present = [index for index in range(len(classes)) if pixels[..., index].any()]
     if not present:
         return None
+    shown = pixels[..., present]
+    # Other pixels are another object: two runs on a series may lie in one archive.
+    made_of = (volume.name, method, salip_ray.__version__, *(classes[i].label for i in present))
+    digest = hashlib.sha256(repr((made_of, shown.shape)).encode() + shown.tobytes()).hexdigest()
     algorithm = AlgorithmIdentificationSequence(
         name="SaLIP", family=codes.DCM.ArtificialIntelligence, version=salip_ray.__version__
     )
@@ -130,12 +138,12 @@ def segmentation(
         warnings.simplefilter("ignore")
         found = Segmentation(
             source_images=sources,
-            pixel_array=pixels[..., present],
+            pixel_array=shown,
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=segments,
-            series_instance_uid=_uid(volume.name, method, "series"),
+            series_instance_uid=_uid(digest, "series"),
             series_number=1,
-            sop_instance_uid=_uid(volume.name, method, "instance"),
+            sop_instance_uid=_uid(digest, "instance"),
             instance_number=1,
             manufacturer="salip_ray",
             manufacturer_model_name="salip-ray",

@@ -41,8 +41,11 @@ def test_the_order_of_the_images_does_not_matter():
     assert {uris[i] for i in one["a"]} == {uris[::-1][i] for i in other["a"]}
 
 
-def test_slices_of_a_file_are_one_group():
-    assert group_key("image")("s3://b/v.nii.gz#slice=3") == "s3://b/v.nii.gz"
+def test_what_groups_are():
+    assert group_key("image")("/in/scan #1.png") == "/in/scan #1.png"
+    assert group_key("folder")("/in/ward #2/a.png") == "/in/ward #2"
+    member = "zip://patient1/{}.png::/in/x.zip"
+    assert {group_key("folder")(member.format(n)) for n in "ab"} == {"zip://patient1::/in/x.zip"}
     assert group_key(r"sub-(\w+?)_")("/in/sub-07_T1.png") == "07"
 
 

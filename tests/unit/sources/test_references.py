@@ -67,6 +67,19 @@ def test_a_stem_that_means_two_masks_finds_neither(tmp_path):
     assert found.find(Picture(f"{tmp_path}/y/a.png")) == Picture("/m/2.png")
 
 
+def test_a_stem_that_several_images_have_finds_no_mask_among_them(tmp_path):
+    for name in ("view1.png", "view2.png"):
+        Pil.new("L", (4, 4)).save(tmp_path / name)
+    uris = [f"/in/p{patient}/view1.png" for patient in range(3)] + ["/in/p0/view2.png"]
+    folder = References.open(str(tmp_path)).among([*uris, uris[-1]])
+    assert [folder.find(Picture(uri)) is None for uri in uris] == [True, True, True, False]
+    (tmp_path / "index.csv").write_text(f"image,mask\n{uris[0]},{tmp_path}/view1.png\n")
+    index = References.open(str(tmp_path))
+    assert index.find(Picture(uris[1])) is not None  # it alone may have been moved
+    listed = index.among(uris)
+    assert [listed.find(Picture(uri)) is None for uri in uris] == [False, True, True, True]
+
+
 def test_what_is_wrong_is_said(tmp_path):
     with pytest.raises(InputError, match="neither a folder nor an index"):
         References.open(str(tmp_path / "gone"))

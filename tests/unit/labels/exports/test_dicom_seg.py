@@ -9,6 +9,7 @@ from highdicom.seg import segread
 
 from salip_ray.config import load_config
 from salip_ray.errors import OutputError
+from salip_ray.labels.exports import dicom_seg
 from salip_ray.labels.exports.dicom_seg import export_dicom_seg
 from tests.dicom_series import write_slice
 from tests.handmade import write_labels
@@ -66,6 +67,31 @@ def test_the_same_export_gives_the_same_uids(labelled, tmp_path):
         paths = sorted((tmp_path / name).glob("*.dcm"))
         found.append([pydicom.dcmread(path).SOPInstanceUID for path in paths])
     assert found[0] == found[1]
+
+
+def test_other_pixels_are_another_object(labelled, tmp_path, monkeypatch):
+    labels, _ = labelled
+    export_dicom_seg(labels, str(tmp_path / "a"))
+    masks_of = dicom_seg.class_masks
+
+    def moved(*args):
+        return {key: np.roll(mask, 1, axis=0) for key, mask in masks_of(*args).items()}
+
+    monkeypatch.setattr(dicom_seg, "class_masks", moved)
+    export_dicom_seg(labels, str(tmp_path / "b"))
+    for path in (tmp_path / "a").glob("*.dcm"):
+        one, other = (pydicom.dcmread(tmp_path / where / path.name) for where in "ab")
+        assert one.SOPInstanceUID != other.SOPInstanceUID
+        assert one.SeriesInstanceUID != other.SeriesInstanceUID
+
+
+def test_a_lost_source_is_a_note_without_its_name(labelled, tmp_path):
+    labels, _ = labelled
+    (tmp_path / "in" / "lone.dcm").unlink()
+    written, (note,) = export_dicom_seg(labels, str(tmp_path / "seg"))
+    assert written == 1
+    assert "does not exist" in note
+    assert str(tmp_path) not in note
 
 
 def test_what_is_not_labelled_gives_no_object(labelled, tmp_path):
