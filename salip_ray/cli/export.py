@@ -132,8 +132,8 @@ def import_review(
 ) -> None:
     """Bring corrected, accepted and rejected labels of REVIEW back into LABELS.
 
-    They go to LABELS/reviews/, beside the shards, and count in training and in every export but nifti
-    and dicom-seg, which write what the cascade found.
+    They go to LABELS/reviews/, beside the shards, and count in training and in every export but
+    nifti and dicom-seg, which write what the cascade found.
     """
     from salip_ray.labels.exports.review import import_review as bring_back
 
