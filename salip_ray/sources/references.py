@@ -80,9 +80,13 @@ class References:
 
         ``view1`` may be a mask of any ``view1.png``; whole URIs, in an index, tell them apart.
         """
-        stems = Counter(stem(uri) for uri in {public_uri(uri) for uri in uris})
+        images = {public_uri(uri) for uri in uris}
+        stems = Counter(map(stem, images))
+        keys = Counter(map(_slice_key, images))  # brain/007.png, of this patient and of that
         masks = {name: mask for name, mask in self._masks.items() if stems[name] <= 1}
-        slices = {key: mask for key, mask in self._slices.items() if stems[key[0]] <= 1}
+        slices = {
+            key: mask for key, mask in self._slices.items() if stems[key[0]] <= 1 and keys[key] <= 1
+        }
         return References(masks, self._options, slices)
 
     def __len__(self) -> int:

@@ -80,6 +80,18 @@ def test_a_stem_that_several_images_have_finds_no_mask_among_them(tmp_path):
     assert [listed.find(Picture(uri)) is None for uri in uris] == [False, True, True, True]
 
 
+def test_numbered_files_whose_folders_have_one_name_find_no_mask_among_them(tmp_path):
+    mask = save(tmp_path / "brain" / "007.png", MASK)
+    found = References.open(str(tmp_path))
+    uris = ["/in/p0/brain/007.png", "/in/p0/other/007.png", "/in/p1/brain/007.png"]
+    assert [found.among(uris).find(Picture(uri)) for uri in uris] == [None] * 3
+    # Told by the folder alone.
+    assert [found.among(uris[:2]).find(Picture(uri)) for uri in uris[:2]] == [
+        Picture(str(mask)),
+        None,
+    ]
+
+
 def test_what_is_wrong_is_said(tmp_path):
     with pytest.raises(InputError, match="neither a folder nor an index"):
         References.open(str(tmp_path / "gone"))
