@@ -13,7 +13,7 @@ from salip_ray.sources.stores import (
     ATTEMPTS,
     FIRST_PAUSE,
     http_status,
-    is_final,
+    may_pass,
     pause,
     read_each,
     said,
@@ -43,17 +43,13 @@ def fetch_all(
         fetched = _fetch_once([addresses[index] for index in pending], storage_options)
         for index, result in zip(pending, fetched, strict=True):
             results[index] = result
-        pending = [index for index in pending if _may_pass(results[index])]
+        pending = [index for index in pending if may_pass(results[index])]
         if not pending:
             break
     return [
         _explained(result, address) if isinstance(result, Exception) else result
         for address, result in zip(addresses, results, strict=True)
     ]
-
-
-def _may_pass(result: bytes | Exception) -> bool:
-    return isinstance(result, Exception) and not is_final(result)
 
 
 def _fetch_once(

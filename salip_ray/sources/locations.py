@@ -117,11 +117,12 @@ def found_at(name: str, location: str, path: str) -> str:
         path: the same location as the client spells it, from :func:`filesystem`.
     """
     location, path = location.rstrip("/"), path.rstrip("/")
-    reversed_ends = os.path.commonprefix((location[::-1], path[::-1]))  # noqa: RUF071 (of letters)
-    shared = len(reversed_ends)
+    shared = len(os.path.commonprefix((location[::-1], path[::-1])))  # noqa: RUF071 (of letters)
     before, dropped = path[: len(path) - shared], location[: len(location) - shared]
-    if "://" in name or not name.startswith(before):
-        return name if "://" in name else f"{location.partition('://')[0]}://{name}"
+    if "://" in name:
+        return name
+    if not name.startswith(before):
+        return f"{location.partition('://')[0]}://{name}"
     return dropped + name[len(before) :]
 
 

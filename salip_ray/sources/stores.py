@@ -53,13 +53,14 @@ def read_existing(
         if attempt:
             pause(attempt - 1)
         found |= read_each(fs, pending)
-        pending = {path for path in pending if _may_pass(found[path])}
+        pending = {path for path in pending if may_pass(found[path])}
         if not pending:
             break
     return {path: data for path, data in found.items() if not isinstance(data, FileNotFoundError)}
 
 
-def _may_pass(found: bytes | Exception) -> bool:
+def may_pass(found: bytes | Exception) -> bool:
+    """Whether it is what went wrong, and the same request may do better."""
     return isinstance(found, Exception) and not is_final(found)
 
 

@@ -144,11 +144,15 @@ def test_a_gpu_without_kernels_fails_before_any_row(monkeypatch):
 
 
 def test_a_gpu_that_is_full_just_now_is_left_to_the_rows(monkeypatch):
-    def full(*_, **__):
+    asked = []
+
+    def full(*_, **where):
+        asked.append(where)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("torch.ones", full)
     require_working(torch.device("cuda"))
+    assert asked == [{"device": torch.device("cuda")}]
 
 
 def test_real_errors_are_known():
