@@ -32,11 +32,11 @@ from kept import Item
 from recipes import ORGANS, Bench, phantoms, real_images, scores
 from rich.console import Console
 
-from salip_ray.cascade.cascade import Labels
+from salip_ray.cascade.cascade import CascadeMasks
 from salip_ray.models.bundled.concepts import CONCEPTS
-from salip_ray.models.bundled.training.clip_eval import naming
-from salip_ray.models.clip import ClipModel
+from salip_ray.models.clip.load import ClipModel
 from salip_ray.models.weights import identify
+from training.clip_eval import naming
 
 PROJECT = Path(__file__).resolve().parents[1]
 PARTS = ("options", "methods", "presence", "failures", "clip")
@@ -188,7 +188,7 @@ def worst(bench: Bench, images: Callable[[str], list[Item]], count: int) -> list
         for place, kept in enumerate(bench.kept(items, variant)):
             masks = variant.label(kept).masks
             label = masks[0].mask if masks else None
-            scored.append((scores(Labels(masks, ()), kept).get("cascade", 0.0), place, label))
+            scored.append((scores(CascadeMasks(masks, ()), kept).get("cascade", 0.0), place, label))
         scored.sort(key=lambda entry: entry[:2])
         row = []
         for score, place, label in scored[:count]:

@@ -38,7 +38,7 @@ from salip_ray.cli.demo import TASKS
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
 from salip_ray.models.weights import identify
-from salip_ray.rows import Image, Mask, Picture
+from salip_ray.schema import Image, ImageRef, Mask
 from salip_ray.sources.decode import decode
 from salip_ray.sources.references import References
 
@@ -71,7 +71,7 @@ def real(folder: Path) -> Iterator[tuple[str, str, Image, Mask]]:
         references = References.open(str(masks))
         limits = load_config(task).image
         for path in _listed(images):
-            mask = references.load(references.find(Picture(str(path)))) > 0
+            mask = references.load(references.find(ImageRef(str(path)))) > 0
             yield task, path.name, decode(path.read_bytes(), str(path), limits), mask
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pil
 
-from salip_ray.rows import Image, Mask
+from salip_ray.schema import Image, Mask
 
 _TILE, _CAPTION = 192, 18
 _REFERENCE, _LABEL, _TEXT = (90, 220, 90), (255, 60, 60), (235, 235, 235)

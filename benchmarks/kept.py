@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salip_ray.cascade.propose import Proposer
-from salip_ray.cascade.resolution import to_working
+from salip_ray.cascade.geometry import to_working
+from salip_ray.cascade.proposer import Proposer
 from salip_ray.config import Config
-from salip_ray.models.clip import ClipModel
+from salip_ray.models.clip.load import ClipModel
 from salip_ray.models.weights import identify
-from salip_ray.rows import Candidate, Image, Mask
-from salip_ray.tuning.kept import Features, ViewKey, digest, look
+from salip_ray.schema import Candidate, Image, Mask
+from salip_ray.tuning.cache import Features, ViewKey, digest, look
 
 
 @dataclass(frozen=True)

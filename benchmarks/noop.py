@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 
 from salip_ray import load_config
 from salip_ray.config import Config
-from salip_ray.pipeline import assembly, columns, run, stages
-from salip_ray.pipeline.attempts import attempts_of
-from salip_ray.pipeline.memory import Recycler
+from salip_ray.pipeline import actors, arrow, dataflow
+from salip_ray.pipeline import job as run
+from salip_ray.pipeline.actors import Cells, Stage
+from salip_ray.pipeline.faults import Recycler, attempts_of
 from salip_ray.pipeline.monitor import Reporter
-from salip_ray.pipeline.stages import Cells, Stage
 
 #: What the stages do; travels with their classes, which are pickled by value.
 SLEEP, EMBEDDING = {"propose": 0.0, "retrieve": 0.0, "refine": 0.0}, 0
@@ -65,19 +65,19 @@ def nothing_fetched(
 ) -> Iterator[pa.Table]:
     """Stands in for fetch and decode: a block of rows with one-pixel images, all at once."""
     n = batch.num_rows
-    nothing = {name: pa.nulls(n, columns.TYPES[name]) for name in columns.DECODED}
+    nothing = {name: pa.nulls(n, arrow.TYPES[name]) for name in arrow.DECODED}
     values = {
-        **{name: batch[name] for name in columns.OF_MANIFEST},
+        **{name: batch[name] for name in arrow.OF_MANIFEST},
         **nothing,
         "uri": batch["uri"],
         "_shard": batch["shard"],
         "_seq": batch["seq"],
-        "height": pa.array([1] * n, columns.TYPES["height"]),
-        "width": pa.array([1] * n, columns.TYPES["width"]),
-        "status": pa.array(["ok"] * n, columns.TYPES["status"]),
-        "_working": pa.array([b"\0\0\0"] * n, columns.TYPES["_working"]),
-        "_working_size": pa.array([[1, 1]] * n, columns.TYPES["_working_size"]),
-        "_seconds": pa.array([{"fetch": 0.0}] * n, columns.TYPES["_seconds"]),
+        "height": pa.array([1] * n, arrow.TYPES["height"]),
+        "width": pa.array([1] * n, arrow.TYPES["width"]),
+        "status": pa.array(["ok"] * n, arrow.TYPES["status"]),
+        "_working": pa.array([b"\0\0\0"] * n, arrow.TYPES["_working"]),
+        "_working_size": pa.array([[1, 1]] * n, arrow.TYPES["_working_size"]),
+        "_seconds": pa.array([{"fetch": 0.0}] * n, arrow.TYPES["_seconds"]),
     }
     for _ in range(n):
         reporter.done("fetch", 0.0)
@@ -114,7 +114,7 @@ class Sleeper(Stage):
 class Propose(Sleeper):
     """Stands in for PROPOSE."""
 
-    name, adds, drops = "propose", columns.PROPOSED, ("_working",)
+    name, adds, drops = "propose", arrow.PROPOSED, ("_working",)
 
     def made(self) -> dict[str, Any]:
         """Nothing found."""
@@ -123,14 +123,14 @@ class Propose(Sleeper):
             "n_candidates": 0,
             "_n_proposed": 0,
             "_candidates": [],
-            **columns.pack_embedding(embedding),
+            **arrow.pack_embedding(embedding),
         }
 
 
 class Retrieve(Sleeper):
     """Stands in for RETRIEVE."""
 
-    name, adds, drops = "retrieve", columns.RETRIEVED, ()
+    name, adds, drops = "retrieve", arrow.RETRIEVED, ()
 
     def made(self) -> dict[str, Any]:
         """Nothing found."""
@@ -140,7 +140,7 @@ class Retrieve(Sleeper):
 class Refine(Sleeper):
     """Stands in for REFINE."""
 
-    name, adds, drops = "refine", columns.REFINED, stages.Refine.drops
+    name, adds, drops = "refine", arrow.REFINED, actors.Refine.drops
 
     def made(self) -> dict[str, Any]:
         """Nothing found."""
@@ -156,8 +156,8 @@ def install(sleep: dict[str, float], embedding: int, hold: Path | None = None) -
     EMBEDDING, HOLD = embedding, hold
     if __name__ != "__main__":
         pickle.register_pickle_by_value(sys.modules[__name__])
-    stages.STAGES.update({"propose": Propose, "retrieve": Retrieve, "refine": Refine})
-    assembly.fetch_and_decode = nothing_fetched
+    actors.STAGES.update({"propose": Propose, "retrieve": Retrieve, "refine": Refine})
+    dataflow.fetch_and_decode = nothing_fetched
     run.identify = lambda _: {"sam": "0" * 64, "clip": "0" * 64}
     run.pin = lambda config, _: config
 

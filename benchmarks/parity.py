@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.serial import SerialResult
 from salip_ray.cascade.cascade import CascadeResult
-from salip_ray.rows import Candidate, Mask
+from salip_ray.schema import Candidate, Mask
 
 _SAME_IOU = 0.999  # rounding moves a pixel of an outline now and then, never a part
 

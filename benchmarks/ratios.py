@@ -17,15 +17,15 @@ from segment_anything.modeling import Sam
 from benchmarks.measure import clocked, flops, paired, peak_flops, seconds
 from benchmarks.parity import compare
 from benchmarks.serial import SerialCascade
-from salip_ray.cascade import prompting
+from salip_ray.cascade import sam_ops as prompting
 from salip_ray.cascade.cascade import Cascade
 from salip_ray.config import Config, load_config
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.bundled.sam_net import load_bundled_sam
-from salip_ray.models.clip import ClipModel, load_clip
-from salip_ray.models.clip_transform import DeviceTransform
-from salip_ray.models.sam import quicken
-from salip_ray.rows import Image
+from salip_ray.models.clip.load import ClipModel, load_clip
+from salip_ray.models.clip.transform import DeviceTransform
+from salip_ray.models.sam.load import quicken
+from salip_ray.schema import Image
 
 
 @dataclass(frozen=True)

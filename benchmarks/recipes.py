@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 from kept import Item, Kept, keep
 
-from salip_ray.cascade.cascade import Labels, compose
-from salip_ray.cascade.propose import Proposer
-from salip_ray.cascade.refine import Refiner
-from salip_ray.cascade.resolution import to_original
+from salip_ray.cascade.cascade import CascadeMasks, compose
+from salip_ray.cascade.geometry import to_original
+from salip_ray.cascade.proposer import Proposer
+from salip_ray.cascade.refiner import Refiner
 from salip_ray.cli.demo import TASKS
 from salip_ray.config import Config, load_config
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
-from salip_ray.models.clip import ClipModel, load_clip
-from salip_ray.models.sam import load_sam
-from salip_ray.rows import Candidate, Image, Mask, Picture, Selection
-from salip_ray.tuning.kept import view_keys
-from salip_ray.tuning.trial import KeptRetriever
+from salip_ray.models.clip.load import ClipModel, load_clip
+from salip_ray.models.sam.load import load_sam
+from salip_ray.schema import Candidate, Image, ImageRef, Mask, Selection
+from salip_ray.tuning.cache import view_keys
+from salip_ray.tuning.trials import KeptRetriever
 
 #: Task -> kind of phantom.
 ORGANS = {task: kind for kind, (task, _) in TASKS.items()}
@@ -45,7 +45,7 @@ def real_images(task: str, output: Path) -> list[Item]:
     """The real images of a task; none where they are not at hand."""
     from realdata import SETS, real_data
 
-    from salip_ray.cascade.reference import class_references
+    from salip_ray.cascade.geometry import class_references
     from salip_ray.sources.decode import decode
     from salip_ray.sources.references import References
 
@@ -61,7 +61,7 @@ def real_images(task: str, output: Path) -> list[Item]:
     references = References.open(str(index))
 
     def load(uri: str) -> tuple[Image, Mask]:
-        found = references.load(references.find(Picture(uri)))
+        found = references.load(references.find(ImageRef(uri)))
         (mask,) = class_references(found, config.task.classes).values()
         return decode(Path(uri).read_bytes(), uri, config.image), mask
 
@@ -104,7 +104,7 @@ class Variant:
         low, high = self.config.task.area_limits(*kept.working_size)
         return [c for c in kept.candidates if low < c.area < high]
 
-    def label(self, kept: Kept, selections: Sequence[Selection] | None = None) -> Labels:
+    def label(self, kept: Kept, selections: Sequence[Selection] | None = None) -> CascadeMasks:
         """Label an image; of given selections, where retrieval is not what is measured."""
         candidates = self.candidates(kept)
         if selections is None:
@@ -154,6 +154,6 @@ class Variant:
         return best
 
 
-def scores(labels: Labels, kept: Kept) -> dict[str, float]:
+def scores(labels: CascadeMasks, kept: Kept) -> dict[str, float]:
     """Dice of every method against the reference; a method without a mask has 0."""
     return {mask.method: dice(mask.mask, kept.reference) for mask in labels.masks}

@@ -80,8 +80,10 @@ def run_driver(rows: int, folder: str, results: Any) -> None:
     """All that a driver does before and besides the labelling; in a process of its own."""
     from benchmarks.noop import peak_mib
     from salip_ray import load_config
-    from salip_ray.pipeline import assembly, plan, resume
-    from salip_ray.pipeline.store import Store
+    from salip_ray.output import job_record
+    from salip_ray.output import manifest as plan
+    from salip_ray.output.store import Store
+    from salip_ray.pipeline import dataflow
     from salip_ray.sources import listing
 
     steps: dict[str, float] = {}
@@ -97,22 +99,22 @@ def run_driver(rows: int, folder: str, results: Any) -> None:
     listing.filesystem = lambda *_: (Pages(rows), "hospital-archive/2024")
     found = listing.list_images("s3://hospital-archive/2024")
     step("list")
-    made = plan.make_plan(found, 1024)
+    made = plan.make_manifest(found, 1024)
     step("plan")
     store = Store(folder)
-    fingerprint = resume.make_fingerprint(load_config("lungs").recipe(), {}, made, None)
-    resume.begin(store, made, fingerprint)
+    fingerprint = job_record.make_fingerprint(load_config("lungs").recipe(), {}, made, None)
+    job_record.begin(store, made, fingerprint)
     step("begin")
     shards = Path(folder, "shards")
     shards.mkdir(exist_ok=True)
     for shard in range(0, made.n_shards, 2):
         (shards / f"part-{shard:05d}.parquet").touch()
     began = time.perf_counter()
-    begun = resume.begin(store, made, fingerprint)
+    begun = job_record.begin(store, made, fingerprint)
     todo = made.todo(begun.committed)
     step("resume_check")
-    starts = assembly.block_starts(todo, 64)
-    tasks = assembly.ManifestSource(todo, starts).get_read_tasks(1)
+    starts = dataflow.block_starts(todo, 64)
+    tasks = dataflow.ManifestSource(todo, starts).get_read_tasks(1)
     step("read_tasks")
     results.put(
         {

@@ -22,12 +22,12 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import Sam
 from torch.nn import functional as F  # noqa: N812
 
-from salip_ray.cascade.crops import visual_prompt
-from salip_ray.cascade.resolution import to_working
-from salip_ray.cascade.retrieve import Retriever, views
+from salip_ray.cascade.geometry import to_working
+from salip_ray.cascade.retriever import Retriever, views
+from salip_ray.cascade.visual_prompts import visual_prompt
 from salip_ray.config import Config
-from salip_ray.models.clip import ClipModel
-from salip_ray.rows import Box, Candidate, Image, Selection
+from salip_ray.models.clip.load import ClipModel
+from salip_ray.schema import Box, Candidate, Image, Selection
 
 
 @dataclass

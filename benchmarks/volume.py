@@ -21,10 +21,10 @@ import typer
 
 from benchmarks.realdata import PROJECT, real_data
 from salip_ray.config import load_config
+from salip_ray.datasets.exports.nifti import export_nifti
+from salip_ray.datasets.exports.tidy import Tidy
 from salip_ray.errors import SalipError
-from salip_ray.labels.exports.nifti import export_nifti
-from salip_ray.labels.exports.tidy import Tidy
-from salip_ray.labels.reading import Labels
+from salip_ray.output.reader import LabelOutput
 
 _METHODS = ("unprompted_confident", "unprompted_largest", "cascade", "gt_sam")
 
@@ -63,7 +63,7 @@ def main(
         began = time.monotonic()
         summary = pipeline.label(images, output / axis, config, references=str(masks))
         wall = time.monotonic() - began
-        labels = Labels.open(str(output / axis))
+        labels = LabelOutput.open(str(output / axis))
         print(f"{summary.images} {axis} slices: {summary.status}, {summary.images / wall:.2f}/s")
         for method in _METHODS:
             for name, tidy in (("", Tidy()), (", largest component", Tidy(largest=True))):

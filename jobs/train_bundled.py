@@ -14,7 +14,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from salip_ray.models.bundled.training.options import TrainOptions
+from training.options import TrainOptions
 
 
 def main() -> None:
@@ -44,11 +44,11 @@ def main() -> None:
         arguments["minutes"] = 90.0
     options = TrainOptions(**arguments)
     if model in ("sam", "all"):
-        from salip_ray.models.bundled.training.sam_train import train_sam
+        from training.sam_train import train_sam
 
         logging.info("weights: %s", train_sam(options))
     if model in ("clip", "all"):
-        from salip_ray.models.bundled.training.clip_train import train_clip
+        from training.clip_train import train_clip
 
         logging.info("weights: %s", train_clip(options))
 

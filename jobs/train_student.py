@@ -26,7 +26,7 @@ from salip_ray.sources.locations import normalise
 from salip_ray.student.options import StudentOptions
 
 if TYPE_CHECKING:
-    from salip_ray.pipeline.store import Store
+    from salip_ray.output.store import Store
 
 _USUAL = StudentOptions()
 
@@ -90,8 +90,8 @@ def main(
         workers=workers,
         loaders=loaders,
     )
-    from salip_ray.labels.dataset import PseudoLabels
-    from salip_ray.pipeline.student import train_student
+    from salip_ray.datasets.pseudo_labels import PseudoLabels
+    from salip_ray.student.trainer import train_student
 
     console = Console()
     image_options = storage_options("image", image_option)
@@ -122,16 +122,16 @@ def _score(
     console: Console,
 ) -> None:
     from salip_ray.evaluation import as_json, nnunet_summary
-    from salip_ray.labels.reading import Labels
-    from salip_ray.pipeline.student_output import load_student, record_scores, trained_images
+    from salip_ray.output.reader import LabelOutput
     from salip_ray.report.tables import comparison_table, summary_table
     from salip_ray.sources.references import References
+    from salip_ray.student.output import load_student, record_scores, trained_images
     from salip_ray.student.scoring import METHOD, comparison, score_student
 
     student, trained_on = load_student(store), trained_images(store)
     found: dict[str, Any] = {}
     for number, (location, masks) in enumerate(tests):
-        labels, references = Labels.open(normalise(location)), References.open(masks)
+        labels, references = LabelOutput.open(normalise(location)), References.open(masks)
         name = labels.uri.rstrip("/").rpartition("/")[2]
         name = name if name not in found else f"{name}-{number}"
         evaluation = score_student(

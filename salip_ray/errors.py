@@ -6,7 +6,7 @@
     │   └── ImageError                   one image cannot be read: becomes an ``error`` row
     ├── WeightsError (ValueError)        a checkpoint is missing, altered or of another shape
     ├── OutputError (ValueError)         OUTPUT is not ours, or cannot be written
-    │   ├── NotBegunError                OUTPUT holds nothing of a job, or not yet
+    │   ├── NoJobError                   OUTPUT holds nothing of a job, or not yet
     │   ├── ResumeError                  OUTPUT was begun by another job; says what changed
     │   └── LeaseError                   OUTPUT is being written by another driver
     ├── ResourceError (RuntimeError)     the pools do not fit the machine or cluster
@@ -45,7 +45,7 @@ class OutputError(SalipError, ValueError):
     """The output location cannot be used."""
 
 
-class NotBegunError(OutputError):
+class NoJobError(OutputError):
     """The output holds nothing of a job, or not yet."""
 
 

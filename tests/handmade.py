@@ -11,21 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.config import Config
-from salip_ray.labels.masks import area, bbox_xywh, encode_rle
-from salip_ray.labels.reading import Labels
-from salip_ray.pipeline.decoding import shown_uri
-from salip_ray.pipeline.headers import expand
-from salip_ray.pipeline.plan import make_plan
-from salip_ray.rows import LABEL_SCHEMA, SCHEMA_VERSION
+from salip_ray.output.manifest import make_manifest
+from salip_ray.output.masks import area, bbox_xywh, encode_rle
+from salip_ray.output.reader import LabelOutput
+from salip_ray.pipeline.decode import shown_uri
+from salip_ray.pipeline.expand import expand
+from salip_ray.schema import LABEL_SCHEMA, SCHEMA_VERSION
 from salip_ray.sources.listing import list_images
 
 #: From a manifest row to the masks of its picture, by label.
 MasksOf = Callable[[Mapping[str, object]], Mapping[str, np.ndarray]]
 
 
-def write_labels(folder: Path, out: Path, config: Config, masks_of: MasksOf) -> Labels:
+def write_labels(folder: Path, out: Path, config: Config, masks_of: MasksOf) -> LabelOutput:
     """Label a folder of images with given masks, two rows a shard."""
-    plan = make_plan(expand(list_images(folder), config)[0], 2)
+    plan = make_manifest(expand(list_images(folder), config)[0], 2)
     ids = {spec.label: spec.class_id for spec in config.task.classes}
     rows = []
     for number, row in enumerate(plan.manifest.to_pylist()):
@@ -49,7 +49,7 @@ def write_labels(folder: Path, out: Path, config: Config, masks_of: MasksOf) -> 
     for shard in range(plan.n_shards):
         table = pa.Table.from_pylist(rows[2 * shard : 2 * shard + 2], schema=LABEL_SCHEMA)
         pq.write_table(table, out / "shards" / f"part-{shard:05d}.parquet")
-    return Labels.open(str(out))
+    return LabelOutput.open(str(out))
 
 
 def _cell(label: str, class_id: int, mask: np.ndarray) -> dict[str, object]:

@@ -14,13 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from salip_ray.cascade.overlap import closest, overlap, union_of
-from salip_ray.cascade.prompting import Size
-from salip_ray.cascade.reference import reference_boxes
-from salip_ray.cascade.resolution import box_to_working, to_working_mask
+from salip_ray.cascade.geometry import (
+    box_to_working,
+    closest,
+    overlap,
+    reference_boxes,
+    to_working_mask,
+    union_of,
+)
+from salip_ray.cascade.interfaces import SegmentsBoxes
+from salip_ray.cascade.sam_ops import Size
 from salip_ray.config import ClassSpec
-from salip_ray.models.protocols import SegmentsBoxes
-from salip_ray.rows import Candidate, ClassMask, Mask
+from salip_ray.schema import Candidate, ClassMask, Mask
 
 _RANKINGS: dict[str, Callable[[Candidate], float]] = {
     "unprompted_confident": lambda candidate: candidate.predicted_iou,

@@ -13,25 +13,23 @@ from torch import Tensor
 
 from salip_ray.cascade.baselines import gt_sam, unprompted
 from salip_ray.cascade.confidence import calibration
-from salip_ray.cascade.enrich import prompts_for, refine
-from salip_ray.cascade.overlap import overlap, union_of
-from salip_ray.cascade.prompting import Size
-from salip_ray.cascade.propose import Proposer
-from salip_ray.cascade.refine import Refiner
-from salip_ray.cascade.resolution import check_image, to_working
-from salip_ray.cascade.retrieve import Retriever
+from salip_ray.cascade.geometry import check_image, overlap, to_working, union_of
+from salip_ray.cascade.interfaces import ProposesParts, SegmentsBoxes, SelectsCandidates
+from salip_ray.cascade.proposer import Proposer
+from salip_ray.cascade.refiner import Refiner, prompts_for, refine
+from salip_ray.cascade.retriever import Retriever
+from salip_ray.cascade.sam_ops import Size
 from salip_ray.config import Config, Precision
 from salip_ray.errors import ConfigError, ImageError, InputError
-from salip_ray.models.clip import ClipModel, load_clip
-from salip_ray.models.protocols import ProposesParts, SegmentsBoxes, SelectsCandidates
-from salip_ray.models.sam import load_sam
-from salip_ray.rows import Candidate, ClassMask, Image, Mask, Outcome, Selection
+from salip_ray.models.clip.load import ClipModel, load_clip
+from salip_ray.models.sam.load import load_sam
+from salip_ray.schema import Candidate, ClassMask, Image, Mask, Outcome, Selection
 
 _Model = TypeVar("_Model")
 
 
 @dataclass(frozen=True)
-class Labels:
+class CascadeMasks:
     """The class masks of every method asked for, and what became of each class in the cascade."""
 
     masks: tuple[ClassMask, ...]
@@ -164,7 +162,7 @@ def compose(
     working_size: Size,
     original_size: Size,
     references: Mapping[str, Mask] | None = None,
-) -> Labels:
+) -> CascadeMasks:
     """From candidates and selections to class masks, for every mode of ``run.modes``.
 
     Args:
@@ -241,7 +239,7 @@ def compose(
                     f"its image {original_size}"
                 )
         masks += gt_sam(config.task.classes, refiner, embedding, references, candidates, **sizes)
-    return Labels(tuple(masks), tuple(outcomes))
+    return CascadeMasks(tuple(masks), tuple(outcomes))
 
 
 def _why_none(n_proposed: int, refused: Sequence[Selection], config: Config) -> str:

@@ -12,7 +12,7 @@ from salip_ray.config import load_config
 from salip_ray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from salip_ray.rows import Image
+    from salip_ray.schema import Image
 
 #: Kind of phantom -> the task that labels it, and what the images are in words.
 TASKS = {
@@ -83,8 +83,8 @@ def draw_phantoms(
     """
     import numpy as np
 
-    from salip_ray.labels.masks import encode_png
     from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
+    from salip_ray.output.masks import encode_png
 
     names = {f"{kind}-{index:04d}.png": index for index in range(first, first + count)}
     if more := {path.name for path in (folder / "images").glob("*.png")} - names.keys():

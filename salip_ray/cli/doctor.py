@@ -44,7 +44,7 @@ def doctor(
         input_options=input_option,
         output_options=output_option,
     )
-    from salip_ray.pipeline.doctor import examine
+    from salip_ray.cluster.doctor import examine
 
     console = Console(highlight=False, soft_wrap=True)
     failed = False

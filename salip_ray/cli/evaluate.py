@@ -45,8 +45,8 @@ def evaluate(
     Intervals are a seeded bootstrap's over images, a volume's slices being one, at 95 %. HD95 is in
     pixels; NSD is the share of the outlines within 2 pixels of each other.
     """
-    from salip_ray.labels.reading import Labels
-    from salip_ray.labels.scores import evaluate_output, write_results
+    from salip_ray.evaluation.outputs import evaluate_output, write_results
+    from salip_ray.output.reader import LabelOutput
     from salip_ray.report.tables import (
         image_table,
         notes,
@@ -56,7 +56,7 @@ def evaluate(
     )
     from salip_ray.sources.references import References
 
-    opened = Labels.open(labels, storage_options("labels", labels_option), manifest)
+    opened = LabelOutput.open(labels, storage_options("labels", labels_option), manifest)
     references = References.open(reference, storage_options("reference", reference_option))
     found = evaluate_output(opened, references, surfaces=surfaces)
     if json is not None:

@@ -35,7 +35,7 @@ _without_ignore = partial(with_shared_options, without=("ignore_disagreement",))
 @_without_ignore
 def coco(export: Export) -> int:
     """COCO instances: a mask of each image and class, with its confidence as score."""
-    from salip_ray.labels.exports import coco as form
+    from salip_ray.datasets.exports import coco as form
 
     return form.export(export.labels, export.dest, **export.keywords)
 
@@ -49,7 +49,7 @@ def nnunet(
     rgb: Annotated[bool, typer.Option("--rgb", help="Three channels, not one.")] = False,
 ) -> int:
     """nnU-Net v2's raw dataset of PNGs, as a new folder in DEST (nnUNet_raw)."""
-    from salip_ray.labels.exports import nnunet as form
+    from salip_ray.datasets.exports import nnunet as form
 
     return form.export(
         export.labels, export.dest, number=number, name=name, rgb=rgb, **export.keywords
@@ -60,7 +60,7 @@ def nnunet(
 @with_shared_options
 def webdataset(export: Export, shard_size: ShardSize = 500) -> int:
     """WebDataset tar shards: KEY.png, KEY.mask.png, KEY.json."""
-    from salip_ray.labels.exports import webdataset as form
+    from salip_ray.datasets.exports import webdataset as form
 
     return form.export(export.labels, export.dest, shard_size=shard_size, **export.keywords)
 
@@ -69,7 +69,7 @@ def webdataset(export: Export, shard_size: ShardSize = 500) -> int:
 @with_shared_options
 def hf(export: Export, shard_size: ShardSize = 500) -> int:
     """A folder for Hugging Face's load_dataset: Parquet with the pictures inside."""
-    from salip_ray.labels.exports import hf as form
+    from salip_ray.datasets.exports import hf as form
 
     return form.export(export.labels, export.dest, shard_size=shard_size, **export.keywords)
 
@@ -78,7 +78,7 @@ def hf(export: Export, shard_size: ShardSize = 500) -> int:
 @_without_ignore
 def yolo(export: Export) -> int:
     """YOLO segmentation: polygons and data.yaml. Holes are filled."""
-    from salip_ray.labels.exports import yolo as form
+    from salip_ray.datasets.exports import yolo as form
 
     return form.export(export.labels, export.dest, **export.keywords)
 
@@ -87,7 +87,7 @@ def yolo(export: Export) -> int:
 @with_shared_options
 def decathlon(export: Export) -> int:
     """MONAI's decathlon data list: dataset.json, imagesTr, labelsTr."""
-    from salip_ray.labels.exports import decathlon as form
+    from salip_ray.datasets.exports import decathlon as form
 
     return form.export(export.labels, export.dest, **export.keywords)
 
@@ -110,8 +110,8 @@ def review(
 
     Correct the masks, write accept or reject into queue.csv, then salip-ray import-review.
     """
-    from salip_ray.labels.dataset import PseudoLabels
-    from salip_ray.labels.exports import review as form
+    from salip_ray.datasets.exports import review as form
+    from salip_ray.datasets.pseudo_labels import PseudoLabels
 
     opened = PseudoLabels(
         labels,
@@ -135,7 +135,7 @@ def import_review(
     They go to LABELS/reviews/, beside the shards, and count in training and in every export but
     nifti and dicom-seg, which write what the cascade found.
     """
-    from salip_ray.labels.exports.review import import_review as bring_back
+    from salip_ray.datasets.exports.review import import_review as bring_back
 
     found = bring_back(review, labels, storage_options("labels", labels_option))
     typer.echo(

@@ -13,8 +13,8 @@ import typer
 from salip_ray.cli.options import Manifest, storage_options
 
 if TYPE_CHECKING:
-    from salip_ray.labels.dataset import PseudoLabels
-    from salip_ray.labels.exports.cases import Parts
+    from salip_ray.datasets.exports.cases import Parts
+    from salip_ray.datasets.pseudo_labels import PseudoLabels
 
 Output = Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")]
 Dest = Annotated[str, typer.Argument(help="New or empty place, or one to go on with.")]
@@ -84,8 +84,8 @@ def _opened(
     dest_option: DestOption = None,
 ) -> Export:
     """Open what the shared options say; its parameters are those options."""
-    from salip_ray.labels.dataset import PseudoLabels
-    from salip_ray.labels.exports.cases import Parts
+    from salip_ray.datasets.exports.cases import Parts
+    from salip_ray.datasets.pseudo_labels import PseudoLabels
 
     opened = PseudoLabels(
         labels,

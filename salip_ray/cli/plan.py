@@ -44,8 +44,8 @@ def plan(
     settings = make_config(
         config, preset=preset, assignments=assignments, input_options=input_option
     )
-    from salip_ray.pipeline.profile import Profile, measure
-    from salip_ray.pipeline.sizing import size, sized_config
+    from salip_ray.cluster.profile import Profile, measure
+    from salip_ray.cluster.sizing import size, sized_config
 
     if profile is not None and profile.is_file():
         measured = Profile.load(profile)

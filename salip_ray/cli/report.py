@@ -65,7 +65,7 @@ def write_report(
         OutputError: it cannot be written.
     """
     if html is None:
-        from salip_ray.pipeline.store import Store
+        from salip_ray.output.store import Store
 
         store = Store(output, options)
         store.write(NAME, text)

@@ -57,7 +57,7 @@ def show(
         )
     pixels = only_picture(stack) if slice_ is None else picture_at(stack, slice_)
     from salip_ray.cascade.cascade import Cascade
-    from salip_ray.report.walk import draw_walk, take_walk
+    from salip_ray.report.walkthrough import draw_walk, take_walk
 
     walk = take_walk(Cascade(settings), pixels)
     place = "" if slice_ is None else f"-{slice_:04d}"

@@ -13,7 +13,7 @@ from salip_ray.cli.options import Manifest, OutputOption, storage_options
 from salip_ray.errors import ConfigError, JobError
 
 if TYPE_CHECKING:
-    from salip_ray.labels.status import Status
+    from salip_ray.output.status import Status
 
 
 def status(
@@ -45,12 +45,12 @@ def status(
     if wait and not follow:
         raise ConfigError("--wait is for --follow")
     if not follow:
-        from salip_ray.labels.status import read_status
+        from salip_ray.output.status import read_status
 
         found = read_status(output, options, manifest=manifest)
         typer.echo(json.dumps(found.to_json(), indent=2) if as_json else _lines(found))
         return
-    from salip_ray.labels.following import follow as watch
+    from salip_ray.output.status import follow as watch
 
     last = None
     for last in _news(watch(output, options, manifest=manifest, every=every, wait=wait)):

@@ -46,8 +46,8 @@ def run_studies(
     """
     from salip_ray import pipeline
     from salip_ray.evaluation import Evaluation, as_json
-    from salip_ray.labels.reading import Labels
-    from salip_ray.labels.scores import evaluate_output, write_results
+    from salip_ray.evaluation.outputs import evaluate_output, write_results
+    from salip_ray.output.reader import LabelOutput
     from salip_ray.report.overview import overview
     from salip_ray.sources.references import References
 
@@ -64,7 +64,7 @@ def run_studies(
                 quiet=quiet,
             )
     for study in studies:
-        labels = Labels.open(str(study.output))
+        labels = LabelOutput.open(str(study.output))
         references = References.open(str(study.references))
         found = evaluate_output(labels, references)
         scores = folder / "scores" / study.output.name
@@ -94,9 +94,9 @@ def _complete(output: Path) -> bool:
 
 def _one_ray(studies: Sequence[Study]) -> Any:
     """One Ray for all runs: starting it takes as long as labelling a few images."""
-    from salip_ray.pipeline.resources import Machine, cpus_needed, plan_pools
-    from salip_ray.pipeline.session import ray_session
-    from salip_ray.pipeline.stages import stages_of
+    from salip_ray.cluster.resources import Machine, cpus_needed, plan_pools
+    from salip_ray.cluster.session import ray_session
+    from salip_ray.pipeline.actors import stages_of
 
     def needed(machine: Machine) -> float:
         return max(
@@ -116,9 +116,9 @@ def _bands(
     """A band of the overview for each class of a study."""
     from itertools import islice
 
-    from salip_ray.cascade.reference import class_references
-    from salip_ray.labels.images import Images
-    from salip_ray.labels.masks import decode_rle
+    from salip_ray.cascade.geometry import class_references
+    from salip_ray.datasets.images import Images
+    from salip_ray.output.masks import decode_rle
     from salip_ray.report.overview import Band, Panel
 
     averages = found.averages()

@@ -72,7 +72,7 @@ def submit(
     )
     if reference is not None and "gt_sam" not in settings.run.modes:
         raise ConfigError("--reference is for the mode gt_sam: add it, as in --mode cascade,gt_sam")
-    from salip_ray.pipeline import jobs
+    from salip_ray.cluster import submit as jobs
 
     client = jobs.connect(address)
     job = jobs.submit(
@@ -96,7 +96,7 @@ def stop(
     address: Address,
 ) -> None:
     """Stop a submitted job: it finishes the commits under way; submit goes on from there."""
-    from salip_ray.pipeline import jobs
+    from salip_ray.cluster import submit as jobs
 
     client = jobs.connect(address)
     if not jobs.stop(client, job_id):

@@ -70,7 +70,7 @@ def tune(
 
     chosen = default_space(settings) if space is None else read_space(space)
     options = storage_options("reference", reference_option)
-    from salip_ray.pipeline import tuning
+    from salip_ray.tuning import search as tuning
 
     console = Console(quiet=quiet)
     found = tuning.tune(

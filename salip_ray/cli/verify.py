@@ -27,7 +27,7 @@ def verify(
     salip-ray verify s3://bucket/labels
     """
     options = storage_options("output", output_option)
-    from salip_ray.labels.verifying import verify as check
+    from salip_ray.output.verify import verify as check
 
     found = check(output, options, partial=partial, manifest=manifest)
     typer.echo(

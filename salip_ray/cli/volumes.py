@@ -31,12 +31,12 @@ def nifti(
     dest_option: DestOption = None,
 ) -> None:
     """A label volume for each NIfTI volume (same grid and header codes) and DICOM series."""
-    from salip_ray.labels.exports.nifti import export_nifti
-    from salip_ray.labels.exports.tidy import Tidy
-    from salip_ray.labels.reading import Labels
+    from salip_ray.datasets.exports.nifti import export_nifti
+    from salip_ray.datasets.exports.tidy import Tidy
+    from salip_ray.output.reader import LabelOutput
 
     written, notes = export_nifti(
-        Labels.open(labels, storage_options("labels", labels_option), manifest),
+        LabelOutput.open(labels, storage_options("labels", labels_option), manifest),
         dest,
         method=method,
         tidy=Tidy(largest=largest, fill_holes=fill_holes, min_slices=min_slices),
@@ -60,11 +60,11 @@ def dicom_seg(
 
     Such an object names the patient, as the images do: keep DEST where they may be kept.
     """
-    from salip_ray.labels.exports.dicom_seg import export_dicom_seg
-    from salip_ray.labels.reading import Labels
+    from salip_ray.datasets.exports.dicom_seg import export_dicom_seg
+    from salip_ray.output.reader import LabelOutput
 
     written, notes = export_dicom_seg(
-        Labels.open(labels, storage_options("labels", labels_option), manifest),
+        LabelOutput.open(labels, storage_options("labels", labels_option), manifest),
         dest,
         method=method,
         source_options=storage_options("images", images_option),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from salip_ray.evaluation.metrics import dice, iou
 from salip_ray.evaluation.nnunet import nnunet_summary
+from salip_ray.evaluation.overlap import dice, iou
 from salip_ray.evaluation.results import as_json
 from salip_ray.evaluation.scoring import Average, Evaluation, Score, Unscored, score_rows
 from salip_ray.evaluation.stages import Walk
-from salip_ray.evaluation.surface import hd95, nsd
+from salip_ray.evaluation.surfaces import hd95, nsd
 from salip_ray.evaluation.volumes import VolumeScore, volume_scores
 
 __all__ = [

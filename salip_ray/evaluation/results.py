@@ -12,7 +12,7 @@ from salip_ray.evaluation.intervals import LEVEL, RESAMPLES, SEED
 from salip_ray.evaluation.nnunet import nan_mean
 from salip_ray.evaluation.scoring import Average, Evaluation, Score
 from salip_ray.evaluation.stages import GOOD, Walk, failures
-from salip_ray.evaluation.surface import TOLERANCE
+from salip_ray.evaluation.surfaces import TOLERANCE
 from salip_ray.evaluation.volumes import VolumeScore, volume_scores
 
 SCHEMA_VERSION = 1

@@ -16,11 +16,11 @@ import numpy as np
 
 from salip_ray.errors import InputError
 from salip_ray.evaluation.intervals import mean_interval
-from salip_ray.evaluation.metrics import dice, iou
+from salip_ray.evaluation.overlap import dice, iou
 from salip_ray.evaluation.stages import Walk, failed_stage
-from salip_ray.evaluation.surface import hd95, nsd
-from salip_ray.labels.masks import decode_rle
-from salip_ray.rows import Mask
+from salip_ray.evaluation.surfaces import hd95, nsd
+from salip_ray.output.masks import decode_rle
+from salip_ray.schema import Mask
 
 #: From a row to the reference mask [H, W] of each class of its image, or None where it has none.
 ReferenceOf = Callable[[Mapping[str, Any]], Mapping[str, Mask] | None]
@@ -141,7 +141,7 @@ def score_rows(
     empty.
 
     Args:
-        rows: rows with the columns of :data:`salip_ray.rows.LABEL_SCHEMA`.
+        rows: rows with the columns of :data:`salip_ray.schema.LABEL_SCHEMA`.
         reference_of: the reference masks of an image, by its row.
         labels: the classes of the run.
         methods: the methods that the run was asked for.

@@ -107,7 +107,8 @@ def identify(config: Config) -> dict[str, str]:
         ConfigError: a model or tag is unknown.
     """
     # The loaders are built on this module.
-    from salip_ray.models import clip, sam
+    from salip_ray.models.clip import load as clip
+    from salip_ray.models.sam import load as sam
 
     options = config.storage.weights
     found = {"sam": digest(sam.check(config.sam, storage_options=options))}

@@ -3,9 +3,9 @@
 Nothing here imports torch: the driver, the fetch tasks and the commits do without it.
 """
 
+from salip_ray.output.summary import Summary
 from salip_ray.pipeline.dataset import label_dataset
+from salip_ray.pipeline.job import label
 from salip_ray.pipeline.retry import retry
-from salip_ray.pipeline.run import label
-from salip_ray.pipeline.summary import Summary
 
 __all__ = ["Summary", "label", "label_dataset", "retry"]

@@ -11,19 +11,18 @@ import numpy as np
 import pyarrow as pa
 from ray.data import Dataset
 
-from salip_ray.cascade.reference import class_references
-from salip_ray.cascade.resolution import check_image, to_working
+from salip_ray.cascade.geometry import check_image, class_references, to_working
+from salip_ray.cluster.resources import plan_pools, require_fit
+from salip_ray.cluster.session import current_machine
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.weights import identify
-from salip_ray.pipeline import columns
-from salip_ray.pipeline.assembly import cascaded
+from salip_ray.pipeline import arrow
+from salip_ray.pipeline.actors import stages_of
+from salip_ray.pipeline.arrow import in_tables
+from salip_ray.pipeline.dataflow import cascaded
 from salip_ray.pipeline.monitor import Reporter
-from salip_ray.pipeline.resources import plan_pools, require_fit
-from salip_ray.pipeline.session import current_machine
-from salip_ray.pipeline.stages import stages_of
-from salip_ray.pipeline.tables import in_tables
-from salip_ray.rows import Image
+from salip_ray.schema import Image
 from salip_ray.sources.decode import decode
 
 
@@ -44,7 +43,7 @@ def label_dataset(
 
     Returns:
         The rows with ``height, width, status, outcomes, error, masks, ranking`` and the like, as in
-        :data:`salip_ray.rows.LABEL_SCHEMA`.
+        :data:`salip_ray.schema.LABEL_SCHEMA`.
 
     Raises:
         ConfigError: ``gt_sam`` is a mode but no column of references is named.
@@ -77,8 +76,8 @@ def prepare(
 ) -> Iterator[pa.Table]:
     """Yield the rows of a batch with the columns that PROPOSE needs."""
     _check_columns(batch.column_names, image, reference)
-    rows = map(columns.as_arrays, _rows(batch, config, image, reference))
-    yield from in_tables(batch, rows, columns.DECODED)
+    rows = map(arrow.as_arrays, _rows(batch, config, image, reference))
+    yield from in_tables(batch, rows, arrow.DECODED)
 
 
 def _rows(
@@ -88,11 +87,11 @@ def _rows(
     for index in range(batch.num_rows):
         row = batch.slice(index, 1)
         began = time.perf_counter()
-        values: dict[str, Any] = dict.fromkeys(columns.DECODED)
+        values: dict[str, Any] = dict.fromkeys(arrow.DECODED)
         try:
             values |= _prepared(row, config, image, reference)
         except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)
-            values |= {"status": "error", "error": columns.error("decode", problem)}
+            values |= {"status": "error", "error": arrow.error("decode", problem)}
         yield {**values, "_seconds": {"fetch": time.perf_counter() - began}}
 
 
@@ -111,8 +110,8 @@ def _prepared(row: pa.Table, config: Config, image: str, reference: str | None) 
         "status": "ok",
         "height": height,
         "width": width,
-        "_references": columns.pack_references(masks),
-        **columns.pack_working(to_working(pixels, config.image.long_side)),
+        "_references": arrow.pack_references(masks),
+        **arrow.pack_working(to_working(pixels, config.image.long_side)),
     }
 
 
@@ -134,5 +133,5 @@ def _check_columns(names: list[str], image: str, reference: str | None) -> None:
             raise InputError(
                 f"the dataset has no column {wanted!r}; its columns are {', '.join(names)}"
             )
-    if taken := sorted(set(names) & {*columns.LABELS, *columns.INTERNAL}):
+    if taken := sorted(set(names) & {*arrow.LABELS, *arrow.INTERNAL}):
         raise InputError(f"the dataset has a column {taken[0]!r} already: rename it first")

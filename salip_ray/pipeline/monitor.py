@@ -19,8 +19,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from salip_ray.pipeline.logs import log_event
-from salip_ray.pipeline.metrics import JobMetrics, MemoryGauge
+from salip_ray.pipeline.telemetry import JobMetrics, MemoryGauge, log_event
 
 _TELL_SECONDS = 0.25
 

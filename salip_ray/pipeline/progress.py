@@ -19,14 +19,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from salip_ray.output.summary import Summary
 from salip_ray.pipeline.monitor import Snapshot
-from salip_ray.pipeline.summary import Summary
 
 _EVERY_LIVE, _EVERY_LINE = 0.5, 60.0  # seconds
 COMMIT = "commit"
 
 
-class Talker:
+class ProgressReporter:
     """Says things on stderr, or nothing at all.
 
     Args:

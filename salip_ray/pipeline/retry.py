@@ -22,14 +22,8 @@ from salip_ray.config import Config, StorageConfig, load_config
 from salip_ray.config.loading import parse_assignments
 from salip_ray.errors import ConfigError, OutputError, ResumeError
 from salip_ray.models.weights import identify, pin
-from salip_ray.pipeline.commit import commit_shard, describe
-from salip_ray.pipeline.execute import run_on_ray
-from salip_ray.pipeline.headers import expand
-from salip_ray.pipeline.kept import with_kept_rows
-from salip_ray.pipeline.lease import held
-from salip_ray.pipeline.plan import Plan, aligned, from_manifest, make_plan
-from salip_ray.pipeline.progress import Talker
-from salip_ray.pipeline.resume import (
+from salip_ray.output.commit import commit_shard, describe, with_kept_rows
+from salip_ray.output.job_record import (
     MANIFEST,
     SHARDS,
     STATS,
@@ -39,9 +33,14 @@ from salip_ray.pipeline.resume import (
     require_manifest_place,
     shard_file,
 )
-from salip_ray.pipeline.run import conclude, open_references
-from salip_ray.pipeline.store import Store
-from salip_ray.pipeline.summary import Summary, mend_summary, summarise, write_summary
+from salip_ray.output.lease import held
+from salip_ray.output.manifest import Manifest, aligned, from_manifest, make_manifest
+from salip_ray.output.store import Store
+from salip_ray.output.summary import Summary, mend_summary, summarise, write_summary
+from salip_ray.pipeline.expand import expand
+from salip_ray.pipeline.job import conclude, open_references
+from salip_ray.pipeline.progress import ProgressReporter
+from salip_ray.pipeline.run import run_on_ray
 from salip_ray.sources.listing import list_images
 
 _MAY_CHANGE = ("pools", "run", "sam.checkpoint", "clip.pretrained", "refine.sam.checkpoint")
@@ -75,7 +74,7 @@ def retry(
             other weights, or (LeaseError) is being written by another driver.
         JobError: the job was stopped or broke down, or too many rows are still errors.
     """
-    began, talker = time.monotonic(), Talker(quiet=quiet)
+    began, talker = time.monotonic(), ProgressReporter(quiet=quiet)
     storage = storage or StorageConfig()
     store = Store(output, storage.output, kept={} if manifest is None else {MANIFEST: manifest})
     run = read_run(store)
@@ -128,7 +127,7 @@ def retry(
     return conclude(summary, config, talker)
 
 
-def failed_images(store: Store, plan: Plan) -> tuple[pa.Array, list[int]]:
+def failed_images(store: Store, plan: Manifest) -> tuple[pa.Array, list[int]]:
     """Ids of the images whose committed rows are errors, and the shards with stale statistics.
 
     The rows are the truth: a retry that was killed may have left statistics of other rows beside
@@ -197,9 +196,9 @@ def _check_weights(store: Store, before: Mapping[str, str], now: Mapping[str, st
             )
 
 
-def _plan(frozen: pa.Table, config: Config, location: str | os.PathLike[str] | None) -> Plan:
+def _plan(frozen: pa.Table, config: Config, location: str | os.PathLike[str] | None) -> Manifest:
     if location is None:
         return from_manifest(frozen, config.run.rows_per_shard)
     listing, _ = expand(list_images(location, config.storage.input), config)
-    listed = make_plan(listing, config.run.rows_per_shard)
+    listed = make_manifest(listing, config.run.rows_per_shard)
     return from_manifest(frozen, config.run.rows_per_shard, addresses=listed.table)

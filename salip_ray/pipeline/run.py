@@ -1,144 +1,192 @@
-"""The job: a location of images in, a location of labels out."""
+"""The Ray part of a job: rows in, committed shards out, watched and stopped with care."""
 
 from __future__ import annotations
 
-import os
+import itertools
+import shutil
 import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import ray
+from ray.exceptions import RayError
 
+from salip_ray.cluster.autoscaling import wait_for_nodes
+from salip_ray.cluster.resources import (
+    COMMIT_CPUS,
+    Machine,
+    cpus_needed,
+    plan_pools,
+    require_fit,
+)
+from salip_ray.cluster.session import ray_session
 from salip_ray.config import Config
-from salip_ray.errors import ConfigError, JobError
-from salip_ray.models.weights import identify, pin
-from salip_ray.pipeline.execute import run_on_ray
-from salip_ray.pipeline.headers import expand
-from salip_ray.pipeline.lease import held
-from salip_ray.pipeline.plan import Plan, make_plan
-from salip_ray.pipeline.progress import Talker, summary_table
-from salip_ray.pipeline.resume import MANIFEST, begin, make_fingerprint, read_run
-from salip_ray.pipeline.store import Store
-from salip_ray.pipeline.summary import Summary, mend_summary, summarise, write_summary
-from salip_ray.sources.listing import list_images
-from salip_ray.sources.locations import public_uri
+from salip_ray.errors import JobError, SalipError
+from salip_ray.output.job_record import committed_shards, record_devices
+from salip_ray.output.lease import Lease
+from salip_ray.output.manifest import Manifest
+from salip_ray.output.store import Store
+from salip_ray.pipeline.actors import stages_of
+from salip_ray.pipeline.commit_gate import GracefulStop, Stopped
+from salip_ray.pipeline.dataflow import cascaded, decoded, gathered, streaming
+from salip_ray.pipeline.faults import notes_folder
+from salip_ray.pipeline.monitor import Reporter, Snapshot, start_monitor
+from salip_ray.pipeline.progress import ProgressReporter
+from salip_ray.pipeline.sink import DRAIN_SECONDS, ShardSink, StoppingError
 from salip_ray.sources.references import References
 
+_RAYS_ADVICE = "Failed to apply UDF transform"  # and how to have it tried again
 
-def label(
-    input: str | os.PathLike[str],  # noqa: A002  (the word a person would use)
-    output: str | os.PathLike[str],
+
+def run_on_ray(
+    todo: pa.Table,
+    plan: Manifest,
     config: Config,
+    store: Store,
+    references: References | None,
+    talker: ProgressReporter,
+    lease: Lease,
     *,
-    references: str | None = None,
-    manifest: str | None = None,
-    quiet: bool = False,
-    extend: bool = False,
-) -> Summary:
-    """Label every image of ``input`` and commit the labels to ``output``, shard by shard.
-
-    The same call goes on where an earlier one was stopped, even by kill -9, and returns at once
-    where all is done. What an output holds is described in :mod:`salip_ray.pipeline.resume` and
-    :data:`salip_ray.rows.LABEL_SCHEMA`. Uses the Ray that this process is connected to, else the
-    one at ``RAY_ADDRESS``, else starts one on this machine for the time of the job.
+    block: int | None = None,
+    keeping: bool = False,
+) -> None:
+    """Label rows on Ray, and commit them.
 
     Args:
-        input: folder, prefix, glob, image or manifest (CSV or Parquet with a column ``uri``); local
-            or of any fsspec scheme.
-        output: an empty or new location, or one that this very job began.
-        config: from :func:`salip_ray.load_config`.
-        references: reference masks for the mode ``gt_sam``: a folder or an ``index.csv``.
-        manifest: keep the manifest in this file, not in the output: it alone has the names of
-            images where ``privacy.hash_uris`` is on.
-        quiet: show no progress.
-        extend: where the input has gained images since the output was begun, label what is new
-            into new shards; without it a grown input is refused.
+        todo: :data:`~salip_ray.output.manifest.TODO_SCHEMA`, aligned to blocks.
+        plan: the whole job.
+        config: of the job.
+        store: the output.
+        references: reference masks, where a mode needs them.
+        talker: shows the progress.
+        lease: of the output.
+        block: rows that are committed together; a whole shard by default.
+        keeping: the rows are some of shards that are committed; the others are kept.
 
     Raises:
-        ConfigError: ``gt_sam`` is a mode but there are no references.
-        InputError: no image is found.
-        WeightsError: a checkpoint is missing or altered.
-        OutputError: the output is not ours, (ResumeError) was begun by another job, or (LeaseError)
-            is being written by another driver.
         ResourceError: the pools do not fit.
-        JobError: the job was stopped or broke down, or ended with too many error rows.
+        LeaseError: the output was taken over by another driver.
+        JobError: the job was stopped or broke down, or shards are not where they were written.
     """
-    began = time.monotonic()
-    talker = Talker(quiet=quiet)
-    known = open_references(references, config)
-    plan = _plan(input, config, talker)
-    where = None if known is None or references is None else public_uri(references)
-    weights = identify(config)
-    fingerprint = make_fingerprint(config.recipe(), weights, plan, where)
-    kept = {} if manifest is None else {MANIFEST: manifest}
-    store = Store(output, config.storage.output, kept=kept)
-    read_run(store)  # what is not ours is refused before anything is written
-    with held(store) as lease:
-        begun = begin(store, plan, fingerprint, extend=extend)
-        plan = begun.plan
-        for note in begun.notes:
-            talker.say(f"note: {note}")
-        todo = plan.todo(begun.committed)
-        if todo.num_rows:
-            if done := len(begun.committed):
-                talker.say(f"going on: {done:,} of {plan.n_shards:,} shards are committed already")
-            # Pinned, a worker that fetches for itself refuses what is not the driver's file.
-            run_on_ray(todo, plan, pin(config, weights), store, known, talker, lease)
-            new = int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py())
-            summary = summarise(
-                store, plan, wall_seconds=time.monotonic() - began, images_in_run=new
-            )
+    block = block or plan.rows_per_shard
+    stages = list(stages_of(config))
+
+    def needed(machine: Machine) -> float:
+        pools = plan_pools(config.pools, stages, machine)
+        return cpus_needed(pools, config.pools.fetch_cpus)
+
+    run = uuid.uuid4().hex[:12]
+    talker.say(f"starting Ray and the models (run {run})")
+    with ray_session(needed) as machine:
+        machine = wait_for_nodes(config.pools, stages, machine, talker.say)
+        pools = plan_pools(config.pools, stages, machine)
+        require_fit(pools, config.pools.fetch_cpus, machine)
+        record_devices(store, _devices(machine))
+        monitor = start_monitor(["fetch", *stages], run)
+        reporter = Reporter(monitor, run)
+
+        def snapshot() -> Snapshot:
+            return ray.get(monitor.snapshot.remote(), timeout=5)  # type: ignore[no-any-return]
+
+        sink = ShardSink(
+            store,
+            sizes=plan.sizes,
+            classes={spec.label: spec.class_id for spec in config.task.classes},
+            reporter=reporter,
+            committing=lambda: snapshot().committing,
+            keeping=keeping,
+        )
+        shards = -(-todo.num_rows // block)
+        images = int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py())
+        began = time.monotonic()
+
+        def progress() -> dict[str, Any]:
+            now = snapshot()
+            seconds = round(time.monotonic() - began, 1)
+            return {"images": images, "rows": now.rows, "seconds": seconds}
+
+        lease.progress = progress
+        lease.on_lost = lambda: ray.get(monitor.close.remote(), timeout=10)
+        stop = GracefulStop(lambda: _drain(monitor, snapshot), talker.say)
+        try:
+            lease.require()  # it may have been lost while Ray and the models started
+            with (
+                streaming(),
+                talker.watching(snapshot, ["fetch", *stages], images, shards),
+                stop,
+            ):
+                pictures = decoded(todo, config, pools, references, reporter)
+                labels = gathered(cascaded(pictures, config, pools, reporter), block)
+                labels.write_datasink(sink, ray_remote_args={"num_cpus": COMMIT_CPUS})
+        except Stopped as stopped:
+            raise JobError(f"stopped by {stopped}: {_how_far(store, plan)}") from None
+        except (RayError, RuntimeError) as problem:
+            # A task's error is of its own class, too; its text is the worker's whole traceback.
+            if isinstance(problem, SalipError) and not isinstance(problem, RayError):
+                raise
             lease.require()
-            write_summary(store, summary)
-        else:
-            n_images, n_shards = plan.n_images, plan.n_shards
-            talker.say(f"{store} is complete: {n_images:,} images in {n_shards:,} shards")
-            summary = summarise(store, plan)
-            mend_summary(store, summary)
-    return conclude(summary, config, talker)
-
-
-def conclude(summary: Summary, config: Config, talker: Talker) -> Summary:
-    """Show what came of a job.
-
-    Raises:
-        JobError: too many rows are errors.
-    """
-    if not talker.console.quiet:
-        talker.console.print(summary_table(summary))
-    _require_few_errors(summary, config.run.max_error_share)
-    return summary
-
-
-def open_references(references: str | None, config: Config) -> References | None:
-    """The reference masks of a job, where one of its modes needs them."""
-    if "gt_sam" not in config.run.modes:
-        return None
-    if references is None:
-        raise ConfigError(
-            "run.modes has gt_sam, which needs reference masks: give their folder or index.csv "
-            "as references (--reference)"
-        )
-    return References.open(references, config.storage.input)
-
-
-def _plan(location: str | os.PathLike[str], config: Config, talker: Talker) -> Plan:
-    listing = list_images(location, config.storage.input)
-    listing, notes = expand(listing, config)
-    for note in notes:
-        talker.say(f"note: {note}")
-    plan = make_plan(listing, config.run.rows_per_shard)
-    left_out = f" (left out: {listing.skipped})" if str(listing.skipped) else ""
-    talker.say(f"{plan.n_images:,} images in {plan.n_shards:,} shards{left_out}")
-    if plan.duplicates:
-        talker.say(
-            f"note: {plan.duplicates:,} URIs are named more than once; each is labelled once"
-        )
-    return plan
-
-
-def _require_few_errors(summary: Summary, limit: float) -> None:
-    if summary.error_share > limit:
+            if stop.signal is not None and _is_stopping(problem):
+                raise JobError(f"stopped by {stop.signal.name}: {_how_far(store, plan)}") from None
+            raise JobError(f"{_first_cause(problem)}; {_how_far(store, plan)}") from problem
+        finally:
+            lease.progress = lease.on_lost = None
+            shutil.rmtree(notes_folder(reporter.notes), ignore_errors=True)
+    if missing := set(todo["shard"].to_pylist()) - committed_shards(store):
         raise JobError(
-            f"{summary.status['error']:,} of {summary.images:,} images "
-            f"({summary.error_share:.1%}) are error rows, above run.max_error_share = {limit:g}: "
-            f"the column error in {summary.output}/shards says why"
+            f"{len(missing)} of {plan.n_shards} shards are not in {store} (the first is "
+            f"{min(missing)}): every node must see the same output location"
         )
+
+
+def _drain(monitor: Any, snapshot: Callable[[], Snapshot]) -> None:
+    """Close the gate and wait until nothing is being committed."""
+    ray.get(monitor.close.remote(), timeout=10)
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while snapshot().committing and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _how_far(store: Store, plan: Manifest) -> str:
+    try:
+        done = len(committed_shards(store))
+    except SalipError as problem:  # what broke the job is not to be lost over it
+        return f"how far it is, is not known ({problem}); the same command goes on from there"
+    return (
+        f"{done:,} of {plan.n_shards:,} shards are committed; the same command goes on from there"
+    )
+
+
+def _is_stopping(problem: BaseException) -> bool:
+    """Whether a task has found the gate of the commits closed."""
+    return any(isinstance(cause, StoppingError) for cause in _causes(problem))
+
+
+def _causes(problem: BaseException) -> Iterator[BaseException]:
+    """An error and what Ray has wrapped in it, the outermost first."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        yield cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+
+
+def _first_cause(problem: BaseException) -> str:
+    """The error at the bottom of Ray's wrapping, in one line."""
+    outer, *inner = _causes(problem)
+    # Ray ends some chains with an exception that says nothing; the last that speaks is meant.
+    cause = [outer, *itertools.takewhile(str, inner)][-1]
+    said = str(cause).partition(_RAYS_ADVICE)[0].removesuffix(r"\n")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return f"the job broke down: {type(cause).__name__}: {lines[-1] if lines else 'no message'}"
+
+
+def _devices(machine: Machine) -> dict[str, Any]:
+    resources = ray.cluster_resources()
+    kinds = sorted(
+        name.removeprefix("accelerator_type:")
+        for name in resources
+        if name.startswith("accelerator_type:")
+    )
+    return {"cpus": machine.cpus, "gpus": machine.gpus, "accelerators": kinds}

@@ -14,11 +14,10 @@ from ray.data._internal.execution.interfaces import TaskContext
 from ray.data.block import Block, BlockAccessor
 from ray.exceptions import RayError
 
-from salip_ray.pipeline.commit import commit_shard
-from salip_ray.pipeline.kept import with_kept_rows
+from salip_ray.output.commit import commit_shard, with_kept_rows
+from salip_ray.output.manifest import PADDING
+from salip_ray.output.store import Store
 from salip_ray.pipeline.monitor import Reporter
-from salip_ray.pipeline.plan import PADDING
-from salip_ray.pipeline.store import Store
 
 DRAIN_SECONDS = 120.0  #: the longest that a job which stops waits for commits under way
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from salip_ray.errors import InputError, OutputError
-from salip_ray.labels.reading import Labels
-from salip_ray.labels.scores import evaluate_output
+from salip_ray.evaluation.outputs import evaluate_output
+from salip_ray.output.reader import LabelOutput
 from salip_ray.report.page import make_section, render
 from salip_ray.report.scores import Scores
 from salip_ray.sources.locations import filesystem, join, normalise, public_uri
@@ -18,7 +18,7 @@ def find_runs(
     output: str,
     storage_options: Mapping[str, Any] | None = None,
     manifest: str | None = None,
-) -> tuple[list[Labels], bytes | None]:
+) -> tuple[list[LabelOutput], bytes | None]:
     """The run at a location, or the runs in its folders, as the demo writes them.
 
     ``manifest`` is that of the one run, if it is not in its output.
@@ -32,7 +32,7 @@ def find_runs(
     """
     fs, root = filesystem(normalise(output), storage_options)
     if fs.exists(join(root, "run.json")) or not fs.isdir(root):
-        return [Labels.open(output, storage_options, manifest)], None
+        return [LabelOutput.open(output, storage_options, manifest)], None
     folders = [path.rstrip("/") for path in fs.ls(root, detail=False)]
     names = [path.rpartition("/")[2] for path in folders if fs.exists(join(path, "run.json"))]
     if not names:
@@ -40,7 +40,7 @@ def find_runs(
             f"{public_uri(output)} holds no run.json, and neither does a folder in it: "
             "give the output of salip-ray label"
         )
-    runs = [Labels.open(join(normalise(output), name), storage_options) for name in names]
+    runs = [LabelOutput.open(join(normalise(output), name), storage_options) for name in names]
     runs.sort(key=lambda labels: (str(labels.run.get("created")), labels.uri))
     try:
         return runs, bytes(fs.cat_file(join(root, "evaluation.json")))
@@ -98,7 +98,7 @@ def make_report(
 
 
 def _references(
-    labels: Labels, given: str | None, options: Mapping[str, Any] | None
+    labels: LabelOutput, given: str | None, options: Mapping[str, Any] | None
 ) -> References | None:
     """The references given, else those of the run where they can still be had."""
     if given is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageDraw, ImageFont
 
-from salip_ray.rows import Image, Mask
+from salip_ray.schema import Image, Mask
 
 Colour = tuple[int, int, int]
 Tile = tuple[int, int]  #: width, height

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from salip_ray.cascade.reference import class_references
-from salip_ray.cascade.resolution import working_size
+from salip_ray.cascade.geometry import class_references, working_size
 from salip_ray.errors import InputError, OutputError
-from salip_ray.labels.masks import decode_rle
-from salip_ray.labels.reading import Labels
+from salip_ray.output.masks import decode_rle
+from salip_ray.output.reader import LabelOutput
 from salip_ray.report.confidence import FIELDS, confidence
 from salip_ray.report.loading import load_pictures
 from salip_ray.report.pictures import data_uri, outline, picture_box, picture_size
-from salip_ray.rows import Image
+from salip_ray.schema import Image
 from salip_ray.sources.references import References
 
 
@@ -111,7 +110,7 @@ class Item:
 
 
 def make_items(
-    labels: Labels,
+    labels: LabelOutput,
     rows: Iterable[Mapping[str, Any]],
     *,
     input_options: Mapping[str, Any] | None = None,
@@ -137,7 +136,7 @@ def make_items(
 
 
 def _item(
-    labels: Labels,
+    labels: LabelOutput,
     row: Mapping[str, Any],
     image: Image | None,
     note: str,
@@ -210,7 +209,7 @@ def _layer(mask: Mapping[str, Any]) -> Layer:
 
 
 def _reference_layers(
-    labels: Labels, row: Mapping[str, Any], references: References | None
+    labels: LabelOutput, row: Mapping[str, Any], references: References | None
 ) -> list[Layer]:
     if references is None:
         return []

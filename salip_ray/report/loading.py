@@ -7,8 +7,8 @@ from typing import Any
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import OutputError
-from salip_ray.labels.reading import Labels
-from salip_ray.rows import Image, Picture
+from salip_ray.output.reader import LabelOutput
+from salip_ray.schema import Image, ImageRef
 from salip_ray.sources.decode import decode, open_stack, picture_at
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.stack import Stack
@@ -18,7 +18,7 @@ _TOGETHER = 8  # images fetched at once; full-size pixels are let go one by one
 
 
 def load_pictures(
-    labels: Labels,
+    labels: LabelOutput,
     rows: Sequence[Mapping[str, Any]],
     storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[int, Image | None, str]]:
@@ -45,7 +45,7 @@ def load_pictures(
             )
 
 
-def _files_at_once(pictures: Sequence[Picture]) -> Iterator[list[int]]:
+def _files_at_once(pictures: Sequence[ImageRef]) -> Iterator[list[int]]:
     """Numbers of pictures to fetch together: of a few image files, or of one volume."""
     volumes: dict[str, list[int]] = {}
     files: list[int] = []
@@ -60,7 +60,7 @@ def _files_at_once(pictures: Sequence[Picture]) -> Iterator[list[int]]:
 
 def _decoded(
     row: Mapping[str, Any],
-    picture: Picture,
+    picture: ImageRef,
     data: bytes | Exception,
     stacks: dict[str, Stack],
     limits: ImageConfig,

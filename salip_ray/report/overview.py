@@ -23,7 +23,7 @@ from salip_ray.report.canvas import (
     outlined,
     tinted,
 )
-from salip_ray.rows import Image, Mask
+from salip_ray.schema import Image, Mask
 
 _REFERENCE: Colour = (255, 214, 64)
 _METHOD_COLOURS: Mapping[str, Colour] = {

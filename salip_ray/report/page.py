@@ -17,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from salip_ray.errors import ConfigError
-from salip_ray.labels.reading import Labels
+from salip_ray.output.reader import LabelOutput
 from salip_ray.report.charts import (
     HistogramChart,
     StackedBar,
@@ -67,7 +67,7 @@ class Section:
 
     anchor: str
     title: str
-    labels: Labels
+    labels: LabelOutput
     summary: Mapping[str, Any]
     survey: Survey
     classes: Sequence[ClassCharts]
@@ -106,7 +106,7 @@ class Section:
 
 
 def make_section(
-    labels: Labels,
+    labels: LabelOutput,
     *,
     input_options: Mapping[str, Any] | None = None,
     references: References | None = None,
@@ -196,7 +196,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _class_charts(labels: Labels, found: Survey, label: str) -> ClassCharts:
+def _class_charts(labels: LabelOutput, found: Survey, label: str) -> ClassCharts:
     figures = found.classes[label]
     colour = next(spec.class_id for spec in labels.classes if spec.label == label)
     errors = found.status.get("error", 0)
@@ -220,7 +220,7 @@ def _class_charts(labels: Labels, found: Survey, label: str) -> ClassCharts:
     )
 
 
-def _stats(labels: Labels) -> list[dict[str, Any]]:
+def _stats(labels: LabelOutput) -> list[dict[str, Any]]:
     names = [f"stats/{name.removesuffix('.parquet')}.json" for name in labels.shards]
     with ThreadPoolExecutor(8) as readers:
         return [json.loads(data) for data in readers.map(labels.read, names) if data is not None]

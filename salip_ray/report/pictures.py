@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pil
 
-from salip_ray.cascade.resolution import to_working, working_size
-from salip_ray.rows import Box, Image, Mask
+from salip_ray.cascade.geometry import to_working, working_size
+from salip_ray.schema import Box, Image, Mask
 
 LONG_SIDE = 512  # pixels of a picture, at most
 _BYTES = 45_000  # of a picture, at most, so that a report of any run stays small

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from salip_ray.labels.reading import Labels
+from salip_ray.output.reader import LabelOutput
 from salip_ray.report.confidence import FIELDS, confidence
 
 Floats = npt.NDArray[np.float64]
@@ -124,7 +124,9 @@ class Survey:
     picks: dict[str, list[Place]] = field(default_factory=dict)
 
 
-def survey(labels: Labels, *, seed: int = 0, per_group: int = 12, n_errors: int = 24) -> Survey:
+def survey(
+    labels: LabelOutput, *, seed: int = 0, per_group: int = 12, n_errors: int = 24
+) -> Survey:
     """Read every committed shard once.
 
     Args:
@@ -152,7 +154,7 @@ def survey(labels: Labels, *, seed: int = 0, per_group: int = 12, n_errors: int 
     return found
 
 
-def _tables(labels: Labels) -> Iterator[tuple[str, pa.Table]]:
+def _tables(labels: LabelOutput) -> Iterator[tuple[str, pa.Table]]:
     with ThreadPoolExecutor(_READERS) as readers:
         shards = labels.shards
         for start in range(0, len(shards), 4 * _READERS):
@@ -253,7 +255,7 @@ def _choose(
     return {group: places for group, places in picks.items() if places}
 
 
-def rows_at(labels: Labels, places: Iterable[Place]) -> dict[Place, dict[str, Any]]:
+def rows_at(labels: LabelOutput, places: Iterable[Place]) -> dict[Place, dict[str, Any]]:
     """The whole rows at some places, each shard being read once."""
     wanted: dict[str, list[int]] = {}
     for place in places:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
-from salip_ray.rows import Image
+from salip_ray.schema import Image
 from salip_ray.sources import formats
 from salip_ray.sources.formats import IMAGE_SUFFIXES, STACK_SUFFIXES
 from salip_ray.sources.formats.names import stem, suffix

@@ -21,10 +21,10 @@ import pyarrow as pa
 from salip_ray.errors import InputError, SalipError
 from salip_ray.sources.decode import IMAGE_SUFFIXES, suffix
 from salip_ray.sources.formats.names import ARCHIVES, is_bare, split_member
-from salip_ray.sources.found import Entry, Skipped, find_local, find_remote
 from salip_ray.sources.headers import MARKED_BYTES, holds_dicom
 from salip_ray.sources.locations import is_glob, is_remote, normalise, public_uri, root_of
 from salip_ray.sources.manifests import MANIFEST_SUFFIXES, read_addresses
+from salip_ray.sources.scan import Entry, Skipped, find_local, find_remote
 from salip_ray.sources.stores import said
 
 LISTING_SCHEMA = pa.schema(

@@ -26,7 +26,7 @@ from PIL import Image as Pil
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError, SalipError
-from salip_ray.rows import Picture
+from salip_ray.schema import ImageRef
 from salip_ray.sources.decode import IMAGE_SUFFIXES, stem, suffix
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats import nifti
@@ -92,7 +92,7 @@ class References:
     def __len__(self) -> int:
         return len(set(self._masks.values()) | set(self._slices.values()))
 
-    def find(self, image: Picture) -> Picture | None:
+    def find(self, image: ImageRef) -> ImageRef | None:
         """Where the reference mask of an image is: by its whole URI, else by its stem.
 
         A slice is looked for among masks of one slice first.
@@ -109,21 +109,21 @@ class References:
             raise ImageError(f"reference mask {shown} is NIfTI, but its image is not")
         return mask
 
-    def named(self, image: Picture) -> Picture | None:
+    def named(self, image: ImageRef) -> ImageRef | None:
         """As :meth:`find`, whatever the two are: for what may be said of an image's mask."""
         name = stem(image.uri)
         if image.index is not None and (own := self._slices.get((name, image.index))):
-            return Picture(own)
+            return ImageRef(own)
         if found := self._masks.get(public_uri(image.uri)) or self._masks.get(name):
-            return Picture(found, image.index)
+            return ImageRef(found, image.index)
         if name.isdigit() and (key := _slice_key(image.uri)) in self._slices:
             # A numbered file, in a folder that has one name on both sides.
-            return Picture(self._slices[key])
+            return ImageRef(self._slices[key])
         return None
 
     def load(
         self,
-        mask: Picture,
+        mask: ImageRef,
         config: ImageConfig | None = None,
         *,
         count: int | None = None,
@@ -169,7 +169,7 @@ class References:
         return values.astype(np.int32)
 
     def _slice(
-        self, mask: Picture, config: ImageConfig, count: int | None, spacing: Spacing | None
+        self, mask: ImageRef, config: ImageConfig, count: int | None, spacing: Spacing | None
     ) -> ClassIds:
         wanted = mask.uri, config.axis, config.volume_index
         if self._volume is None or self._volume[0] != wanted:
@@ -191,7 +191,7 @@ class References:
         return data
 
 
-def _require_slices(mask: Picture, found: int, kind: str, count: int | None) -> None:
+def _require_slices(mask: ImageRef, found: int, kind: str, count: int | None) -> None:
     """Raise ImageError where a mask's slices cannot be those of its image."""
     wanted = 1 if mask.index is None else count
     has = f"reference mask {public_uri(mask.uri)} has {found} {kind}"

@@ -22,7 +22,7 @@ class StudentOptions:
         seed: of the split, the weights, the order and the augmentation.
         val_share: share of the images that choose the best epoch and are not trained on; 0 for
             none, and the last epoch counts.
-        group_by: what must stay on one side of that split (:func:`salip_ray.labels.splits.split`).
+        group_by: what must stay on one side of that split (see :mod:`salip_ray.datasets.splits`).
         min_confidence: images with a label less certain than this are left out.
         confidence_power: an image counts with its confidence to this power; 0 counts all alike.
         ignore_disagreement: learn nothing where proposal and refined mask differ.

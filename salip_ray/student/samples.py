@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from salip_ray.labels.dataset import PseudoLabels
-from salip_ray.labels.masks import LabelMap
-from salip_ray.rows import Image
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.output.masks import LabelMap
+from salip_ray.schema import Image
 
 IGNORED = -1
 """The target of a pixel from which nothing is learnt."""

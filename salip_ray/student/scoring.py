@@ -6,15 +6,15 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from salip_ray.datasets.images import Images
 from salip_ray.errors import ConfigError, InputError
 from salip_ray.evaluation import Evaluation
 from salip_ray.evaluation.intervals import mean_interval
-from salip_ray.labels.images import Images
-from salip_ray.labels.masks import encode_rle
-from salip_ray.labels.reading import Labels
-from salip_ray.labels.scores import evaluate_output
+from salip_ray.evaluation.outputs import evaluate_output
+from salip_ray.output.masks import encode_rle
+from salip_ray.output.reader import LabelOutput
 from salip_ray.sources.references import References
-from salip_ray.student.net import Student
+from salip_ray.student.network import Student
 
 METHOD = "student"
 TEACHER = "cascade"
@@ -22,7 +22,7 @@ TEACHER = "cascade"
 
 def score_student(
     student: Student,
-    labels: Labels,
+    labels: LabelOutput,
     references: References,
     *,
     trained_on: Collection[str] = (),

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from salip_ray.tuning.trial import mean_dice
+from salip_ray.tuning.trials import mean_dice
 
 FACTOR = 3
 _RUNGS = 3

@@ -23,10 +23,10 @@ from typing import Any
 import pyarrow as pa
 
 from salip_ray.config import Config, load_config
-from salip_ray.pipeline.decoding import fetch_and_decode
-from salip_ray.pipeline.headers import expand
+from salip_ray.output.manifest import make_manifest
+from salip_ray.pipeline.decode import fetch_and_decode
+from salip_ray.pipeline.expand import expand
 from salip_ray.pipeline.monitor import Reporter
-from salip_ray.pipeline.plan import make_plan
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 from tests.chaos.mutations import Sample, mutate
 from tests.chaos.originals import originals
@@ -56,7 +56,7 @@ def rows_of(files: list[Path]) -> list[Rows]:
     """The rows that the job's own plan, fetch and decode make of each file, pixels as bytes."""
     listed = [{"uri": str(path), "size": path.stat().st_size} for path in files]
     listing, _ = expand(Listing(pa.Table.from_pylist(listed, LISTING_SCHEMA)), config())
-    plan = make_plan(listing, 64)
+    plan = make_manifest(listing, 64)
     uris = plan.table["uri"].to_pylist()
     found: dict[str, Rows] = {uri: [] for uri in uris}
     kept = ["status", "error", "height", "width", "_working"]

@@ -58,7 +58,7 @@ class _Waiting(importlib.abc.MetaPathFinder):
 
 def slow_commits() -> None:
     """Make the time between the files of a commit long enough to kill something in it."""
-    from salip_ray.pipeline.store import Store
+    from salip_ray.output.store import Store
 
     write = Store.write
 
@@ -72,7 +72,7 @@ def slow_commits() -> None:
 
 def slow_images() -> None:
     """Take so long for an image that commits begin while others are still labelled."""
-    from salip_ray.pipeline.stages import Cells, Propose, Stage
+    from salip_ray.pipeline.actors import Cells, Propose, Stage
 
     new = Stage.new_cells
 
@@ -91,7 +91,7 @@ def broken_sink() -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from salip_ray.pipeline.store import Store
+    from salip_ray.output.store import Store
 
     write = Store.write
 
@@ -110,7 +110,7 @@ def poison() -> None:
     """Kill the worker that proposes on one certain image, as a broken library would."""
     import signal
 
-    from salip_ray.pipeline.stages import Cells, Propose, Stage
+    from salip_ray.pipeline.actors import Cells, Propose, Stage
 
     new = Stage.new_cells
 
@@ -125,7 +125,7 @@ def poison() -> None:
 
 def leak() -> None:
     """Lose a mebibyte an image in PROPOSE, as a broken library would."""
-    from salip_ray.pipeline.stages import Cells, Propose, Stage
+    from salip_ray.pipeline.actors import Cells, Propose, Stage
 
     new, lost = Stage.new_cells, []
 
@@ -137,7 +137,7 @@ def leak() -> None:
     Stage.new_cells = leaking  # type: ignore[method-assign]
 
 
-_STORE, _STAGES = "salip_ray.pipeline.store", "salip_ray.pipeline.stages"
+_STORE, _STAGES = "salip_ray.output.store", "salip_ray.pipeline.actors"
 HOOKS = {
     "slow": ((_STORE, slow_commits), (_STAGES, slow_images)),
     "broken_sink": ((_STORE, broken_sink),),

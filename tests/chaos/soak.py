@@ -81,7 +81,7 @@ def main(spec_file: str) -> None:
     import ray
 
     from salip_ray import label, load_config
-    from salip_ray.pipeline import assembly
+    from salip_ray.pipeline import dataflow
 
     ray.init(
         address="local",
@@ -97,7 +97,7 @@ def main(spec_file: str) -> None:
     )
     peaks = Peaks()
     config = load_config("lungs", overrides=spec["settings"])
-    assembly._LARGEST_BLOCK = spec["block"]
+    dataflow._LARGEST_BLOCK = spec["block"]
     summary = label(spec["input"], spec["output"], config, quiet=True)
     print(json.dumps({"images": summary.images, **peaks.stop()}))  # noqa: T201
     ray.shutdown()

@@ -27,8 +27,8 @@ from salip_ray.cascade.cascade import Cascade
 from salip_ray.config import ClipConfig, load_config
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.bundled.sam_net import load_bundled_sam
-from salip_ray.models.clip import load_clip
-from salip_ray.models.sam import quicken
+from salip_ray.models.clip.load import load_clip
+from salip_ray.models.sam.load import quicken
 
 _STRAY_PIXELS = 3  # over all candidates of an image, of some million
 

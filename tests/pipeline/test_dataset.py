@@ -7,8 +7,8 @@ import pytest
 
 from salip_ray import Cascade, label_dataset
 from salip_ray.errors import InputError
-from salip_ray.labels.masks import decode_rle
 from salip_ray.models.bundled.phantoms import make_phantom
+from salip_ray.output.masks import decode_rle
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

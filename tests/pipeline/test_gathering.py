@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from salip_ray.pipeline.assembly import gathered, streaming
-from salip_ray.pipeline.resources import RECUT_CPUS
+from salip_ray.cluster.resources import RECUT_CPUS
+from salip_ray.pipeline.dataflow import gathered, streaming
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -11,8 +11,8 @@ import pytest
 
 from salip_ray import label
 from salip_ray.errors import ConfigError, InputError, JobError, OutputError, ResumeError
-from salip_ray.labels.masks import decode_png, decode_rle
-from salip_ray.rows import LABEL_SCHEMA
+from salip_ray.output.masks import decode_png, decode_rle
+from salip_ray.schema import LABEL_SCHEMA
 from tests.conftest import check_exactly_once, tree
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -127,7 +127,7 @@ def test_a_grown_input_goes_into_new_shards(labelled, images, small_config, tmp_
 def test_a_retry_does_errors_again_and_nothing_else(images, small_config, tmp_path):
     import shutil
 
-    from salip_ray.labels.verifying import verify
+    from salip_ray.output.verify import verify
     from salip_ray.pipeline import retry
 
     inputs, output = tmp_path / "in", tmp_path / "out"

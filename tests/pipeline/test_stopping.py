@@ -11,9 +11,9 @@ import pytest
 
 from salip_ray import label
 from salip_ray.errors import JobError
-from salip_ray.pipeline import execute
+from salip_ray.output.store import Store
+from salip_ray.pipeline import run as execute
 from salip_ray.pipeline.sink import ShardSink
-from salip_ray.pipeline.store import Store
 from tests.conftest import check_exactly_once
 
 pytestmark = pytest.mark.usefixtures("local_ray")

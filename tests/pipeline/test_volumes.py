@@ -9,12 +9,12 @@ import pytest
 from PIL import Image as Pil
 
 from salip_ray import label
+from salip_ray.datasets.exports.nifti import export_nifti
 from salip_ray.errors import ResumeError
-from salip_ray.labels.exports.nifti import export_nifti
-from salip_ray.labels.masks import decode_rle
-from salip_ray.labels.reading import Labels
-from salip_ray.labels.verifying import verify
 from salip_ray.models.bundled.phantoms import make_phantom
+from salip_ray.output.masks import decode_rle
+from salip_ray.output.reader import LabelOutput
+from salip_ray.output.verify import verify
 from salip_ray.sources.formats.nifti import Grid
 from tests.conftest import check_exactly_once, tree
 from tests.dicom_series import SECRETS, write_slice
@@ -75,7 +75,7 @@ def test_each_slice_is_a_row(labelled, volumes):
 
 
 def test_a_label_volume_lies_where_its_image_lies(labelled, volumes, tmp_path):
-    labels = Labels.open(str(labelled[0]))
+    labels = LabelOutput.open(str(labelled[0]))
     written, notes = export_nifti(labels, str(tmp_path / "nifti"))
     assert written == 2
     (note,) = notes
@@ -125,7 +125,7 @@ def test_nothing_of_a_patient_is_in_an_output(tmp_path, small_config, capfd):
     rows = pq.read_table(output / "shards").to_pylist()
     assert [row["slice"] for row in rows] == [0, 1, 2]
     assert {row["uri"] for row in rows} == {f"id:{row['image_id']}" for row in rows}
-    labels = Labels.open(str(output), manifest=str(manifest))
+    labels = LabelOutput.open(str(output), manifest=str(manifest))
     assert labels.source_uri(rows[0]["uri"]) == str(folder / "hidden-name-0.dcm")
     label(folder, output, small_config(), manifest=str(manifest), quiet=True)
     with pytest.raises(ResumeError, match="manifest kept elsewhere"):

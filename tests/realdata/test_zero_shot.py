@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks.realdata import SETS, limited, real_data
 from salip_ray import Cascade, load_config
-from salip_ray.cascade.reference import class_references
-from salip_ray.evaluation.metrics import dice
-from salip_ray.rows import Picture
+from salip_ray.cascade.geometry import class_references
+from salip_ray.evaluation.overlap import dice
+from salip_ray.schema import ImageRef
 from salip_ray.sources.decode import decode, open_stack
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.listing import list_images
@@ -36,7 +36,7 @@ def test_the_cascade_finds_the_organ(task, tmp_path):
         (data,) = fetch_all([uri])
         image = decode(data, uri, config.image)
         (truth,) = class_references(
-            references.load(references.find(Picture(uri))), config.task.classes
+            references.load(references.find(ImageRef(uri))), config.task.classes
         ).values()
         found = [item.mask for item in cascade(image).masks]
         mask = np.logical_or.reduce(found) if found else np.zeros_like(truth)

@@ -9,7 +9,7 @@ import s3fs
 
 from salip_ray import label, load_config
 from salip_ray.errors import SalipError
-from salip_ray.labels.reading import Labels
+from salip_ray.output.reader import LabelOutput
 from tests.conftest import SMALL, check_exactly_once, tree
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -39,7 +39,7 @@ def test_bucket_to_bucket_gives_the_bytes_of_a_local_run(s3, images, tmp_path):
     check_exactly_once(written, 11)
     label("s3://bucket/in", "s3://bucket/out2", settings, quiet=True)
     assert tree(served / "bucket" / "out2") == tree(written)
-    read = Labels.open("s3://bucket/out", options)
+    read = LabelOutput.open("s3://bucket/out", options)
     assert sum(1 for _ in read.rows()) == 11
     secret = str(options["secret"]).encode()
     assert not [p for p in written.rglob("*") if p.is_file() and secret in p.read_bytes()]

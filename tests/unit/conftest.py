@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from salip_ray.config import Config, load_config
-from salip_ray.rows import LABEL_SCHEMA, MANIFEST_SCHEMA, SCHEMA_VERSION
+from salip_ray.schema import LABEL_SCHEMA, MANIFEST_SCHEMA, SCHEMA_VERSION
 
 Row = dict[str, Any]
 

@@ -33,14 +33,12 @@ def modules(*rooms: str) -> list[Path]:
     return sorted(path for room in rooms for path in (PACKAGE / room).rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", modules("cascade", "evaluation"), ids=str)
+@pytest.mark.parametrize("path", modules("cascade"), ids=str)
 def test_the_method_knows_neither_ray_nor_storage(path):
     assert not imported(path) & ({"ray", "salip_ray.pipeline", "salip_ray.sources"} | STORAGE)
 
 
-@pytest.mark.parametrize(
-    "path", modules("config", "models", "labels", "report", "sources", "student", "tuning"), ids=str
-)
+@pytest.mark.parametrize("path", modules("config", "models", "report", "sources"), ids=str)
 def test_only_the_pipeline_knows_ray(path):
     assert "ray" not in imported(path)
 

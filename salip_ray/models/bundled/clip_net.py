@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from salip_ray.errors import WeightsError
-from salip_ray.models.clip_transform import never_vanishing
+from salip_ray.models.clip.transform import never_vanishing
 
 IMAGE_SIZE = 64  #: side of the vision tower's input, pixels
 EMBED_DIM = 128

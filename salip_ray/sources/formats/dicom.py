@@ -32,7 +32,7 @@ from pydicom.pixels.utils import pixel_array
 
 from salip_ray.config import ImageConfig, Window
 from salip_ray.errors import ImageError
-from salip_ray.rows import Image
+from salip_ray.schema import Image
 from salip_ray.sources.formats.intensity import (
     Grey,
     Range,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from salip_ray.config import ImageConfig, Window
 from salip_ray.errors import ImageError
-from salip_ray.rows import Image
+from salip_ray.schema import Image
 
 Grey: TypeAlias = npt.NDArray[np.uint8]  #: shape [H, W]
 Values: TypeAlias = npt.NDArray[Any]

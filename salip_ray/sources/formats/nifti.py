@@ -26,7 +26,7 @@ from nibabel.orientations import io_orientation
 from salip_ray.config import ImageConfig, Window
 from salip_ray.config.sections import Axis
 from salip_ray.errors import ImageError
-from salip_ray.rows import Image
+from salip_ray.schema import Image
 from salip_ray.sources.formats.intensity import (
     Range,
     Values,

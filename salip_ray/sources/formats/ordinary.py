@@ -20,7 +20,7 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
-from salip_ray.rows import Image
+from salip_ray.schema import Image
 from salip_ray.sources.formats.intensity import Range, Values, range_of, to_grey, to_rgb
 from salip_ray.sources.formats.stack import Stack, check_frames, check_pixels, one_line
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
-from salip_ray.rows import Image
+from salip_ray.schema import Image
 
 Spacing: TypeAlias = tuple[float, float]  #: mm from row to row, and from column to column
 

@@ -18,11 +18,11 @@ from kept import Item
 from recipes import Bench, scores
 
 from salip_ray.cascade.cascade import Cascade
-from salip_ray.cascade.resolution import to_original
+from salip_ray.cascade.geometry import to_original
 from salip_ray.config import load_config
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import make_phantom
-from salip_ray.rows import Selection
+from salip_ray.schema import Selection
 
 FEW_POINTS = ("propose.points_per_side=4", "run.modes=[cascade, unprompted, gt_sam]")
 

@@ -7,10 +7,10 @@ import pytest
 
 from benchmarks import noop
 from salip_ray import load_config
-from salip_ray.pipeline.commit import commit_shard
+from salip_ray.output.commit import commit_shard
+from salip_ray.output.manifest import TODO_SCHEMA
+from salip_ray.output.store import Store
 from salip_ray.pipeline.monitor import Reporter
-from salip_ray.pipeline.plan import TODO_SCHEMA
-from salip_ray.pipeline.store import Store
 
 
 def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
@@ -29,6 +29,6 @@ def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stage", [noop.Propose, noop.Retrieve, noop.Refine])
 def test_each_stands_for_one(stage):
-    from salip_ray.pipeline import stages
+    from salip_ray.pipeline import actors
 
-    assert stages.STAGES[stage.name].adds == stage.adds
+    assert actors.STAGES[stage.name].adds == stage.adds

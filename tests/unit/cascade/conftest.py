@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from salip_ray.config import Config, SamConfig
 from salip_ray.models.bundled.phantoms import make_phantom
-from salip_ray.models.clip import ClipModel
-from salip_ray.models.sam import load_sam
+from salip_ray.models.clip.load import ClipModel
+from salip_ray.models.sam.load import load_sam
 
 GRID, CHANNELS, SIDE = 16, 32, 128
 

@@ -11,11 +11,11 @@ from segment_anything import SamPredictor
 
 from salip_ray.cascade.baselines import unprompted
 from salip_ray.cascade.cascade import Cascade, compose, resolve_device
-from salip_ray.cascade.refine import Refiner
-from salip_ray.cascade.resolution import to_original
+from salip_ray.cascade.geometry import to_original
+from salip_ray.cascade.refiner import Refiner
 from salip_ray.config import TaskConfig
 from salip_ray.errors import ConfigError, ImageError, InputError
-from salip_ray.rows import Candidate, Selection
+from salip_ray.schema import Candidate, Selection
 
 TASK = {"prompts": {"lung": ["a lobe"], "heart": ["a blob", "a ball"]}, "top_k": {"lung": 2}}
 ALL = ["cascade", "unprompted", "gt_sam"]

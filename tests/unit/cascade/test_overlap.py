@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from salip_ray.cascade.overlap import closest, overlap, union_of
-from salip_ray.rows import Candidate
+from salip_ray.cascade.geometry import closest, overlap, union_of
+from salip_ray.schema import Candidate
 
 
 def candidate(number, columns):

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import torch
 
-from salip_ray.cascade.ranking import quality, rank
+from salip_ray.cascade.retriever import quality, rank
 from salip_ray.config import RetrieveConfig
-from salip_ray.rows import Candidate
+from salip_ray.schema import Candidate
 
 
 def part(number, predicted_iou=0.9, stability=0.8):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from salip_ray.cascade.reference import class_references, reference_boxes
+from salip_ray.cascade.geometry import class_references, reference_boxes
 from salip_ray.config import TaskConfig
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from segment_anything.utils.amg import remove_small_regions
 
-from salip_ray.cascade.regions import without_small_regions
+from salip_ray.cascade.candidates import without_small_regions
 
 SHAPES = st.tuples(st.integers(1, 24), st.integers(1, 24))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from salip_ray.cascade.resolution import box_to_working, to_original, to_working, working_size
+from salip_ray.cascade.geometry import box_to_working, to_original, to_working, working_size
 
 
 @pytest.mark.parametrize(

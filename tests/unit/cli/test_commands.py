@@ -15,7 +15,7 @@ from salip_ray import pipeline
 from salip_ray.cli import app
 from salip_ray.cli.weights import CHECKPOINTS
 from salip_ray.errors import JobError
-from salip_ray.labels.masks import encode_rle
+from salip_ray.output.masks import encode_rle
 from tests.conftest import SMALL
 
 

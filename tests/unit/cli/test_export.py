@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from salip_ray.cli import app
-from salip_ray.labels.exports import coco, decathlon, hf, nnunet, review, webdataset, yolo
+from salip_ray.datasets.exports import coco, decathlon, hf, nnunet, review, webdataset, yolo
 
 
 def run(*arguments: object):
@@ -18,7 +18,7 @@ def run(*arguments: object):
 @pytest.fixture
 def opened(monkeypatch):
     """What ``PseudoLabels`` is opened with; exports are tested on their own."""
-    from salip_ray.labels import dataset
+    from salip_ray.datasets import pseudo_labels
 
     calls = []
 
@@ -26,7 +26,7 @@ def opened(monkeypatch):
         def __init__(self, output, **options):
             calls.append((output, options))
 
-    monkeypatch.setattr(dataset, "PseudoLabels", Stub)
+    monkeypatch.setattr(pseudo_labels, "PseudoLabels", Stub)
     return calls
 
 
@@ -82,7 +82,7 @@ def test_what_is_no_output_is_one_line(tmp_path):
 
 
 def test_record_of_an_export_is_json(tmp_path):
-    from salip_ray.labels.exports.destination import Destination
+    from salip_ray.datasets.exports.destination import Destination
 
     Destination(str(tmp_path / "d"), {"format": "coco"}).complete(images_written=0)
     assert json.loads((tmp_path / "d/export.json").read_text())["complete"] is True

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from salip_ray.evaluation import nnunet_summary, score_rows
-from salip_ray.labels.masks import encode_rle
+from salip_ray.output.masks import encode_rle
 
 LEFT = np.array([[1, 1, 0, 0]] * 3, np.bool_)
 NONE = np.zeros((3, 4), np.bool_)

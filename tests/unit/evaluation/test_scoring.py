@@ -10,7 +10,7 @@ import pytest
 
 from salip_ray.errors import InputError
 from salip_ray.evaluation import Evaluation, as_json, score_rows
-from salip_ray.labels.masks import encode_rle
+from salip_ray.output.masks import encode_rle
 
 LEFT = np.array([[1, 1, 0, 0]] * 3, np.bool_)
 RIGHT = ~LEFT

@@ -9,7 +9,7 @@ import pytest
 
 from salip_ray.evaluation import score_rows
 from salip_ray.evaluation.stages import failed_stage, failures
-from salip_ray.labels.masks import encode_rle
+from salip_ray.output.masks import encode_rle
 
 NAN = math.nan
 

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from salip_ray.config import ClipConfig
 from salip_ray.errors import ConfigError, MissingDependencyError, WeightsError
-from salip_ray.models import clip as clip_models
 from salip_ray.models.bundled import clip_net
-from salip_ray.models.clip import load_clip
+from salip_ray.models.clip import load as clip_models
+from salip_ray.models.clip.load import load_clip
 
 TINY = {
     "embed_dim": 16,

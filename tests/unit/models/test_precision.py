@@ -14,10 +14,10 @@ from segment_anything.modeling.image_encoder import Block
 from salip_ray.config import ClipConfig, SamConfig
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.bundled.sam_net import load_bundled_sam
-from salip_ray.models.clip import load_clip
-from salip_ray.models.clip_transform import DeviceTransform
-from salip_ray.models.sam import load_sam, quicken
-from salip_ray.models.sam_encoder import QuickBlock, attention
+from salip_ray.models.clip.load import load_clip
+from salip_ray.models.clip.transform import DeviceTransform
+from salip_ray.models.sam.encoder import QuickBlock, attention
+from salip_ray.models.sam.load import load_sam, quicken
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_slices_of_scores_make_no_difference(monkeypatch):
     expected = (0.3 * q @ k.transpose(-1, -2) + bias).softmax(-1) @ v
     torch.testing.assert_close(whole, expected)
     for limit in (1, 5000, 20_000):
-        monkeypatch.setattr("salip_ray.models.sam_encoder._SCORES_BYTES", limit)
+        monkeypatch.setattr("salip_ray.models.sam.encoder._SCORES_BYTES", limit)
         torch.testing.assert_close(attention(q, k, v, rows, columns, scale=0.3), expected)
 
 

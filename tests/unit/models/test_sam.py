@@ -11,9 +11,9 @@ from segment_anything import sam_model_registry
 
 from salip_ray.config import SamConfig
 from salip_ray.errors import WeightsError
-from salip_ray.models import sam as sam_models
 from salip_ray.models.bundled import sam_net
-from salip_ray.models.sam import load_sam
+from salip_ray.models.sam import load as sam_models
+from salip_ray.models.sam.load import load_sam
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from salip_ray.pipeline import logs
+from salip_ray.pipeline import telemetry
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.progress import Pace
 
@@ -21,7 +21,7 @@ def test_a_line_is_an_object_with_run_shard_and_image(capsys):
 
 def test_a_good_row_is_no_line_and_what_is_not_known_no_field(capsys):
     Reporter(run="r1").done("fetch", 0.1, row={"shard": 7})
-    logs.log_event("shard_committed", run="r1", shard=None)
+    telemetry.log_event("shard_committed", run="r1", shard=None)
     (line,) = capsys.readouterr().err.splitlines()
     assert "shard" not in set(json.loads(line))
 

@@ -12,11 +12,15 @@ import torch
 
 from salip_ray.config import load_config
 from salip_ray.errors import ResourceError
-from salip_ray.pipeline import columns
-from salip_ray.pipeline.attempts import MOST_DEATHS
-from salip_ray.pipeline.memory import is_broken_device, is_out_of_memory, require_working
+from salip_ray.pipeline import arrow
+from salip_ray.pipeline.actors import Stage
+from salip_ray.pipeline.faults import (
+    MOST_DEATHS,
+    is_broken_device,
+    is_out_of_memory,
+    require_working,
+)
 from salip_ray.pipeline.monitor import Reporter
-from salip_ray.pipeline.stages import Stage
 
 TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
 
@@ -51,7 +55,7 @@ def rows(count=1):
         "_seconds": [{"fetch": 0.1}] * count,
         "_fallbacks": [None] * count,
     }
-    return pa.table({name: pa.array(v, columns.TYPES[name]) for name, v in values.items()})
+    return pa.table({name: pa.array(v, arrow.TYPES[name]) for name, v in values.items()})
 
 
 def done(stage, batch):

@@ -11,8 +11,8 @@ import pytest
 
 from salip_ray.config import StorageConfig, load_config
 from salip_ray.errors import ConfigError
-from salip_ray.pipeline.headers import expand
-from salip_ray.pipeline.plan import TODO_SCHEMA, aligned, make_plan
+from salip_ray.output.manifest import TODO_SCHEMA, aligned, make_manifest
+from salip_ray.pipeline.expand import expand
 from salip_ray.pipeline.retry import _config, _of_like_size, _plan, retry
 from salip_ray.sources.listing import Listing, list_images
 
@@ -57,7 +57,7 @@ def test_an_input_given_again_finds_the_slices_of_its_volumes(tmp_path, monkeypa
     nibabel.save(volume, tmp_path / "v.nii.gz")
     config = load_config("brain")
     listing = list_images(tmp_path)
-    frozen = make_plan(expand(listing, config)[0], 2).manifest
+    frozen = make_manifest(expand(listing, config)[0], 2).manifest
     column = listing.table.schema.get_field_index("address")
     address = f"{tmp_path}/v.nii.gz"  # as if it were a signed one
     signed = Listing(

@@ -1,150 +1,70 @@
-"""A job and its retry around the part that runs on Ray, which is played here."""
+"""What is said when the Ray part of a job breaks down."""
 
 from __future__ import annotations
 
-import json
-import sys
+import itertools
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
-from PIL import Image
+from ray.exceptions import RayTaskError
 
-from salip_ray.config import load_config
-from salip_ray.errors import LeaseError
-from salip_ray.pipeline import columns
-from salip_ray.pipeline.commit import commit_shard
-from salip_ray.pipeline.kept import with_kept_rows
-from salip_ray.pipeline.retry import retry
-from salip_ray.pipeline.run import label
-from salip_ray.rows import LABEL_SCHEMA
-
-ERROR = {"stage": "fetch", "type": "ImageError", "message": "bad"}
+from salip_ray.errors import OutputError
+from salip_ray.output.manifest import make_manifest
+from salip_ray.output.store import Store
+from salip_ray.pipeline.run import _first_cause, _how_far, _is_stopping
+from salip_ray.pipeline.sink import StoppingError
+from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 
 
-class Played:
-    """Stands for ``run_on_ray``: every image is empty, or of a status that is told.
-
-    Attributes:
-        status: of the rows by image number; ``empty`` by default.
-        after: is called with the job's arguments once all is committed.
-    """
-
-    def __init__(self):
-        self.status, self.after, self.calls = {}, lambda **_: None, 0
-
-    def __call__(
-        self, todo, plan, config, store, references, talker, lease, *, block=None, keeping=False
-    ):
-        self.calls += 1
-        for shard in pc.unique(todo["shard"]).to_pylist():
-            rows = self.rows(todo.filter(pc.equal(todo["shard"], shard)))
-            before = None
-            if keeping:
-                rows, before = with_kept_rows(store, shard, rows)
-            commit_shard(store, shard, rows, int(plan.sizes[shard]), {"lungs": 1}, before=before)
-        self.after(store=store, lease=lease, config=config)
-
-    def rows(self, todo):
-        todo = todo.filter(pc.greater_equal(todo["seq"], 0))
-        count = todo.num_rows
-        names = [uri.rpartition("/")[2] for uri in todo["uri"].to_pylist()]
-        status = [self.status.get(int(name.partition(".")[0]), "empty") for name in names]
-        types = {**{field.name: field.type for field in LABEL_SCHEMA}, **columns.TYPES}
-        known = {
-            "image_id": todo["image_id"].to_pylist(),
-            "uri": todo["uri"].to_pylist(),
-            "status": status,
-            "error": [ERROR if one == "error" else None for one in status],
-            "_png": [None if one == "error" else b"png" for one in status],
-            "_seconds": [{"fetch": 1.0}] * count,
-        }
-        needed = (*LABEL_SCHEMA.names, "_png", "_seconds", "_fallbacks")
-        rows = {name: pa.array(known.get(name, [None] * count), types[name]) for name in needed}
-        return pa.table({**rows, "_seq": todo["seq"]})
+def chained(*problems):
+    """Exceptions as they are raised from one another, the last one first."""
+    for problem, cause in itertools.pairwise(problems):
+        problem.__cause__ = cause
+    return problems[0]
 
 
-@pytest.fixture
-def played(monkeypatch):
-    played = Played()
-    for function in (label, retry):
-        module = sys.modules[function.__module__]
-        monkeypatch.setattr(module, "run_on_ray", played)
-        monkeypatch.setattr(module, "identify", lambda _: {"sam": "a" * 64})
-        monkeypatch.setattr(module, "pin", lambda config, _: config)
-    return played
+def from_a_task(problem):
+    """An exception of a worker as the driver gets it: of its class, its text a traceback."""
+    wrapped = RayTaskError("Write", "Traceback\n  File x\nred", problem, "ray::", 1, "127.0.0.1")
+    return wrapped.as_instanceof_cause()
 
 
-@pytest.fixture
-def job(tmp_path, played):
-    """Labels the images of ``in`` into ``out``, two a shard."""
-    (tmp_path / "in").mkdir()
-    for number in range(4):
-        add_image(tmp_path, number)
-    config = load_config("lungs", overrides=["run.rows_per_shard=2", "run.max_error_share=1"])
-    return lambda **options: label(tmp_path / "in", tmp_path / "out", config, quiet=True, **options)
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (ValueError("no luck"), "ValueError: no luck"),
+        (chained(RuntimeError("wrapped"), OSError(28, "disk full")), "disk full"),
+        # As Ray Data raises it: its own end of the chain says nothing.
+        (chained(RuntimeError("Traceback\n  TypeError: odd"), Exception()), "TypeError: odd"),
+        (
+            ValueError("no luck\nFailed to apply UDF transform after 1/1 attempts.\nTo change ..."),
+            "ValueError: no luck",
+        ),
+        (KeyError(), "KeyError: no message"),
+        (from_a_task(OutputError("cannot write /out")), "OutputError: cannot write /out"),
+    ],
+)
+def test_the_first_cause_that_speaks_is_named(problem, said):
+    told = _first_cause(problem)
+    assert told.startswith("the job broke down: ")
+    assert told.endswith(said)
 
 
-def add_image(folder, number):
-    Image.fromarray(np.full((8, 8), number, np.uint8)).save(folder / "in" / f"{number}.png")
+def test_a_closed_gate_is_told_from_what_is_broken():
+    gate = StoppingError("shard 7 is left to the next run")
+    assert _is_stopping(from_a_task(gate))
+    assert _is_stopping(chained(RuntimeError("wrapped"), from_a_task(gate), Exception()))
+    assert not _is_stopping(from_a_task(RuntimeError("no luck")))
 
 
-def taken_over(*, store, lease, **_):
-    """Another driver has the output from now on, and this one has noticed."""
-    store.write("lease.json", json.dumps({"owner": "other"}).encode())
-    lease.lost.set()
+def test_a_store_that_is_away_does_not_hide_what_broke_the_job(tmp_path, monkeypatch):
+    listing = pa.Table.from_pylist([{"uri": "/a"}, {"uri": "/b"}], schema=LISTING_SCHEMA)
+    plan = make_manifest(Listing(listing), 1)
+    store = Store(tmp_path)
+    assert _how_far(store, plan).startswith("0 of 2 shards are committed")
 
+    def away(*_):
+        raise OutputError("cannot read s3://out/shards: 503 Slow Down")
 
-def test_who_has_lost_the_output_writes_no_summary(job, played, tmp_path):
-    played.after = taken_over
-    with pytest.raises(LeaseError, match="taken over"):
-        job()
-    assert not (tmp_path / "out" / "summary.json").exists()
-
-
-def test_a_retry_that_has_lost_the_output_does_no_more_of_it(job, played, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[retry.__module__], "_ALIKE", 2)  # each shard by itself
-    played.status = {0: "error", 1: "error", 2: "error"}
-    job()
-    before = (tmp_path / "out" / "summary.json").read_bytes()
-    played.calls, played.after = 0, taken_over
-    with pytest.raises(LeaseError, match="taken over"):
-        retry(tmp_path / "out", quiet=True)
-    assert played.calls == 1
-    assert (tmp_path / "out" / "summary.json").read_bytes() == before
-
-
-def killed(**_):
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("again", ["label", "retry"])
-def test_a_summary_that_a_kill_prevented_is_written_by_the_next_call(job, played, tmp_path, again):
-    played.after = killed
-    with pytest.raises(KeyboardInterrupt):
-        job()
-    kept = tmp_path / "out" / "summary.json"
-    assert not kept.exists()
-    summary = job() if again == "label" else retry(tmp_path / "out", quiet=True)
-    assert json.loads(kept.read_bytes())["status"] == summary.status == {"empty": 4}
-
-
-def test_a_summary_from_before_the_input_grew_is_written_anew(job, played, tmp_path):
-    job()
-    add_image(tmp_path, 4)
-    played.after = killed
-    with pytest.raises(KeyboardInterrupt):
-        job(extend=True)
-    kept = tmp_path / "out" / "summary.json"
-    assert json.loads(kept.read_bytes())["images"] == 4
-    job(extend=True)
-    assert json.loads(kept.read_bytes())["images"] == 5
-
-
-def test_a_summary_that_counts_all_is_left_as_it_is(job, tmp_path):
-    job()
-    before = (tmp_path / "out" / "summary.json").read_bytes()
-    job()
-    retry(tmp_path / "out", quiet=True)
-    assert (tmp_path / "out" / "summary.json").read_bytes() == before
+    monkeypatch.setattr(Store, "names", away)
+    assert "not known (cannot read s3://out/shards: 503 Slow Down)" in _how_far(store, plan)

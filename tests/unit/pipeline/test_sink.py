@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 from ray.exceptions import GetTimeoutError
 
+from salip_ray.output.store import Store
 from salip_ray.pipeline.monitor import Reporter
 from salip_ray.pipeline.sink import ShardSink, StoppingError
-from salip_ray.pipeline.store import Store
 
 ROWS = pa.table({"_shard": pa.array([7], pa.int32()), "_seq": pa.array([0], pa.int32())})
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image as Pil
 
 from salip_ray.config import load_config
-from salip_ray.pipeline import columns, decoding
-from salip_ray.pipeline.headers import expand
+from salip_ray.output.manifest import make_manifest
+from salip_ray.pipeline import arrow, decode
+from salip_ray.pipeline.expand import expand
 from salip_ray.pipeline.monitor import Reporter
-from salip_ray.pipeline.plan import make_plan
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.references import References
 from tests.dicom_series import write_slice
@@ -31,20 +31,20 @@ def folder(tmp_path):
 
 def decoded(folder, *overrides, references=None):
     config = load_config("lungs", overrides=["image.long_side=16", *overrides])
-    plan = make_plan(expand(list_images(folder), config)[0], 100)
-    tables = decoding.fetch_and_decode(plan.table, config, references, Reporter())
+    plan = make_manifest(expand(list_images(folder), config)[0], 100)
+    tables = decode.fetch_and_decode(plan.table, config, references, Reporter())
     return [row for table in tables for row in table.to_pylist()]
 
 
 def test_rows_come_in_order_and_a_file_is_fetched_once(folder, monkeypatch):
     asked = []
-    fetch = decoding.fetch_all
+    fetch = decode.fetch_all
 
     def counted(addresses, options):
         asked.extend(addresses)
         return fetch(addresses, options)
 
-    monkeypatch.setattr(decoding, "fetch_all", counted)
+    monkeypatch.setattr(decode, "fetch_all", counted)
     rows = decoded(folder)
     assert [row["_seq"] for row in rows] == list(range(10))
     assert asked == [str(folder / name) for name in ("a.png", "b.nii.gz", "c.nii", "d.png")]
@@ -78,7 +78,7 @@ def test_reference_volumes_are_cut_alike(folder, tmp_path_factory):
     values[2, 3, 1] = 1
     nibabel.save(nibabel.Nifti1Image(values, np.diag([2, 3, 4, 1])), masks / "b.nii.gz")
     rows = decoded(folder, references=References.open(str(masks)))
-    found = [columns.decode_rle(row["_references"][0]["rle"]).sum() for row in rows[1:4]]
+    found = [arrow.decode_rle(row["_references"][0]["rle"]).sum() for row in rows[1:4]]
     assert found == [0, 1, 0]
     assert rows[0]["_references"] is None
 
@@ -92,7 +92,7 @@ def test_masks_of_single_slices_are_found(folder, tmp_path_factory):
     rows = decoded(folder, references=References.open(str(masks)))
     found = [row["_references"] for row in rows[1:4]]
     assert found[1] is None
-    areas = [columns.decode_rle(found[n][0]["rle"]).sum() for n in (0, 2)]
+    areas = [arrow.decode_rle(found[n][0]["rle"]).sum() for n in (0, 2)]
     assert areas == [9, 27]
 
 
@@ -111,10 +111,10 @@ def test_errors_of_hidden_files_name_them_by_their_id(tmp_path):
     for number in range(2):
         write_slice(folder / f"{number}.dcm", np.zeros((8, 8)), 3.0 * number, number=number)
     config = load_config("lungs")
-    plan = make_plan(expand(list_images(folder), config)[0], 100)
+    plan = make_manifest(expand(list_images(folder), config)[0], 100)
     (folder / "1.dcm").unlink()
     (folder / "0.dcm").write_bytes(b"")
-    tables = decoding.fetch_and_decode(plan.table, config, None, Reporter())
+    tables = decode.fetch_and_decode(plan.table, config, None, Reporter())
     rows = [row for table in tables for row in table.to_pylist()]
     assert rows[0]["error"]["message"].startswith("the file has 0 bytes, but")
     assert rows[1]["error"]["message"] == f"id:{rows[1]['image_id']} does not exist"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from salip_ray.labels.masks import encode_rle
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
+from salip_ray.output.masks import encode_rle
 from salip_ray.sources.locations import image_id
 
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from salip_ray.cli import app
 from salip_ray.errors import ConfigError, InputError, OutputError
-from salip_ray.labels.reading import Labels
-from salip_ray.labels.scores import evaluate_output
+from salip_ray.evaluation.outputs import evaluate_output
+from salip_ray.output.reader import LabelOutput
 from salip_ray.report.build import find_runs, make_report
 from salip_ray.report.charts import histogram, stage_columns
 from salip_ray.report.survey import Histogram
@@ -25,7 +25,7 @@ from tests.unit.report.conftest import label_row, mask_cell
 def references(run, folder):
     """Reference masks of the run's phantoms, where the whole image is lung."""
     folder.mkdir()
-    for row in Labels.open(str(run)).rows():
+    for row in LabelOutput.open(str(run)).rows():
         if row["status"] != "error":
             whole = np.full((row["height"], row["width"]), 255, np.uint8)
             Image.fromarray(whole).save(folder / row["uri"].rpartition("/")[2])
@@ -103,7 +103,7 @@ def test_scores_of_an_evaluation_in_the_output(run, tmp_path):
 
     assert "Against the references" not in make_report(str(run))
     found = evaluate_output(
-        Labels.open(str(run)), References.open(str(references(run, tmp_path / "masks")))
+        LabelOutput.open(str(run)), References.open(str(references(run, tmp_path / "masks")))
     )
     (run / "evaluation.json").write_text(as_json(found))
     assert "Against the references" in make_report(str(run))

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from salip_ray.labels.reading import Labels
+from salip_ray.output.reader import LabelOutput
 from salip_ray.report.survey import Histogram, Place, rows_at, survey
 from tests.unit.report.conftest import error_row, label_row, mask_cell
 
@@ -32,7 +32,7 @@ def numbers(labels, places):
 
 
 def test_every_row_is_counted(run):
-    found = survey(Labels.open(str(run)))
+    found = survey(LabelOutput.open(str(run)))
     assert (found.rows, found.n_images) == (8, 8)
     assert found.status == {"ok": 5, "empty": 1, "error": 2}
     assert found.errors == {("decode", "ImageError"): 2}
@@ -44,20 +44,22 @@ def test_every_row_is_counted(run):
 
 
 def test_area_is_a_share_of_the_image(write_output):
-    labels = Labels.open(str(write_output(many(3))))
+    labels = LabelOutput.open(str(write_output(many(3))))
     area = survey(labels).classes["lungs"].area
     assert area.quantile(0.5) == pytest.approx(20 / 80, abs=0.001)
 
 
 def test_a_small_run_is_shown_whole_the_least_confident_first(write_output):
-    labels = Labels.open(str(write_output(many(4, start=4), many(4))))
+    labels = LabelOutput.open(str(write_output(many(4, start=4), many(4))))
     picks = survey(labels, per_group=4).picks
     assert list(picks) == ["all"]
     assert numbers(labels, picks["all"]) == list(range(8))
 
 
 def test_groups_of_a_larger_run(write_output):
-    labels = Labels.open(str(write_output(many(300, start=300), many(300), [error_row("/in/e")])))
+    labels = LabelOutput.open(
+        str(write_output(many(300, start=300), many(300), [error_row("/in/e")]))
+    )
     picks = survey(labels, per_group=5).picks
     assert numbers(labels, picks["worst"]) == [0, 1, 2, 3, 4]
     assert numbers(labels, picks["best"]) == [599, 598, 597, 596, 595]
@@ -68,7 +70,7 @@ def test_groups_of_a_larger_run(write_output):
 
 
 def test_a_sample_follows_from_the_seed(write_output):
-    labels = Labels.open(str(write_output(many(200), many(200, start=200))))
+    labels = LabelOutput.open(str(write_output(many(200), many(200, start=200))))
 
     def random(seed):
         return survey(labels, seed=seed, per_group=6).picks["random"]
@@ -78,7 +80,7 @@ def test_a_sample_follows_from_the_seed(write_output):
 
 
 def test_a_random_pick_may_be_any_row(write_output):
-    labels = Labels.open(str(write_output(many(30), many(30, start=30))))
+    labels = LabelOutput.open(str(write_output(many(30), many(30, start=30))))
     seen = set()
     for seed in range(40):
         seen |= set(numbers(labels, survey(labels, seed=seed, per_group=5).picks["random"]))
@@ -87,7 +89,7 @@ def test_a_random_pick_may_be_any_row(write_output):
 
 
 def test_pixels_of_masks_are_not_read_to_count(write_output):
-    labels = Labels.open(str(write_output(many(2))))
+    labels = LabelOutput.open(str(write_output(many(2))))
     heavy = ["masks.rle.counts", "masks.proposed.counts"]
     table = labels.table("part-00000.parquet", without=heavy)
     assert "size" in str(table.schema.field("masks").type)
@@ -102,13 +104,13 @@ def test_rows_without_the_cascade_are_shown_by_the_method_there_is(write_output,
     run = json.loads((out / "run.json").read_text())
     run["fingerprint"]["recipe"]["run"]["modes"] = ["unprompted"]
     (out / "run.json").write_text(json.dumps(run))
-    found = survey(Labels.open(str(out)))
+    found = survey(LabelOutput.open(str(out)))
     assert found.method == "unprompted_confident"
     assert found.classes["lungs"].area.total == 3
 
 
 def test_rows_are_found_where_they_are(write_output):
-    labels = Labels.open(str(write_output(many(3), many(3, start=3))))
+    labels = LabelOutput.open(str(write_output(many(3), many(3, start=3))))
     places = [Place("part-00001.parquet", 2), Place("part-00000.parquet", 0)]
     assert numbers(labels, places) == [5, 0]
 

@@ -204,7 +204,7 @@ def test_the_first_image_takes_no_more_listing_than_that(monkeypatch):
             return {"Contents": contents, "IsTruncated": True, "NextContinuationToken": "more"}
 
     opened = Pages(), "b/in"
-    monkeypatch.setattr("salip_ray.sources.found.filesystem", lambda *_: opened)
+    monkeypatch.setattr("salip_ray.sources.scan.filesystem", lambda *_: opened)
     assert first_image("s3://b/in") == "s3://b/in/a.png"
 
 

@@ -11,7 +11,7 @@ from PIL import Image as Pil
 
 from salip_ray.config import PrivacyConfig
 from salip_ray.errors import ImageError
-from salip_ray.rows import Picture
+from salip_ray.schema import ImageRef
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.privacy import hides_uri, is_pseudonym, pseudonym, scrub
 from salip_ray.sources.references import References
@@ -74,16 +74,16 @@ def test_what_is_said_of_masks_loses_their_names(tmp_path):
     a, b, c, d = (
         str(folder / name) for name in ("Doe a.nii", "Doe b.png", "Doe c.png", "Doe d.png")
     )
-    volume = Picture(a, 1)
+    volume = ImageRef(a, 1)
     for mask, ask, kept in (
         (a, lambda: found.load(volume, count=7), "has 6 axial slices, its image 7"),
-        (a, lambda: found.load(Picture(a, 9)), "has 6 axial slices, slice 9 is wanted"),
+        (a, lambda: found.load(ImageRef(a, 9)), "has 6 axial slices, slice 9 is wanted"),
         (a, lambda: found.load(volume, spacing=(2.5, 1.0)), "1 x 1 mm, but its image of 2.5"),
-        (a, lambda: found.find(Picture("/in/Doe a.png", 1)), "is NIfTI, but its image is not"),
-        (b, lambda: found.load(Picture(b)), "cannot be read"),
-        (c, lambda: found.load(Picture(c)), "found uint8 of shape [2, 3, 3]"),
-        (d, lambda: found.load(Picture(d)), "does not exist"),
-        (str(folder), lambda: found.load(Picture(str(folder))), "is a folder"),
+        (a, lambda: found.find(ImageRef("/in/Doe a.png", 1)), "is NIfTI, but its image is not"),
+        (b, lambda: found.load(ImageRef(b)), "cannot be read"),
+        (c, lambda: found.load(ImageRef(c)), "found uint8 of shape [2, 3, 3]"),
+        (d, lambda: found.load(ImageRef(d)), "does not exist"),
+        (str(folder), lambda: found.load(ImageRef(str(folder))), "is a folder"),
     ):
         with pytest.raises(ImageError) as caught:
             ask()
@@ -91,5 +91,5 @@ def test_what_is_said_of_masks_loses_their_names(tmp_path):
         scrubbed = scrub(str(caught.value), (mask,), "id:ab")
         assert kept in scrubbed
         assert not NAMES.search(scrubbed)
-    assert found.named(Picture("/in/Doe a.png", 1)) == volume
-    assert found.named(Picture("/in/other.png")) is None
+    assert found.named(ImageRef("/in/Doe a.png", 1)) == volume
+    assert found.named(ImageRef("/in/other.png")) is None

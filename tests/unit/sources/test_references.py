@@ -11,7 +11,7 @@ from PIL import Image as Pil
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
-from salip_ray.rows import Picture
+from salip_ray.schema import ImageRef
 from salip_ray.sources import references
 from salip_ray.sources.references import References
 
@@ -29,12 +29,12 @@ def test_a_folder_is_matched_by_stem(tmp_path):
     save(tmp_path / "m" / "a.png", MASK)
     save(tmp_path / "m" / "deep" / "b.png", MASK)
     found = References.open(str(tmp_path / "m"))
-    assert found.find(Picture("s3://bucket/x/a.jpg")) == Picture(str(tmp_path / "m" / "a.png"))
-    assert found.find(Picture("/in/b.tif")) == Picture(str(tmp_path / "m" / "deep" / "b.png"))
-    assert found.find(Picture("/in/c.png")) is None
+    assert found.find(ImageRef("s3://bucket/x/a.jpg")) == ImageRef(str(tmp_path / "m" / "a.png"))
+    assert found.find(ImageRef("/in/b.tif")) == ImageRef(str(tmp_path / "m" / "deep" / "b.png"))
+    assert found.find(ImageRef("/in/c.png")) is None
     assert len(found) == 2
-    np.testing.assert_array_equal(found.load(found.find(Picture("a.png"))), MASK)
-    assert found.load(found.find(Picture("a.png"))).dtype == np.int32
+    np.testing.assert_array_equal(found.load(found.find(ImageRef("a.png"))), MASK)
+    assert found.load(found.find(ImageRef("a.png"))).dtype == np.int32
 
 
 def test_two_masks_of_one_stem_are_refused(tmp_path):
@@ -53,18 +53,18 @@ def test_an_index_is_relative_to_what_is_beside_it(tmp_path, where):
         f"/abs/c.png,{tmp_path}/masks/m1.png,3\n"
     )
     found = References.open(str(tmp_path / where))
-    assert found.find(Picture(f"{tmp_path}/images/a.png")) == Picture(f"{tmp_path}/masks/m1.png")
-    assert found.find(Picture(f"{tmp_path}/sub/b.png")) == Picture(f"{tmp_path}/elsewhere/m2.png")
-    assert found.find(Picture("/abs/c.png")) == Picture(f"{tmp_path}/masks/m1.png")
+    assert found.find(ImageRef(f"{tmp_path}/images/a.png")) == ImageRef(f"{tmp_path}/masks/m1.png")
+    assert found.find(ImageRef(f"{tmp_path}/sub/b.png")) == ImageRef(f"{tmp_path}/elsewhere/m2.png")
+    assert found.find(ImageRef("/abs/c.png")) == ImageRef(f"{tmp_path}/masks/m1.png")
     # Moved images are found by their stem.
-    assert found.find(Picture("s3://bucket/b.jpg")) == Picture(f"{tmp_path}/elsewhere/m2.png")
+    assert found.find(ImageRef("s3://bucket/b.jpg")) == ImageRef(f"{tmp_path}/elsewhere/m2.png")
 
 
 def test_a_stem_that_means_two_masks_finds_neither(tmp_path):
     (tmp_path / "index.csv").write_text("image,mask\nx/a.png,/m/1.png\ny/a.png,/m/2.png\n")
     found = References.open(str(tmp_path))
-    assert found.find(Picture("/moved/a.png")) is None
-    assert found.find(Picture(f"{tmp_path}/y/a.png")) == Picture("/m/2.png")
+    assert found.find(ImageRef("/moved/a.png")) is None
+    assert found.find(ImageRef(f"{tmp_path}/y/a.png")) == ImageRef("/m/2.png")
 
 
 def test_a_stem_that_several_images_have_finds_no_mask_among_them(tmp_path):
@@ -72,22 +72,22 @@ def test_a_stem_that_several_images_have_finds_no_mask_among_them(tmp_path):
         Pil.new("L", (4, 4)).save(tmp_path / name)
     uris = [f"/in/p{patient}/view1.png" for patient in range(3)] + ["/in/p0/view2.png"]
     folder = References.open(str(tmp_path)).among([*uris, uris[-1]])
-    assert [folder.find(Picture(uri)) is None for uri in uris] == [True, True, True, False]
+    assert [folder.find(ImageRef(uri)) is None for uri in uris] == [True, True, True, False]
     (tmp_path / "index.csv").write_text(f"image,mask\n{uris[0]},{tmp_path}/view1.png\n")
     index = References.open(str(tmp_path))
-    assert index.find(Picture(uris[1])) is not None  # it alone may have been moved
+    assert index.find(ImageRef(uris[1])) is not None  # it alone may have been moved
     listed = index.among(uris)
-    assert [listed.find(Picture(uri)) is None for uri in uris] == [False, True, True, True]
+    assert [listed.find(ImageRef(uri)) is None for uri in uris] == [False, True, True, True]
 
 
 def test_numbered_files_whose_folders_have_one_name_find_no_mask_among_them(tmp_path):
     mask = save(tmp_path / "brain" / "007.png", MASK)
     found = References.open(str(tmp_path))
     uris = ["/in/p0/brain/007.png", "/in/p0/other/007.png", "/in/p1/brain/007.png"]
-    assert [found.among(uris).find(Picture(uri)) for uri in uris] == [None] * 3
+    assert [found.among(uris).find(ImageRef(uri)) for uri in uris] == [None] * 3
     # Told by the folder alone.
-    assert [found.among(uris[:2]).find(Picture(uri)) for uri in uris[:2]] == [
-        Picture(str(mask)),
+    assert [found.among(uris[:2]).find(ImageRef(uri)) for uri in uris[:2]] == [
+        ImageRef(str(mask)),
         None,
     ]
 
@@ -113,10 +113,10 @@ def test_masks_as_people_save_them(tmp_path):
     palette.putpalette([0, 0, 0, 9, 9, 9, 8, 8, 8])
     palette.save(tmp_path / "palette.png")
     found = References({})
-    np.testing.assert_array_equal(found.load(Picture(str(rgb))), MASK)
-    np.testing.assert_array_equal(found.load(Picture(str(deep))), MASK.astype(int) * 200)
-    np.testing.assert_array_equal(found.load(Picture(str(bits))), MASK > 0)
-    np.testing.assert_array_equal(found.load(Picture(str(tmp_path / "palette.png"))), MASK % 3)
+    np.testing.assert_array_equal(found.load(ImageRef(str(rgb))), MASK)
+    np.testing.assert_array_equal(found.load(ImageRef(str(deep))), MASK.astype(int) * 200)
+    np.testing.assert_array_equal(found.load(ImageRef(str(bits))), MASK > 0)
+    np.testing.assert_array_equal(found.load(ImageRef(str(tmp_path / "palette.png"))), MASK % 3)
 
 
 def test_masks_that_are_none(tmp_path):
@@ -130,7 +130,7 @@ def test_masks_that_are_none(tmp_path):
         (tmp_path / "gone.png", "does not exist"),
     ):
         with pytest.raises(ImageError, match=said):
-            References({}).load(Picture(str(path)))
+            References({}).load(ImageRef(str(path)))
 
 
 def test_a_label_volume_is_cut_as_its_image_is(tmp_path):
@@ -138,35 +138,35 @@ def test_a_label_volume_is_cut_as_its_image_is(tmp_path):
     values[3, 0, 2] = 2  # right, behind, third from below
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii.gz")
     found = References.open(str(tmp_path))
-    mask = found.find(Picture("/in/a.nii", 0)).uri
+    mask = found.find(ImageRef("/in/a.nii", 0)).uri
     for axis, index, place in (
         ("axial", 2, (4, 0)),
         ("coronal", 0, (3, 0)),
         ("sagittal", 3, (3, 4)),
     ):
-        ids = found.load(Picture(mask, index), ImageConfig(axis=axis))
+        ids = found.load(ImageRef(mask, index), ImageConfig(axis=axis))
         assert np.argwhere(ids).tolist() == [list(place)]
         assert ids[place] == 2
-        other = Picture(mask, index + 1 if index < 3 else 0)
+        other = ImageRef(mask, index + 1 if index < 3 else 0)
         assert not found.load(other, ImageConfig(axis=axis)).any()
     with pytest.raises(ImageError, match="has 6 axial slices, slice 6 is wanted"):
-        found.load(Picture(mask, 6))
+        found.load(ImageRef(mask, 6))
 
 
 def test_a_mask_volume_that_is_not_on_its_images_grid_is_refused(tmp_path):
     affine = np.diag([2.0, 3.0, 4.0, 1.0])
     nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), affine), tmp_path / "a.nii")
     found = References.open(str(tmp_path))
-    mask = found.find(Picture("/in/a.nii.gz", 5))
+    mask = found.find(ImageRef("/in/a.nii.gz", 5))
     assert found.load(mask, count=6, spacing=(3.0, 2.0)).all()
     with pytest.raises(ImageError, match="has 6 axial slices, its image 7"):
         found.load(mask, count=7)
     with pytest.raises(ImageError, match="pixels of 3 x 2 mm, but its image of 1 x 1 mm"):
         found.load(mask, count=6, spacing=(1.0, 1.0))
     with pytest.raises(ImageError, match="has 6 axial slices, its image 1"):
-        found.load(Picture(mask.uri))
+        found.load(ImageRef(mask.uri))
     with pytest.raises(ImageError, match="is NIfTI, but its image is not"):
-        found.find(Picture("/in/a.dcm", 5))
+        found.find(ImageRef("/in/a.dcm", 5))
 
 
 def test_each_slice_may_have_a_mask_of_its_own(tmp_path):
@@ -178,14 +178,14 @@ def test_each_slice_may_have_a_mask_of_its_own(tmp_path):
         ("other.dcm", 7, "other/007.png"),
         ("head.tif", 12, "head_12.png"),
     ):
-        where = found.find(Picture(f"/in/{image}", index))
-        assert where == Picture(str(tmp_path / mask))
+        where = found.find(ImageRef(f"/in/{image}", index))
+        assert where == ImageRef(str(tmp_path / mask))
         np.testing.assert_array_equal(found.load(where), MASK)
-    assert found.find(Picture("/in/brain.nii.gz", 8)) is None
+    assert found.find(ImageRef("/in/brain.nii.gz", 8)) is None
     # Which of the two an image of that name alone means is not known; its folder says it.
-    assert found.find(Picture("/in/007.png")) is None
-    assert found.find(Picture("/in/other/007.png")) == Picture(str(tmp_path / "other/007.png"))
-    assert found.find(Picture("/in/head_13.png")) == Picture(str(tmp_path / "head_13.png"))
+    assert found.find(ImageRef("/in/007.png")) is None
+    assert found.find(ImageRef("/in/other/007.png")) == ImageRef(str(tmp_path / "other/007.png"))
+    assert found.find(ImageRef("/in/head_13.png")) == ImageRef(str(tmp_path / "head_13.png"))
 
 
 def test_pages_are_masked_by_pages(tmp_path):
@@ -193,16 +193,16 @@ def test_pages_are_masked_by_pages(tmp_path):
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     save(tmp_path / "b.png", MASK)
     found = References.open(str(tmp_path))
-    ids = found.load(found.find(Picture("/in/a.tiff", 2)), count=3)
+    ids = found.load(found.find(ImageRef("/in/a.tiff", 2)), count=3)
     np.testing.assert_array_equal(ids, MASK * 2)
     with pytest.raises(ImageError, match="has 1 pages, its image 3"):
-        found.load(found.find(Picture("/in/b.tif", 2)), count=3)
+        found.load(found.find(ImageRef("/in/b.tif", 2)), count=3)
 
 
 def test_a_label_volume_of_fractions_is_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((2, 2, 2), 0.4), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(ImageError, match="fractions"):
-        References({}).load(Picture(str(tmp_path / "a.nii"), 0))
+        References({}).load(ImageRef(str(tmp_path / "a.nii"), 0))
 
 
 @pytest.mark.parametrize("location", ["keyless://b/masks", "keyless://b/index.csv"])
@@ -220,16 +220,16 @@ def test_no_message_shows_a_signature(tmp_path, monkeypatch):
     by_uri = {signed.format(name): data for name, data in files.items()}
     monkeypatch.setattr(references, "fetch_all", lambda uris, _: [by_uri[uri] for uri in uris])
     found = References({"a": signed.format("a.nii")})
-    mask = Picture(signed.format("a.nii"), 1)
+    mask = ImageRef(signed.format("a.nii"), 1)
     (tmp_path / "index.csv").write_text(f"image,mask\n{signed.format('x.png')},\n")
     (tmp_path / "bad.csv").write_text(f"image,mask\na,{signed.format('x.png')},b\n")
     for ask in (
-        lambda: found.find(Picture("/in/a.png", 1)),
+        lambda: found.find(ImageRef("/in/a.png", 1)),
         lambda: found.load(mask, count=7),
-        lambda: found.load(Picture(mask.uri, 9)),
+        lambda: found.load(ImageRef(mask.uri, 9)),
         lambda: found.load(mask, spacing=(2.0, 1.0)),
-        lambda: found.load(Picture(signed.format("b.png"))),
-        lambda: found.load(Picture(signed.format("c.png"))),
+        lambda: found.load(ImageRef(signed.format("b.png"))),
+        lambda: found.load(ImageRef(signed.format("c.png"))),
         lambda: References.open(str(tmp_path)),
         lambda: References.open(str(tmp_path / "bad.csv")),
     ):

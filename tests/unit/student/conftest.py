@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from salip_ray.labels.dataset import PseudoLabels
-from tests.unit.labels.conftest import write_output
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from tests.unit.datasets.conftest import write_output
 
 
 @pytest.fixture

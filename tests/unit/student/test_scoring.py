@@ -12,11 +12,11 @@ import torch
 
 from salip_ray.errors import ConfigError, InputError
 from salip_ray.evaluation import Evaluation, Score, as_json
-from salip_ray.labels.reading import Labels
+from salip_ray.output.reader import LabelOutput
 from salip_ray.sources.references import References
-from salip_ray.student.net import Student, make_net
+from salip_ray.student.network import Student, make_net
 from salip_ray.student.scoring import comparison, score_student
-from tests.unit.labels.conftest import CONFIDENCES, draw, write_output
+from tests.unit.datasets.conftest import CONFIDENCES, draw, write_output
 
 
 class Painter(Student):
@@ -34,7 +34,7 @@ def tested(tmp_path):
     for index in range(len(CONFIDENCES)):
         _, left, right = draw(index)
         cv2.imwrite(str(masks / f"view{index}.png"), (left + 2 * right).astype(np.uint8))
-    return Labels.open(str(output)), References.open(str(masks))
+    return LabelOutput.open(str(output)), References.open(str(masks))
 
 
 def painter(**class_ids: int) -> Student:

@@ -18,7 +18,7 @@ from salip_ray.models.bundled.clip_net import (
     load_bundled_clip,
     save_bundled_clip,
 )
-from salip_ray.models.bundled.training.clip_losses import encode_text
+from training.clip_losses import encode_text
 
 
 @pytest.fixture(scope="module")

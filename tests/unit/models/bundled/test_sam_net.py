@@ -22,9 +22,9 @@ from salip_ray.models.bundled.sam_net import (
     build_bundled_sam,
     load_bundled_sam,
 )
-from salip_ray.models.bundled.training.sam_losses import decode
-from salip_ray.models.bundled.training.sam_prompts import TARGET_ORGANS
-from salip_ray.models.bundled.training.sam_train import export_sam
+from training.sam_losses import decode
+from training.sam_prompts import TARGET_ORGANS
+from training.sam_train import export_sam
 
 
 @pytest.fixture(scope="module")

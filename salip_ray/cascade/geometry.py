@@ -1,0 +1,162 @@
+"""The working image, and the way back to the original pixels.
+
+Candidates, thresholds in pixels and prompt boxes live on the working image; the labels on the
+original one.
+
+Candidates' own masks, against each other and against a reference.
+
+Reference masks, as class masks and as boxes: what GT-SAM and the evaluation look at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from salip_ray.cascade.sam_ops import Size
+from salip_ray.config import ClassSpec
+from salip_ray.errors import ImageError
+from salip_ray.schema import Box, Candidate, Image, Mask
+
+
+def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """``(height, width)`` of the working image: the aspect is kept, no side falls below 1 pixel.
+
+    Rounded as SAM's own ``ResizeLongestSide`` does, so that a working image whose long side is
+    SAM's input size passes through SAM's resize untouched.
+    """
+    scale = long_side / max(height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def to_working(image: Image, long_side: int) -> Image:
+    """The image resized so that its long side is ``long_side``; itself where it has that size.
+
+    Pillow's antialiased bilinear filter, the one SAM was trained with and resizes by.
+
+    Args:
+        image: uint8 RGB, [H, W, 3].
+        long_side: pixels.
+    """
+    height, width = working_size(image.shape[0], image.shape[1], long_side)
+    if image.shape[:2] == (height, width):
+        return image
+    resized = PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def to_original(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A working mask on the original pixels (``size``: height, width), by nearest neighbour."""
+    return _resized(mask, size)
+
+
+def to_working_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """An original mask on the working pixels (``size``: height, width), by nearest neighbour."""
+    return _resized(mask, size)
+
+
+def _resized(mask: Mask, size: tuple[int, int]) -> Mask:
+    height, width = size
+    if mask.shape == size:
+        return mask
+    resized = cv2.resize(
+        mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return resized.astype(np.bool_)
+
+
+def box_to_working(box: Box, original_size: tuple[int, int], size: tuple[int, int]) -> Box:
+    """An inclusive xyxy box of the original image, on the working image of ``size``.
+
+    The outline of the covered pixels is what scales, so a box over the whole image covers the whole
+    working image; a box that shrinks below a pixel keeps its first corner.
+    """
+    x0, y0, x1, y1 = box
+    y_scale, x_scale = (w / o for w, o in zip(size, original_size, strict=True))
+    left, top = x0 * x_scale, y0 * y_scale
+    return left, top, max(left, (x1 + 1) * x_scale - 1), max(top, (y1 + 1) * y_scale - 1)
+
+
+def check_image(image: Image) -> None:
+    """Raise ImageError unless ``image`` is a uint8 RGB array of shape [H, W, 3], not empty."""
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"the image must be a NumPy array, found {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(f"the image must have shape [H, W, 3] (RGB), found {list(image.shape)}")
+    if image.dtype != np.uint8:
+        raise ImageError(f"the image must be uint8 (0 to 255), found {image.dtype}")
+
+
+def union_of(candidates: Sequence[Candidate], original_size: Size) -> Mask:
+    """The candidates' masks united, on the original pixels [H, W]; empty where there is none."""
+    union: Mask = np.zeros(original_size, np.bool_)
+    for candidate in candidates:
+        union |= to_original(candidate.mask, original_size)
+    return union
+
+
+def overlap(one: Mask, other: Mask) -> float:
+    """Dice of two masks of one shape; NaN where both are empty."""
+    total = np.count_nonzero(one) + np.count_nonzero(other)
+    return 2 * np.count_nonzero(one & other) / total if total else math.nan
+
+
+def closest(candidates: Sequence[Candidate], reference: Mask, k: int) -> list[Candidate]:
+    """Up to ``k`` candidates whose union comes closest to a reference, by Dice.
+
+    Greedy: the best alone, then whatever raises the Dice of the union most. Of equals the lower id.
+
+    Args:
+        candidates: masks of the working image.
+        reference: bool, of the working size.
+        k: how many at most.
+    """
+    chosen: list[Candidate] = []
+    union: Mask = np.zeros_like(reference)
+    reached = 0.0
+    left = sorted(candidates, key=lambda candidate: candidate.id)
+    while left and len(chosen) < k:
+        gains = [overlap(union | candidate.mask, reference) for candidate in left]
+        best = int(np.argmax(np.nan_to_num(gains)))
+        if not gains[best] > reached:
+            break
+        reached = gains[best]
+        chosen.append(left.pop(best))
+        union |= chosen[-1].mask
+    return chosen
+
+
+MIN_SHARE = 0.005
+
+
+def class_references(
+    reference: npt.NDArray[np.integer[Any]], classes: Sequence[ClassSpec]
+) -> dict[str, Mask]:
+    """The mask [H, W] of each class in a reference image [H, W].
+
+    With one class every value above 0 is it; with several the values are class ids.
+    """
+    if len(classes) == 1:
+        return {classes[0].label: reference > 0}
+    return {spec.label: reference == spec.class_id for spec in classes}
+
+
+def reference_boxes(mask: Mask, min_share: float = MIN_SHARE) -> list[Box]:
+    """A box (xyxy, inclusive) round each part of a mask that covers ``min_share`` of the image.
+
+    Parts are 8-connected; their order is that of their first pixel, row by row.
+    """
+    _count, _parts, stats, _centres = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=8
+    )
+    return [
+        (float(x), float(y), float(x + width - 1), float(y + height - 1))
+        for x, y, width, height, area in stats[1:]  # the first is the background
+        if area >= min_share * mask.size
+    ]

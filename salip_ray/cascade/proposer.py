@@ -1,0 +1,203 @@
+"""Step 1 and 2, propose and filter: the parts SAM sees, as candidates with ids.
+
+Reproduces ``segment_anything.SamAutomaticMaskGenerator`` (1.0): the same candidates in the same
+order, with three differences on purpose. The embedding of the full view is kept for the refiner.
+No candidate at all is an ordinary result. Non-maximum suppression is stable: of equal scores the
+lower index wins, however many boxes there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from segment_anything.modeling import Sam
+from segment_anything.utils.amg import (
+    build_all_layer_point_grids,
+    generate_crop_boxes,
+    is_box_near_crop_edge,
+    uncrop_boxes_xyxy,
+    uncrop_masks,
+    uncrop_points,
+)
+from torch import Tensor
+
+from salip_ray.cascade import sam_ops
+from salip_ray.cascade.candidates import (
+    Parts,
+    mask_boxes,
+    merge,
+    no_parts,
+    pack,
+    without_duplicates,
+)
+from salip_ray.cascade.sam_ops import Size
+from salip_ray.config import Config
+from salip_ray.errors import ConfigError
+from salip_ray.schema import Candidate, Image
+
+_Box = tuple[int, int, int, int]  # xyxy, end exclusive
+_VIEWS_TOGETHER = 5  # the full view and the four crops of one layer
+_CACHE_BYTES = 4 * 1024**2  # of logits
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What SAM proposed on one working image.
+
+    ``candidates`` passed the area filter and keep the ids they had before it; ``n_proposed`` counts
+    those before. ``embedding`` is the full view's, float32 [1, C, h, w] on SAM's device.
+    """
+
+    candidates: tuple[Candidate, ...]
+    n_proposed: int
+    embedding: Tensor
+
+
+class Proposer:
+    """Runs SAM's automatic mask generation on working images.
+
+    Args:
+        sam: a SAM in eval mode, on the device to use.
+        config: its ``propose`` section and the area limits of its ``task`` are used.
+
+    Raises:
+        ConfigError: a crop layer would have no point.
+    """
+
+    def __init__(self, sam: Sam, config: Config) -> None:
+        self.sam = sam
+        self.knobs = knobs = config.propose
+        self.task = config.task
+        deepest = knobs.crop_n_points_downscale_factor**knobs.crop_n_layers
+        if knobs.points_per_side < deepest:
+            raise ConfigError(
+                f"propose.points_per_side is {knobs.points_per_side}, which leaves no point in "
+                f"crop layer {knobs.crop_n_layers} (divided by {deepest} there)"
+            )
+        self.point_grids = build_all_layer_point_grids(
+            knobs.points_per_side, knobs.crop_n_layers, knobs.crop_n_points_downscale_factor
+        )
+
+    def __call__(self, working: Image) -> Proposals:
+        """Propose candidates on a working image (uint8 RGB, [H, W, 3])."""
+        knobs, size = self.knobs, (working.shape[0], working.shape[1])
+        embeddings, seen = self._see(working, {})
+        # One view after the other: the masks of all points of all views might not fit.
+        candidates = merge([without_duplicates(parts, knobs) for parts in seen], knobs, size)
+        low, high = self.task.area_limits(*size)
+        return Proposals(
+            candidates=tuple(c for c in candidates if low < c.area < high),
+            n_proposed=len(candidates),
+            embedding=embeddings[0],
+        )
+
+    def look(
+        self, working: Image, encoded: dict[_Box, Tensor] | None = None
+    ) -> tuple[tuple[Parts, ...], Tensor]:
+        """All that was decoded in each view, and the full view's embedding.
+
+        :func:`~salip_ray.cascade.candidates.settle` makes candidates of it, by the same thresholds
+        or stricter ones. ``encoded`` holds embeddings of the views by their box, for proposers
+        of the same SAM; what is missing is added.
+        """
+        embeddings, seen = self._see(working, {} if encoded is None else encoded)
+        return tuple(seen), embeddings[0]
+
+    def _see(
+        self, working: Image, encoded: dict[_Box, Tensor]
+    ) -> tuple[list[Tensor], Iterator[Parts]]:
+        """The embeddings of all views, and their parts as they are asked for."""
+        size = working.shape[0], working.shape[1]
+        views = self._views(size)
+        new = [box for box, _ in views if box not in encoded]
+        encoded.update(zip(new, self._encode(working, new), strict=True))
+        embeddings = [encoded[box] for box, _ in views]
+        seen = (
+            self._decode(embedding, box, self.point_grids[layer], size)
+            for (box, layer), embedding in zip(views, embeddings, strict=True)
+        )
+        return embeddings, seen
+
+    def _views(self, size: Size) -> list[tuple[_Box, int]]:
+        """Box (xyxy, end exclusive) and crop layer of each view; the full image is the first."""
+        boxes, layers = generate_crop_boxes(
+            size, self.knobs.crop_n_layers, self.knobs.crop_overlap_ratio
+        )
+        # A crop layer deeper than the image has pixels gives empty boxes.
+        return [
+            ((x0, y0, x1, y1), layer)
+            for (x0, y0, x1, y1), layer in zip(boxes, layers, strict=True)
+            if x1 > x0 and y1 > y0
+        ]
+
+    def _encode(self, working: Image, boxes: Sequence[_Box]) -> list[Tensor]:
+        """The embedding [1, C, h, w] of each view, some views at a time."""
+        crops = [working[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes]
+        embeddings: list[Tensor] = []
+        for start in range(0, len(crops), _VIEWS_TOGETHER):
+            batch = sam_ops.encode_views(self.sam, crops[start : start + _VIEWS_TOGETHER])
+            embeddings += batch.split(1)
+        return embeddings
+
+    def _decode(
+        self, embedding: Tensor, crop_box: _Box, grid: npt.NDArray[np.float64], size: Size
+    ) -> Parts:
+        """All the masks of one view, the full image or a crop."""
+        x0, y0, x1, y1 = crop_box
+        points = torch.as_tensor(grid * np.array([x1 - x0, y1 - y0]))
+        return Parts.concatenate(
+            [
+                self._batch(embedding, batch, crop_box, size)
+                for batch in torch.split(points, self.knobs.points_per_batch)
+            ]
+        )
+
+    def _batch(self, embedding: Tensor, points: Tensor, crop_box: _Box, size: Size) -> Parts:
+        """Three masks for each of a batch of points [n, 2], filtered by quality and place."""
+        x0, y0, x1, y1 = crop_box
+        view_size = y1 - y0, x1 - x0
+        logits, predicted_iou, prompt = sam_ops.decode_above(
+            self.sam, embedding, view_size, points=points, min_iou=self.knobs.pred_iou_thresh
+        )
+        if not len(logits):
+            return no_parts(size)
+        together = len(logits)
+        if logits.device.type == "cpu":  # the pixels stay in the cache from one step to the next
+            together = max(1, _CACHE_BYTES // (4 * view_size[0] * view_size[1]))
+        few = (x.split(together) for x in (logits, predicted_iou, points[prompt.cpu()]))
+        return Parts.concatenate(
+            [
+                self._parts(some, ious, places, crop_box, size)
+                for some, ious, places in zip(*few, strict=True)
+            ]
+        )
+
+    def _parts(
+        self, logits: Tensor, predicted_iou: Tensor, points: Tensor, crop_box: _Box, size: Size
+    ) -> Parts:
+        """Those of some masks (logits [n, 4h, 4w]) that are stable and not cut off by the view."""
+        knobs, threshold = self.knobs, self.sam.mask_threshold
+        x0, y0, x1, y1 = crop_box
+        height, width = size
+        view_size = y1 - y0, x1 - x0
+        logits = sam_ops.upscale(self.sam, logits, view_size, view_size)
+        stability = sam_ops.stability_score(logits, threshold, knobs.stability_score_offset)
+        masks = sam_ops.above(logits, threshold)
+        boxes = mask_boxes(masks)
+        keep = ~is_box_near_crop_edge(boxes, crop_box, [0, 0, width, height])
+        if knobs.stability_score_thresh > 0:
+            keep &= stability >= knobs.stability_score_thresh
+        masks = uncrop_masks(masks[keep], crop_box, height, width)
+        boxes = uncrop_boxes_xyxy(boxes[keep], crop_box)
+        return Parts(
+            masks=pack(masks),
+            boxes=boxes.cpu(),
+            predicted_iou=predicted_iou[keep].cpu(),
+            stability=stability[keep].cpu(),
+            points=uncrop_points(points[keep.cpu()], crop_box),
+            crop_boxes=torch.tensor(crop_box).expand(len(boxes), 4),
+        )

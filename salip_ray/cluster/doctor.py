@@ -1,0 +1,275 @@
+"""What a job will need, tried out one by one before a cluster is paid for.
+
+Every check is a function that says what it found, or raises :class:`Advice` with what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from salip_ray.cluster.session import OBJECT_STORE, local_cores
+from salip_ray.config import Config
+from salip_ray.errors import SalipError
+from salip_ray.models.weights import cache_dir, cached
+from salip_ray.output.store import Store
+from salip_ray.sources.listing import first_image
+from salip_ray.sources.locations import filesystem, is_remote, join, public_uri
+from salip_ray.sources.stores import said, uncovered
+
+_PROBE = ".doctor.tmp"  # a name that a job takes for a left-over, where it cannot be deleted
+_GIB = 1024**3
+_HEAD = 16  # bytes read of an image
+_SKEW_SECONDS = 60.0
+_FREE_BYTES = 20 * _GIB
+_OPEN_FILES = 4096
+
+
+class Advice(Exception):  # noqa: N818  (it is one)
+    """A check found something to do; ``fatal`` where a job would fail."""
+
+    def __init__(self, said: str, *, fatal: bool = True) -> None:
+        super().__init__(said)
+        self.fatal = fatal
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The line of one check: ``ok``, ``note`` (worth knowing) or ``fix`` (a job would fail)."""
+
+    check: str
+    verdict: str
+    said: str
+
+
+def examine(
+    config: Config,
+    *,
+    input: str | None = None,  # noqa: A002  (the word a person would use)
+    output: str | None = None,
+    address: str | None = None,
+) -> Iterator[Finding]:
+    """Yield a finding for each check, as it is made.
+
+    Args:
+        config: whose weights and storage options are tried.
+        input: where images would be read.
+        output: where labels would be written; a small object is written, read and deleted.
+        address: of a cluster's job server.
+    """
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("versions", versions),
+        ("device", lambda: device(config)),
+        ("memory", shared_memory),
+        ("disk", disk),
+        ("open files", open_files),
+        *((f"weights: {role}", partial(weights, uri, config)) for role, uri in _weights_of(config)),
+    ]
+    if input is not None:
+        checks.append(("input", lambda: readable(input, config)))
+    if output is not None:
+        checks.append(("output", lambda: writable(output, config)))
+    checks.append(("ray", lambda: ray_cluster(address)))
+    for name, check in checks:
+        try:
+            yield Finding(name, "ok", check())
+        except Advice as advice:
+            yield Finding(name, "fix" if advice.fatal else "note", str(advice))
+        except SalipError as error:
+            yield Finding(name, "fix", str(error))
+
+
+def versions() -> str:
+    """Of what decides whether a job runs."""
+    found = [f"python {platform.python_version()}"]
+    found += [f"{name} {version(name)}" for name in ("salip-ray", "ray", "torch", "pyarrow")]
+    return ", ".join(found)
+
+
+def device(config: Config) -> str:
+    """The GPUs of this machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        return ", ".join(f"{gpu.name} ({gpu.total_memory / _GIB:.0f} GiB)" for gpu in names)
+    if config.run.device == "cuda":
+        raise Advice("run.device is cuda, but torch sees no GPU: check the driver (nvidia-smi)")
+    if config.sam.model != "bundled":
+        raise Advice(
+            f"no GPU here, and sam.model {config.sam.model} takes a minute or so an image on a "
+            "CPU: fine where the cluster's workers have GPUs",
+            fatal=False,
+        )
+    return f"no GPU; {local_cores()} CPU cores will do the work"
+
+
+def shared_memory(folder: str = "/dev/shm") -> str:  # noqa: S108  (where Ray's object store lies)
+    """Room for Ray's object store."""
+    if not Path(folder).is_dir():
+        return "this system has no /dev/shm; Ray keeps its objects elsewhere"
+    free = shutil.disk_usage(folder).free
+    if free < OBJECT_STORE:
+        raise Advice(
+            f"{folder} has {free / _GIB:.1f} GiB free, Ray's object store takes "
+            f"{OBJECT_STORE / _GIB:.0f} and would go to disk: docker run --shm-size=8g, or an "
+            "emptyDir of medium Memory on Kubernetes",
+            fatal=False,
+        )
+    return f"{free / _GIB:.1f} GiB free in {folder}"
+
+
+def disk() -> str:
+    """Room for what Ray spills and for weights."""
+    found = []
+    for place in (Path(tempfile.gettempdir()), _existing(cache_dir())):
+        free = shutil.disk_usage(place).free
+        if free < _FREE_BYTES:
+            raise Advice(
+                f"{place} has {free / _GIB:.1f} GiB free of the {_FREE_BYTES / _GIB:.0f} that are "
+                "safe: free some, or point RAY_TMPDIR or SALIP_RAY_CACHE at a larger disk",
+                fatal=False,
+            )
+        found.append(f"{free / _GIB:.0f} GiB free in {place}")
+    return ", ".join(dict.fromkeys(found))
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def open_files() -> str:
+    """The limit that Ray's many connections meet first."""
+    if sys.platform == "win32":
+        return "no limit on this system"
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _OPEN_FILES:
+        raise Advice(
+            f"at most {soft} open files: ulimit -n 65536 (allowed: {hard}) before Ray is started",
+            fatal=False,
+        )
+    return f"at most {soft}"
+
+
+def _weights_of(config: Config) -> Iterator[tuple[str, str | None]]:
+    yield "sam", config.sam.checkpoint if config.sam.model != "bundled" else None
+    if "cascade" in config.run.modes:
+        yield "clip", config.clip.pretrained if config.clip.model != "bundled" else None
+    if config.refine.sam is not None:
+        refiner = config.refine.sam
+        yield "refine", refiner.checkpoint if refiner.model != "bundled" else None
+
+
+def weights(uri: str | None, config: Config) -> str:
+    """Whether a weights file is there, without fetching it."""
+    if uri is None:
+        return "bundled"
+    if not is_remote(uri):
+        path = Path(uri.removeprefix("file://")).expanduser()
+        if not path.is_file():
+            if "/" not in uri and not path.suffix:
+                return f"{uri}, fetched by open_clip under its own name"
+            raise Advice(f"{uri} does not exist")
+        return f"{uri}, {path.stat().st_size / 1e6:,.0f} MB"
+    if (fetched := cached(uri)) is not None:
+        return f"{public_uri(uri)}, fetched already: {fetched}"
+    fs, place = filesystem(uri, config.storage.weights)
+    try:
+        size = fs.info(place).get("size") or 0
+    except Exception as problem:  # noqa: BLE001  (each store has its own)
+        raise Advice(f"{public_uri(uri)} cannot be read: {_said(problem, uri)}") from None
+    return f"{public_uri(uri)}, {size / 1e6:,.0f} MB to fetch, once a node"
+
+
+def readable(location: str, config: Config) -> str:
+    """Whether an image of the input can be found and read."""
+    options = config.storage.input
+    asked = location
+    try:
+        asked = first_image(location, options)
+        fs, place = filesystem(asked, options)
+        head = fs.cat_file(place, start=0, end=_HEAD)
+    except SalipError:
+        raise
+    except Exception as problem:  # noqa: BLE001
+        raise Advice(
+            f"{public_uri(asked)} cannot be read: {_said(problem, asked)}; check the credentials "
+            "(AWS_PROFILE, AWS_ACCESS_KEY_ID), the region, and s3:ListBucket and s3:GetObject"
+        ) from None
+    return f"read {len(head)} bytes of {public_uri(asked)}"
+
+
+def writable(location: str, config: Config) -> str:
+    """Whether an object can be written, read back and dated; it is deleted again if it can be."""
+    store = Store(location, config.storage.output)
+    data = secrets.token_bytes(1024)
+    began = time.time()
+    store.write(_PROBE, data)
+    if store.read(_PROBE) != data:
+        raise Advice(f"{store} gives back other bytes than were written")
+    fs, root = filesystem(store.location, config.storage.output)
+    place = join(root, _PROBE)
+    skew = 0.0
+    with contextlib.suppress(NotImplementedError, AttributeError, KeyError):
+        written = fs.modified(place).timestamp()
+        skew = max(began - written, written - time.time(), 0.0)
+    deleted = "deleted"
+    try:
+        fs.rm_file(place)
+    except Exception:  # noqa: BLE001  (jobs need not delete, so they may not be allowed to)
+        deleted = f"left behind as {_PROBE}, for it may not be deleted"
+    if skew > _SKEW_SECONDS:
+        raise Advice(
+            f"this machine's clock and the store's are {skew:.0f} s apart; S3 refuses requests "
+            "from 15 minutes on: set the clock (timedatectl set-ntp true)",
+            fatal=skew > 600,
+        )
+    return f"wrote and read 1 KiB in {time.time() - began:.2f} s, {deleted}; the clocks agree"
+
+
+def ray_cluster(address: str | None) -> str:
+    """Whether the cluster's job server, or the Ray that would be joined, answers."""
+    if address is not None:
+        from salip_ray.cluster.submit import connect
+
+        client = connect(address)
+        theirs = client.get_version()
+        if theirs != version("ray"):
+            raise Advice(
+                f"{address} runs Ray {theirs}, here is {version('ray')}: use one version",
+                fatal=False,
+            )
+        return f"the job server at {address} answers (Ray {theirs})"
+    if not os.environ.get("RAY_ADDRESS"):
+        return "none named (--address, RAY_ADDRESS): label starts one on this machine"
+    from salip_ray.cluster.session import ray_session
+
+    try:
+        with ray_session(lambda _: 0.0) as machine:
+            return (
+                f"joined {os.environ['RAY_ADDRESS']}: {len(machine.nodes)} nodes, "
+                f"{machine.cpus:g} CPUs, {machine.gpus:g} GPUs"
+            )
+    except Exception as problem:  # noqa: BLE001  (Ray raises what it likes)
+        raise Advice(
+            f"RAY_ADDRESS {os.environ['RAY_ADDRESS']} cannot be joined: {_said(problem)}; where "
+            "the cluster has a token: RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH=FILE"
+        ) from None
+
+
+def _said(problem: Exception, address: str = "") -> str:
+    text = said(uncovered(problem), address)
+    return text if len(text) <= 200 else f"{text[:200]}..."

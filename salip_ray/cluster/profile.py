@@ -1,0 +1,153 @@
+"""What an image costs on this machine, measured stage by stage on a few of the job's own images.
+
+No Ray is started. On a CPU as many processes measure at once as the machine has cores, for a core
+whose neighbours are busy is slower than a core alone.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from salip_ray.cluster.session import local_cores
+from salip_ray.config import Config
+from salip_ray.errors import ConfigError, InputError
+from salip_ray.output.commit import parquet_bytes, tar_bytes
+from salip_ray.output.manifest import make_manifest
+from salip_ray.pipeline.actors import stages_of
+from salip_ray.pipeline.decode import fetch_and_decode
+from salip_ray.pipeline.expand import expand
+from salip_ray.pipeline.monitor import Reporter
+from salip_ray.schema import LABEL_SCHEMA
+from salip_ray.sources.listing import list_images
+
+_PROCESSES = 8  # more tell no more, and each holds the models
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Means over the images measured.
+
+    Attributes:
+        images: how many were measured.
+        device: where the models ran, ``cpu`` or ``cuda``.
+        cores: of the machine.
+        seconds: of one worker with one thread in each stage, per image: ``fetch`` (and decode),
+            those of the cascade, and ``commit``.
+        row_bytes: of a row where it is heaviest, between PROPOSE and RETRIEVE.
+        output_bytes: written per image.
+    """
+
+    images: int
+    device: str
+    cores: int
+    seconds: dict[str, float]
+    row_bytes: float
+    output_bytes: float
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(path: Path) -> Profile:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ConfigError: the file is missing or is no profile.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            return Profile(**{field.name: data[field.name] for field in fields(Profile)})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"profile {path} cannot be read: {type(error).__name__}: {error}"
+            ) from None
+
+
+def measure(location: str, config: Config, *, images: int = 8) -> Profile:
+    """Profile a job on ``images`` of its inputs, evenly spread.
+
+    Raises:
+        InputError: there is no image, or none that can be read.
+    """
+    listing, _ = expand(list_images(location, config.storage.input), config)
+    manifest = make_manifest(listing, config.run.rows_per_shard)
+    table = manifest.table
+    chosen = np.unique(np.linspace(0, table.num_rows - 1, images).round().astype(int))
+    sample = table.take(pa.array(chosen)).combine_chunks()
+    cores = local_cores()
+    processes = _processes(config.run.device, cores)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        found = list(pool.map(_measure_here, [sample] * processes, [config] * processes))
+    if not all(one["images"] for one in found):
+        raise InputError(f"none of the {len(chosen)} images measured in {location} can be read")
+    return Profile(
+        images=found[0]["images"],
+        device=found[0]["device"],
+        cores=cores,
+        seconds={
+            stage: statistics.fmean(one["seconds"][stage] for one in found)
+            for stage in found[0]["seconds"]
+        },
+        row_bytes=found[0]["row_bytes"],
+        output_bytes=found[0]["output_bytes"],
+    )
+
+
+def _processes(device: str, cores: int) -> int:
+    """How many processes measure at once; on a GPU they would take turns, and each the time of all.
+
+    Args:
+        device: ``run.device``.
+        cores: of the machine.
+    """
+    from salip_ray.cascade.cascade import resolve_device
+
+    return 1 if resolve_device(device).type == "cuda" else min(cores, _PROCESSES)
+
+
+def _measure_here(sample: pa.Table, config: Config) -> dict[str, Any]:
+    reporter = Reporter()
+    began = time.perf_counter()
+    rows = _single(fetch_and_decode(sample, config, None, reporter))
+    seconds = {"fetch": (time.perf_counter() - began) / len(rows)}
+    rows = [row for row in rows if row["status"][0].as_py() != "error"]
+    found: dict[str, Any] = {"images": len(rows), "seconds": seconds, "row_bytes": 0.0}
+    if not rows:
+        return {**found, "device": "", "output_bytes": 0.0}
+    for name, kind in stages_of(config).items():
+        stage = kind(config, 1, reporter)
+        list(stage(rows[0]))  # whatever is made at the first call
+        began = time.perf_counter()
+        rows = [done for row in rows for done in stage(row)]
+        seconds[name] = (time.perf_counter() - began) / len(rows)
+        found["device"] = stage.device.type
+        found["row_bytes"] = max(found["row_bytes"], _mean_bytes(rows))
+    table = pa.concat_tables(rows, promote_options="permissive")
+    began = time.perf_counter()
+    labels = [table[field.name].cast(field.type) for field in LABEL_SCHEMA]
+    written = len(parquet_bytes(pa.table(labels, schema=LABEL_SCHEMA)))
+    written += len(tar_bytes(table, {spec.label: spec.class_id for spec in config.task.classes}))
+    seconds["commit"] = (time.perf_counter() - began) / len(rows)
+    return {**found, "output_bytes": written / len(rows)}
+
+
+def _single(tables: Iterable[pa.Table]) -> list[pa.Table]:
+    """A table for each row."""
+    return [table.slice(index, 1) for table in tables for index in range(table.num_rows)]
+
+
+def _mean_bytes(rows: Sequence[pa.Table]) -> float:
+    return statistics.fmean(row.nbytes for row in rows)

@@ -1,0 +1,1 @@
+"""Labels as training data, and exports to other formats."""

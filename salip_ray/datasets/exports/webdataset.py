@@ -1,0 +1,74 @@
+"""WebDataset: tar shards ``PART-000000.tar`` of ``KEY.png``, ``KEY.mask.png`` and ``KEY.json``."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from typing import Any
+
+from salip_ray.datasets.exports.cases import PROVENANCE, Parts, about, case_name, png, provenance
+from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.errors import ConfigError
+from salip_ray.output.masks import encode_png
+
+
+def export(
+    labels: PseudoLabels,
+    location: str,
+    *,
+    shard_size: int = 500,
+    parts: Parts = Parts(),  # noqa: B008  (frozen)
+    storage_options: dict[str, Any] | None = None,
+) -> int:
+    """Write shards of ``shard_size`` images; returns the number of images.
+
+    The mask PNG holds class ids, and 255 (65535 in 16-bit maps) where nothing should be learnt.
+
+    Raises:
+        OutputError: the location holds something else.
+        InputError: an image cannot be read.
+    """
+    if shard_size < 1:
+        raise ConfigError(f"--shard-size must be at least 1, found {shard_size}")
+    destination = Destination(
+        location, about("webdataset", labels, parts, shard_size=shard_size), storage_options
+    )
+    written = 0
+    for part, indices in parts.of(labels).items():
+        for number, start in enumerate(range(0, len(indices), shard_size)):
+            chosen = indices[start : start + shard_size]
+            written += len(chosen)
+            name = f"{part}-{number:06d}.tar"
+            if not destination.has(name):
+                destination.write(name, _shard(labels, chosen))
+    destination.write(PROVENANCE, provenance(labels, parts))
+    destination.complete(images_written=written)
+    return written
+
+
+def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for index in indices:
+            entry = labels.entries[index]
+            sample = labels.sample(entry)
+            facts = {
+                "image_id": entry.image_id,
+                "uri": entry.uri,
+                "confidence": dict(entry.confidences),
+                "classes": labels.class_ids,
+                "ignore_index": labels.ignore_index,
+            }
+            key = case_name(entry)
+            for name, data in (
+                (f"{key}.png", png(sample["image"])),
+                (f"{key}.mask.png", encode_png(sample["labels"])),
+                (f"{key}.json", json.dumps(facts, ensure_ascii=False).encode()),
+            ):
+                # Headers hold nothing of the machine or the hour: same labels, same bytes.
+                info = tarfile.TarInfo(name)
+                info.size, info.mode = len(data), 0o644
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()

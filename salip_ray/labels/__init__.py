@@ -1,1 +1,0 @@
-"""What a run wrote: masks, and reading them back."""

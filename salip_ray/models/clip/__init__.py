@@ -1,0 +1,1 @@
+"""CLIP: weights by open_clip, and its image transform."""

@@ -1,0 +1,1 @@
+"""Segment Anything: weights, and a fast encoder and decoder with the official results."""

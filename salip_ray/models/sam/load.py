@@ -1,0 +1,157 @@
+"""Which SAM: the bundled one, or an official checkpoint in its own format."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from segment_anything import sam_model_registry
+from segment_anything.modeling import MaskDecoder, Sam
+from torch import Tensor, nn
+
+from salip_ray.config import Precision, SamConfig
+from salip_ray.errors import WeightsError
+from salip_ray.models.bundled import sam_net
+from salip_ray.models.sam.decoder import QuickMaskDecoder
+from salip_ray.models.sam.encoder import quicken_blocks
+from salip_ray.models.weights import fetch, verify
+
+
+def load_sam(
+    config: SamConfig,
+    *,
+    device: str | torch.device = "cpu",
+    storage_options: Mapping[str, Any] | None = None,
+    decoder_only: bool = False,
+    precision: Precision = "exact",
+) -> Sam:
+    """The configured SAM in eval mode, without gradients, quickened (:func:`quicken`).
+
+    Args:
+        config: model, checkpoint and what the checkpoint must hash to.
+        device: where to put it.
+        storage_options: fsspec's, for a checkpoint that is a URI.
+        decoder_only: leave the image encoder out (ViT-H: 632 of its 636 M parameters); enough to
+            prompt on an embedding that is already there.
+        precision: ``exact`` or ``fast``.
+
+    Raises:
+        WeightsError: the checkpoint is missing, altered, unsafe to load, or of another model.
+    """
+    path = _checkpoint(config, storage_options)
+    if config.model == "bundled":
+        sam = sam_net.load_bundled_sam(path)
+    else:
+        state = _read(path)
+        sam = sam_model_registry[config.model]()
+        _require_fit(sam, state, config.model, path)
+        sam.load_state_dict(state)
+    if decoder_only:
+        sam.image_encoder = _NoImageEncoder(sam.image_encoder.img_size)
+    sam = sam.eval().requires_grad_(False).to(device)
+    quicken(sam, precision)
+    return sam
+
+
+def quicken(sam: Sam, precision: Precision = "exact") -> None:
+    """Give a SAM the encoder blocks and the mask decoder of this package, in place.
+
+    ``exact`` keeps weights and mathematics: results are the official ones but for rounding.
+    ``fast`` has encoder and decoder in bfloat16, compiled where SAM is on a GPU; prompts stay in
+    float32, for in bfloat16 a point is off by up to two pixels. Names in the state dict stay; what
+    is not of ``segment_anything`` is left alone.
+    """
+    quicken_blocks(sam.image_encoder)
+    if type(sam.mask_decoder) is MaskDecoder:
+        sam.mask_decoder = QuickMaskDecoder(sam.mask_decoder)
+    if precision == "exact":
+        return
+    sam.image_encoder.to(torch.bfloat16)
+    sam.image_encoder.register_forward_pre_hook(_in_bfloat16)
+    if isinstance(sam.mask_decoder, QuickMaskDecoder):
+        sam.mask_decoder.to(torch.bfloat16)
+    if sam.device.type == "cuda" and not isinstance(sam.image_encoder, _NoImageEncoder):
+        sam.image_encoder.compile(dynamic=False)
+
+
+def _in_bfloat16(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].to(torch.bfloat16),)
+
+
+def check(config: SamConfig, *, storage_options: Mapping[str, Any] | None = None) -> Path:
+    """The local weights file of the configured SAM, once it is known to fit.
+
+    Official checkpoints are compared by names and shapes, without loading them into memory.
+
+    Raises:
+        WeightsError: as :func:`load_sam`.
+    """
+    path = _checkpoint(config, storage_options)
+    if config.model == "bundled":
+        sam_net.load_bundled_sam(path)
+    else:
+        with torch.device("meta"):
+            sam = sam_model_registry[config.model]()
+        _require_fit(sam, _read(path), config.model, path)
+    return path
+
+
+def _checkpoint(config: SamConfig, storage_options: Mapping[str, Any] | None) -> Path:
+    if config.model == "bundled":
+        verify(sam_net.WEIGHTS, config.sha256, "the bundled SAM")
+        return sam_net.WEIGHTS
+    assert config.checkpoint is not None  # SamConfig requires it
+    return fetch(config.checkpoint, sha256=config.sha256, storage_options=storage_options)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, mapped from the file rather than read."""
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            with path.open("rb") as file:
+                # Files from before torch 1.6 are no zip archives and cannot be mapped.
+                mappable = file.read(2) == b"PK"
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise WeightsError(
+            f"{path} cannot be loaded as weights alone, and is not loaded otherwise: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise WeightsError(
+            f"{path} holds no plain state dict of tensors, as SAM's official files do"
+        )
+    return state
+
+
+def _require_fit(sam: Sam, state: Mapping[str, Tensor], model: str, path: Path) -> None:
+    """Raise WeightsError unless names and shapes are those of the model."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in sam.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if wanted == found:
+        return
+    misfits = sorted(wanted.items() ^ found.items())
+    name = misfits[0][0]
+    raise WeightsError(
+        f"{path} is not a checkpoint of {model}: {name} is {found.get(name, 'absent')} in the "
+        f"file, {wanted.get(name, 'absent')} in the model ({len({m for m, _ in misfits})} tensors "
+        "differ)"
+    )
+
+
+class _NoImageEncoder(nn.Module):
+    """In the place of an image encoder that is not needed; keeps what the prompts are scaled by."""
+
+    def __init__(self, img_size: int) -> None:
+        super().__init__()
+        self.img_size = img_size
+
+    def forward(self, _: Tensor) -> NoReturn:
+        raise RuntimeError("this SAM was loaded with decoder_only: it cannot encode images")

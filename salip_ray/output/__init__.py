@@ -1,0 +1,1 @@
+"""What a job writes: the on-disk contract, without Ray."""

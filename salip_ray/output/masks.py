@@ -1,0 +1,132 @@
+"""Masks as they are stored: COCO run-length encodings (RLE), label maps and their PNGs.
+
+An RLE is a dict ``{"size": [height, width], "counts": str}`` in COCO's compressed form, made and
+read by pycocotools; it is what a Parquet row holds and what COCO JSON and its tools expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco
+
+from salip_ray.schema import ClassMask, Mask
+
+Rle: TypeAlias = Mapping[str, Any]
+LabelMap: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]  #: class ids, shape [H, W]
+
+#: Every encoder setting is given, so that the bytes of a PNG follow from its pixels alone.
+_PNG_SETTINGS = (
+    cv2.IMWRITE_PNG_COMPRESSION,
+    6,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_DEFAULT,
+)
+_LARGEST_8_BIT_CLASS = 254  # 255 stays free: many tools read it as "ignore"
+
+
+def encode_rle(mask: Mask) -> dict[str, Any]:
+    """Encode a mask of shape [H, W] (bool, or 0/1 numbers) as a compressed COCO RLE."""
+    if mask.ndim != 2:
+        raise ValueError(f"a mask has the shape [H, W], found {list(mask.shape)}")
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_rle(rle: Rle) -> Mask:
+    """The mask of an RLE: bool, shape [H, W]."""
+    return np.ascontiguousarray(coco.decode(dict(rle))).astype(np.bool_)
+
+
+def bbox_xywh(rle: Rle) -> tuple[float, float, float, float]:
+    """COCO's box of an RLE: x, y, width, height in pixels; all 0 for an empty mask."""
+    x, y, width, height = coco.toBbox(dict(rle)).tolist()
+    return x, y, width, height
+
+
+def area(rle: Rle) -> int:
+    """Number of pixels set in an RLE."""
+    return int(coco.area(dict(rle)))
+
+
+def read_mask(cell: Mapping[str, Any]) -> ClassMask:
+    """A mask as a row keeps it (an item of ``masks``), or as one drawn by hand is made to look."""
+    return ClassMask(
+        method=cell["method"],
+        label=cell["label"],
+        class_id=cell["class_id"],
+        mask=decode_rle(cell["rle"]),
+        clip_score=cell["clip_score"],
+        clip_margin=cell["clip_margin"],
+        predicted_iou=cell["predicted_iou"],
+        stability_score=cell["stability_score"],
+        candidate_ids=tuple(cell.get("candidate_ids") or ()),
+        prompt_boxes=tuple(tuple(box) for box in cell.get("prompt_boxes") or ()),
+    )
+
+
+def label_map(
+    masks: Sequence[ClassMask], height: int, width: int, *, n_classes: int = 0
+) -> LabelMap:
+    """Merge the cascade's masks of one image into class ids per pixel, 0 being the background.
+
+    Masks of other methods are left out. Where classes overlap, the pixel goes to the higher
+    ``clip_score`` (compared as float32, as rows keep it, so that a label map can be made again from
+    a row), then to the lower ``class_id``.
+
+    Args:
+        masks: masks of shape [height, width].
+        height: rows of the label map.
+        width: columns of the label map.
+        n_classes: number of classes of the task. Past 254 the map is uint16, else uint8, whichever
+            classes this image happens to hold.
+    """
+    mine = [mask for mask in masks if mask.method == "cascade"]
+    largest = max([n_classes, *(mask.class_id for mask in mine)])
+    labels = np.zeros((height, width), np.uint8 if largest <= _LARGEST_8_BIT_CLASS else np.uint16)
+    for item in sorted(mine, key=_painting_order):
+        if item.mask.shape != (height, width):
+            raise ValueError(
+                f"mask of class {item.label!r} has the shape {list(item.mask.shape)}, "
+                f"but the image is {height} x {width}"
+            )
+        labels[item.mask] = item.class_id
+    return labels
+
+
+def _painting_order(item: ClassMask) -> tuple[np.float32, int]:
+    """Sort key: what is painted last wins."""
+    score = np.float32(item.clip_score)
+    return (np.float32(-np.inf) if np.isnan(score) else score, -item.class_id)
+
+
+def encode_png(labels: LabelMap) -> bytes:
+    """Encode a label map as a grey PNG (8-bit for uint8, 16-bit for uint16); same map, same bytes.
+
+    Raises:
+        ValueError: the map is not of shape [H, W], or is neither uint8 nor uint16.
+    """
+    if labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"a label map is uint8 or uint16 of shape [H, W], "
+            f"found {labels.dtype} {list(labels.shape)}"
+        )
+    done, data = cv2.imencode(".png", labels, _PNG_SETTINGS)
+    assert done, "OpenCV encodes any non-empty grey image"
+    return data.tobytes()
+
+
+def decode_png(data: bytes) -> LabelMap:
+    """The label map in the bytes of a PNG made by :func:`encode_png`.
+
+    Raises:
+        ValueError: the bytes are not a grey PNG.
+    """
+    labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if labels is None or labels.ndim != 2:
+        raise ValueError(f"{len(data)} bytes are not a grey PNG label map")
+    return labels  # type: ignore[return-value]

@@ -1,0 +1,136 @@
+"""What came of a job, added up from the statistics that every shard's commit left."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from salip_ray.errors import JobError
+from salip_ray.output.job_record import STATS, shard_file
+from salip_ray.output.manifest import Manifest
+from salip_ray.output.store import Store
+from salip_ray.pipeline.arrow import STAGES
+from salip_ray.schema import SCHEMA_VERSION
+
+SUMMARY = "summary.json"
+_COUNTS = ("images", "shards", "status", "outcomes", "errors")
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Seconds all workers together spent in a stage, and images per second of one worker."""
+
+    seconds: float
+    images_per_second: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result of :func:`salip_ray.label`.
+
+    Attributes:
+        output: where the labels are.
+        images: rows of the job, each of which is committed.
+        shards: shards of the job.
+        status: rows by status: ``ok``, ``empty``, ``error``.
+        outcomes: images by outcome, for each class.
+        errors: error rows by the stage that failed.
+        stages: time by stage.
+        wall_seconds: of the run that ended the job.
+        images_in_run: images labelled in that run; the rest was committed before.
+    """
+
+    output: str
+    images: int
+    shards: int
+    status: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    stages: dict[str, StageTime] = field(default_factory=dict)
+    wall_seconds: float = 0.0
+    images_in_run: int = 0
+
+    @property
+    def error_share(self) -> float:
+        """Share of the rows whose status is ``error``."""
+        return self.status.get("error", 0) / self.images
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of the whole run, start-up included."""
+        return self.images_in_run / self.wall_seconds if self.wall_seconds else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``summary.json``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **asdict(self),
+            "images_per_second": self.images_per_second,
+        }
+
+
+def summarise(
+    store: Store, plan: Manifest, *, wall_seconds: float = 0.0, images_in_run: int = 0
+) -> Summary:
+    """Add up the statistics of all shards.
+
+    Raises:
+        JobError: the shards' statistics do not add up to the manifest.
+    """
+    names = [shard_file(STATS, shard, "json") for shard in range(plan.n_shards)]
+    stats = [json.loads(data) for data in store.read_all(names).values()]
+    rows = sum(shard["rows"] for shard in stats)
+    if len(stats) != plan.n_shards or rows != plan.n_images:
+        raise JobError(
+            f"output {store} holds the statistics of {len(stats)} of {plan.n_shards} shards and "
+            f"{rows} of {plan.n_images} rows: was something deleted from it?"
+        )
+    outcomes: dict[str, Counter[str]] = {}
+    for shard in stats:
+        for label, found in shard["outcomes"].items():
+            outcomes.setdefault(label, Counter()).update(found)
+    return Summary(
+        output=str(store),
+        images=plan.n_images,
+        shards=plan.n_shards,
+        status=_total(shard["status"] for shard in stats),
+        outcomes={label: dict(sorted(found.items())) for label, found in outcomes.items()},
+        errors=_total(shard["errors"] for shard in stats),
+        stages=_times(_total(shard["seconds"] for shard in stats), rows),
+        wall_seconds=round(wall_seconds, 3),
+        images_in_run=images_in_run,
+    )
+
+
+def write_summary(store: Store, summary: Summary) -> None:
+    """Write ``summary.json``."""
+    store.write(SUMMARY, json.dumps(summary.to_json(), indent=2).encode() + b"\n")
+
+
+def mend_summary(store: Store, summary: Summary) -> None:
+    """Write ``summary.json`` where it does not count what is committed: a kill came before it."""
+    try:
+        stored = json.loads(store.read(SUMMARY) or b"{}")
+    except ValueError:
+        stored = {}
+    now = summary.to_json()
+    if any(stored.get(name) != now[name] for name in _COUNTS):
+        write_summary(store, summary)
+
+
+def _total(counts: Any) -> dict[str, Any]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
+
+
+def _times(seconds: Mapping[str, float], rows: int) -> dict[str, StageTime]:
+    return {
+        stage: StageTime(round(spent, 3), round(rows / spent, 3) if spent else None)
+        for stage in STAGES
+        if (spent := seconds.get(stage, 0.0))
+    }

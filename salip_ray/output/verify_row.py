@@ -1,0 +1,93 @@
+"""What is promised of one row, and of the label map beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from salip_ray.config import ClassSpec
+from salip_ray.output.masks import area, bbox_xywh, decode_png, label_map, read_mask
+from salip_ray.schema import STATUSES
+
+
+def check_row(row: Mapping[str, Any], classes: Sequence[ClassSpec]) -> Iterator[str]:
+    """What is wrong with a row of :data:`salip_ray.schema.LABEL_SCHEMA`."""
+    if row["status"] not in STATUSES:
+        yield f"has the status {row['status']!r}, which is none of {', '.join(STATUSES)}"
+        return
+    if row["status"] == "error":
+        if not row["error"] or not all(row["error"].get(k) for k in ("stage", "type", "message")):
+            yield "is an error without a stage, a type and a message"
+        if row["masks"]:
+            yield "is an error and has masks"
+        return
+    if row["error"]:
+        yield f"is {row['status']} and has an error"
+    height, width = row["height"], row["width"]
+    if not height or not width:
+        yield f"has the size {height} x {width}"
+        return
+    ids = {spec.label: spec.class_id for spec in classes}
+    for mask in row["masks"] or ():
+        what = f"mask of {mask['label']!r} by {mask['method']}"
+        if ids.get(mask["label"]) != mask["class_id"]:
+            yield f"{what} has the class id {mask['class_id']}, the task {ids.get(mask['label'])}"
+        if mask["rle"]["size"] != [height, width]:
+            yield f"{what} is of size {mask['rle']['size']}, the image {height} x {width}"
+        elif area(mask["rle"]) != mask["area"]:
+            yield f"{what} has {area(mask['rle'])} pixels, its area says {mask['area']}"
+        elif list(bbox_xywh(mask["rle"])) != mask["bbox"]:
+            yield f"{what} has the box {bbox_xywh(mask['rle'])}, its bbox says {mask['bbox']}"
+    if row["status"] == "ok" and not row["masks"]:
+        yield "is ok and has no mask"
+
+
+def check_members(
+    row: Mapping[str, Any], members: Mapping[str, bytes], classes: Sequence[ClassSpec]
+) -> Iterator[str]:
+    """What is wrong with a row's label map and JSON among the members of its shard's tar."""
+    key = row["image_id"]
+    png, about = members.get(f"{key}.mask.png"), members.get(f"{key}.json")
+    if row["status"] == "error":
+        if png is not None or about is not None:
+            yield "is there, but its row is an error"
+        return
+    if about is None:
+        yield "has no JSON"
+    elif not _describes(about, row, classes):
+        yield "its JSON is not of its row"
+    if png is None:
+        yield "has no label map"
+        return
+    try:
+        found = decode_png(png)
+    except ValueError as error:
+        yield f"its label map cannot be read: {error}"
+        return
+    size = (row["height"], row["width"])
+    if found.shape != size:
+        shape = f"{found.shape[0]} x {found.shape[1]}"
+        yield f"its label map is {shape}, its image {size[0]} x {size[1]}"
+        return
+    masks = [mask for mask in row["masks"] or () if mask["method"] == "cascade"]
+    if any(mask["rle"]["size"] != list(size) for mask in masks):
+        return  # said of the row
+    painted = label_map([read_mask(mask) for mask in masks], *size, n_classes=len(classes))
+    if found.dtype != painted.dtype:
+        yield f"its label map has {found.dtype} pixels, {painted.dtype} was promised"
+    elif not np.array_equal(found, painted):
+        differ = int(np.count_nonzero(found != painted))
+        yield f"its label map differs from the masks of its row in {differ:,} pixels"
+
+
+def _describes(about: bytes, row: Mapping[str, Any], classes: Sequence[ClassSpec]) -> bool:
+    try:
+        data = json.loads(about)
+    except ValueError:
+        return False
+    ids = {spec.label: spec.class_id for spec in classes}
+    kept = ("image_id", "uri", "height", "width", "status", "outcomes")
+    return data.get("classes") == ids and all(data.get(name) == row[name] for name in kept)

@@ -1,0 +1,328 @@
+"""The columns that rows carry between stages, and how nouns are packed into them.
+
+Internal columns begin with an underscore, so that a row may carry columns of its owner beside them;
+the commit drops them. Each stage adds its own and drops the heavy ones it is the last to need:
+
+    column        added by    dropped by            holds
+    _working      decode      RETRIEVE (*)          RGB bytes of the working image
+    _working_size decode      REFINE                its [height, width]
+    _references   decode      REFINE                reference masks by class, as RLEs
+    _candidates   PROPOSE     REFINE                candidates, their masks bit-packed
+    _n_proposed   PROPOSE     REFINE                candidates before the area filter
+    _embedding    PROPOSE (*) REFINE                float32 bytes
+    _embedding_size PROPOSE (*) REFINE              its [C, h, w]
+    _selections   RETRIEVE    REFINE                what was retrieved
+    _png          REFINE      commit                the label map
+    _seconds      decode      commit                time spent in each stage
+    _fallbacks    decode      commit                stages that ran out of memory, and what fitted
+
+(*) REFINE where it has weights of its own and encodes the image again.
+
+Rows that get done one by one, handed on as tables of a few.
+
+A table costs about a millisecond to put together, to send and to cut again, however little is in
+it. So light rows travel by the hundred, and heavy ones still go on as they get done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from salip_ray.output.masks import area, bbox_xywh, decode_rle, encode_rle
+from salip_ray.schema import (
+    CANDIDATE_TYPE,
+    LABEL_SCHEMA,
+    RLE_TYPE,
+    SELECTION_TYPE,
+    Candidate,
+    ClassMask,
+    Image,
+    Mask,
+    Outcome,
+    RunnerUp,
+    Selection,
+)
+
+STAGES = ("fetch", "propose", "retrieve", "refine")
+
+REFERENCE_TYPE = pa.struct([pa.field("label", pa.string()), pa.field("rle", RLE_TYPE)])
+SECONDS_TYPE = pa.struct([pa.field(stage, pa.float32()) for stage in STAGES])
+
+FALLBACK_TYPE = pa.struct([pa.field("stage", pa.string()), pa.field("batch", pa.int32())])
+
+TYPES: dict[str, pa.DataType] = {
+    **{field.name: field.type for field in LABEL_SCHEMA},
+    "_shard": pa.int32(),
+    "_seq": pa.int32(),
+    "_working": pa.large_binary(),
+    "_working_size": pa.list_(pa.int32(), 2),
+    "_references": pa.list_(REFERENCE_TYPE),
+    "_candidates": pa.large_list(CANDIDATE_TYPE),
+    "_n_proposed": pa.int32(),
+    "_embedding": pa.large_binary(),
+    "_embedding_size": pa.list_(pa.int32(), 3),
+    "_selections": pa.list_(SELECTION_TYPE),
+    "_png": pa.large_binary(),
+    "_seconds": SECONDS_TYPE,
+    "_fallbacks": pa.list_(FALLBACK_TYPE),
+}
+
+DECODED = (
+    "height",
+    "width",
+    "status",
+    "error",
+    "_working",
+    "_working_size",
+    "_references",
+    "_seconds",
+    "_fallbacks",
+    "spacing",
+)
+PROPOSED = ("n_candidates", "_n_proposed", "_candidates", "_embedding", "_embedding_size")
+RETRIEVED = ("_selections",)
+REFINED = ("outcomes", "masks", "ranking", "_png")
+INTERNAL = tuple(name for name in TYPES if name.startswith("_"))
+OF_MANIFEST = ("image_id", "uri", "volume", "slice")  # label columns that an image comes with
+LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in OF_MANIFEST)
+
+Arrays = Mapping[str, pa.Array]  # of one cell each, by column
+
+
+def as_arrays(values: Mapping[str, Any]) -> Arrays:
+    """Cells as arrays of one: a value is what a cell holds, or is such an array already."""
+    return {
+        name: value if isinstance(value, pa.Array) else pa.array([value], TYPES[name])
+        for name, value in values.items()
+    }
+
+
+# ---------------------------------------------------------------------------------- packing
+
+
+def error(stage: str, problem: BaseException) -> dict[str, str]:
+    """An ``error`` cell: where it happened, the exception's type, one line of its message."""
+    message = " ".join(str(problem).split()) or "no message"
+    return {"stage": stage, "type": type(problem).__name__, "message": message[:1000]}
+
+
+def named(cells: Mapping[str, pa.Scalar]) -> dict[str, Any]:
+    """What names a row in a log line; a dataset of somebody's own may have none of it."""
+    names = {"shard": "_shard", "image_id": "image_id", "uri": "uri"}
+    return {name: cells[column].as_py() for name, column in names.items() if column in cells}
+
+
+def _bytes_of(array: npt.NDArray[Any]) -> pa.Array:
+    """An array's bytes as one binary cell, without a copy.
+
+    Not ``pa.array([memoryview])``: pyarrow never lets go of a view it was given in a list, and a
+    worker would keep the pixels and the embedding of every image it has seen.
+    """
+    data = pa.py_buffer(np.ascontiguousarray(array))
+    offsets = pa.py_buffer(np.array([0, data.size], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
+
+
+def pack_working(image: Image) -> dict[str, Any]:
+    """``_working`` and ``_working_size`` of an RGB image."""
+    return {
+        "_working": _bytes_of(image),
+        "_working_size": list(image.shape[:2]),
+    }
+
+
+def unpack_working(cells: Mapping[str, pa.Scalar]) -> Image:
+    """The RGB image of a row, read-only: its bytes stay in the object store."""
+    height, width = cells["_working_size"].as_py()
+    return np.frombuffer(cells["_working"].as_buffer(), np.uint8).reshape(height, width, 3)
+
+
+def pack_embedding(embedding: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """``_embedding`` and ``_embedding_size`` of an array [1, C, h, w]."""
+    return {"_embedding": _bytes_of(embedding[0]), "_embedding_size": list(embedding.shape[1:])}
+
+
+def unpack_embedding(cells: Mapping[str, pa.Scalar]) -> npt.NDArray[np.float32]:
+    """The float32 embedding [1, C, h, w] of a row, in memory of its own."""
+    stored = np.frombuffer(cells["_embedding"].as_buffer(), np.float32)
+    return stored.reshape(1, *cells["_embedding_size"].as_py()).copy()
+
+
+def pack_candidates(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """The ``_candidates`` cell."""
+    return [
+        {
+            "id": item.id,
+            "mask": np.packbits(item.mask).tobytes(),
+            "area": item.area,
+            "box": item.box,
+            "predicted_iou": item.predicted_iou,
+            "stability_score": item.stability_score,
+            "point": item.point,
+            "crop_box": item.crop_box,
+        }
+        for item in candidates
+    ]
+
+
+def unpack_candidates(cells: Mapping[str, pa.Scalar]) -> tuple[Candidate, ...]:
+    """The candidates of a row, masks of its working size."""
+    height, width = cells["_working_size"].as_py()
+    return tuple(
+        Candidate(
+            id=item["id"],
+            mask=np.unpackbits(np.frombuffer(item["mask"], np.uint8), count=height * width)
+            .reshape(height, width)
+            .view(np.bool_),
+            area=item["area"],
+            box=tuple(item["box"]),
+            predicted_iou=item["predicted_iou"],
+            stability_score=item["stability_score"],
+            point=tuple(item["point"]),
+            crop_box=tuple(item["crop_box"]),
+        )
+        for item in cells["_candidates"].as_py()
+    )
+
+
+def pack_selections(selections: Sequence[Selection]) -> list[dict[str, Any]]:
+    """The ``_selections`` cell."""
+    return [asdict(item) for item in selections]
+
+
+def unpack_selections(cells: Mapping[str, pa.Scalar]) -> tuple[Selection, ...]:
+    """The selections of a row; none where RETRIEVE is not part of the job."""
+    if "_selections" not in cells:
+        return ()
+    return tuple(
+        Selection(**{**item, "runners_up": tuple(RunnerUp(**r) for r in item["runners_up"])})
+        for item in cells["_selections"].as_py()
+    )
+
+
+def pack_references(references: Mapping[str, Mask] | None) -> list[dict[str, Any]] | None:
+    """The ``_references`` cell; None where the image has no reference."""
+    if references is None:
+        return None
+    return [{"label": label, "rle": encode_rle(mask)} for label, mask in references.items()]
+
+
+def unpack_references(cells: Mapping[str, pa.Scalar]) -> dict[str, Mask]:
+    """The reference masks of a row by class label."""
+    packed = cells["_references"].as_py() if "_references" in cells else None
+    return {item["label"]: decode_rle(item["rle"]) for item in packed or ()}
+
+
+def pack_masks(masks: Sequence[ClassMask]) -> list[dict[str, Any]]:
+    """The ``masks`` cell: dense masks become RLEs."""
+    cells = []
+    for item in masks:
+        rle = encode_rle(item.mask)
+        cells.append(
+            {
+                "method": item.method,
+                "label": item.label,
+                "class_id": item.class_id,
+                "rle": rle,
+                "bbox": bbox_xywh(rle),
+                "area": area(rle),
+                "clip_score": item.clip_score,
+                "clip_margin": item.clip_margin,
+                "clip_probability": item.clip_probability,
+                "presence": item.presence,
+                "predicted_iou": item.predicted_iou,
+                "stability_score": item.stability_score,
+                "candidate_ids": list(item.candidate_ids),
+                "prompt_boxes": [list(box) for box in item.prompt_boxes],
+                "proposed": None if item.proposed is None else encode_rle(item.proposed),
+                "agreement": item.agreement,
+                "confidence": item.confidence,
+            }
+        )
+    return cells
+
+
+def pack_ranking(
+    candidates: Sequence[Candidate], selections: Sequence[Selection]
+) -> list[dict[str, Any]]:
+    """The ``ranking`` cell: each class's retrieved candidates, then its runners-up."""
+    by_id = {candidate.id: candidate for candidate in candidates}
+    cells = []
+    for class_id in dict.fromkeys(item.class_id for item in selections):
+        chosen = [item for item in selections if item.class_id == class_id]
+        ranked = [(item.candidate_id, item.score, True) for item in chosen]
+        ranked += [(item.candidate_id, item.score, False) for item in chosen[0].runners_up]
+        for identity, score, retrieved in ranked:
+            candidate = by_id[identity]
+            cells.append(
+                {
+                    "label": chosen[0].label,
+                    "class_id": class_id,
+                    "candidate_id": identity,
+                    "retrieved": retrieved,
+                    "clip_score": score,
+                    "predicted_iou": candidate.predicted_iou,
+                    "stability_score": candidate.stability_score,
+                    "box": list(candidate.box),
+                }
+            )
+    return cells
+
+
+def pack_outcomes(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
+    """The ``outcomes`` cell."""
+    return [asdict(item) for item in outcomes]
+
+
+_ENOUGH_BYTES = 32 * 1024**2  # of new cells; Ray Data cuts its blocks there, not before
+_HEAVY_BYTES = 1024**2  # of a column's cells: not worth a copy, they stay where they are
+
+
+def in_tables(kept: pa.Table, rows: Iterable[Arrays], adds: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the rows of ``kept`` with their new cells, some MiB at a time.
+
+    Args:
+        kept: the rows as they were, without what is dropped.
+        rows: for each of them in turn, arrays of one cell that are added or replace a column.
+        adds: the columns that rows get; an empty ``kept`` is yielded with these, to show them.
+    """
+    start, bytes_, done = 0, 0, list[Arrays]()
+    for row in rows:
+        done.append(row)
+        bytes_ += sum(cell.nbytes for cell in row.values())
+        if bytes_ >= _ENOUGH_BYTES:
+            yield _table(kept.slice(start, len(done)), done)
+            start, bytes_, done = start + len(done), 0, []
+    if done:
+        yield _table(kept.slice(start, len(done)), done)
+    if kept.num_rows == 0:
+        yield empty_columns(kept, adds)
+
+
+def _table(kept: pa.Table, rows: Sequence[Arrays]) -> pa.Table:
+    made = dict(zip(kept.column_names, kept.columns, strict=True))
+    for name in dict.fromkeys(name for row in rows for name in row):
+        old = made.get(name, pa.nulls(len(rows), TYPES[name]))
+        cells = [row[name] if name in row else _cell(old, i) for i, row in enumerate(rows)]
+        heavy = sum(cell.nbytes for cell in cells) >= _HEAVY_BYTES
+        made[name] = pa.chunked_array(cells) if heavy else pa.concat_arrays(cells)
+    return pa.table(made)
+
+
+def _cell(column: pa.Array | pa.ChunkedArray, index: int) -> pa.Array:
+    cell = column.slice(index, 1)
+    return cell.combine_chunks() if isinstance(cell, pa.ChunkedArray) else cell
+
+
+def empty_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Append columns of nothing, where no row has passed to show what they look like."""
+    for name in names:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, TYPES[name]))
+    return table

@@ -1,0 +1,230 @@
+"""From manifest rows to pixels: the CPU tasks at the head of the pipeline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import pyarrow as pa
+
+from salip_ray.cascade.geometry import class_references, to_working
+from salip_ray.config import Config
+from salip_ray.errors import ImageError
+from salip_ray.pipeline import arrow
+from salip_ray.pipeline.arrow import in_tables
+from salip_ray.pipeline.faults import MOST_DEATHS, WorkerDiedError, attempts_of
+from salip_ray.pipeline.monitor import Reporter
+from salip_ray.schema import Image, ImageRef, Mask
+from salip_ray.sources.decode import check_bytes, is_blank, only_picture, open_stack, picture_at
+from salip_ray.sources.fetch import fetch_all
+from salip_ray.sources.formats.stack import Stack
+from salip_ray.sources.locations import public_uri
+from salip_ray.sources.privacy import hides_uri, pseudonym, scrub
+from salip_ray.sources.references import References
+
+_TOGETHER = 16  # files fetched at once; their bytes are all in memory
+_BODIES = 3  # how often a body of the wrong length is fetched
+
+
+def fetch_and_decode(
+    batch: pa.Table, config: Config, references: References | None, reporter: Reporter
+) -> Iterator[pa.Table]:
+    """Fetch a few images at a time and yield their rows, decoded and brought to working size.
+
+    Args:
+        batch: rows of the manifest, as :data:`salip_ray.output.manifest.TODO_SCHEMA`.
+        config: its ``image``, ``task`` and ``storage.input`` are used.
+        references: where reference masks are found, for GT-SAM.
+        reporter: told of all rows.
+    """
+    kept = pa.table(
+        {
+            **{name: batch[name] for name in arrow.OF_MANIFEST},
+            "uri": [shown_uri(batch.slice(i, 1), config) for i in range(batch.num_rows)],
+            "_shard": batch["shard"],
+            "_seq": batch["seq"],
+        }
+    )
+    rows = map(arrow.as_arrays, _rows(batch, config, references, reporter))
+    yield from in_tables(kept, rows, arrow.DECODED)
+    reporter.tell()
+
+
+def _rows(
+    batch: pa.Table, config: Config, references: References | None, reporter: Reporter
+) -> Iterator[Mapping[str, Any]]:
+    """The new cells of each row."""
+    attempts = attempts_of(reporter)
+    deaths = attempts.deaths()
+    for rows in _files_at_once(batch):
+        began = time.perf_counter()
+        found = _fetch(rows, config)
+        share = (time.perf_counter() - began) / rows.num_rows
+        opened: tuple[str, Stack | Exception] | None = None
+        for index, data in enumerate(found):
+            began = time.perf_counter()
+            row = rows.slice(index, 1)
+            key = row["image_id"][0].as_py()
+            if (died := deaths.get(key, 0)) >= MOST_DEATHS:
+                data = WorkerDiedError(died)
+            with attempts.at(key):
+                uri = row["uri"][0].as_py()
+                if opened is None or opened[0] != uri or isinstance(data, WorkerDiedError):
+                    opened = None  # the volume before is let go before the next is unpacked
+                    opened = uri, _opened(uri, data, config)  # one for all slices of a volume
+                values = _decoded(row, opened[1], config, references)
+                if isinstance(data, WorkerDiedError):
+                    opened = None
+            seconds = share + time.perf_counter() - began
+            named = {"shard": row["shard"][0].as_py(), "image_id": row["image_id"][0].as_py()}
+            if key:  # padding is no image
+                reporter.done(
+                    "fetch",
+                    seconds,
+                    error=values["error"],
+                    row={**named, "uri": shown_uri(row, config)},
+                )
+            yield {**values, "_seconds": {"fetch": seconds}}
+
+
+def _files_at_once(batch: pa.Table) -> Iterator[pa.Table]:
+    """Cut a batch so that each part is a few small files, or one volume."""
+    uris = batch["uri"].to_pylist()
+    indices = batch["index"].to_pylist()
+    start = 0
+    while start < len(uris):
+        end = start + 1
+        if indices[start] is None:
+            while end < min(len(uris), start + _TOGETHER) and indices[end] is None:
+                end += 1
+        else:
+            while end < len(uris) and uris[end] == uris[start]:
+                end += 1
+        yield batch.slice(start, end - start)
+        start = end
+
+
+def _fetch(rows: pa.Table, config: Config) -> list[bytes | Exception]:
+    """Bytes or the reason why not; what is known to be too large is not fetched at all.
+
+    A body that is not as long as was listed is fetched again: some proxies end one early and say
+    that it is whole. Where it stays so the file itself is another. The slices of a volume share the
+    bytes of its file, fetched for the first of them.
+    """
+    one_file = rows["index"][0].is_valid
+    listed = rows.slice(0, 1 if one_file else None).select(["uri", "size", "address"]).to_pylist()
+    results: list[bytes | Exception] = [b""] * len(listed)
+    wanted: list[int] = []
+    for index, row in enumerate(listed):
+        try:
+            if not row["uri"]:  # padding
+                raise ImageError("no image")
+            check_bytes(row["size"] or 0, config.image)
+            wanted.append(index)
+        except ImageError as problem:
+            results[index] = problem
+    for _ in range(_BODIES):
+        addresses = [listed[index]["address"] or listed[index]["uri"] for index in wanted]
+        for index, data in zip(wanted, fetch_all(addresses, config.storage.input), strict=True):
+            results[index] = data
+        wanted = [index for index in wanted if _is_short(results[index], listed[index]["size"])]
+        if not wanted:
+            break
+    for index in wanted:
+        size = len(cast("bytes", results[index]))
+        results[index] = ImageError(
+            f"the file has {size:,} bytes, but {listed[index]['size']:,} when it was listed: "
+            "it was changed since, or did not arrive whole"
+        )
+    return results * rows.num_rows if one_file else results
+
+
+def _is_short(data: bytes | Exception, size: int | None) -> bool:
+    return isinstance(data, bytes) and size is not None and len(data) != size
+
+
+def _opened(uri: str, data: bytes | Exception, config: Config) -> Stack | Exception:
+    if isinstance(data, Exception):
+        return data
+    try:
+        return open_stack(data, uri, config.image)
+    except Exception as problem:  # noqa: BLE001  (a bad file must not end the job)
+        return _NotOpenedError(problem)
+
+
+class _NotOpenedError(ImageError):
+    """Bytes were fetched, but are not what they should be."""
+
+    def __init__(self, problem: Exception) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def _decoded(
+    row: pa.Table, stack: Stack | Exception, config: Config, references: References | None
+) -> dict[str, Any]:
+    nothing: dict[str, Any] = dict.fromkeys(arrow.DECODED)
+    stage = "fetch"
+    try:
+        if isinstance(stack, _NotOpenedError):
+            stage = "decode"
+            raise stack.problem
+        if isinstance(stack, Exception):
+            raise stack
+        stage = "decode"
+        index = row["index"][0].as_py()
+        image = only_picture(stack) if index is None else picture_at(stack, index)
+        height, width = image.shape[:2]
+        values = {**nothing, "status": "ok", "height": height, "width": width}
+        values["spacing"] = None if stack.spacing is None else list(stack.spacing)
+        if index is not None and config.image.skip_blank and is_blank(image):
+            return {**values, "status": "empty", "_working_size": [height, width]}
+        stage = "reference"
+        picture = ImageRef(row["uri"][0].as_py(), index)
+        values["_references"] = arrow.pack_references(
+            find_references(picture, image, config, references, stack)
+        )
+    except Exception as problem:  # noqa: BLE001  (a bad file must not end the job)
+        said = arrow.error(stage, problem)
+        picture = ImageRef(row["uri"][0].as_py(), row["index"][0].as_py())
+        mask = references.named(picture) if references is not None else None
+        said["message"] = without_paths(said["message"], row, config, mask)
+        return {**nothing, "status": "error", "error": said}
+    return values | arrow.pack_working(to_working(image, config.image.long_side))
+
+
+def shown_uri(row: pa.Table, config: Config) -> str:
+    """What stands for an image's URI in the output."""
+    uri: str = row["uri"][0].as_py()
+    hidden = hides_uri(uri, config.privacy)
+    return pseudonym(row["image_id"][0].as_py()) if hidden else uri
+
+
+def without_paths(message: str, row: pa.Table, config: Config, mask: ImageRef | None) -> str:
+    """An error's message as it may be written; ``mask`` is the image's reference, if it has one."""
+    uri, address = row["uri"][0].as_py(), row["address"][0].as_py()
+    if not hides_uri(uri, config.privacy):
+        return message
+    names = (address, uri, None if mask is None else mask.uri)
+    return scrub(message, names, pseudonym(row["image_id"][0].as_py()))
+
+
+def find_references(
+    picture: ImageRef, image: Image, config: Config, references: References | None, stack: Stack
+) -> dict[str, Mask] | None:
+    """The reference mask of each class, or None where the image has none.
+
+    Raises:
+        ImageError: the mask cannot be read, or is not on the image's grid.
+    """
+    mask = references.find(picture) if references is not None else None
+    if references is None or mask is None:
+        return None
+    ids = references.load(mask, config.image, count=stack.count, spacing=stack.spacing)
+    if ids.shape != image.shape[:2]:
+        raise ImageError(
+            f"reference mask {public_uri(mask.uri)} has {ids.shape[0]} x {ids.shape[1]} pixels, "
+            f"its image {image.shape[0]} x {image.shape[1]}"
+        )
+    return class_references(ids, config.task.classes)

@@ -1,0 +1,260 @@
+"""Which image a worker died on, so that one that kills its workers is given up and not tried again.
+
+A worker that dies takes its batch with it, and Ray hands the batch to the next one, for ever. So
+each worker keeps a note of the image it is at, in a file of its own that it holds locked; the lock
+goes with the process, however it ends. Whoever comes next on that node finds the note without a
+lock, and tells the monitor, which counts. Notes cost a write of a few bytes an image; the monitor
+is asked at most once a second. A driver that is killed takes the count with it: the next run begins
+anew.
+
+Memory that runs out, devices that break, and actors that are replaced before memory runs out.
+
+The memory of an actor on a CPU.
+
+glibc gives tensors of more than 32 MiB back to the system the moment they are freed, and gets them
+again, page by page and zeroed, for the next layer: faults can take as long as the arithmetic. A
+worker that does the same work over and over does better to keep what it freed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import gc
+import math
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salip_ray.errors import ResourceError
+
+if TYPE_CHECKING:
+    import torch
+
+    from salip_ray.pipeline.monitor import Reporter
+
+#: Workers that may die on an image before it is given up.
+MOST_DEATHS = 3
+_NOTE_BYTES = 64
+_STALE_SECONDS = 86_400.0
+
+
+class WorkerDiedError(RuntimeError):
+    """Workers died on this image, again and again."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(
+            f"{deaths} workers died on this image, the last of its tries: out of memory, or a "
+            "crash in a library; the logs of Ray say which"
+        )
+
+
+class Attempts:
+    """The notes of one worker.
+
+    Args:
+        reporter: the line to the monitor that counts; without a monitor nothing is noted.
+        folder: where the workers of this node keep their notes.
+        every: for how many seconds an answer of the monitor is good. An image may so be tried once
+            more than it should, never without end.
+    """
+
+    def __init__(self, reporter: Reporter, folder: Path, every: float = 1.0) -> None:
+        self._reporter, self._folder, self._every = reporter, folder, every
+        self._note: int | None = None
+        self._deaths: Mapping[str, int] = {}
+        self._asked = -math.inf
+
+    def deaths(self) -> Mapping[str, int]:
+        """How many workers died on each image; those without a death are left out."""
+        if self._reporter.counts and time.monotonic() >= self._asked + self._every:
+            for image_id in self._died():
+                self._reporter.died(image_id)
+            self._deaths = self._reporter.deaths()
+            self._asked = time.monotonic()
+        return self._deaths
+
+    @contextlib.contextmanager
+    def at(self, image_id: str) -> Iterator[None]:
+        """Note that this worker is at an image, for the time of a block."""
+        if not self._reporter.counts:
+            yield
+            return
+        note = self._open()
+        if note is not None:
+            os.pwrite(note, image_id.encode()[:_NOTE_BYTES].ljust(_NOTE_BYTES), 0)
+        try:
+            yield
+        finally:
+            if note is not None:
+                os.pwrite(note, b" " * _NOTE_BYTES, 0)
+
+    def _open(self) -> int | None:
+        """The file of this process, locked; it gets its name only then."""
+        if self._note is None:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                _drop_stale(self._folder)
+                name = f"{os.getpid()}-{time.time_ns()}"
+                hidden = self._folder / f".{name}"
+                self._note = os.open(hidden, os.O_RDWR | os.O_CREAT, 0o600)
+                fcntl.flock(self._note, fcntl.LOCK_EX)
+                hidden.rename(self._folder / name)
+            except OSError:  # a full disk: the job goes on without
+                return None
+        return self._note
+
+    def _died(self) -> list[str]:
+        """The images that dead workers of this node were at; their notes are taken away."""
+        found = []
+        for path in self._folder.glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                note = os.open(path, os.O_RDWR)
+                try:
+                    fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if os.fstat(note).st_nlink:  # else another worker was here first
+                        path.unlink()
+                        found.append(os.read(note, _NOTE_BYTES).decode().strip())
+                finally:
+                    os.close(note)
+        return [image_id for image_id in found if image_id]
+
+
+@cache
+def attempts_of(reporter: Reporter) -> Attempts:
+    """The notes of this process for a run; tasks of one worker share them."""
+    return Attempts(reporter, notes_folder(reporter.notes))
+
+
+def notes_folder(run: str) -> Path:
+    """Where the workers of a node keep their notes of a run."""
+    return Path(tempfile.gettempdir()) / f"salip-ray-{os.getuid()}" / run
+
+
+def _drop_stale(folder: Path) -> None:
+    """Remove the notes of runs that ended long ago on this node."""
+    for other in folder.parent.iterdir():
+        if other != folder and time.time() - other.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+# Errors of no class of their own: of torch's allocator of the host, of OpenCV's, and of CUDA where
+# it was not torch that asked for memory.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "Insufficient memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+_DELIVERY_SECONDS = 2.0  # for the last batch's blocks to be handed over
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether an exception says that memory, of a device or of the host, ran out."""
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
+        return True
+    said = str(problem)
+    return isinstance(problem, Exception) and any(sign in said for sign in _OUT_OF_MEMORY)
+
+
+def is_broken_device(problem: BaseException) -> bool:
+    """Whether an exception says that a GPU failed this process, which it then does for good."""
+    is_torchs = type(problem).__name__ == "AcceleratorError"
+    is_cudas = isinstance(problem, RuntimeError) and str(problem).startswith("CUDA error")
+    return (is_torchs or is_cudas) and not is_out_of_memory(problem)
+
+
+def require_working(device: torch.device) -> None:
+    """Compute something on a GPU, before a row pays for one that cannot.
+
+    Raises:
+        ResourceError: the device fails, such as one that torch has no kernels for.
+    """
+    if device.type == "cpu":
+        return
+    import torch
+
+    try:
+        torch.ones(8, device=device).sum().item()  # item() waits for the kernel, and its error
+    except RuntimeError as problem:
+        if is_out_of_memory(problem):  # it passes: the rows have their own way with it
+            return
+        name = torch.cuda.get_device_name(device)
+        said = str(problem).partition("\n")[0]
+        raise ResourceError(
+            f"{device} ({name}) fails at a sum of 8 numbers ({said}): install a torch with "
+            "kernels for it, use another GPU, or set run.device=cpu"
+        ) from problem
+
+
+def end_worker() -> None:
+    """End this process at once, as a crash would: Ray starts the actor anew, and counts a death."""
+    os._exit(1)
+
+
+def free_memory(device: str) -> None:
+    """Let go of what a failed try left, on the host and on the device."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+class Recycler:
+    """Ends this process between two batches once it has done so many images.
+
+    For libraries that leak: Ray starts the actor anew, and hands it what was waiting.
+
+    Args:
+        after: images; None never ends it.
+    """
+
+    def __init__(self, after: int | None) -> None:
+        self._after, self._done = after, 0
+        self._busy = threading.Lock()
+
+    @contextlib.contextmanager
+    def busy(self, images: int) -> Iterator[None]:
+        """Hold the process for the time of a batch."""
+        with self._busy:
+            yield
+            self._done += images
+        if self._after is not None and self._done >= self._after:
+            threading.Thread(target=self._end, name="recycle", daemon=True).start()
+
+    def _end(self) -> None:
+        time.sleep(_DELIVERY_SECONDS)
+        with self._busy:  # a batch that has begun meanwhile is finished first
+            os._exit(0)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+_MOST = 2**31 - 1  # an int: allocations of 2 GiB and more are still mapped
+
+
+def keep_freed_memory() -> bool:
+    """Have this process keep freed memory for its next allocations, up to its peak.
+
+    As ``GLIBC_TUNABLES=glibc.malloc.mmap_threshold=...:glibc.malloc.trim_threshold=...``, which
+    must be set before a process starts; workers of a cluster are started by others. Where the C
+    library is not glibc, nothing happens.
+
+    Returns:
+        Whether the allocator took the settings.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    # One arena: a thread's own cannot hold large blocks, and would map them all the same.
+    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _MOST), (_M_TRIM_THRESHOLD, _MOST))
+    return all(mallopt(name, value) == 1 for name, value in settings)

@@ -1,0 +1,192 @@
+"""One image's walk through the cascade, as a picture: proposals, ranked crops, boxes, label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from salip_ray.cascade.geometry import to_working
+from salip_ray.cascade.visual_prompts import visual_prompt
+from salip_ray.report.canvas import (
+    INK,
+    MARGIN,
+    RULE,
+    SCALE,
+    SOFT_INK,
+    Canvas,
+    Colour,
+    fitted,
+    fitted_mask,
+    outlined,
+    placed,
+    tinted,
+)
+from salip_ray.schema import Box, Image
+
+if TYPE_CHECKING:
+    from salip_ray.cascade.cascade import Cascade, CascadeResult
+
+#: One colour a class, and one after the other for candidates; told apart in any colour vision.
+_COLOURS: tuple[Colour, ...] = (
+    (38, 190, 166),
+    (90, 150, 245),
+    (190, 120, 230),
+    (240, 98, 90),
+    (240, 165, 60),
+    (240, 120, 180),
+)
+_TILE_SIDE, _CROP_SIDE, _GAP = 292, 120, 16
+_TILE, _CROP = (_TILE_SIDE, _TILE_SIDE), (_CROP_SIDE, _CROP_SIDE)
+_CROPS = 9  # of each class; a row of them is as wide as the four tiles
+_STEP, _CAPTION, _STRIP = 40, 30, 44
+
+
+@dataclass(frozen=True)
+class Walk:
+    """All that is drawn of one image.
+
+    Attributes:
+        image: uint8 RGB [H, W, 3].
+        working: the working image, on which the candidates live.
+        result: what the cascade made of it.
+        scores: 100 * cosine of each candidate and class, [n, n_classes], in their orders.
+        crops: what CLIP saw of each candidate.
+    """
+
+    image: Image
+    working: Image
+    result: CascadeResult
+    scores: npt.NDArray[np.float32]
+    crops: Sequence[Image]
+
+
+def take_walk(cascade: Cascade, image: Image) -> Walk:
+    """Run the cascade on an image, and keep the steps.
+
+    Raises:
+        ValueError: the cascade retrieves nothing, as its ``run.modes`` leave it out.
+    """
+    if cascade.retrieve is None:
+        raise ValueError("run.modes must have cascade, for its walk to be drawn")
+    result = cascade(image)
+    working = to_working(image, cascade.config.image.long_side)
+    scores = np.zeros((0, len(cascade.config.task.classes)), np.float32)
+    if result.candidates:
+        scores = cascade.retrieve.scores(working, result.candidates).numpy()
+    crops = [visual_prompt(working, c, cascade.config.retrieve) for c in result.candidates]
+    return Walk(image, working, result, scores, crops)
+
+
+def draw_walk(walk: Walk, labels: Sequence[str], title: str, path: Path) -> None:
+    """Draw a walk and write it as a PNG.
+
+    Args:
+        walk: the steps.
+        labels: the classes, in the order of the scores' columns.
+        title: the line at the top.
+        path: the file to write.
+    """
+    width = 2 * MARGIN + 4 * _TILE_SIDE + 3 * _GAP
+    top = 64
+    strips = top + _STEP + _TILE_SIDE + _CAPTION + 20
+    strip = _STRIP + _CROP_SIDE + _CAPTION
+    canvas = Canvas(width, strips + len(labels) * strip + MARGIN)
+    canvas.text(MARGIN, 42, title, 25, INK)
+    canvas.text(width - MARGIN, 42, "Research use only", 15, SOFT_INK, anchor="rs")
+    canvas.rule(MARGIN, top - 8, width - MARGIN)
+    for column, (name, picture, caption) in enumerate(_steps(walk)):
+        x = MARGIN + column * (_TILE_SIDE + _GAP)
+        canvas.text(x, top + 24, name, 17, INK)
+        canvas.picture(x, top + _STEP, picture)
+        canvas.text(x, top + _STEP + _TILE_SIDE + 20, caption, 14.5, SOFT_INK)
+    for number, label in enumerate(labels):
+        _draw_strip(canvas, walk, number, label, strips + number * strip)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(path)
+
+
+def _steps(walk: Walk) -> list[tuple[str, Image, str]]:
+    result = walk.result
+    size = f"{result.width} x {result.height} px"
+    kept = f"{result.n_proposed} candidates, {len(result.candidates)} within the area limits"
+    boxes = fitted(walk.image, _TILE)
+    label = fitted(walk.image, _TILE)
+    for mask in result.masks:
+        colour = _COLOURS[(mask.class_id - 1) % len(_COLOURS)]
+        on_tile = fitted_mask(mask.mask, _TILE)
+        tinted(label, on_tile, colour)
+        outlined(label, on_tile, colour, 2 * SCALE)
+        for box in mask.prompt_boxes:
+            corners = _box_on_tile(box, walk)
+            cv2.rectangle(boxes, corners[:2], corners[2:], colour, 2 * SCALE, cv2.LINE_AA)
+    n_boxes = sum(len(mask.prompt_boxes) for mask in result.masks)
+    reasons = [item.reason for item in result.outcomes if item.reason]
+    covered = ", ".join(f"{m.label} {m.mask.mean():.1%} of the image" for m in result.masks)
+    return [
+        ("1  Input", fitted(walk.image, _TILE), size),
+        ("2  SAM proposes", _proposals(walk), kept),
+        ("4  Boxes of the retrieved", boxes, f"{n_boxes} prompts to SAM"),
+        ("5  Label", label, covered or (reasons[0] if reasons else "no mask")),
+    ]
+
+
+def _proposals(walk: Walk) -> Image:
+    picture = fitted(walk.image, _TILE)
+    # The largest first, so that small ones are not painted over.
+    ordered = sorted(walk.result.candidates, key=lambda candidate: -candidate.area)
+    for number, candidate in enumerate(ordered):
+        mask = fitted_mask(candidate.mask, _TILE)
+        colour = _COLOURS[number % len(_COLOURS)]
+        tinted(picture, mask, colour)
+        outlined(picture, mask, colour, SCALE)
+    return picture
+
+
+def _draw_strip(canvas: Canvas, walk: Walk, number: int, label: str, top: float) -> None:
+    """The crops of a class in CLIP's order; those retrieved are framed."""
+    candidates = walk.result.candidates
+    chosen = {s.candidate_id for s in walk.result.selections if s.class_id == number + 1}
+    ranked = sorted(
+        range(len(candidates)), key=lambda i: (-float(walk.scores[i, number]), candidates[i].id)
+    )
+    colour = _COLOURS[number % len(_COLOURS)]
+    canvas.rule(MARGIN, top, canvas.size[0] - MARGIN)
+    x = canvas.text(MARGIN, top + 28, f"3  CLIP ranks the crops: {label}", 17, INK)
+    if len(ranked) > _CROPS:
+        said = f"the best {_CROPS} of {len(ranked)}; framed: retrieved"
+    else:
+        said = "framed: retrieved" if ranked else "there is no candidate to rank"
+    canvas.text(MARGIN + x + 14, top + 28, said, 14.5, SOFT_INK)
+    missing = [i for i in ranked[_CROPS:] if candidates[i].id in chosen]
+    shown = [*ranked[: _CROPS - len(missing)], *missing]
+    step = (canvas.size[0] - 2 * MARGIN - _CROP_SIDE) / (_CROPS - 1)
+    for place, index in enumerate(shown):
+        candidate = candidates[index]
+        x = MARGIN + place * step
+        picture = fitted(walk.crops[index], _CROP)
+        frame, thick = (colour, 4 * SCALE) if candidate.id in chosen else (RULE, SCALE)
+        cv2.rectangle(picture, (0, 0), (picture.shape[1] - 1, picture.shape[0] - 1), frame, thick)
+        canvas.picture(x, top + _STRIP, picture)
+        score = f"{float(walk.scores[index, number]):.2f}"
+        bottom = top + _STRIP + _CROP_SIDE + 19
+        canvas.text(x + 1, bottom, f"#{candidate.id}", 14.5, SOFT_INK)
+        canvas.text(x + _CROP_SIDE - 1, bottom, score, 14.5, INK, anchor="rs")
+
+
+def _box_on_tile(box: Box, walk: Walk) -> tuple[int, int, int, int]:
+    """An inclusive box of the working image in pixels of the drawn tile."""
+    left, top, width, height = placed(walk.image.shape, _TILE)
+    rows, columns = walk.working.shape[:2]
+    x0, y0, x1, y1 = box
+    return (
+        round(left + x0 / columns * width),
+        round(top + y0 / rows * height),
+        round(left + (x1 + 1) / columns * width) - 1,
+        round(top + (y1 + 1) / rows * height) - 1,
+    )

@@ -1,0 +1,245 @@
+"""The nouns of salip_ray, and the Arrow schema of a row at each boundary of the pipeline.
+
+One row is one image from listing to commit; each stage only adds columns, and the last stage that
+needs a heavy column (pixels, embedding) drops it:
+
+    manifest -> decode -> PROPOSE -> RETRIEVE -> REFINE -> commit
+
+Coordinates: ``(x, y)``, x to the right, y down, in pixels. A *working* image is the input resized
+so that its long side is ``image.long_side``; candidates live there. Masks of the output are of the
+original size. Boxes named ``box`` are xyxy and inclusive of the last pixel (SAM's convention);
+``bbox`` is COCO's xywh.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+SCHEMA_VERSION = 2
+
+Image: TypeAlias = npt.NDArray[np.uint8]  #: RGB, shape [H, W, 3]
+Mask: TypeAlias = npt.NDArray[np.bool_]  #: shape [H, W]
+Box: TypeAlias = tuple[float, float, float, float]  #: x0, y0, x1, y1, inclusive
+
+# --------------------------------------------------------------------------------------- nouns
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where pixels are: in a file, at ``index`` where it holds several pictures (else None)."""
+
+    uri: str
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A part proposed by SAM, on the working image.
+
+    ``id`` is the candidate's place in the generator's own order and its identity ever after: crops,
+    scores and selections refer to it, never to a position in a list that a filter may shorten.
+    """
+
+    id: int
+    mask: Mask
+    area: int
+    box: Box
+    predicted_iou: float
+    stability_score: float
+    point: tuple[float, float]
+    crop_box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """A candidate that was not retrieved for a class, and its CLIP score (100 * cosine)."""
+
+    candidate_id: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A candidate retrieved for a class: its rank (0 is best) and CLIP score (100 * cosine).
+
+    ``margin`` is the score minus that of the best candidate not retrieved for the class, or NaN
+    where every candidate was retrieved. ``probability`` is that of the class among all classes and
+    distractors, ``presence`` how present the class is in the whole image (see ``retrieve``); both
+    are NaN where ``retrieve.scoring`` is not ``softmax``. ``runners_up`` are the best that were not
+    retrieved for the class, best first, at rank 0 alone.
+    """
+
+    label: str
+    class_id: int
+    candidate_id: int
+    rank: int
+    score: float
+    margin: float
+    probability: float = math.nan
+    presence: float = math.nan
+    runners_up: tuple[RunnerUp, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMask:
+    """The label of one class by one method, on the image's original pixels.
+
+    ``prompt_boxes`` are the boxes SAM was prompted with, on the working image. ``clip_score``,
+    ``clip_margin``, ``clip_probability`` and ``presence`` are those of the best selection;
+    ``predicted_iou`` and ``stability_score`` are means over the united masks. A figure that a
+    method does not have is NaN.
+
+    ``proposed`` is the union of the candidates' own masks, before any refinement: for the cascade
+    of those it retrieved, for GT-SAM of those that come closest to the reference (the best that a
+    retrieval could have picked), else None. ``agreement`` is its Dice with ``mask``, and
+    ``confidence`` the Dice that the cascade expects of its label, 0 to 1
+    (:mod:`salip_ray.cascade.confidence`).
+    """
+
+    method: str
+    label: str
+    class_id: int
+    mask: Mask
+    clip_score: float
+    clip_margin: float
+    predicted_iou: float
+    stability_score: float
+    candidate_ids: tuple[int, ...]
+    prompt_boxes: tuple[Box, ...]
+    clip_probability: float = math.nan
+    presence: float = math.nan
+    proposed: Mask | None = None
+    agreement: float = math.nan
+    confidence: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one class on one image: ``labelled``, or ``empty`` with the reason."""
+
+    label: str
+    outcome: str
+    reason: str = ""
+
+
+STATUSES = ("ok", "empty", "error")
+
+# ------------------------------------------------------------------------------------- schemas
+
+_BOX = pa.list_(pa.float32(), 4)
+
+# A line of the manifest: where an image is, and in which shard its row will be. ``index`` is its
+# place in a file of several pictures, null in others; ``volume`` names what it is a slice, frame or
+# page of, ``slice`` its place there.
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("index", pa.int32()),
+        pa.field("volume", pa.string()),
+        pa.field("slice", pa.int32()),
+    ]
+)
+
+ERROR_TYPE = pa.struct(
+    [
+        pa.field("stage", pa.string()),
+        pa.field("type", pa.string()),
+        pa.field("message", pa.string()),
+    ]
+)
+OUTCOME_TYPE = pa.struct(
+    [
+        pa.field("label", pa.string()),
+        pa.field("outcome", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+RLE_TYPE = pa.struct([pa.field("size", pa.list_(pa.int32(), 2)), pa.field("counts", pa.string())])
+CANDIDATE_TYPE = pa.struct(
+    [
+        pa.field("id", pa.int32()),
+        pa.field("mask", pa.large_binary()),  # np.packbits of [h, w], row-major
+        pa.field("area", pa.int32()),
+        pa.field("box", _BOX),
+        pa.field("predicted_iou", pa.float32()),
+        pa.field("stability_score", pa.float32()),
+        pa.field("point", pa.list_(pa.float32(), 2)),
+        pa.field("crop_box", _BOX),
+    ]
+)
+_RUNNER_UP_TYPE = pa.struct([pa.field("candidate_id", pa.int32()), pa.field("score", pa.float32())])
+SELECTION_TYPE = pa.struct(
+    [
+        pa.field("label", pa.string()),
+        pa.field("class_id", pa.int32()),
+        pa.field("candidate_id", pa.int32()),
+        pa.field("rank", pa.int32()),
+        pa.field("score", pa.float32()),
+        pa.field("margin", pa.float32()),
+        pa.field("probability", pa.float32()),
+        pa.field("presence", pa.float32()),
+        pa.field("runners_up", pa.list_(_RUNNER_UP_TYPE)),
+    ]
+)
+RANKED_TYPE = pa.struct(
+    [
+        pa.field("label", pa.string()),
+        pa.field("class_id", pa.int32()),
+        pa.field("candidate_id", pa.int32()),
+        pa.field("retrieved", pa.bool_()),
+        pa.field("clip_score", pa.float32()),
+        pa.field("predicted_iou", pa.float32()),
+        pa.field("stability_score", pa.float32()),
+        pa.field("box", _BOX),  # on the working image
+    ]
+)
+MASK_TYPE = pa.struct(
+    [
+        pa.field("method", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("class_id", pa.int32()),
+        pa.field("rle", RLE_TYPE),
+        pa.field("bbox", pa.list_(pa.float32(), 4)),  # COCO xywh
+        pa.field("area", pa.int64()),
+        pa.field("clip_score", pa.float32()),
+        pa.field("clip_margin", pa.float32()),
+        pa.field("clip_probability", pa.float32()),
+        pa.field("presence", pa.float32()),
+        pa.field("predicted_iou", pa.float32()),
+        pa.field("stability_score", pa.float32()),
+        pa.field("candidate_ids", pa.list_(pa.int32())),
+        pa.field("prompt_boxes", pa.list_(_BOX)),
+        pa.field("proposed", RLE_TYPE),  # the candidates' own masks, united
+        pa.field("agreement", pa.float32()),
+        pa.field("confidence", pa.float32()),
+    ]
+)
+
+LABEL_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("outcomes", pa.list_(OUTCOME_TYPE)),
+        pa.field("error", ERROR_TYPE),
+        pa.field("masks", pa.list_(MASK_TYPE)),
+        pa.field("n_candidates", pa.int32()),
+        pa.field("ranking", pa.list_(RANKED_TYPE)),  # retrieved candidates, and the runners-up
+        pa.field("volume", pa.string()),
+        pa.field("slice", pa.int32()),
+        pa.field("spacing", pa.list_(pa.float64(), 2)),  # mm: row to row, column to column
+    ]
+)
+"""A row of ``shards/part-*.parquet``: all that is kept of an image."""

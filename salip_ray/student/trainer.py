@@ -1,0 +1,180 @@
+"""Training a student on Ray Train: workers, checkpoints, and going on where a run was stopped."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from salip_ray.cluster.resources import Machine
+from salip_ray.cluster.session import ray_session
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.errors import JobError
+from salip_ray.output.store import Store
+from salip_ray.student.options import StudentOptions
+from salip_ray.student.output import HISTORY, WEIGHTS, as_json, begin
+
+_CHECKPOINTS = "train"
+_STATE = "course.pt"
+_FAILURES = 3  # of workers or nodes, before a run is given up
+
+
+def train_student(
+    labels: PseudoLabels,
+    output: str,
+    options: StudentOptions,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Store:
+    """Train a student on pseudo-labels, or go on with it; returns the output.
+
+    Uses the Ray that this process is connected to, else the one at ``RAY_ADDRESS``, else starts one
+    on this machine. Every worker must see the output and the images.
+
+    Args:
+        labels: without a transform; its own confidence limit counts beside that of the options.
+        output: an empty or new location, or one that this very training began.
+        options: of the training.
+        storage_options: fsspec options of the output.
+        say: tells a person what is going on.
+
+    Raises:
+        ConfigError: the images cannot be split as asked for.
+        OutputError: the output is not ours, or (ResumeError) was begun by another training.
+        ResourceError: Ray could not be started.
+        JobError: the training broke down.
+    """
+    store = Store(output, storage_options)
+    parts = _parts(labels, options)
+    begin(store, parts, options)
+    if store.read(WEIGHTS) is not None:
+        say(f"{store} is complete: the student is trained")
+        return store
+    say(f"training on {len(parts['train']):,} images with {options.workers} workers")
+    with ray_session(lambda _machine: options.workers + 1) as machine:
+        state = _fit(parts, store, options, machine)
+    student = _student_of(state, labels, options)
+    store.write(HISTORY, as_json(state["history"]))
+    store.write(WEIGHTS, student.to_bytes())
+    return store
+
+
+def _parts(labels: PseudoLabels, options: StudentOptions) -> dict[str, PseudoLabels]:
+    if not options.val_share:
+        return {"train": labels}
+    shares = {"train": 1 - options.val_share, "val": options.val_share}
+    return labels.split(shares, seed=options.seed, group_by=options.group_by)
+
+
+def _fit(
+    parts: Mapping[str, PseudoLabels],
+    store: Store,
+    options: StudentOptions,
+    machine: Machine,
+) -> dict[str, Any]:
+    """The state after the last epoch."""
+    import torch
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    place, files = store.for_ray()
+    gpus = machine.gpus >= options.workers
+    trainer = TorchTrainer(
+        _learn,
+        train_loop_config={
+            "parts": dict(parts),
+            "options": options,
+            "threads": max(1, machine.cores // options.workers),
+        },
+        scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=gpus),
+        run_config=RunConfig(
+            name=_CHECKPOINTS,
+            storage_path=place,
+            storage_filesystem=files,
+            failure_config=FailureConfig(max_failures=_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise JobError(
+            f"the training broke down: {lines[-1] if lines else type(error).__name__}; "
+            "the same command goes on from its last whole epoch"
+        ) from error
+    assert result.checkpoint is not None, "every epoch leaves a checkpoint"
+    with result.checkpoint.as_directory() as folder:
+        state: dict[str, Any] = torch.load(Path(folder, _STATE), weights_only=True)
+    return state
+
+
+def _learn(given: Mapping[str, Any]) -> None:
+    """What each worker does."""
+    import ray.train
+    import ray.train.torch
+    import torch
+    from torch.utils.data import DataLoader
+
+    from salip_ray.student.loop import Course, Total
+    from salip_ray.student.network import make_net
+    from salip_ray.student.samples import Examples, MixedOrder
+
+    options: StudentOptions = given["options"]
+    parts: Mapping[str, PseudoLabels] = given["parts"]
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(given["threads"])
+    torch.manual_seed(options.seed)  # the same weights on every worker
+    device = ray.train.torch.get_device()
+    net = make_net(len(parts["train"].class_ids), options.width)
+    loaders, orders = {}, {}
+    for part, labels in parts.items():
+        examples = Examples(labels, options.size, augment=part == "train", seed=options.seed)
+        shards = [entry.shard for entry in labels.entries]
+        orders[part] = MixedOrder(shards, seed=options.seed, rank=rank, workers=workers)
+        loaders[part] = DataLoader(
+            examples,
+            batch_size=options.batch_size,
+            sampler=orders[part],
+            num_workers=options.loaders,
+            multiprocessing_context="spawn" if options.loaders else None,
+        )
+    course = Course(ray.train.torch.prepare_model(net), options, device)
+    if (checkpoint := ray.train.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder:
+            course.go_on_from(
+                torch.load(Path(folder, _STATE), map_location=device, weights_only=True)
+            )
+
+    def of_all(total: Total) -> Total:
+        if workers == 1:
+            return total
+        both = torch.tensor([total.sum, total.count], dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(both)
+        return Total(*both.tolist())
+
+    while course.epochs_done < options.epochs:
+        for part, loader in loaders.items():
+            orders[part].epoch = course.epochs_done
+            loader.dataset.epoch = course.epochs_done  # type: ignore[attr-defined]
+        loss = of_all(course.learn(loaders["train"]))
+        val = of_all(course.validate(loaders["val"])) if "val" in loaders else Total()
+        figures = course.close_epoch(loss, val)
+        with tempfile.TemporaryDirectory() as folder:
+            kept = None
+            if rank == 0:
+                torch.save(course.state(), Path(folder, _STATE))
+                kept = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(figures, checkpoint=kept)
+
+
+def _student_of(state: Mapping[str, Any], labels: PseudoLabels, options: StudentOptions) -> Any:
+    from salip_ray.student.network import Student, make_net
+
+    net = make_net(len(labels.class_ids), options.width)
+    net.load_state_dict(state["best"])
+    return Student(net.eval(), labels.class_ids, options.size, options.width)

@@ -1,0 +1,95 @@
+"""The labelled split of a search: a few images with references, and how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from salip_ray.config import Config
+from salip_ray.errors import InputError
+from salip_ray.output.manifest import with_places
+from salip_ray.pipeline.decode import find_references
+from salip_ray.pipeline.expand import expand
+from salip_ray.schema import Image, ImageRef, Mask
+from salip_ray.sources.decode import only_picture, open_stack
+from salip_ray.sources.fetch import fetch_all
+from salip_ray.sources.listing import list_images
+from salip_ray.sources.locations import image_id, public_uri
+from salip_ray.sources.privacy import hides_uri, pseudonym
+from salip_ray.sources.references import References
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image with a reference: its id, where its pixels are, and how that is fetched."""
+
+    image_id: str
+    picture: ImageRef
+    address: str
+
+
+def labelled_split(
+    location: str, references: References, config: Config, *, limit: int, seed: int
+) -> tuple[list[LabelledImage], int]:
+    """The images to tune on, and how many there are with a reference.
+
+    Chosen by a hash of seed and id, so that the same command takes the same ones, whatever else
+    the folder has gained.
+
+    Raises:
+        InputError: no image is found, or none has a reference.
+    """
+    listing, _ = expand(list_images(location, config.storage.input), config)
+    rows = with_places(listing.table).select(["uri", "address", "index"]).to_pylist()
+    references = references.among(row["uri"] for row in rows)
+    found = [
+        LabelledImage(
+            image_id(row["uri"], row["index"]),
+            ImageRef(row["uri"], row["index"]),
+            row["address"] or row["uri"],
+        )
+        for row in rows
+        if references.find(ImageRef(row["uri"], row["index"])) is not None
+    ]
+    if not found:
+        raise InputError(
+            f"none of the {len(rows):,} images of {public_uri(location)} has a reference mask: "
+            "a mask is named as its image is, or listed in an index.csv"
+        )
+    chosen = {image.image_id: image for image in found}
+    order = sorted(chosen, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
+    return [chosen[key] for key in order[:limit]], len(chosen)
+
+
+def load(
+    image: LabelledImage, references: References, config: Config
+) -> tuple[Image, Mapping[str, Mask]]:
+    """Pixels [H, W, 3] and the reference of each class [H, W].
+
+    Raises:
+        InputError: the image or its mask cannot be read, or they differ in size.
+    """
+    (data,) = fetch_all([image.address], config.storage.input)
+    if isinstance(data, Exception):
+        raise InputError(str(data))
+    stack = open_stack(data, image.picture.uri, config.image)
+    index = image.picture.index
+    pixels = only_picture(stack) if index is None else stack.picture(index)
+    masks = find_references(image.picture, pixels, config, references, stack)
+    assert masks is not None, "images without a reference are not chosen"
+    return pixels, masks
+
+
+def named(images: Sequence[LabelledImage], config: Config) -> list[dict[str, object]]:
+    """The images as a record keeps them: without names that the configuration hides."""
+    return [
+        {
+            "image_id": image.image_id,
+            "uri": pseudonym(image.image_id)
+            if hides_uri(image.picture.uri, config.privacy)
+            else image.picture.uri,
+            "index": image.picture.index,
+        }
+        for image in images
+    ]

@@ -1,0 +1,107 @@
+"""A student is trained on Ray Train, stopped, gone on with, and scored beside its teacher."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.errors import JobError, OutputError, ResumeError
+from salip_ray.output.store import Store
+from salip_ray.student import trainer
+from salip_ray.student.options import StudentOptions
+from salip_ray.student.output import load_student, trained_images
+from tests.conftest import ROOT
+from tests.unit.datasets.conftest import CONFIDENCES, draw, write_output
+
+SMALL = StudentOptions(
+    size=32, width=2, epochs=3, batch_size=2, val_share=0.3, group_by=r"patient\d+", workers=2
+)
+AS_WORDS = (
+    *("--size", "32", "--width", "2", "--epochs", "3", "--batch-size", "2", "--val", "0.3"),
+    *("--group-by", r"patient\d+", "--workers", "2"),
+)
+
+
+class Breaks:
+    """A transform that fails from the second epoch on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, sample):
+        with (self.folder / "read").open("a") as file:
+            file.write(".")
+        if (self.folder / "read").stat().st_size > len(CONFIDENCES) + 1:
+            raise RuntimeError("the disk is gone")
+        return sample
+
+
+def run_command(*given: object) -> str:
+    spec = importlib.util.spec_from_file_location("job", ROOT / "jobs" / "train_student.py")
+    job = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(job)
+    app = typer.Typer()
+    app.command()(job.main)
+    done = CliRunner().invoke(app, [str(part) for part in given], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_broken_training_goes_on_and_is_scored(local_ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_FAILURES", 0)
+    learnt, tested = write_output(tmp_path / "a"), write_output(tmp_path / "b")
+    student = tmp_path / "student"
+    broken = PseudoLabels(str(learnt), ignore_disagreement=True, transform=Breaks(tmp_path))
+    with pytest.raises(JobError, match=r"the disk is gone.*goes on from its last whole epoch"):
+        trainer.train_student(broken, str(student), SMALL)
+    assert not (student / "student.safetensors").exists()
+    with pytest.raises(ResumeError, match=r"options\.epochs was 3, is 4"):
+        trainer.train_student(broken, str(student), replace(SMALL, epochs=4))
+    with pytest.raises(OutputError, match="is not empty"):
+        trainer.train_student(broken, str(learnt), SMALL)
+
+    # A mark on the first epoch's state, by which to know that it was gone on from.
+    (kept,) = student.glob("train/checkpoint_*/course.pt")
+    state = torch.load(kept, weights_only=True)
+    assert state["epochs_done"] == 1
+    state["history"][0]["loss"] = 123.0
+    torch.save(state, kept)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for index in range(len(CONFIDENCES)):
+        _, left, right = draw(index)
+        cv2.imwrite(str(masks / f"view{index}.png"), (left + 2 * right).astype(np.uint8))
+    test = ("--test", tested, "--references", masks)
+    run_command(learnt, student, *test, *AS_WORDS)
+
+    store = Store(str(student))
+    history = json.loads(store.read("history.json"))
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    assert history[0]["loss"] == 123.0
+    assert all(0 <= entry["val_dice"] <= 1 for entry in history)
+    assert set(load_student(store).class_ids) == {"lung", "heart"}
+    scores = json.loads(store.read("scores/labels/evaluation.json"))
+    assert set(scores["classes"]["lung"]) == {"cascade", "student"}
+    about = json.loads(store.read("student.json"))
+    assert about["scores"]["labels"]["heart"]["n"] == len(CONFIDENCES)
+    # The images that chose the epoch are of other patients than those learnt from.
+    rows = pq.read_table(student / "images.parquet").to_pylist()
+    assert trained_images(store) == {row["image_id"] for row in rows}
+    patients = {
+        part: {row["uri"].split("/")[-2] for row in rows if row["part"] == part}
+        for part in ("train", "val")
+    }
+    assert sum(map(len, patients.values())) == 3
+    assert not patients["train"] & patients["val"]
+    assert "is complete" in run_command(learnt, student, *AS_WORDS)

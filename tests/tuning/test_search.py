@@ -1,0 +1,102 @@
+"""A tiny search on Ray Tune: it runs, goes on where it was stopped, and says what it used."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from salip_ray.cli import app
+from salip_ray.evaluation.outputs import evaluate_output
+from salip_ray.models.bundled.phantoms import make_phantom
+from salip_ray.output.reader import LabelOutput
+from salip_ray.pipeline import label
+from salip_ray.sources.references import References
+
+TINY = (
+    *("--config", "lungs", "--trials", "4", "--images", "5", "--quiet"),
+    *("--set", "image.long_side=64", "--set", "run.rows_per_shard=8"),
+)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tuned")
+    for index in range(7):
+        phantom = make_phantom("chest_xray", index, bank="tune", size=64)
+        for place, picture in (
+            ("images", phantom.image[:, :, ::-1]),
+            ("masks", phantom.mask("lungs").astype(np.uint8) * 255),
+        ):
+            (folder / place).mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / place / f"p{index}.png"), picture)
+    (folder / "masks" / "p6.png").unlink()
+    (folder / "space.yaml").write_text(
+        "propose.points_per_side: [2]\n"
+        "propose.pred_iou_thresh: {low: 0.0, high: 0.5}\n"
+        "retrieve.visual_prompt: [crops, bbox]\n"
+    )
+    return folder
+
+
+def search(phantoms: Path, output: Path, *more: str):
+    given = [phantoms / "images", phantoms / "masks", "--output", output, *TINY, *more]
+    given += ["--set", "propose.points_per_side=2", "--space", phantoms / "space.yaml"]
+    return CliRunner().invoke(app, ["tune", *map(str, given)], catch_exceptions=False)
+
+
+def test_a_search_is_seeded_resumes_and_is_never_scored(local_ray, phantoms, tmp_path):
+    done = search(phantoms, tmp_path / "one")
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "one" / "tuning.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "one" / "trials.csv").open()))
+    assert len(rows) == 4
+    assert {row["error"] for row in rows} == {""}
+    assert len(found["images"]) == 5
+    assert found["best"]["dice"] >= found["untuned"]["dice"]
+    assert not list((tmp_path / "one" / "kept").glob("*"))
+
+    # Stopped before the end: what was tried is there, the rest is tried again, to the same end.
+    tuned = (tmp_path / "one" / "tuned.yaml").read_text()
+    (tmp_path / "one" / "tuned.yaml").unlink()
+    (trial,) = (tmp_path / "one" / "trials").glob("1-00000.json")
+    trial.unlink()
+    before = {path: path.stat().st_mtime_ns for path in trial.parent.iterdir()}
+    assert search(phantoms, tmp_path / "one").exit_code == 0
+    assert (tmp_path / "one" / "tuned.yaml").read_text() == tuned
+    assert json.loads((tmp_path / "one" / "tuning.json").read_text()) == found
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    other = search(phantoms, tmp_path / "one", "--seed", "1")
+    assert other.exit_code == 2
+    assert "Changed: " in other.output
+    assert "seed was 0, is 1" in other.output
+
+    # Labels made with the recipe are scored without the images that chose it.
+    from salip_ray import load_config
+
+    config = load_config(tmp_path / "one" / "tuned.yaml")
+    label(phantoms / "images", tmp_path / "labels", config, quiet=True)
+    references = References.open(str(phantoms / "masks"))
+    scored = evaluate_output(LabelOutput.open(str(tmp_path / "labels")), references, surfaces=False)
+    reasons = [item.reason for item in scored.unscored]
+    assert sorted(reasons) == ["tuned_on"] * 5 + ["without_reference"]
+    tuned_on = {item.image_id for item in scored.unscored if item.reason == "tuned_on"}
+    assert tuned_on == {image["image_id"] for image in found["images"]}
+
+
+def test_images_without_references_are_refused_in_one_line(phantoms, tmp_path):
+    empty = tmp_path / "none"
+    empty.mkdir()
+    cv2.imwrite(str(empty / "other.png"), np.zeros((8, 8), np.uint8))
+    given = [phantoms / "images", empty, "--output", tmp_path / "out", *TINY]
+    done = CliRunner().invoke(app, ["tune", *map(str, given)])
+    assert done.exit_code == 2
+    assert "none of the 7 images of" in done.output
+    assert "has a reference mask" in done.output
+    assert len(done.output.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()

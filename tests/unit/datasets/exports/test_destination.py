@@ -1,0 +1,77 @@
+"""Exports go on where they stopped, and never mix."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from salip_ray.datasets.exports import decathlon, webdataset
+from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.datasets.reviews import Decision, Reviews
+from salip_ray.errors import OutputError
+from salip_ray.output.masks import encode_png
+
+
+def test_goes_on_and_gives_the_same_files(output, tmp_path, monkeypatch):
+    labels = PseudoLabels(str(output))
+    dest = tmp_path / "out"
+    decathlon.export(labels, str(dest))
+    whole = {p.relative_to(dest): p.read_bytes() for p in dest.rglob("*") if p.is_file()}
+    gone = sorted(dest.glob("labelsTr/*"))[2]
+    gone.unlink()
+    (dest / "dataset.json").unlink()
+    loaded = []
+    load = type(labels.images).load
+    monkeypatch.setattr(
+        type(labels.images), "load", lambda self, uri: loaded.append(uri) or load(self, uri)
+    )
+    decathlon.export(labels, str(dest))
+    assert len(loaded) == 1  # only what was missing is read again
+    assert {p.relative_to(dest): p.read_bytes() for p in dest.rglob("*") if p.is_file()} == whole
+
+
+def test_another_export_is_not_mixed_in(output, tmp_path):
+    labels = PseudoLabels(str(output))
+    webdataset.export(labels, str(tmp_path / "out"), shard_size=4)
+    with pytest.raises(OutputError, match=r"shard_size = 4, but this one has 5: give a new"):
+        webdataset.export(labels, str(tmp_path / "out"), shard_size=5)
+    certain = PseudoLabels(str(output), min_confidence=0.6)
+    with pytest.raises(OutputError, match="images = 6, but this one has 4"):
+        webdataset.export(certain, str(tmp_path / "out"), shard_size=4)
+
+
+def test_an_export_of_before_a_decision_is_not_gone_on_with(output, tmp_path):
+    labels = PseudoLabels(str(output))
+    decathlon.export(labels, str(tmp_path / "out"))
+    image_id = labels.entries[0].image_id
+    maps = (np.full((40, 56), value, np.uint8) for value in (1, 2))
+    for label_map in maps:
+        decision = {image_id: Decision("corrected")}
+        Reviews.open(str(output)).save(decision, {image_id: encode_png(label_map)})
+        with pytest.raises(OutputError, match=r"with decisions = 'on .* give a new location"):
+            decathlon.export(PseudoLabels(str(output)), str(tmp_path / "out"))
+        shutil.rmtree(tmp_path / "out")
+        decathlon.export(PseudoLabels(str(output)), str(tmp_path / "out"))
+    decathlon.export(PseudoLabels(str(output)), str(tmp_path / "out"))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(OutputError, match="not empty and holds no export"):
+        Destination(str(tmp_path), {"format": "coco"})
+
+
+def test_says_what_it_was_made_of_and_when_it_is_whole(output, tmp_path):
+    labels = PseudoLabels(str(output))
+    webdataset.export(labels, str(tmp_path / "out"))
+    record = json.loads((tmp_path / "out/export.json").read_text())
+    assert record["complete"] is True
+    assert record["labels"] == str(output)
+    assert record["fingerprint"]["recipe"]["task"]["name"] == "thorax"
+    lines = (tmp_path / "out/provenance.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(labels)
+    assert labels.entries[0].uri in lines[1]

@@ -1,0 +1,131 @@
+"""DICOM Segmentations: the pixels of each class at the slices they were found on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+import pytest
+from highdicom.seg import segread
+
+from salip_ray.config import load_config
+from salip_ray.datasets.exports import dicom_seg
+from salip_ray.datasets.exports.dicom_seg import export_dicom_seg
+from salip_ray.errors import OutputError
+from tests.dicom_series import write_slice
+from tests.handmade import write_labels
+
+CLASSES = ("liver", "spleen", "nothing")
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Labels of a series of three slices named against their order, and of a lone image."""
+    grey = np.zeros((8, 9), np.int16)
+    for number, place in enumerate((6.0, 0.0, 3.0), start=1):
+        write_slice(tmp_path / "in" / f"{number}.dcm", grey, place, number=number)
+    write_slice(tmp_path / "in" / "lone.dcm", grey, 3.0, number=9, series="1.2.3.4")
+    config = load_config({"task": {"name": "organs", "prompts": {name: ["x"] for name in CLASSES}}})
+    rng, masks = np.random.default_rng(0), {}
+
+    def masks_of(row):
+        found = {name: rng.random((8, 9)) < 0.4 for name in ("liver", "spleen")}
+        return masks.setdefault(row["uri"].rpartition("/")[2], found)
+
+    return write_labels(tmp_path / "in", tmp_path / "out", config, masks_of), masks
+
+
+def test_every_pixel_comes_back_at_its_slice(labelled, tmp_path):
+    labels, masks = labelled
+    written, notes = export_dicom_seg(labels, str(tmp_path / "seg"))
+    assert (written, notes) == (2, [])
+    by_uid = {}
+    for name, found in masks.items():
+        by_uid[str(pydicom.dcmread(tmp_path / "in" / name).SOPInstanceUID)] = found
+    seen = 0
+    for path in (tmp_path / "seg").glob("*.dcm"):
+        seg = segread(path)
+        assert seg.SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.4"
+        assert seg.PatientID == "PID-77123"
+        assert [seg.get_segment_description(n).segment_label for n in seg.segment_numbers] == [
+            "liver",
+            "spleen",
+        ]
+        uids = [uid for _, _, uid in seg.get_source_image_uids()]
+        pixels = seg.get_pixels_by_source_instance(uids)
+        for uid, planes in zip(uids, pixels, strict=True):
+            np.testing.assert_array_equal(planes[..., 0] > 0, by_uid[uid]["liver"])
+            np.testing.assert_array_equal(planes[..., 1] > 0, by_uid[uid]["spleen"])
+            seen += 1
+    assert seen == 4
+
+
+def test_the_same_export_gives_the_same_uids(labelled, tmp_path):
+    labels, _ = labelled
+    found = []
+    for name in ("a", "b"):
+        export_dicom_seg(labels, str(tmp_path / name))
+        paths = sorted((tmp_path / name).glob("*.dcm"))
+        found.append([pydicom.dcmread(path).SOPInstanceUID for path in paths])
+    assert found[0] == found[1]
+
+
+def test_other_pixels_are_another_object(labelled, tmp_path, monkeypatch):
+    labels, _ = labelled
+    export_dicom_seg(labels, str(tmp_path / "a"))
+    masks_of = dicom_seg.class_masks
+
+    def moved(*args):
+        return {key: np.roll(mask, 1, axis=0) for key, mask in masks_of(*args).items()}
+
+    monkeypatch.setattr(dicom_seg, "class_masks", moved)
+    export_dicom_seg(labels, str(tmp_path / "b"))
+    for path in (tmp_path / "a").glob("*.dcm"):
+        one, other = (pydicom.dcmread(tmp_path / where / path.name) for where in "ab")
+        assert one.SOPInstanceUID != other.SOPInstanceUID
+        assert one.SeriesInstanceUID != other.SeriesInstanceUID
+
+
+def test_a_lost_source_is_a_note_without_its_name(labelled, tmp_path):
+    labels, _ = labelled
+    (tmp_path / "in" / "lone.dcm").unlink()
+    written, (note,) = export_dicom_seg(labels, str(tmp_path / "seg"))
+    assert written == 1
+    assert "does not exist" in note
+    assert str(tmp_path) not in note
+
+
+def test_what_is_not_labelled_gives_no_object(labelled, tmp_path):
+    labels, _ = labelled
+    written, notes = export_dicom_seg(labels, str(tmp_path / "seg"), method="gt_sam")
+    assert written == 0
+    assert all("nothing was labelled" in note for note in notes)
+
+
+def test_a_series_that_is_not_complete_is_refused(labelled, tmp_path):
+    labels, _ = labelled
+    (tmp_path / "out" / "shards" / "part-00001.parquet").unlink()
+    with pytest.raises(OutputError, match="not complete"):
+        export_dicom_seg(labels, str(tmp_path / "seg"))
+
+
+def test_not_into_the_output(labelled, tmp_path):
+    labels, _ = labelled
+    with pytest.raises(OutputError, match="export to another place"):
+        export_dicom_seg(labels, str(tmp_path / "out" / "seg"))
+
+
+def test_what_an_anonymiser_left_out_may_be_empty(labelled, tmp_path):
+    labels, _ = labelled
+    for path in (tmp_path / "in").iterdir():
+        ds = pydicom.dcmread(path)
+        for name in ("PatientName", "PatientBirthDate", "AccessionNumber", "StudyTime"):
+            del ds[name]
+        if path.name == "lone.dcm":
+            del ds["StudyInstanceUID"]  # this may not
+        ds.save_as(path)
+    written, (note,) = export_dicom_seg(labels, str(tmp_path / "seg"))
+    assert written == 1
+    assert "its source allows no segmentation" in note
+    assert "StudyInstanceUID" in note
+    (path,) = (tmp_path / "seg").glob("*.dcm")
+    assert segread(path).PatientBirthDate in {None, ""}

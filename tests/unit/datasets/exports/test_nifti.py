@@ -1,0 +1,142 @@
+"""DICOM series as label volumes: every pixel where the standard says that it lies."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from salip_ray.config import load_config
+from salip_ray.datasets.exports.nifti import export_nifti
+from salip_ray.datasets.exports.tidy import Tidy
+from tests.dicom_series import write_slice
+from tests.handmade import write_labels
+
+#: Rows run to the left and back, columns down; slices are neither axial, coronal nor sagittal.
+OBLIQUE = (0.6, 0.8, 0.0, 0.0, 0.0, -1.0)
+
+
+def labelled(folder, depths, masks, **geometry):
+    """Labels of a series whose files are named against their order; masks by depth."""
+    config = load_config("lungs")
+    by_uri = {}
+    for number, depth in enumerate(sorted(depths, reverse=True), start=1):
+        path = folder / "in" / f"{number}.dcm"
+        write_slice(path, np.zeros((6, 9)), depth, number=number, **geometry)
+        by_uri[str(path)] = masks[depth]
+    labels = write_labels(
+        folder / "in", folder / "out", config, lambda row: {"lungs": by_uri[row["uri"]]}
+    )
+    return labels, by_uri
+
+
+@pytest.fixture
+def masks():
+    rng = np.random.default_rng(3)
+    return {depth: rng.random((6, 9)) < 0.4 for depth in (0.0, 3.0, 6.0, 9.0)}
+
+
+def test_a_series_comes_back_at_its_places_in_the_patient(tmp_path, masks):
+    geometry = {"orientation": OBLIQUE, "spacing": (1.5, 2.5)}
+    labels, by_uri = labelled(tmp_path, masks, masks, **geometry)
+    assert export_nifti(labels, str(tmp_path / "nifti")) == (1, [])
+    (file,) = (tmp_path / "nifti").glob("*.nii.gz")
+    image = nibabel.load(file)
+    values = np.asarray(image.dataobj)
+    assert (image.shape, values.dtype) == ((9, 6, 4), np.uint8)
+    assert image.header.get_zooms() == pytest.approx((2.5, 1.5, 3.0))
+    assert (image.header["sform_code"], image.header["qform_code"]) == (1, 1)
+    np.testing.assert_allclose(image.get_qform(), image.affine, atol=1e-5)
+    to_voxel = np.linalg.inv(image.affine)
+    wanted = np.zeros_like(values)
+    for uri, mask in by_uri.items():
+        ds = pydicom.dcmread(uri)
+        # C.7.6.2.1.1 of the standard's part 3; then from left-back-up to right-front-up.
+        across, down = np.array(ds.ImageOrientationPatient[:3]), np.array(OBLIQUE[3:])
+        for row, column in np.argwhere(mask):
+            x, y, z = ds.ImagePositionPatient + across * 2.5 * column + down * 1.5 * row
+            voxel = to_voxel @ (-x, -y, z, 1)
+            np.testing.assert_allclose(voxel, np.rint(voxel), atol=1e-4)
+            wanted[tuple(np.rint(voxel[:3]).astype(int))] = 1
+    assert wanted.sum() == sum(mask.sum() for mask in masks.values())
+    np.testing.assert_array_equal(values, wanted)
+
+
+def test_names_stay_out_and_the_tidying_is_recorded(tmp_path, masks):
+    labels, _ = labelled(tmp_path, masks, masks)
+    export_nifti(labels, str(tmp_path / "nifti"), tidy=Tidy(largest=True))
+    (file,) = (tmp_path / "nifti").glob("*.nii.gz")
+    assert file.name == f"{labels.manifest()['volume'][0].as_py()}.nii.gz"
+    record = json.loads((tmp_path / "nifti" / "export.json").read_text())
+    assert record["tidy"] == {"largest": True, "fill_holes": False, "min_slices": 0}
+    assert (record["complete"], record["volumes_written"]) == (True, 1)
+
+
+def test_a_gap_is_background_and_said(tmp_path, masks):
+    labels, _ = labelled(tmp_path, (0.0, 3.0, 9.0), masks)
+    written, notes = export_nifti(labels, str(tmp_path / "nifti"))
+    assert written == 1
+    assert notes[0].endswith(": 1 of 4 slices are missing, and background here")
+    (file,) = (tmp_path / "nifti").glob("*.nii.gz")
+    values = np.asarray(nibabel.load(file).dataobj)
+    assert [int(values[:, :, index].sum()) for index in range(4)] == [
+        *(masks[0.0].sum(), masks[3.0].sum(), 0, masks[9.0].sum())
+    ]
+
+
+def test_frames_lie_where_their_functional_groups_say(tmp_path, masks):
+    """An enhanced object whose frames come in any order."""
+    depths = (6.0, 0.0, 9.0, 3.0)
+    path = write_slice(tmp_path / "in" / "all.dcm", np.zeros((6, 9)), 0.0, spacing=(1.5, 2.5))
+    ds = pydicom.dcmread(path)
+    ds.NumberOfFrames, ds.PixelData = 4, np.zeros((4, 6, 9), np.int16).tobytes()
+    shared, orientation, measures = Dataset(), Dataset(), Dataset()
+    orientation.ImageOrientationPatient = ds.ImageOrientationPatient
+    measures.PixelSpacing = ds.PixelSpacing
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    ds.SharedFunctionalGroupsSequence, ds.PerFrameFunctionalGroupsSequence = [shared], []
+    for depth in depths:
+        frame, position = Dataset(), Dataset()
+        position.ImagePositionPatient = [-10, -20, depth]
+        frame.PlanePositionSequence = [position]
+        ds.PerFrameFunctionalGroupsSequence.append(frame)
+    for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"):
+        del ds[name]
+    ds.save_as(path)
+    labels = write_labels(
+        tmp_path / "in",
+        tmp_path / "out",
+        load_config("lungs"),
+        lambda row: {"lungs": masks[depths[row["index"]]]},
+    )
+    assert export_nifti(labels, str(tmp_path / "nifti")) == (1, [])
+    (file,) = (tmp_path / "nifti").glob("*.nii.gz")
+    image = nibabel.load(file)
+    wanted = [[-2.5, 0, 0, 10], [0, -1.5, 0, 20], [0, 0, 3, 0], [0, 0, 0, 1]]
+    np.testing.assert_allclose(image.affine, wanted)
+    for index, depth in enumerate((0.0, 3.0, 6.0, 9.0)):
+        np.testing.assert_array_equal(image.dataobj[:, :, index].T > 0, masks[depth])
+
+
+def test_a_tilted_gantry_has_no_quaternion(tmp_path, masks):
+    labels, by_uri = labelled(tmp_path, masks, masks)
+    for uri in by_uri:
+        ds = pydicom.dcmread(uri)
+        ds.ImagePositionPatient[1] += 0.5 * float(ds.ImagePositionPatient[2])
+        ds.save_as(uri)
+    assert export_nifti(labels, str(tmp_path / "nifti")) == (1, [])
+    (file,) = (tmp_path / "nifti").glob("*.nii.gz")
+    image = nibabel.load(file)
+    np.testing.assert_allclose(image.affine[:3, 2], (0, -1.5, 3))
+    assert image.header["qform_code"] == 0
+
+
+def test_slices_that_no_affine_describes_are_left_out(tmp_path, masks):
+    labels, _ = labelled(tmp_path, (0.0, 3.0, 7.2), {**masks, 7.2: masks[6.0]})
+    written, notes = export_nifti(labels, str(tmp_path / "nifti"))
+    assert written == 0
+    assert "not evenly spaced (3 to 4.2 mm apart); left out" in notes[0]

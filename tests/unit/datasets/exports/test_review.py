@@ -1,0 +1,225 @@
+"""A review: worst first, and what people decide comes back."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from salip_ray.datasets.exports import coco, review
+from salip_ray.datasets.exports.review import import_review
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.errors import InputError, OutputError
+
+
+@pytest.fixture
+def queue(output, tmp_path):
+    review.export(PseudoLabels(str(output)), str(tmp_path / "review"))
+    return tmp_path / "review"
+
+
+def lines(queue):
+    with (queue / "queue.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def decide(queue, **decisions):
+    rows = lines(queue)
+    for row in rows:
+        row["decision"] = decisions.get(f"r{row['rank']}", "")
+    with (queue / "queue.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_the_least_certain_comes_first(queue, output, tmp_path):
+    found = [float(line["confidence"]) for line in lines(queue)]
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(0.3)
+    for line in lines(queue):
+        for folder in ("images", "masks", "overlays"):
+            assert (queue / folder / f"{line['name']}.png").is_file()
+    review.export(PseudoLabels(str(output)), str(tmp_path / "short"), limit=2)
+    assert len(lines(tmp_path / "short")) == 2
+
+
+def test_decisions_come_back_and_count(queue, output):
+    worst, second, *_ = lines(queue)
+    mask_file = queue / "masks" / f"{worst['name']}.png"
+    mask = cv2.imread(str(mask_file), cv2.IMREAD_UNCHANGED)
+    mask[:3, :3] = 2
+    cv2.imwrite(str(mask_file), mask)
+    decide(queue, r2="reject", r3="Accept")
+    found = import_review(queue, str(output))
+    assert (found.corrected, found.accepted, found.rejected, found.undecided) == (1, 1, 1, 3)
+
+    labels = PseudoLabels(str(output), min_confidence=0.6)
+    by_id = {entry.image_id: entry for entry in labels.entries}
+    assert second["image_id"] not in by_id
+    corrected = by_id[worst["image_id"]]
+    assert corrected.confidence == 1.0
+    np.testing.assert_array_equal(labels.label_map(corrected), mask)
+    assert {cell["label"] for cell in labels.masks(corrected)} == {"lung", "heart"}
+
+
+def test_what_is_decided_is_not_asked_again(queue, output, tmp_path):
+    decide(queue, r1="accept")
+    import_review(queue, str(output))
+    review.export(PseudoLabels(str(output)), str(tmp_path / "next"))
+    assert len(lines(tmp_path / "next")) == 5
+
+
+def test_nothing_done_is_nothing_decided(queue, output):
+    found = import_review(queue, str(output))
+    assert (found.undecided, found.corrected) == (6, 0)
+
+
+def test_a_review_goes_on_without_losing_what_was_written_into_it(queue, output):
+    decide(queue, r1="accept")
+    review.export(PseudoLabels(str(output)), str(queue))
+    assert lines(queue)[0]["decision"] == "accept"
+
+
+def test_the_next_queue_needs_a_new_place(output, tmp_path):
+    place = tmp_path / "next"
+    review.export(PseudoLabels(str(output)), str(place), limit=2)
+    decide(place, r1="accept", r2="accept")
+    import_review(place, str(output))
+    with pytest.raises(OutputError, match="give a new location"):
+        review.export(PseudoLabels(str(output)), str(place), limit=2)
+    assert len(list((place / "masks").iterdir())) == 2
+
+
+def test_a_queue_that_a_spreadsheet_saved_is_read(queue, output):
+    decide(queue, r1="accept")
+    file = queue / "queue.csv"
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert import_review(queue, str(output)).accepted == 1
+
+
+def paint(queue, name, value, where=np.s_[:3, :3]):
+    """Paint class ids over a mask of the queue; returns the new mask."""
+    file = queue / "masks" / f"{name}.png"
+    mask = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    mask[where] = value
+    cv2.imwrite(str(file), mask)
+    return mask
+
+
+@pytest.fixture
+def lungs_only(output, tmp_path):
+    review.export(PseudoLabels(str(output), classes=["lung"]), str(tmp_path / "lungs"))
+    return tmp_path / "lungs"
+
+
+def test_a_review_of_one_class_says_nothing_of_the_others(lungs_only, output, scene):
+    first, second, third, *_ = (line["image_id"] for line in lines(lungs_only))
+    drawn = paint(lungs_only, lines(lungs_only)[0]["name"], 1)  # view1
+    decide(lungs_only, r2="reject", r3="accept")
+    import_review(lungs_only, str(output))
+
+    labels = PseudoLabels(str(output))
+    by_id = {entry.image_id: entry for entry in labels.entries}
+    _, _, heart = scene(1)
+    np.testing.assert_array_equal(labels.label_map(by_id[first]), drawn + 2 * heart)
+    assert {cell["label"] for cell in labels.masks(by_id[first])} == {"lung", "heart"}
+    assert by_id[first].confidences == pytest.approx({"lung": 1.0, "heart": 0.99})
+    assert set(np.unique(labels.label_map(by_id[second]))) == {0, 2}
+    assert by_id[second].confidences == pytest.approx({"heart": 0.99})
+    assert by_id[third].confidences == pytest.approx({"lung": 1.0, "heart": 0.99})
+
+    hearts = PseudoLabels(str(output), classes=["heart"])
+    assert len(hearts) == 5
+    assert all(entry.confidence < 1 for entry in hearts.entries)
+
+
+def test_a_review_of_one_class_takes_no_other(lungs_only, output):
+    paint(lungs_only, lines(lungs_only)[0]["name"], 2)
+    with pytest.raises(InputError, match="has the value 2, but class ids are 0, 1, 255"):
+        import_review(lungs_only, str(output))
+
+
+def test_a_review_without_its_record_is_refused(queue, output):
+    (queue / "export.json").unlink()
+    with pytest.raises(InputError, match=r"holds no export\.json of a review"):
+        import_review(queue, str(output))
+
+
+def test_what_one_class_was_corrected_to_stays_when_all_are_accepted(lungs_only, output, tmp_path):
+    paint(lungs_only, lines(lungs_only)[0]["name"], 1)
+    import_review(lungs_only, str(output))
+    review.export(PseudoLabels(str(output)), str(tmp_path / "all"))
+    image_id = lines(lungs_only)[0]["image_id"]
+    (row,) = (line for line in lines(tmp_path / "all") if line["image_id"] == image_id)
+    decide(tmp_path / "all", **{f"r{row['rank']}": "accept"})
+    assert import_review(tmp_path / "all", str(output)).accepted == 1
+    labels = PseudoLabels(str(output))
+    (entry,) = (entry for entry in labels.entries if entry.image_id == image_id)
+    assert entry.confidence == 1.0
+    assert (labels.label_map(entry)[:3, :3] == 1).all()
+
+
+def test_a_class_that_a_person_added_counts(queue, output, tmp_path):
+    (line,) = (line for line in lines(queue) if line["uri"].endswith("view0.png"))  # of lungs alone
+    paint(queue, line["name"], 2)
+    import_review(queue, str(output))
+    hearts = PseudoLabels(str(output), classes=["heart"])
+    (entry,) = (entry for entry in hearts.entries if entry.image_id == line["image_id"])
+    assert entry.confidences == {"heart": 1.0}
+    coco.export(PseudoLabels(str(output)), str(tmp_path / "coco"))
+    data = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
+    (number,) = (i["id"] for i in data["images"] if i["salip_image_id"] == line["image_id"])
+    found = {a["category_id"]: a["score"] for a in data["annotations"] if a["image_id"] == number}
+    assert found == {1: 1.0, 2: 1.0}
+
+
+def test_a_class_that_a_person_erased_is_gone_and_nothing_is_certain(queue, output):
+    worst, second, *_ = lines(queue)
+    mask = paint(queue, worst["name"], 0, np.s_[:, :30])
+    assert 1 not in mask
+    paint(queue, second["name"], 0, np.s_[:])
+    import_review(queue, str(output))
+    labels = PseudoLabels(str(output), min_confidence=0.6)
+    by_id = {entry.image_id: entry for entry in labels.entries}
+    assert by_id[worst["image_id"]].confidences == {"heart": 1.0}
+    assert by_id[second["image_id"]].confidence == 1.0
+    assert not labels.label_map(by_id[second["image_id"]]).any()
+    lungs = PseudoLabels(str(output), classes=["lung"])
+    assert not lungs.label_map(by_id[worst["image_id"]]).any()
+
+
+def test_decisions_without_classes_are_on_all_of_them(output, tmp_path):
+    first, second, third, *_ = (entry.image_id for entry in PseudoLabels(str(output)).entries)
+    (output / "reviews/masks").mkdir(parents=True)
+    cv2.imwrite(str(output / f"reviews/masks/{third}.png"), np.full((44, 56), 2, np.uint8))
+    verdicts = {first: "accepted", second: "rejected", third: "corrected"}
+    decisions = {image_id: {"verdict": verdict} for image_id, verdict in verdicts.items()}
+    (output / "reviews/decisions.json").write_text(json.dumps({"decisions": decisions}))
+    labels = PseudoLabels(str(output))
+    by_id = {entry.image_id: entry for entry in labels.entries}
+    assert by_id[first].confidences == {"lung": 1.0}
+    assert second not in by_id
+    assert by_id[third].confidences == {"heart": 1.0}
+    assert (labels.label_map(by_id[third]) == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda q, f: decide(q, r1="maybe"), "'maybe', but must be accept, reject or empty"),
+        (lambda q, f: f.unlink(), "is missing: to throw a label away write reject"),
+        (lambda q, f: cv2.imwrite(str(f), np.zeros((9, 9), np.uint8)), "is 9 x 9"),
+        (lambda q, f: cv2.imwrite(str(f), np.full((42, 56), 7, np.uint8)), "has the value 7"),
+        (lambda q, f: (q / "queue.csv").unlink(), "it is not a review"),
+    ],
+)
+def test_what_is_wrong_is_named_and_nothing_is_kept(queue, output, spoil, message):
+    spoil(queue, queue / "masks" / f"{lines(queue)[0]['name']}.png")
+    with pytest.raises(InputError) as caught:
+        import_review(queue, str(output))
+    assert message in str(caught.value)
+    assert not (output / "reviews").exists()

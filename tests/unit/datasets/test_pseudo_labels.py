@@ -1,0 +1,113 @@
+"""Labels as training data."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.errors import ConfigError, InputError, OutputError
+
+CONFIDENCES = (0.9, 0.3, 0.7, 0.8, 0.5, 0.95)
+
+
+def test_items_are_images_with_their_label_maps(output, scene):
+    labels = PseudoLabels(str(output))
+    assert len(labels) == len(CONFIDENCES)
+    for index, sample in enumerate(labels):
+        image, left, right = scene(index)
+        np.testing.assert_array_equal(sample["image"], image)
+        expected = left * 1 + (right * 2 if index else 0)
+        np.testing.assert_array_equal(sample["labels"], expected)
+        assert sample["labels"].dtype == np.uint8
+        assert sample["confidence"] == pytest.approx(CONFIDENCES[index])
+        assert sample["uri"].endswith(f"view{index}.png")
+
+
+def test_uncertain_images_are_left_out_whole(output):
+    labels = PseudoLabels(str(output), min_confidence=0.6)
+    assert [entry.confidence for entry in labels.entries] == pytest.approx([0.9, 0.7, 0.8, 0.95])
+    with pytest.raises(InputError, match=r"6 images have one .* none at min_confidence 0\.999"):
+        PseudoLabels(str(output), min_confidence=0.999)
+    with pytest.raises(ConfigError, match="within 0 and 1, found 60"):
+        PseudoLabels(str(output), min_confidence=60)
+
+
+def test_one_class_alone_keeps_its_id(output):
+    labels = PseudoLabels(str(output), classes=["heart"])
+    assert len(labels) == 5  # the first image has none
+    assert labels.class_ids == {"heart": 2}
+    assert set(np.unique(labels[0]["labels"])) == {0, 2}
+    assert labels[0]["confidence"] == pytest.approx(0.99)
+    with pytest.raises(ConfigError, match=r"no class 'liver' in .*: it has lung, heart"):
+        PseudoLabels(str(output), classes=["liver"])
+
+
+def test_disagreement_is_ignored_only_where_asked_for(output, scene):
+    plain = PseudoLabels(str(output))[1]["labels"]
+    unsure = PseudoLabels(str(output), ignore_disagreement=True)[1]["labels"]
+    _, left, right = scene(1)
+    differs = (np.roll(left, 2, axis=0) != left) | (np.roll(right, 2, axis=0) != right)
+    np.testing.assert_array_equal(unsure == 255, differs)
+    np.testing.assert_array_equal(unsure[~differs], plain[~differs])
+    assert 255 not in plain
+
+
+def test_images_that_have_moved(output, tmp_path, scene):
+    shutil.move(tmp_path / "images", tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"does not exist .*give images_root"):
+        PseudoLabels(str(output))[0]
+    labels = PseudoLabels(str(output), images_root=str(tmp_path / "elsewhere"))
+    np.testing.assert_array_equal(labels[3]["image"], scene(3)[0])
+
+
+def test_an_image_that_has_changed_its_size_is_named(output, tmp_path):
+    shutil.copy(tmp_path / "images/patient0/view1.png", tmp_path / "images/patient1/view2.png")
+    with pytest.raises(InputError, match=r"view2\.png is 42 x 56 .*was 44 x 56"):
+        PseudoLabels(str(output))[2]
+
+
+def test_splits_keep_patients_together_and_repeat(output):
+    labels = PseudoLabels(str(output))
+    parts = labels.split({"train": 0.67, "val": 0.33}, seed=3, group_by=r"patient\d+")
+    patients = [{e.uri.split("/")[-2] for e in part.entries} for part in parts.values()]
+    assert not patients[0] & patients[1]
+    assert [len(part) for part in parts.values()] == [4, 2]
+    again = labels.split({"train": 0.67, "val": 0.33}, seed=3, group_by=r"patient\d+")
+    assert [e.uri for e in parts["val"].entries] == [e.uri for e in again["val"].entries]
+    others = {
+        labels.split({"train": 0.67, "val": 0.33}, seed=s, group_by="folder")["val"].entries[0].uri
+        for s in range(9)
+    }
+    assert len(others) > 1
+    assert parts["val"][0]["labels"].any()
+
+
+def test_torch_loads_it_and_workers_get_a_copy(output):
+    def cut(sample):
+        return {"image": sample["image"][:40, :40], "labels": sample["labels"][:40, :40]}
+
+    labels = PseudoLabels(str(output), transform=cut)
+    batches = list(DataLoader(labels, batch_size=3, num_workers=0))
+    assert [tuple(batch["image"].shape) for batch in batches] == [(3, 40, 40, 3)] * 2
+    assert batches[0]["labels"].dtype == torch.uint8
+    copy = pickle.loads(pickle.dumps(labels.with_transform(None)))
+    np.testing.assert_array_equal(copy[2]["labels"], labels.with_transform(None)[2]["labels"])
+
+
+def test_a_shuffle_is_seeded_and_whole(output):
+    labels = PseudoLabels(str(output))
+    first, again, other = ([s["uri"] for s in labels.shuffled(seed)] for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert sorted(first) == sorted(e.uri for e in labels.entries)
+
+
+def test_what_is_not_an_output_is_refused(tmp_path):
+    with pytest.raises(OutputError, match=r"holds no run\.json"):
+        PseudoLabels(str(tmp_path))

@@ -1,0 +1,37 @@
+"""A small output of a job, as the job writes it, without running one."""
+
+from __future__ import annotations
+
+from salip_ray.config import load_config
+from salip_ray.output import job_record
+from salip_ray.output.commit import commit_shard
+from salip_ray.output.manifest import make_manifest
+from salip_ray.output.store import Store
+from tests.unit.output.test_commit import refined, table
+from tests.unit.output.test_job_record import listing
+
+TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
+STATUSES = ("ok", "error", "empty", "ok", "ok")
+
+
+def write_output(folder, *, manifest=None, hidden=False, shards=3):
+    """Five images in three shards, of which the first few are committed."""
+    store = Store(folder, kept={} if manifest is None else {job_record.MANIFEST: manifest})
+    plan = make_manifest(listing([f"/in/{n}.png" for n in range(5)]), 2)
+    recipe = load_config({**TASK, "privacy": {"hash_uris": hidden}}).recipe()
+    job_record.begin(store, plan, job_record.make_fingerprint(recipe, {"sam": "a"}, plan, None))
+    for shard in range(shards):
+        commit(store, shard, hidden=hidden)
+    return store
+
+
+def commit(store, shard, *, hidden=False):
+    """Commit a shard of such an output."""
+    rows = []
+    for planned in job_record.frozen_manifest(store).to_pylist():
+        if planned["shard"] == shard:
+            seq = len(rows)
+            row = refined(seq, STATUSES[shard * 2 + seq])
+            uri = f"id:{planned['image_id']}" if hidden else planned["uri"]
+            rows.append({**row, "image_id": planned["image_id"], "uri": uri, "_shard": shard})
+    commit_shard(store, shard, table(*rows), len(rows), {"lungs": 1})

@@ -1,0 +1,174 @@
+"""The commit of a shard: in order, complete, and the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from salip_ray.output.commit import IncompleteShardError, commit_shard
+from salip_ray.output.job_record import committed_shards
+from salip_ray.output.masks import decode_png, encode_png, encode_rle
+from salip_ray.output.store import Store
+from salip_ray.pipeline import arrow
+from salip_ray.schema import LABEL_SCHEMA
+
+CLASSES = {"lungs": 1}
+
+
+def refined(seq, status="ok"):
+    """A row as REFINE leaves it."""
+    good = status != "error"
+    mask = np.zeros((4, 6), bool)
+    mask[1:3, 2:5] = status == "ok"
+    cascade = {
+        "method": "cascade",
+        "label": "lungs",
+        "class_id": 1,
+        "rle": encode_rle(mask),
+        "bbox": [2.0, 1.0, 3.0, 2.0],
+        "area": 6,
+        "clip_score": 20.5,
+        "clip_margin": float("nan"),
+        "predicted_iou": 0.9,
+        "stability_score": 0.8,
+        "candidate_ids": [3],
+        "prompt_boxes": [[1.0, 2.0, 3.0, 4.0]],
+    }
+    outcome = "labelled" if status == "ok" else "empty"
+    return {
+        "image_id": f"{seq:032x}",
+        "uri": f"/in/{seq}.png",
+        "height": 4 if good else None,
+        "width": 6 if good else None,
+        "status": status,
+        "outcomes": [{"label": "lungs", "outcome": outcome, "reason": ""}] if good else None,
+        "error": None if good else {"stage": "decode", "type": "ImageError", "message": "bad"},
+        "masks": ([cascade] if status == "ok" else []) if good else None,
+        "n_candidates": 3 if good else None,
+        "ranking": [] if good else None,
+        "_shard": 2,
+        "_seq": seq,
+        "_png": encode_png(mask.astype(np.uint8)) if good else None,
+        "_seconds": {"fetch": 0.5, "propose": 1.0 if good else None},
+        "_fallbacks": [{"stage": "propose", "batch": 8}] if seq == 3 else None,
+        "volume": None,
+        "slice": None,
+        "spacing": [0.5, 0.5],
+    }
+
+
+def table(*rows):
+    fields = [pa.field(name, arrow.TYPES[name]) for name in rows[0]]
+    return pa.Table.from_pylist(list(rows), schema=pa.schema(fields))
+
+
+ROWS = [refined(0), refined(1, "error"), refined(2, "empty"), refined(3)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "out")
+
+
+def test_a_shard_holds_all_that_is_promised(store):
+    stats = commit_shard(store, 2, table(*ROWS), 4, CLASSES)
+    found = pq.read_table(io.BytesIO(store.read("shards/part-00002.parquet")))
+    assert found.schema == LABEL_SCHEMA
+    assert found["uri"].to_pylist() == [f"/in/{n}.png" for n in range(4)]
+    assert found["masks"][0].as_py()[0]["rle"] == encode_rle(decode(store)["0.mask.png"] == 1)
+    assert found["error"][1].as_py() == {
+        "stage": "decode",
+        "type": "ImageError",
+        "message": "bad",
+    }
+    assert stats == json.loads(store.read("stats/part-00002.json"))
+    assert stats["status"] == {"empty": 1, "error": 1, "ok": 2}
+    assert stats["outcomes"] == {"lungs": {"empty": 1, "labelled": 2}}
+    assert stats["errors"] == {"decode": 1}
+    assert stats["seconds"]["fetch"] == 2.0
+    assert stats["seconds"]["propose"] == 3.0
+    assert stats["memory_fallbacks"] == [{"image_id": f"{3:032x}", "stage": "propose", "batch": 8}]
+    for folder, name in (("shards", "part-00002.parquet"), ("masks", "part-00002.tar")):
+        data = store.read(f"{folder}/{name}")
+        assert stats["files"][folder]["bytes"] == len(data)
+        assert stats["files"][folder]["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def decode(store):
+    """The members of the tar, keys shortened to their number."""
+    members = {}
+    with tarfile.open(fileobj=io.BytesIO(store.read("masks/part-00002.tar"))) as tar:
+        for member in tar:
+            key, _, kind = member.name.partition(".")
+            data = tar.extractfile(member).read()
+            members[f"{int(key, 16)}.{kind}"] = (
+                decode_png(data) if kind == "mask.png" else json.loads(data)
+            )
+            assert (member.mtime, member.uid, member.uname) == (0, 0, "")
+    return members
+
+
+def test_the_tar_pairs_label_maps_with_json_and_leaves_errors_out(store):
+    commit_shard(store, 2, table(*ROWS), 4, CLASSES)
+    members = decode(store)
+    assert list(members) == ["0.mask.png", "0.json", "2.mask.png", "2.json", "3.mask.png", "3.json"]
+    assert members["0.mask.png"].sum() == 6
+    assert members["2.mask.png"].sum() == 0
+    assert members["0.json"]["classes"] == CLASSES
+    assert members["0.json"]["uri"] == "/in/0.png"
+
+
+def test_the_same_rows_in_any_order_give_the_same_bytes(tmp_path):
+    stores = [Store(tmp_path / name) for name in "ab"]
+    slower = [{**row, "_seconds": {"fetch": 9.0}} for row in reversed(ROWS)]
+    commit_shard(stores[0], 2, table(*ROWS), 4, CLASSES)
+    commit_shard(stores[1], 2, pa.concat_tables([table(row) for row in slower]), 4, CLASSES)
+    for name in ("shards/part-00002.parquet", "masks/part-00002.tar"):
+        assert stores[0].read(name) == stores[1].read(name)
+
+
+def test_a_shard_of_errors_alone(store):
+    commit_shard(store, 2, table(refined(0, "error")), 1, CLASSES)
+    assert decode(store) == {}
+
+
+def test_columns_that_lost_their_type_on_the_way(store):
+    rows = table(refined(0, "error"))
+    for name in ("masks", "outcomes", "height", "n_candidates"):
+        index = rows.column_names.index(name)
+        rows = rows.set_column(index, name, pa.nulls(1))
+    commit_shard(store, 2, rows, 1, CLASSES)
+    found = pq.read_table(io.BytesIO(store.read("shards/part-00002.parquet")))
+    assert found.schema == LABEL_SCHEMA
+
+
+@pytest.mark.parametrize("rows", [ROWS[:3], [*ROWS, ROWS[0]], [ROWS[0], ROWS[1], ROWS[1], ROWS[3]]])
+def test_a_row_lost_or_twice_is_never_written(store, rows):
+    with pytest.raises(IncompleteShardError, match="shard 2 must have the rows 0 to 3"):
+        commit_shard(store, 2, table(*rows), 4, CLASSES)
+    assert store.names() == []
+
+
+@pytest.mark.parametrize("dies_at", ["masks", "stats", "shards"])
+def test_death_before_the_parquet_leaves_no_commit_and_is_mended(store, monkeypatch, dies_at):
+    write = Store.write
+
+    def dying(self, name, data):
+        if name.startswith(dies_at):
+            raise KeyboardInterrupt
+        write(self, name, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "write", dying)
+        with pytest.raises(KeyboardInterrupt):
+            commit_shard(store, 2, table(*ROWS), 4, CLASSES)
+    assert committed_shards(store) == frozenset()
+    commit_shard(store, 2, table(*ROWS), 4, CLASSES)
+    assert committed_shards(store) == {2}

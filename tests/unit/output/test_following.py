@@ -1,0 +1,144 @@
+"""Following a job from its output, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import pytest
+from typer.testing import CliRunner
+
+from salip_ray.cli import app
+from salip_ray.errors import NoJobError, OutputError
+from salip_ray.output import status as following
+from salip_ray.output.status import follow
+from tests.unit.output.outputs import commit, write_output
+
+
+def lease(store, rows, *, good_for=90.0):
+    """A driver's sign of life."""
+    now = datetime.now(UTC)
+    said = {
+        "owner": "x",
+        "host": "node-7",
+        "pid": 12,
+        "started": now.isoformat(),
+        "renewed": now.isoformat(),
+        "expires": (now + timedelta(seconds=good_for)).isoformat(),
+        "progress": {"images": 5, "rows": {"fetch": 5, "refine": rows}, "seconds": 10.0},
+    }
+    store.write("lease.json", json.dumps(said).encode())
+
+
+class Script:
+    """A clock that does one thing after each look."""
+
+    def __init__(self, *steps):
+        self.steps, self.now = list(steps), 0.0
+
+    def clock(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        if self.steps:
+            self.steps.pop(0)()
+
+    def follow(self, output, **options):
+        states = follow(str(output), clock=self.clock, sleep=self.sleep, **options)
+        return [(found.state, found.committed, found.ahead) for found in states]
+
+
+def test_a_job_is_followed_to_its_end(tmp_path):
+    store = write_output(tmp_path / "out", shards=1)
+    lease(store, 3)
+    script = Script(
+        lambda: (commit(store, 1), lease(store, 5)),
+        lambda: (commit(store, 2), store.delete("lease.json")),
+    )
+    assert script.follow(store.location) == [
+        ("running", 1, 3),
+        ("running", 2, 5),
+        ("complete", 3, 0),
+    ]
+
+
+def test_a_driver_that_died_is_told_when_its_lease_runs_out(tmp_path):
+    store = write_output(tmp_path / "out", shards=1)
+    lease(store, 3)
+    seen = Script(lambda: lease(store, 3, good_for=-1.0)).follow(store.location)
+    assert seen == [("running", 1, 3), ("stopped", 1, 0)]
+
+
+def test_it_waits_for_a_job_to_begin_and_to_be_gone_on_with(tmp_path):
+    folder = tmp_path / "out"
+    with pytest.raises(NoJobError, match=r"holds no run\.json"):
+        Script().follow(folder)
+    with pytest.raises(NoJobError):
+        Script().follow(folder, wait=35.0)
+
+    def begin():
+        lease(write_output(folder, shards=0), 0)
+
+    script = Script(
+        lambda: None,
+        begin,
+        lambda: lease(write_output(folder, shards=0), 1, good_for=-1.0),
+        lambda: lease(write_output(folder, shards=3), 1, good_for=-1.0),
+    )
+    assert [state for state, *_ in script.follow(folder, wait=35.0)] == [
+        "running",
+        "stopped",
+        "complete",
+    ]
+
+
+def test_a_store_that_fails_is_asked_again_for_some_minutes(tmp_path, monkeypatch):
+    store = write_output(tmp_path / "out", shards=2)
+    lease(store, 1)
+    read = following.StatusReader.read
+
+    def sick(self):
+        raise ConnectionError("503 Slow Down https://h/out?X-Amz-Signature=hush")
+
+    def well():
+        monkeypatch.setattr(following.StatusReader, "read", read)
+
+    monkeypatch.setattr(following.StatusReader, "read", sick)
+    script = Script(lambda: None, well, lambda: lease(store, 1, good_for=-1.0))
+    assert [state for state, *_ in script.follow(store.location)] == ["running", "stopped"]
+    monkeypatch.setattr(following.StatusReader, "read", sick)
+    script = Script()
+    with pytest.raises(OutputError, match=r"503 Slow Down https://h/out$"):
+        script.follow(store.location)
+    assert script.now == following.PATIENCE_SECONDS
+
+
+def test_the_command_ends_as_the_job_did(tmp_path):
+    store = write_output(tmp_path / "out")
+    ended = CliRunner().invoke(app, ["status", store.location, "--follow"])
+    assert ended.exit_code == 0
+    assert "complete: 5 of 5 images, 3 of 3 shards; 1 failed" in ended.output
+    as_json = CliRunner().invoke(app, ["status", store.location, "--follow", "--json"])
+    assert json.loads(as_json.output)["state"] == "complete"
+    store.delete("shards/part-00001.parquet")
+    stopped = CliRunner().invoke(app, ["status", store.location, "-f"])
+    assert stopped.exit_code == 1
+    assert "2 of 3 shards are committed; the command it was begun with" in stopped.output
+    alone = CliRunner().invoke(app, ["status", store.location, "--wait", "5"])
+    assert alone.exit_code == 2
+
+
+def test_a_line_is_shown_only_when_there_is_news(tmp_path, monkeypatch):
+    store = write_output(tmp_path / "out", shards=2)
+    lease(store, 2)
+    steps = [lambda: lease(store, 2), lambda: lease(store, 3), lambda: store.delete("lease.json")]
+    patched = partial(follow, sleep=lambda _: steps.pop(0)())
+    monkeypatch.setattr(following, "follow", patched)
+    options = ["--follow", "--every", "0.1"]
+    shown = CliRunner().invoke(app, ["status", store.location, *options]).output.splitlines()
+    assert [line.split()[1] for line in shown[:3]] == ["running:", "running:", "stopped:"]
+    assert "(fetch 5, refine 2)" in shown[0]
+    assert "0.30 images/s, 0:00:07 left (fetch 5, refine 3)" in shown[1]
+    assert len(shown) == 4

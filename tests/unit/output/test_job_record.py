@@ -1,0 +1,228 @@
+"""Whose output it is, what is done, and what must not have changed."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from salip_ray.config import load_config
+from salip_ray.errors import OutputError, ResumeError
+from salip_ray.output import job_record
+from salip_ray.output.manifest import make_manifest
+from salip_ray.output.store import Store
+from salip_ray.sources.listing import LISTING_SCHEMA, Listing
+
+
+def listing(uris, etag="e"):
+    rows = [{"uri": uri, "size": 1, "etag": etag, "address": None} for uri in uris]
+    return Listing(pa.Table.from_pylist(rows, schema=LISTING_SCHEMA))
+
+
+TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
+PLAN = make_manifest(listing(["/a", "/b", "/c"]), 2)
+
+
+def fingerprint(plan=PLAN, references=None, sam="a" * 64, **overrides):
+    config = load_config(TASK, overrides=overrides)
+    return job_record.make_fingerprint(config.recipe(), {"sam": sam}, plan, references)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "out")
+
+
+def test_a_new_output_is_claimed_and_the_manifest_frozen(store):
+    begun = job_record.begin(store, PLAN, fingerprint())
+    assert begun.committed == frozenset()
+    run = json.loads(store.read("run.json"))
+    assert run["schema_version"] == 2
+    assert run["fingerprint"]["manifest"] == {"sha256": PLAN.digest, "images": 3}
+    assert run["versions"]["ray"]
+    frozen = pq.read_table(io.BytesIO(store.read("manifest.parquet")))
+    assert frozen.equals(PLAN.manifest)
+
+
+def test_going_on_sees_committed_shards_only(store):
+    job_record.begin(store, PLAN, fingerprint())
+    store.write("masks/part-00000.tar", b"")
+    store.write("stats/part-00000.json", b"")
+    store.write("shards/part-00001.parquet", b"")
+    store.write("shards/part-123456.parquet", b"")
+    store.write("shards/notes.txt", b"")
+    before = store.read("run.json")
+    begun = job_record.begin(store, PLAN, fingerprint())
+    assert begun.committed == {1, 123456}
+    assert begun.notes == ()
+    assert store.read("run.json") == before
+
+
+def test_a_kill_between_claim_and_manifest_is_mended(store):
+    job_record.begin(store, PLAN, fingerprint())
+    (manifest,) = [name for name in store.names() if name.startswith("manifest")]
+    __import__("pathlib").Path(store.location, manifest).unlink()
+    job_record.begin(store, PLAN, fingerprint())
+    assert store.read("manifest.parquet") == job_record.manifest_bytes(PLAN)
+
+
+def test_shards_without_their_manifest_are_not_cut_anew(store, tmp_path):
+    """An extended output has other shards than a plain cut of the same images."""
+    job_record.begin(store, PLAN, fingerprint())
+    job_record.begin(store, GROWN, fingerprint(GROWN), extend=True)
+    store.write("shards/part-00001.parquet", b"")
+    store.delete("manifest.parquet")
+    with pytest.raises(ResumeError, match=r"has 1 committed shards, but \S+/out/manifest\.parquet"):
+        job_record.begin(store, GROWN, fingerprint(GROWN))
+    assert store.read("manifest.parquet") is None
+
+
+def test_a_mistyped_manifest_is_named(store, tmp_path):
+    def kept(name):
+        return Store(store.location, kept={job_record.MANIFEST: str(tmp_path / name)})
+
+    job_record.begin(kept("names.parquet"), PLAN, fingerprint())
+    store.write("shards/part-00001.parquet", b"")
+    with pytest.raises(ResumeError, match=r"but \S+/nmaes\.parquet is not there.* by --manifest"):
+        job_record.begin(kept("nmaes.parquet"), PLAN, fingerprint())
+    assert not (tmp_path / "nmaes.parquet").exists()
+    assert job_record.begin(kept("names.parquet"), PLAN, fingerprint()).committed == {1}
+
+
+def test_a_manifest_kept_elsewhere_stays_there(store, tmp_path):
+    kept = Store(store.location, kept={job_record.MANIFEST: str(tmp_path / "names.parquet")})
+    job_record.begin(kept, PLAN, fingerprint())
+    with pytest.raises(ResumeError, match="kept elsewhere: give that file again with --manifest"):
+        job_record.begin(store, PLAN, fingerprint())
+    assert store.read(job_record.MANIFEST) is None
+    job_record.begin(kept, PLAN, fingerprint())
+    other = Store(tmp_path / "other")
+    job_record.begin(other, PLAN, fingerprint())
+    with pytest.raises(ResumeError, match="holds its manifest itself: leave --manifest out"):
+        job_record.begin(
+            Store(other.location, kept={job_record.MANIFEST: str(tmp_path / "more.parquet")}),
+            PLAN,
+            fingerprint(),
+        )
+
+
+def test_somebody_elses_folder_is_refused(store):
+    store.write("thesis.docx", b"")
+    with pytest.raises(
+        OutputError, match=r"not empty and was not made by salip_ray .*thesis\.docx"
+    ):
+        job_record.begin(store, PLAN, fingerprint())
+    assert store.names() == ["thesis.docx"]
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[1]", b"no json", b'{"schema_version": 2}'])
+def test_somebody_elses_run_json_is_refused(store, content):
+    store.write("run.json", content)
+    with pytest.raises(OutputError, match="not a file of salip_ray"):
+        job_record.begin(store, PLAN, fingerprint())
+
+
+@pytest.mark.parametrize(("written", "age"), [(1, "an older"), (99, "a newer")])
+def test_another_schema_is_refused(store, written, age):
+    job_record.begin(store, PLAN, fingerprint())
+    run = json.loads(store.read("run.json"))
+    store.write("run.json", json.dumps({**run, "schema_version": written}).encode())
+    with pytest.raises(
+        ResumeError,
+        match=f"schema_version {written}, this version writes 2: go on with {age} salip-ray",
+    ):
+        job_record.begin(store, PLAN, fingerprint())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"propose": {"points_per_side": 4}},
+            r"propose\.points_per_side was \d+, is 4",
+        ),
+        ({"task": {"prompts": {"lungs": ["other"]}}}, r"task\.prompts\.lungs was .*other"),
+        ({"run": {"modes": ["unprompted"]}}, r"run\.modes"),
+        ({"sam": "b" * 64}, r"weights\.sam was .*aaa.*, is .*bbb"),
+        ({"references": "/masks"}, r"references was null, is ./masks"),
+        (
+            {"plan": make_manifest(listing(["/a", "/b", "/d"]), 2)},
+            r"the input \(1 image added, 1 image removed\)",
+        ),
+    ],
+)
+def test_what_changed_is_named(store, changed, said):
+    job_record.begin(store, PLAN, fingerprint())
+    plan = changed.get("plan", PLAN)
+    with pytest.raises(ResumeError, match=said):
+        job_record.begin(store, plan, fingerprint(**changed))
+    assert store.read("manifest.parquet") == job_record.manifest_bytes(PLAN)
+
+
+GROWN = make_manifest(listing(["/0", "/a", "/b", "/c", "/d"]), 2)
+
+
+def test_a_grown_input_is_refused_with_the_way_on(store):
+    job_record.begin(store, PLAN, fingerprint())
+    with pytest.raises(ResumeError, match=r"the input \(2 images added\).*--extend"):
+        job_record.begin(store, GROWN, fingerprint(GROWN))
+    wider = fingerprint(GROWN, propose={"points_per_side": 4})
+    with pytest.raises(ResumeError, match=r"points_per_side") as refused:
+        job_record.begin(store, GROWN, wider, extend=True)
+    assert "--extend" not in str(refused.value)
+    fewer = make_manifest(listing(["/a", "/b", "/d"]), 2)
+    with pytest.raises(ResumeError, match=r"1 image added, 1 image removed"):
+        job_record.begin(store, fewer, fingerprint(fewer), extend=True)
+
+
+def test_an_extension_is_taken_up_and_gone_on_with(store):
+    job_record.begin(store, PLAN, fingerprint())
+    begun = job_record.begin(store, GROWN, fingerprint(GROWN), extend=True)
+    assert begun.plan.table["uri"].to_pylist() == ["/a", "/b", "/c", "/0", "/d"]
+    assert begun.plan.table["shard"].to_pylist() == [0, 0, 1, 2, 2]
+    run = json.loads(store.read("run.json"))
+    assert run["fingerprint"]["manifest"] == {"sha256": GROWN.digest, "images": 5}
+    assert run["extensions"][0]["images"] == 2
+    again = job_record.begin(store, GROWN, fingerprint(GROWN))
+    assert again.plan.table.equals(begun.plan.table)
+    with pytest.raises(ResumeError, match="2 images removed"):
+        job_record.begin(store, PLAN, fingerprint())
+
+
+def test_an_extension_that_was_killed_half_way_is_finished(store):
+    job_record.begin(store, PLAN, fingerprint())
+    before = store.read("run.json")
+    job_record.begin(store, GROWN, fingerprint(GROWN), extend=True)
+    store.write("run.json", before)  # as if killed after the manifest
+    job_record.begin(store, GROWN, fingerprint(GROWN))
+    assert json.loads(store.read("run.json"))["fingerprint"]["manifest"]["images"] == 5
+
+
+def test_pools_storage_and_limits_may_change(store):
+    job_record.begin(store, PLAN, fingerprint())
+    other = {
+        "pools": {"propose": {"size": 3}},
+        "storage": {"input": {"key": "AK", "secret": "hush"}},
+        "run": {"max_error_share": 1.0},
+    }
+    job_record.begin(store, PLAN, fingerprint(**other))
+    assert b"hush" not in store.read("run.json")
+
+
+def test_other_versions_are_a_note(store):
+    job_record.begin(store, PLAN, fingerprint())
+    run = json.loads(store.read("run.json"))
+    run["versions"]["torch"] = "0.1"
+    store.write("run.json", json.dumps(run).encode())
+    (note,) = job_record.begin(store, PLAN, fingerprint()).notes
+    assert "torch 0.1 ->" in note
+
+
+def test_devices_are_recorded_once_each(store):
+    job_record.begin(store, PLAN, fingerprint())
+    for cpus in (2, 2, 4):
+        job_record.record_devices(store, {"cpus": cpus})
+    assert json.loads(store.read("run.json"))["devices"] == [{"cpus": 2}, {"cpus": 4}]

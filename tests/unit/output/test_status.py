@@ -1,0 +1,126 @@
+"""How far a job is, as its output tells."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from botocore.exceptions import NoCredentialsError
+from fsspec.implementations.local import LocalFileSystem
+from typer.testing import CliRunner
+
+from salip_ray.cli import app
+from salip_ray.errors import OutputError
+from salip_ray.output import status
+from salip_ray.output.reader import LabelOutput
+from salip_ray.output.status import StatusReader, read_status
+from salip_ray.sources import stores
+from tests.unit.output.outputs import commit, write_output
+
+
+@pytest.fixture
+def output(tmp_path):
+    return write_output(tmp_path / "out")
+
+
+def test_status_of_a_complete_and_of_a_stopped_job(output):
+    found = read_status(output.location)
+    assert (found.state, found.done, found.failed, found.images) == ("complete", 5, 1, 5)
+    output.delete("shards/part-00000.parquet")
+    found = read_status(output.location)
+    assert (found.state, found.done, found.committed, found.shards) == ("stopped", 3, 2, 3)
+    assert found.driver is None
+    shown = CliRunner().invoke(app, ["status", output.location])
+    assert "3 of 5 images" in shown.output
+
+
+def test_status_of_a_running_job_has_rate_and_time_left(output):
+    output.delete("shards/part-00000.parquet")
+    lease = {
+        "owner": "x",
+        "host": "node-7",
+        "pid": 12,
+        "started": "2026-01-01T00:00:00+00:00",
+        "renewed": "2026-01-01T00:10:00+00:00",
+        "expires": "2999-01-01T00:00:00+00:00",
+        "progress": {"images": 101, "rows": {"refine": 50}, "seconds": 100.0},
+    }
+    output.write("lease.json", json.dumps(lease).encode())
+    found = read_status(output.location)
+    assert found.state == "running"
+    assert (found.driver.host, found.ahead) == ("node-7", 50)
+    assert (found.images_per_second, found.seconds_left) == (0.5, 102.0)
+    shown = json.loads(CliRunner().invoke(app, ["status", output.location, "--json"]).output)
+    assert shown["driver"]["pid"] == 12
+    output.write("lease.json", json.dumps({**lease, "expires": lease["started"]}).encode())
+    assert read_status(output.location).state == "stopped"
+
+
+def test_a_watch_fetches_only_what_is_new(tmp_path, monkeypatch):
+    store = write_output(tmp_path / "out", shards=1)
+    watch = StatusReader(store.location)
+    assert (watch.read().done, watch.read().committed) == (2, 1)
+    fetched = []
+    read = status.read_existing
+    monkeypatch.setattr(
+        status, "read_existing", lambda fs, paths: fetched.extend(paths) or read(fs, paths)
+    )
+    watch.read()
+    assert fetched == []
+    commit(store, 1)
+    assert watch.read().done == 4
+    assert [path.rpartition("/")[2] for path in fetched] == ["part-00001.json"]
+    stats = json.loads(store.read("stats/part-00000.json"))
+    stats["status"] = {"ok": 2}  # as after a retry
+    store.write("stats/part-00000.json", json.dumps(stats).encode())
+    assert watch.read().failed == 0
+
+
+def test_the_status_of_an_output_with_brackets_in_its_name(tmp_path):
+    found = read_status(write_output(tmp_path / "out[1]").location)
+    assert (found.state, found.done, found.failed) == ("complete", 5, 1)
+
+
+def test_a_store_that_does_not_answer_is_one_line_but_for_a_watch(output, monkeypatch):
+    watch = StatusReader(output.location)
+
+    def refuse(*_):
+        raise NoCredentialsError
+
+    monkeypatch.setattr(status, "read_existing", refuse)
+    with pytest.raises(OutputError, match=r"/out cannot be read: Unable to locate credentials"):
+        read_status(output.location)
+    with pytest.raises(NoCredentialsError):  # which may pass: whoever watches asks again
+        watch.read()
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.cat_file", refuse)
+    with pytest.raises(OutputError, match=r"/out cannot be read: Unable to locate credentials"):
+        LabelOutput.open(output.location)
+    with pytest.raises(NoCredentialsError):
+        StatusReader(output.location)
+
+
+def test_statistics_that_fail_to_come_once_are_asked_for_again(output, monkeypatch):
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    local = LocalFileSystem.cat_file
+    asked = []
+
+    def busy(self, path, *more, **others):
+        asked.append(path.rpartition("/")[2])
+        if asked.count("part-00001.json") == 1 and path.endswith("part-00001.json"):
+            raise OSError("503 Slow Down")
+        return local(self, path, *more, **others)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", busy)
+    assert read_status(output.location).done == 5
+    assert (asked.count("part-00000.json"), asked.count("part-00001.json")) == (1, 2)
+
+
+def test_a_manifest_kept_elsewhere(tmp_path):
+    names = str(tmp_path / "kept" / "names.parquet")
+    store = write_output(tmp_path / "out", manifest=names)
+    assert read_status(store.location, manifest=names).state == "complete"
+    told = CliRunner().invoke(app, ["status", store.location, "--manifest", names])
+    assert "3 of 3 shards" in told.output
+    without = CliRunner().invoke(app, ["status", store.location])
+    assert without.exit_code == 2
+    assert "kept elsewhere" in without.output

@@ -1,0 +1,214 @@
+"""Every promise that verify checks is broken once here, and must be told."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from typer.testing import CliRunner
+
+from salip_ray.cli import app
+from salip_ray.errors import OutputError
+from salip_ray.output.commit import describe
+from salip_ray.output.masks import encode_png
+from salip_ray.output.verify import verify
+from salip_ray.sources import stores
+from tests.unit.output.outputs import write_output
+
+
+@pytest.fixture
+def output(tmp_path):
+    return write_output(tmp_path / "out")
+
+
+def said(store, **options):
+    return [str(problem) for problem in verify(store.location, **options).problems]
+
+
+def test_a_good_output_keeps_all_promises(output):
+    found = verify(output.location)
+    assert found.problems == ()
+    assert (found.images, found.shards, found.committed) == (5, 3, 3)
+    assert (found.rows, found.label_maps) == (5, 4)
+
+
+def rewrite(store, shard, *, rows=None, members=None):
+    """Replace files of a shard, checksums included: only the content can tell."""
+    stats = json.loads(store.read(f"stats/part-{shard:05d}.json"))
+    if rows is not None:
+        buffer = io.BytesIO()
+        pq.write_table(rows, buffer)
+        store.write(f"shards/part-{shard:05d}.parquet", buffer.getvalue())
+        stats["files"]["shards"] = describe(buffer.getvalue())
+    if members is not None:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for name, data in members:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        store.write(f"masks/part-{shard:05d}.tar", buffer.getvalue())
+        stats["files"]["masks"] = describe(buffer.getvalue())
+    store.write(f"stats/part-{shard:05d}.json", json.dumps(stats).encode())
+
+
+def rows_of(store, shard):
+    return pq.read_table(io.BytesIO(store.read(f"shards/part-{shard:05d}.parquet")))
+
+
+def members_of(store, shard):
+    with tarfile.open(fileobj=io.BytesIO(store.read(f"masks/part-{shard:05d}.tar"))) as tar:
+        return [(member.name, tar.extractfile(member).read()) for member in tar]
+
+
+def changed(rows, change):
+    data = rows.to_pylist()
+    change(data[0])
+    return type(rows).from_pylist(data, schema=rows.schema)
+
+
+@pytest.mark.parametrize(
+    ("change", "promise"),
+    [
+        (lambda row: row.update(image_id="f" * 32), "1 rows are lost"),
+        (lambda row: row.update(uri="/other"), "not in the order"),
+        (lambda row: row.update(status="fine"), "status 'fine'"),
+        (lambda row: row.update(height=5), "is of size [4, 6], the image 5 x 6"),
+        (lambda row: row.update(masks=[]), "is ok and has no mask"),
+        (lambda row: row["masks"][0].update(area=7), "has 6 pixels, its area says 7"),
+        (lambda row: row["masks"][0].update(bbox=[0.0, 0.0, 1.0, 1.0]), "its bbox says"),
+        (lambda row: row["masks"][0].update(class_id=3), "has the class id 3, the task 1"),
+        (
+            lambda row: row.update(error={"stage": "a", "type": "b", "message": "c"}),
+            "is ok and has an error",
+        ),
+    ],
+)
+def test_a_broken_row_is_told(output, change, promise):
+    rewrite(output, 0, rows=changed(rows_of(output, 0), change))
+    assert any(promise in line for line in said(output)), said(output)
+
+
+def test_rows_lost_and_twice_are_told(output):
+    rows = rows_of(output, 0)
+    rewrite(output, 0, rows=rows.slice(0, 1))
+    assert any("1 rows are lost" in line for line in said(output))
+    rewrite(output, 0, rows=rows.take([0, 0, 1]))
+    assert any("1 rows are twice" in line for line in said(output))
+
+
+def test_label_maps_that_are_not_their_rows_are_told(output):
+    good = members_of(output, 0)
+    (name, png), (json_name, about) = good
+    other = encode_png(np.ones((4, 6), np.uint8))
+    small = encode_png(np.ones((2, 2), np.uint8))
+    for members, promise in (
+        ([(name, other), (json_name, about)], "differs from the masks of its row in 18 pixels"),
+        ([(name, small), (json_name, about)], "is 2 x 2, its image 4 x 6"),
+        ([(name, b"no png"), (json_name, about)], "cannot be read"),
+        ([(json_name, about)], "has no label map"),
+        ([(name, png)], "has no JSON"),
+        ([(name, png), (json_name, b"{}")], "its JSON is not of its row"),
+        ([*good, ("../../etc/passwd", b"")], "'../../etc/passwd' belongs to no row"),
+        ([*good, good[0]], "is there twice"),
+    ):
+        rewrite(output, 0, members=members)
+        assert any(promise in line for line in said(output)), (promise, said(output))
+
+
+def test_a_changed_byte_is_told(output):
+    for name in ("shards/part-00001.parquet", "masks/part-00001.tar"):
+        data = output.read(name)
+        output.write(name, data[:-1] + bytes([data[-1] ^ 1]))
+        assert any(line.startswith(name) and "is altered" in line for line in said(output))
+        output.write(name, data[:-1])
+        assert any(line.startswith(name) and "bytes" in line for line in said(output))
+        output.write(name, data)
+    assert said(output) == []
+
+
+def test_missing_surplus_and_left_over_files_are_told(output):
+    for name in ("masks/part-00000.tar", "stats/part-00000.json"):
+        data = output.read(name)
+        output.delete(name)
+        assert said(output) == [f"{name}: is missing"]
+        output.write(name, data)
+    output.write("shards/part-00007.parquet", b"")
+    assert any("does not have" in line for line in said(output))
+    output.delete("shards/part-00007.parquet")
+    output.write("masks/.part-00000.tar.0123.tmp", b"")
+    assert any("not a file of this output" in line for line in said(output))
+    assert said(output, partial=True) == []
+
+
+def test_a_job_that_has_not_ended_is_only_whole_with_partial(output):
+    output.delete("shards/part-00002.parquet")
+    assert any("1 of 3 are not committed" in line for line in said(output))
+    assert said(output, partial=True) == []
+
+
+def fail(monkeypatch, method, name, times):
+    """Let a store fail to answer about what ends in a name, so many times."""
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    ask = getattr(LocalFileSystem, method)
+    left = [None] * times
+
+    def busy(self, path, *more, **others):
+        if path.endswith(name) and left:
+            left.pop()
+            raise OSError("503 Slow Down https://h/x?X-Amz-Signature=hush")
+        return ask(self, path, *more, **others)
+
+    monkeypatch.setattr(LocalFileSystem, method, busy)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("cat_file", "run.json"),
+        ("open", "manifest.parquet"),
+        ("ls", "/masks"),
+        ("cat_file", "masks/part-00001.tar"),
+    ],
+)
+def test_what_a_store_fails_to_answer_is_no_broken_promise(output, monkeypatch, method, name):
+    fail(monkeypatch, method, name, 1)
+    assert said(output) == []
+    fail(monkeypatch, method, name, 4)
+    with pytest.raises(OutputError, match=r"503 Slow Down https://h/x$"):
+        verify(output.location)
+
+
+def test_a_file_that_could_not_be_checked_is_named(output, monkeypatch):
+    fail(monkeypatch, "cat_file", "masks/part-00001.tar", 4)
+    told = CliRunner().invoke(app, ["verify", output.location])
+    assert told.exit_code == 2
+    assert f"{output}/masks/part-00001.tar could not be checked: 503 Slow Down" in told.output
+
+
+def test_the_command_exits_with_1_and_names_the_first(output):
+    assert CliRunner().invoke(app, ["verify", output.location]).exit_code == 0
+    output.delete("masks/part-00001.tar")
+    broken = CliRunner().invoke(app, ["verify", output.location])
+    assert broken.exit_code == 1
+    assert "masks/part-00001.tar: is missing" in broken.output
+
+
+def test_a_manifest_kept_elsewhere_and_hidden_names(tmp_path):
+    names = str(tmp_path / "kept" / "names.parquet")
+    store = write_output(tmp_path / "out", manifest=names, hidden=True)
+    assert set(rows_of(store, 0)["uri"].to_pylist()) == {
+        f"id:{image_id}" for image_id in rows_of(store, 0)["image_id"].to_pylist()
+    }
+    assert said(store, manifest=names) == []
+    without = CliRunner().invoke(app, ["verify", store.location])
+    assert without.exit_code == 2
+    assert "give the manifest if it is kept elsewhere" in without.output
+    assert CliRunner().invoke(app, ["verify", store.location, "--manifest", names]).exit_code == 0
+    rewrite(store, 0, rows=changed(rows_of(store, 0), lambda row: row.update(uri="/in/0.png")))
+    assert any("of other URIs" in line for line in said(store, manifest=names))

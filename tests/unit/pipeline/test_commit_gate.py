@@ -1,0 +1,127 @@
+"""Signals: the commits under way are finished, and nothing is raised where a job is wound up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from salip_ray.pipeline.commit_gate import GracefulStop, Stopped
+
+
+@pytest.fixture
+def seen():
+    """Signals that came while no context took them; they would have ended the process."""
+    numbers = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: numbers.append(number))
+    yield numbers
+    signal.signal(signal.SIGTERM, before)
+
+
+class Drain:
+    """Takes as long as it is told to."""
+
+    def __init__(self):
+        self.may_end, self.began, self.over = (threading.Event() for _ in range(3))
+
+    def __call__(self):
+        self.began.set()
+        assert self.may_end.wait(60)
+        self.over.set()
+
+
+def tell():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def silent(line):
+    pass
+
+
+def job(stop, *steps):
+    """A job that does these things, one after another."""
+    with stop:
+        for step in steps:
+            step()
+
+
+def a_minute():
+    time.sleep(60)
+
+
+def soon(action):
+    return threading.Timer(0.5, action).start
+
+
+def test_the_first_signal_drains_and_then_stops(seen):
+    drain, said = Drain(), []
+    stop = GracefulStop(drain, said.append)
+    with pytest.raises(Stopped, match="SIGTERM"):
+        job(stop, tell, drain.began.wait, drain.may_end.set, a_minute)
+    assert drain.over.is_set()
+    assert "finishing the commits under way" in said[0]
+    assert stop.signal is signal.SIGTERM
+    tell()
+    assert seen == [signal.SIGTERM]  # the handler is back
+
+
+def test_a_job_that_ends_while_it_drains_is_left_alone(seen):
+    drain = Drain()
+    job(GracefulStop(drain, silent), tell, drain.began.wait, soon(drain.may_end.set))
+    assert drain.over.is_set()
+    time.sleep(0.2)
+    assert seen == []
+
+
+def test_a_job_that_breaks_down_while_it_drains_waits_for_the_commits(seen):
+    drain = Drain()
+    stop = GracefulStop(drain, silent)
+    with pytest.raises(ZeroDivisionError):
+        job(stop, tell, drain.began.wait, soon(drain.may_end.set), lambda: 1 / 0)
+    assert drain.over.is_set()
+    assert stop.signal is signal.SIGTERM
+    time.sleep(0.2)
+    assert seen == []
+
+
+def test_a_second_signal_waits_for_nothing(seen):
+    drain = Drain()
+    with pytest.raises(Stopped, match="SIGTERM"):
+        job(GracefulStop(drain, silent), tell, drain.began.wait, tell, a_minute)
+    assert not drain.over.is_set()
+    drain.may_end.set()
+    assert drain.over.wait(60)
+    time.sleep(0.2)
+    assert seen == []
+
+
+def test_a_second_signal_ends_the_wait_of_a_job_that_is_over(seen):
+    drain = Drain()
+    with pytest.raises(Stopped, match="SIGTERM"):
+        job(GracefulStop(drain, silent), tell, drain.began.wait, soon(tell))
+    assert not drain.over.is_set()
+    drain.may_end.set()
+
+
+def test_a_drain_that_fails_stops_all_the_same(seen):
+    def fails():
+        raise OSError("gone")
+
+    with pytest.raises(Stopped, match="SIGTERM"):
+        job(GracefulStop(fails, silent), tell, a_minute)
+
+
+def test_off_the_main_thread_nothing_is_installed(seen):
+    inside = []
+
+    def job():
+        with GracefulStop(Drain(), silent):
+            inside.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    thread.join()
+    assert inside == [signal.getsignal(signal.SIGTERM)]

@@ -1,0 +1,137 @@
+"""Files become pictures before shards are cut."""
+
+from __future__ import annotations
+
+import zipfile
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image as Pil
+
+from salip_ray.config import load_config
+from salip_ray.errors import ImageError
+from salip_ray.output.manifest import make_manifest
+from salip_ray.pipeline.dataflow import block_starts
+from salip_ray.pipeline.expand import expand
+from salip_ray.sources.decode import open_stack
+from salip_ray.sources.listing import list_images
+from salip_ray.sources.locations import image_id
+from tests.dicom_series import STUDY, write_slice
+
+
+@pytest.fixture
+def folder(tmp_path):
+    grey = np.zeros((8, 9), np.int16)
+    Pil.fromarray(grey.astype(np.uint8)).save(tmp_path / "z.png")
+    pages = [Pil.fromarray(grey.astype(np.uint8))] * 2
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "page.tif")
+    volume = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4))
+    nibabel.save(volume, tmp_path / "v.nii.gz")
+    (tmp_path / "broken.nii").write_bytes(b"nothing")
+    for number, place in enumerate((6.0, 0.0, 3.0), start=1):
+        write_slice(tmp_path / "ct" / f"{number}.dcm", grey, place, number=number)
+    write_slice(tmp_path / "ct" / "again.dcm", grey, 3.0, number=9)
+    return tmp_path
+
+
+def planned(folder, *overrides):
+    listing, notes = expand(list_images(folder), load_config("lungs", overrides=overrides))
+    return make_manifest(listing, 4), notes
+
+
+def test_volumes_series_and_pages_become_rows(folder):
+    plan, notes = planned(folder)
+    rows = plan.manifest.to_pylist()
+    found = {}
+    for row in rows:
+        name = row["uri"].removeprefix(f"{folder}/")
+        found.setdefault(name, []).append((row["index"], row["slice"]))
+    series = {f"ct/{n}.dcm": [(None, place)] for n, place in ((1, 2), (2, 0), (3, 1))}
+    assert found == {
+        **series,
+        "ct/again.dcm": [(None, None)],
+        "broken.nii": [(None, None)],
+        "page.tif": [(None, None)],
+        "pages.tif": [(0, 0), (1, 1)],
+        "v.nii.gz": [(index, index) for index in range(6)],
+        "z.png": [(None, None)],
+    }
+    assert len({row["image_id"] for row in rows}) == len(rows)
+    first = next(row for row in rows if row["index"] == 0 and row["uri"].endswith("gz"))
+    assert first["image_id"] == image_id(first["uri"], 0)
+    assert first["volume"] == image_id(first["uri"])
+    assert len(notes) == 1
+    assert "1 duplicate position" in notes[0]
+    assert STUDY not in str(notes + rows)
+
+
+def test_what_has_no_suffix_and_what_is_in_an_archive(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    for name in ("1", "2", "3"):
+        (other / f"IM{name}").write_bytes((folder / "ct" / f"{name}.dcm").read_bytes())
+    rows = planned(other)[0].manifest.to_pylist()
+    assert {row["uri"].rpartition("/")[2]: row["slice"] for row in rows} == {
+        "IM1": 2,
+        "IM2": 0,
+        "IM3": 1,
+    }
+    with zipfile.ZipFile(other / "all.zip", "w") as archive:
+        archive.write(folder / "v.nii.gz", "v.nii.gz")
+        archive.write(folder / "z.png", "z.png")
+        archive.write(other / "IM1", "ct/IM1")
+        archive.write(other / "IM2", "ct/IM2")
+    rows = planned(other / "all.zip")[0].manifest.to_pylist()
+    assert [row["slice"] for row in rows if ".nii" in row["uri"]] == list(range(6))
+    assert {row["slice"] for row in rows if "/IM" in row["uri"]} == {0, 1}
+    assert [row["slice"] for row in rows if "png" in row["uri"]] == [None]
+
+
+def test_the_axis_decides_how_many(folder):
+    rows = planned(folder, "image.axis=sagittal")[0].manifest.to_pylist()
+    assert sum(row["uri"].endswith("v.nii.gz") for row in rows) == 4
+
+
+def test_uids_are_kept_where_that_is_asked_for(folder):
+    rows = planned(folder, "privacy.keep_uids=true")[0].manifest.to_pylist()
+    assert {row["volume"] for row in rows if row["uri"].endswith("2.dcm")} == {f"{STUDY}.1"}
+
+
+def test_the_same_files_give_the_same_manifest(folder):
+    assert planned(folder)[0].manifest.equals(planned(folder)[0].manifest)
+
+
+@pytest.mark.parametrize("actors", [1, 2, 3, 4, 5, 100])
+def test_no_block_parts_a_volume(folder, actors):
+    table = planned(folder)[0].table
+    starts = block_starts(table, actors)
+    assert starts[0] == 0
+    assert starts == sorted(set(starts))
+    indices = table["index"].to_pylist()
+    assert all(not indices[start] for start in starts)
+    if actors == 100:
+        assert len(starts) == len(set(table["uri"].to_pylist()))
+
+
+def test_a_file_that_lies_about_its_frames_is_one_row_that_says_so(tmp_path):
+    """A few bytes that promise billions of slices must not become billions of rows."""
+    volume = nibabel.Nifti2Image(np.zeros((4, 5, 6), np.int16), np.eye(4))
+    data = bytearray(volume.to_bytes())
+    data[40:48] = (2**40).to_bytes(8, "little")  # dim[3]
+    (tmp_path / "lie.nii").write_bytes(data)
+    path = write_slice(tmp_path / "lie.dcm", np.zeros((4, 5), np.int16), 0.0)
+    ds = pydicom.dcmread(path)
+    ds.NumberOfFrames = 2_000_000_000
+    ds.save_as(path)
+    plan, _ = planned(tmp_path)
+    assert [row["index"] for row in plan.manifest.to_pylist()] == [None, None]
+    for name, count in (("lie.nii", 2**40), ("lie.dcm", 2_000_000_000)):
+        with pytest.raises(ImageError, match=rf"{count:,} pictures, above image\.max_frames"):
+            open_stack((tmp_path / name).read_bytes(), name, load_config("lungs").image)
+    shallow = load_config("lungs", overrides=["image.max_frames=1"]).image
+    pages = [Pil.fromarray(np.zeros((4, 5), np.uint8))] * 2
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ImageError, match="2 pictures, above"):
+        open_stack((tmp_path / "pages.tif").read_bytes(), "pages.tif", shallow)

@@ -1,0 +1,88 @@
+"""A training learns, and goes on from its state as if it had never stopped."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from salip_ray.student.loop import Course, Total
+from salip_ray.student.network import make_net
+from salip_ray.student.options import StudentOptions
+
+CPU = torch.device("cpu")
+
+
+def batches(count: int = 3) -> list[dict[str, torch.Tensor]]:
+    """A bright square on a dark ground, at another place each time."""
+    made = []
+    for index in range(count):
+        target = torch.zeros(2, 32, 32, dtype=torch.int64)
+        target[:, 4 + index : 20 + index, 8:24] = 1
+        image = target[:, None].float().repeat(1, 3, 1, 1) * 2 - 0.5
+        confidence = torch.ones(2, dtype=torch.float64)
+        made.append({"image": image, "target": target, "confidence": confidence})
+    return made
+
+
+def course(epochs: int = 6, **options: float) -> Course:
+    torch.manual_seed(0)
+    chosen = StudentOptions(size=32, width=4, epochs=epochs, rate=5e-3, **options)  # type: ignore[arg-type]
+    return Course(make_net(1, 4), chosen, CPU)
+
+
+def run(learner: Course, epochs: int) -> None:
+    for _ in range(epochs):
+        learner.close_epoch(learner.learn(batches()), learner.validate(batches()))
+
+
+def test_it_learns():
+    learner = course()
+    run(learner, 6)
+    assert learner.history[-1]["loss"] < 0.8 * learner.history[0]["loss"]
+    assert learner.best_dice > 0.8
+
+
+def test_a_resumed_training_ends_as_one_that_was_not_stopped(tmp_path):
+    whole, first = course(), course()
+    run(whole, 6)
+    run(first, 2)
+    torch.save(first.state(), tmp_path / "state.pt")
+    second = course()
+    second.go_on_from(torch.load(tmp_path / "state.pt", weights_only=True))
+    run(second, 4)
+    assert second.history == whole.history
+    for name, value in whole.net.state_dict().items():
+        torch.testing.assert_close(second.net.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_the_best_epoch_is_kept_and_without_validation_the_last():
+    learner = course()
+    learner.close_epoch(Total(1, 1), Total(0.9, 1))
+    best = {name: value.clone() for name, value in learner.best.items()}
+    learner.learn(batches())
+    learner.close_epoch(Total(1, 1), Total(0.5, 1))
+    assert all(torch.equal(best[name], value) for name, value in learner.best.items())
+    learner.close_epoch(Total(1, 1), Total())
+    assert not all(torch.equal(best[name], value) for name, value in learner.best.items())
+
+
+def test_confidence_decides_how_much_an_image_is_learnt_from():
+    """A wrong label of no confidence leaves no trace; with power 0 it does."""
+    given = batches(1)
+    given[0]["target"][1] = 1 - given[0]["target"][1]
+    given[0]["confidence"][1] = 0.0
+    alone = [{name: value[:1] for name, value in given[0].items()}]
+    weights = {}
+    for name, data, power in (("both", given, 1.0), ("alone", alone, 1.0), ("alike", given, 0.0)):
+        learner = course(confidence_power=power)
+        learner.learn(data)
+        weights[name] = next(learner.net.parameters()).detach().clone()
+    torch.testing.assert_close(weights["both"], weights["alone"], rtol=0, atol=1e-6)
+    assert not torch.allclose(weights["alike"], weights["alone"], rtol=0, atol=1e-4)
+
+
+def test_totals_of_nothing_have_no_mean():
+    assert math.isnan(Total().mean)
+    assert Total(3, 2).mean == pytest.approx(1.5)

@@ -1,0 +1,56 @@
+"""A student labels images of any size, and survives its file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from salip_ray.errors import ConfigError, WeightsError
+from salip_ray.student.network import Student, make_net
+from salip_ray.student.options import StudentOptions
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    torch.manual_seed(0)
+    return Student(make_net(2, 4).eval(), {"lung": 3, "heart": 7}, 32, 4)
+
+
+def test_masks_are_of_the_images_own_size_and_exclude_each_other(student):
+    image = np.random.default_rng(0).integers(0, 255, (70, 45, 3)).astype(np.uint8)
+    masks = student(image)
+    assert list(masks) == ["lung", "heart"]
+    assert all(mask.shape == (70, 45) and mask.dtype == np.bool_ for mask in masks.values())
+    assert not (masks["lung"] & masks["heart"]).any()
+    label_map = student.label_map(image)
+    np.testing.assert_array_equal(label_map == 7, masks["heart"])
+    assert set(np.unique(label_map)) <= {0, 3, 7}
+
+
+def test_a_student_comes_back_from_its_file(student):
+    image = np.random.default_rng(1).integers(0, 255, (40, 60, 3)).astype(np.uint8)
+    again = Student.from_bytes(student.to_bytes())
+    assert dict(again.class_ids) == {"lung": 3, "heart": 7}
+    np.testing.assert_array_equal(again.label_map(image), student.label_map(image))
+
+
+@pytest.mark.parametrize("data", [b"", b"not weights at all", b"\x02" + b"\0" * 7 + b"{}"])
+def test_another_file_is_refused_by_name(data):
+    with pytest.raises(WeightsError, match=r"it\.bin is not a trained student"):
+        Student.from_bytes(data, "it.bin")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"size": 100}, "size must be a multiple of 16"),
+        ({"epochs": 0}, "epochs must be at least 1, found 0"),
+        ({"rate": 0.0}, "rate must be above 0"),
+        ({"val_share": 1.0}, "val_share must be from 0"),
+        ({"confidence_power": -1.0}, "confidence_power must not be negative"),
+    ],
+)
+def test_options_out_of_range_are_named(change, said):
+    with pytest.raises(ConfigError, match=said):
+        StudentOptions(**change)

@@ -1,0 +1,167 @@
+"""Random changes of a phantom, so that a network learns the organ and not the generator.
+
+Geometry: flips, rotation, stretch, zoom, and the aspect of the picture, because real images come
+in any aspect and SAM pads them to a square. Appearance: gamma, inversion, uneven brightness, blur,
+coarse resolution, noise and speckle, black cut-outs and bars. Ranges are wider than life on
+purpose: the real images are never seen in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from training.bank import BitField, Grey
+
+FloatImage = npt.NDArray[np.float32]
+
+#: Kinds whose images may be upside down. A chest X-ray is always upright.
+_ANY_WAY_UP: Collection[str] = ("brain_mri", "fetal_ultrasound")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An augmented phantom on SAM's square canvas.
+
+    Attributes:
+        image: float32 [S, S], grey levels 0..255; 0 beyond the content.
+        labels: uint32 [S, S] bit field, 0 beyond the content.
+        content: (height, width) of the picture, in the canvas's upper left; SAM pads the rest.
+    """
+
+    image: FloatImage
+    labels: BitField
+    content: tuple[int, int]
+
+
+def augment(image: Grey, labels: BitField, kind: str, rng: np.random.Generator) -> Sample:
+    """One random variant of a phantom [h, w]; the same `rng` state gives the same variant."""
+    size = max(image.shape)
+    height, width = _content(size, rng)
+    warp = _warp(image.shape, (height, width), kind, rng)
+    grey = cv2.warpAffine(image, warp, (width, height), flags=cv2.INTER_LINEAR)
+    # OpenCV warps 16-bit channels, not 32-bit integers.
+    halves = np.ascontiguousarray(labels).view(np.uint16).reshape(*labels.shape, 2)
+    moved = cv2.warpAffine(halves, warp, (width, height), flags=cv2.INTER_NEAREST)
+    bits: BitField = moved.view(np.uint32)[..., 0]
+    look = _appearance(grey.astype(np.float32) / 255.0, rng)
+    look, bits = _bars(look, bits, rng)
+
+    canvas = np.zeros((size, size), np.float32)
+    canvas[:height, :width] = 255.0 * np.clip(look, 0.0, 1.0)
+    field = np.zeros((size, size), np.uint32)
+    field[:height, :width] = bits
+    return Sample(canvas, field, (height, width))
+
+
+def _content(size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Height and width of a picture whose long side is `size`; square in four of ten cases."""
+    if rng.random() < 0.4:
+        return size, size
+    short = round(size * float(rng.uniform(0.6, 1.0)))
+    return (short, size) if rng.random() < 0.6 else (size, short)
+
+
+def _warp(
+    shape: tuple[int, ...], content: tuple[int, int], kind: str, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """2x3 matrix from phantom to content coordinates."""
+    angle = np.deg2rad(rng.normal(0.0, 8.0 if kind == "chest_xray" else 15.0))
+    # From showing the whole phantom, black around it, to filling the picture and cut off.
+    ratios = np.divide(content, shape)
+    zoom = rng.uniform(ratios.min(), ratios.max()) * np.exp(rng.uniform(-0.2, 0.4))
+    stretch = np.exp(rng.normal(0.0, 0.08))
+    flip = rng.choice((-1.0, 1.0))
+    upside_down = rng.choice((-1.0, 1.0)) if kind in _ANY_WAY_UP else 1.0
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.array(((cos, -sin), (sin, cos))) @ np.diag(
+        (zoom * stretch * flip, zoom / stretch * upside_down)
+    )
+    middle = np.array(shape[::-1]) / 2
+    target = np.array(content[::-1]) * (0.5 + rng.normal(0.0, 0.06, 2))
+    return np.column_stack((linear, target - linear @ middle))
+
+
+def _appearance(image: FloatImage, rng: np.random.Generator) -> FloatImage:
+    """Grey levels 0..1 changed as scanners, windows and file formats change them."""
+    height, width = image.shape
+    if rng.random() < 0.7:
+        image = image ** np.float32(np.exp(rng.normal(0.0, 0.35)))
+    if rng.random() < 0.5:
+        field = cv2.resize(
+            rng.normal(0.0, 1.0, (3, 3)).astype(np.float32),
+            (width, height),
+            interpolation=cv2.INTER_CUBIC,
+        )
+        image = image * np.exp(np.float32(rng.uniform(0.05, 0.3)) * (field - field.max() / 2))
+    if rng.random() < 0.7:
+        image = image * np.float32(rng.uniform(0.5, 1.15)) + np.float32(rng.normal(0.0, 0.05))
+    if rng.random() < 0.04:
+        image = image.max() - image
+    if rng.random() < 0.3:
+        image = _float(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8)))
+    if rng.random() < 0.25:
+        coarse = rng.uniform(0.3, 0.8)
+        small = cv2.resize(image, None, fx=coarse, fy=coarse, interpolation=cv2.INTER_AREA)
+        image = _float(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
+    if rng.random() < 0.3:
+        speckle = _grain(height, width, rng)
+        image = image * (1.0 + np.float32(rng.uniform(0.05, 0.35)) * speckle)
+    if rng.random() < 0.4:
+        image = image + np.float32(rng.uniform(0.005, 0.05)) * _grain(height, width, rng)
+    if rng.random() < 0.25:
+        image = _cut_out(image, rng)
+    return _float(image)
+
+
+def _float(image: npt.NDArray[Any]) -> FloatImage:
+    return image.astype(np.float32, copy=False)
+
+
+def _grain(height: int, width: int, rng: np.random.Generator) -> FloatImage:
+    """Unit normal noise whose grains are one pixel or a few."""
+    grain = rng.integers(1, 4)
+    coarse = rng.standard_normal((-(-height // grain), -(-width // grain)), dtype=np.float32)
+    return _float(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def _cut_out(image: FloatImage, rng: np.random.Generator) -> FloatImage:
+    """One to three small rectangles in a flat grey: markers, devices, text fields.
+
+    The organ goes on under them: labels stay.
+    """
+    height, width = image.shape
+    image = image.copy()
+    for _ in range(rng.integers(1, 4)):
+        high, wide = (rng.uniform(0.03, 0.2, 2) * (height, width)).astype(int) + 1
+        top, left = rng.integers(0, height - high), rng.integers(0, width - wide)
+        level = 0.0 if rng.random() < 0.6 else rng.random()
+        image[top : top + high, left : left + wide] = level
+    return image
+
+
+def _bars(
+    image: FloatImage, labels: BitField, rng: np.random.Generator
+) -> tuple[FloatImage, BitField]:
+    """In one of six pictures, flat bars that are part of the file along some of its sides."""
+    if rng.random() > 1 / 6:
+        return image, labels
+    height, width = image.shape
+    level = 0.0 if rng.random() < 0.8 else 1.0
+    image, labels = image.copy(), labels.copy()
+    top, bottom = (rng.uniform(0.0, 0.12, 2) * height * (rng.random(2) < 0.5)).astype(int)
+    left, right = (rng.uniform(0.0, 0.12, 2) * width * (rng.random(2) < 0.5)).astype(int)
+    for side in (
+        np.s_[:top],
+        np.s_[height - bottom :],
+        np.s_[:, :left],
+        np.s_[:, width - right :],
+    ):
+        image[side] = level
+        labels[side] = 0
+    return image, labels

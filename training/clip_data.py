@@ -1,0 +1,180 @@
+"""The crops that CLIP trains on: generated once, kept on disk, drawn in groups of one image.
+
+A group is all that CLIP would see of one image: up to `GROUP` candidates shown as one visual
+prompt, through the very functions the cascade uses. Losses compare candidates within a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PILImage
+
+from salip_ray.cascade.visual_prompts import visual_prompt
+from salip_ray.config import RetrieveConfig
+from salip_ray.config.sections import VisualPrompt
+from salip_ray.models.bundled.clip_net import IMAGE_SIZE, bundled_preprocess
+from salip_ray.models.bundled.phantoms import KINDS, make_phantom
+from salip_ray.schema import Image, Mask
+from training.augment import augment
+from training.bank import Split
+from training.clip_candidates import (
+    NamedMask,
+    Verdict,
+    candidate,
+    judge,
+    structure_masks,
+)
+
+GROUP = 16  #: candidates of one image that are kept
+_PROMPTS: tuple[VisualPrompt, ...] = get_args(VisualPrompt)
+_SHARE_OF_CROPS = 0.6  # the cascade's default prompt; the other four share the rest
+_SEED = 20_240_612  # of the candidates drawn around a phantom's structures
+_MAX_STRUCTURES = 32  # what a bit field of `augment` holds
+
+
+@dataclass(frozen=True, slots=True)
+class CropBank:
+    """N groups of M = `GROUP` crops; a group with fewer is filled up with invalid ones.
+
+    Attributes:
+        crops: uint8 RGB [N, M, 64, 64, 3], resized and padded as the bundled preprocess does.
+        labels: int16 [N, M, 2], class and next most likely class; -1 where invalid.
+        shares: float32 [N, M], how much a crop is the first of its two classes.
+        grades: float32 [N, M], how good a prompt for the organ of its kind.
+        kinds: int16 [N], index into `phantoms.KINDS`.
+    """
+
+    crops: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int16]
+    shares: npt.NDArray[np.float32]
+    grades: npt.NDArray[np.float32]
+    kinds: npt.NDArray[np.int16]
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+
+_DTYPES: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    "crops": (np.uint8, (GROUP, IMAGE_SIZE, IMAGE_SIZE, 3)),
+    "labels": (np.int16, (GROUP, 2)),
+    "shares": (np.float32, (GROUP,)),
+    "grades": (np.float32, (GROUP,)),
+    "kinds": (np.int16, ()),
+}
+Group = dict[str, npt.NDArray[np.generic]]
+
+
+def open_crop_bank(folder: Path, split: Split, count: int, *, workers: int = 1) -> CropBank:
+    """`count` groups of a split made from structures, from `folder` or generated into it."""
+    stem = f"crops-{split}-{count}"
+    if not (folder / f"{stem}.done").exists():
+        write_crop_bank(folder, stem, count, _made(split, count, workers))
+    return read_crop_bank(folder, stem)
+
+
+def write_crop_bank(folder: Path, stem: str, count: int, groups: Iterator[Group]) -> None:
+    """Write `count` groups as .npy files, and last the marker that says they are whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        name: np.lib.format.open_memmap(
+            folder / f"{stem}.{name}.npy", "w+", np.dtype(dtype), (count, *shape)
+        )
+        for name, (dtype, shape) in _DTYPES.items()
+    }
+    for index, group in enumerate(groups):
+        for name, value in group.items():
+            arrays[name][index] = value
+    for array in arrays.values():
+        array.flush()
+    (folder / f"{stem}.done").touch()
+
+
+def read_crop_bank(folder: Path, stem: str) -> CropBank:
+    """A bank that `write_crop_bank` wrote, memory-mapped."""
+    return CropBank(
+        **{name: np.load(folder / f"{stem}.{name}.npy", mmap_mode="r") for name in _DTYPES}
+    )
+
+
+def _made(split: Split, count: int, workers: int) -> Iterator[Group]:
+    make = partial(structure_group, split=split)
+    if workers == 1:
+        yield from map(make, range(count))
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(make, range(count), chunksize=16)
+
+
+def structure_group(index: int, *, split: Split) -> Group:
+    """Group `index` of a split: the kinds take turns, each phantom is used once."""
+    kind = KINDS[index % len(KINDS)]
+    rng = np.random.default_rng((_SEED, index))
+    image, structures = augmented(kind, index // len(KINDS), split, rng)
+    masks = structure_masks(image[..., 0], structures, kind, GROUP, rng)
+    return pack_group(image, masks, judge(masks, structures, kind), kind, rng)
+
+
+def augmented(
+    kind: str, index: int, split: Split, rng: np.random.Generator
+) -> tuple[Image, list[NamedMask]]:
+    """A phantom changed at random: image uint8 RGB [H, W, 3] and what is left of its structures."""
+    phantom = make_phantom(kind, index, bank=split)
+    drawn = phantom.structures
+    if len(drawn) > _MAX_STRUCTURES:  # of ribs there are many, and some will do
+        ribs = [id(structure) for structure in drawn if structure.name == "rib"]
+        left_out = set(ribs[: len(drawn) - _MAX_STRUCTURES])
+        drawn = tuple(structure for structure in drawn if id(structure) not in left_out)
+        drawn = drawn[:_MAX_STRUCTURES]
+    bits = np.zeros(phantom.image.shape[:2], np.uint32)
+    for place, structure in enumerate(drawn):
+        bits |= structure.mask.astype(np.uint32) << np.uint32(place)
+    sample = augment(phantom.image[..., 0], bits, kind, rng)
+    height, width = sample.content
+    grey = sample.image[:height, :width].round().astype(np.uint8)
+    labels = sample.labels[:height, :width]
+    structures = [
+        NamedMask(structure.name, (labels >> np.uint32(place) & np.uint32(1)).astype(np.bool_))
+        for place, structure in enumerate(drawn)
+    ]
+    return np.repeat(grey[..., None], 3, axis=2), [s for s in structures if s.mask.any()]
+
+
+def pack_group(
+    image: Image,
+    masks: Sequence[Mask],
+    verdicts: Sequence[Verdict],
+    kind: str,
+    rng: np.random.Generator,
+) -> Group:
+    """The arrays of one group: its candidates shown as one visual prompt, drawn at random."""
+    others = [prompt for prompt in _PROMPTS if prompt != "crops"]
+    prompt: VisualPrompt = (
+        "crops" if rng.random() < _SHARE_OF_CROPS else others[rng.integers(len(others))]
+    )
+    group: Group = {name: np.zeros(shape, dtype=dtype) for name, (dtype, shape) in _DTYPES.items()}
+    group["labels"][:] = -1
+    group["kinds"] = np.asarray(KINDS.index(kind), np.int16)
+    pictures = show(image, masks, prompt)
+    for place, (picture, verdict) in enumerate(zip(pictures, verdicts, strict=True)):
+        group["crops"][place] = picture
+        group["labels"][place] = verdict.label, verdict.other
+        group["shares"][place] = verdict.share
+        group["grades"][place] = verdict.grade
+    return group
+
+
+def show(image: Image, masks: Sequence[Mask], prompt: VisualPrompt) -> Iterator[Image]:
+    """Each mask as the bundled CLIP sees it before normalisation: uint8 RGB [64, 64, 3]."""
+    config = RetrieveConfig(visual_prompt=prompt)
+    resize, pad = bundled_preprocess().transforms[:2]  # type: ignore[attr-defined]
+    for index, mask in enumerate(masks):
+        picture = PILImage.fromarray(visual_prompt(image, candidate(mask, index), config))
+        yield np.asarray(pad(resize(picture)))

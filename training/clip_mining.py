@@ -1,0 +1,95 @@
+"""Crops of what a trained SAM really proposes on phantoms, for CLIP to learn from.
+
+    python -m training.clip_mining --out training-output --count 600
+
+Run between the training of the bundled SAM and that of CLIP: masks drawn around structures are
+cleaner, and wrong in other ways, than those a small SAM proposes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from segment_anything.modeling import Sam
+
+from salip_ray.cascade.proposer import Proposer
+from salip_ray.config import load_config
+from salip_ray.models.bundled.phantoms import KINDS
+from salip_ray.models.bundled.sam_net import load_bundled_sam
+from training.bank import Split
+from training.clip_candidates import LEAST_PIXELS, Verdict, judge
+from training.clip_data import (
+    GROUP,
+    CropBank,
+    Group,
+    augmented,
+    pack_group,
+    read_crop_bank,
+    write_crop_bank,
+)
+
+_STEM = "crops-mined"
+# Phantoms of the training bank from here on: CLIP's other crops come from those before.
+_FIRST = 100_000
+_SEED = 20_240_613
+# The shipped thresholds with a grid as coarse as a group has room for; of the task only its area
+# limits would matter, and it has none.
+_PROPOSE = {
+    "task": {"name": "mining", "prompts": {"organ": ["an organ"]}},
+    "propose": {"points_per_side": 8},
+}
+
+
+def open_mined_bank(folder: Path) -> list[CropBank]:
+    """The mined bank of a run's folder of crops as a list of one, empty where there is none."""
+    return [read_crop_bank(folder, _STEM)] if (folder / f"{_STEM}.done").exists() else []
+
+
+def mine(folder: Path, count: int, sam: Sam) -> None:
+    """Write the proposals of `sam` on `count` augmented training phantoms into `folder`."""
+    proposer = Proposer(sam, load_config(_PROPOSE))
+    write_crop_bank(folder, _STEM, count, _mined(proposer, count))
+
+
+def _mined(proposer: Proposer, count: int) -> Iterator[Group]:
+    for index in range(count):
+        yield mined_group(proposer, index, split="train", first=_FIRST)
+
+
+def mined_group(proposer: Proposer, index: int, *, split: Split, first: int = 0) -> Group:
+    """Group `index`: the kinds take turns, each phantom is used once."""
+    kind = KINDS[index % len(KINDS)]
+    rng = np.random.default_rng((_SEED, index))
+    image, structures = augmented(kind, first + index // len(KINDS), split, rng)
+    masks = [c.mask for c in proposer(image).candidates if c.area >= LEAST_PIXELS]
+    verdicts = judge(masks, structures, kind)
+    kept = _kept(verdicts, rng)
+    return pack_group(
+        image, [masks[place] for place in kept], [verdicts[place] for place in kept], kind, rng
+    )
+
+
+def _kept(verdicts: list[Verdict], rng: np.random.Generator) -> list[int]:
+    """At most `GROUP` places: the best half for the organ, and a random choice of the others."""
+    order = sorted(range(len(verdicts)), key=lambda place: -verdicts[place].grade)
+    best, others = order[: GROUP // 2], order[GROUP // 2 :]
+    return best + [others[i] for i in rng.permutation(len(others))[: GROUP - len(best)]]
+
+
+def main() -> None:
+    """Mine with the shipped SAM, or another file of its weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("training-output"))
+    parser.add_argument("--count", type=int, default=600, help="phantoms, all kinds together")
+    parser.add_argument("--sam", type=Path, help="SAM's safetensors, if not the shipped ones")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    mine(arguments.out / "crops", arguments.count, load_bundled_sam(arguments.sam))
+
+
+if __name__ == "__main__":
+    main()

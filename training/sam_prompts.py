@@ -1,0 +1,120 @@
+"""Prompts for a training image, and the structures that SAM should answer with.
+
+The three masks SAM gives for a point have fixed roles here: part, organ, whole. A role that the
+point is not in falls back to the organ, so that every mask always has a target. Boxes have one
+answer, the structure they were drawn round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from training.augment import Sample
+
+ROLES = ("part", "organ", "whole")  #: of mask tokens 1, 2 and 3
+
+#: What a user asks for, and so what training favours; the two lungs are prompted one by one.
+TARGET_ORGANS = {
+    "chest_xray": ("left lung", "right lung"),
+    "brain_mri": ("brain",),
+    "fetal_ultrasound": ("fetal head",),
+}
+
+#: Not things to point at: background by another name, the shell of an organ, or a texture in it.
+NOT_ASKED_FOR = frozenset(
+    ("fan", "hilum", "opacity", "rib", "shadow", "skull", "skull ring", "white matter")
+)
+
+POINTS, BOXES = 7, 2  #: prompts an image
+_ON_TARGET, _ON_NOTHING = 0.55, 0.12
+_SMALLEST = 40  #: visible pixels below which a structure is not asked for
+NOTHING = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Prompts of one image, in canvas pixels.
+
+    Attributes:
+        points: float32 [POINTS, 2], x and y of one foreground point each.
+        point_targets: int64 [POINTS, 3], structure of each role, or NOTHING throughout.
+        boxes: float32 [BOXES, 4], xyxy inclusive, jittered.
+        box_targets: int64 [BOXES], structure.
+    """
+
+    points: npt.NDArray[np.float32]
+    point_targets: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]
+    box_targets: npt.NDArray[np.int64]
+
+
+def draw_prompts(
+    sample: Sample,
+    names: tuple[str, ...],
+    roles: tuple[str, ...],
+    targets: tuple[str, ...],
+    rng: np.random.Generator,
+) -> Prompts | None:
+    """Random prompts, or None where the picture shows no structure worth asking for."""
+    asked = [s for s, name in enumerate(names) if name not in NOT_ASKED_FOR]
+    areas = np.zeros(len(names), np.int64)
+    areas[asked] = [np.count_nonzero(sample.labels & (1 << s)) for s in asked]
+    shown = np.flatnonzero(areas >= _SMALLEST)
+    if len(shown) == 0:
+        return None
+    wanted = np.array([s for s in shown if names[s] in targets], np.int64)
+
+    def structure() -> int:
+        favoured = len(wanted) > 0 and rng.random() < _ON_TARGET
+        return int(rng.choice(wanted if favoured else shown))
+
+    height, width = sample.content
+    anything = sum(1 << s for s in asked)
+    empty = np.argwhere(sample.labels[:height, :width] & anything == 0)
+    points = np.zeros((POINTS, 2), np.float32)
+    point_targets = np.full((POINTS, 3), NOTHING, np.int64)
+    for n in range(POINTS):
+        if len(empty) > 0 and rng.random() < _ON_NOTHING:
+            y, x = empty[rng.integers(len(empty))]
+        else:
+            chosen = structure()
+            inside = np.argwhere(sample.labels & (1 << chosen))
+            y, x = inside[rng.integers(len(inside))]
+            point_targets[n] = _by_role(int(sample.labels[y, x]), chosen, areas, roles)
+        points[n] = x, y
+
+    box_targets = np.array([structure() for _ in range(BOXES)], np.int64)
+    boxes = np.stack([_jittered_box(sample, int(s), rng) for s in box_targets])
+    return Prompts(points, point_targets, boxes, box_targets)
+
+
+def _by_role(
+    here: int, chosen: int, areas: npt.NDArray[np.int64], roles: tuple[str, ...]
+) -> tuple[int, int, int]:
+    """The structures under a point as (part, organ, whole); of several, the smallest."""
+    under = [s for s in range(len(roles)) if here >> s & 1 and areas[s] >= _SMALLEST]
+    found = dict.fromkeys(ROLES, NOTHING)
+    for s in sorted(under, key=lambda s: areas[s], reverse=True):
+        found[roles[s]] = s
+    organ = found["organ"] if found["organ"] != NOTHING else chosen
+    part = found["part"] if found["part"] != NOTHING else organ
+    whole = found["whole"] if found["whole"] != NOTHING else organ
+    return part, organ, whole
+
+
+def _jittered_box(
+    sample: Sample, structure: int, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Box round a structure, each side moved by up to a tenth of the box (standard deviation)."""
+    mask = sample.labels & (1 << structure)
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    box = np.array((columns[0], rows[0], columns[-1], rows[-1]), np.float32)
+    sides = np.array((box[2] - box[0], box[3] - box[1]) * 2) + 1.0
+    jitter = rng.normal(0.0, rng.uniform(0.0, 0.1), 4) * sides
+    height, width = sample.content
+    return np.clip(box + np.clip(jitter, -20, 20), 0, (width - 1, height - 1) * 2).astype(
+        np.float32
+    )
