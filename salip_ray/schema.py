@@ -26,6 +26,7 @@ SCHEMA_VERSION = 2
 Image: TypeAlias = npt.NDArray[np.uint8]  #: RGB, shape [H, W, 3]
 Mask: TypeAlias = npt.NDArray[np.bool_]  #: shape [H, W]
 Box: TypeAlias = tuple[float, float, float, float]  #: x0, y0, x1, y1, inclusive
+Size: TypeAlias = tuple[int, int]  #: height, width
 
 # --------------------------------------------------------------------------------------- nouns
 

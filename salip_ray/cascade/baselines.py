@@ -23,9 +23,8 @@ from salip_ray.cascade.geometry import (
     union_of,
 )
 from salip_ray.cascade.interfaces import SegmentsBoxes
-from salip_ray.cascade.sam_ops import Size
 from salip_ray.config import ClassSpec
-from salip_ray.schema import Candidate, ClassMask, Mask
+from salip_ray.schema import Candidate, ClassMask, Mask, Size
 
 _RANKINGS: dict[str, Callable[[Candidate], float]] = {
     "unprompted_confident": lambda candidate: candidate.predicted_iou,

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area, nms
 
-from salip_ray.cascade.sam_ops import Size
 from salip_ray.config import ProposeConfig
-from salip_ray.schema import Box, Candidate, Mask
+from salip_ray.schema import Box, Candidate, Mask, Size
 
 
 @dataclass(frozen=True)

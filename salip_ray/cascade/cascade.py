@@ -18,12 +18,11 @@ from salip_ray.cascade.interfaces import ProposesParts, SegmentsBoxes, SelectsCa
 from salip_ray.cascade.proposer import Proposer
 from salip_ray.cascade.refiner import Refiner, prompts_for, refine
 from salip_ray.cascade.retriever import Retriever
-from salip_ray.cascade.sam_ops import Size
 from salip_ray.config import Config, Precision
 from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.clip.load import ClipModel, load_clip
 from salip_ray.models.sam.load import load_sam
-from salip_ray.schema import Candidate, ClassMask, Image, Mask, Outcome, Selection
+from salip_ray.schema import Candidate, ClassMask, Image, Mask, Outcome, Selection, Size
 
 _Model = TypeVar("_Model")
 

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from salip_ray.cascade.sam_ops import Size
 from salip_ray.config import ClassSpec
 from salip_ray.errors import ImageError
-from salip_ray.schema import Box, Candidate, Image, Mask
+from salip_ray.schema import Box, Candidate, Image, Mask, Size
 
 
 def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:

@@ -34,10 +34,9 @@ from salip_ray.cascade.candidates import (
     pack,
     without_duplicates,
 )
-from salip_ray.cascade.sam_ops import Size
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError
-from salip_ray.schema import Candidate, Image
+from salip_ray.schema import Candidate, Image, Size
 
 _Box = tuple[int, int, int, int]  # xyxy, end exclusive
 _VIEWS_TOGETHER = 5  # the full view and the four crops of one layer

@@ -21,10 +21,9 @@ from torch import Tensor
 
 from salip_ray.cascade import sam_ops
 from salip_ray.cascade.interfaces import SegmentsBoxes
-from salip_ray.cascade.sam_ops import Size
 from salip_ray.config import Config, RefineConfig
 from salip_ray.errors import ConfigError
-from salip_ray.schema import Box, Candidate, Image, Mask
+from salip_ray.schema import Box, Candidate, Image, Mask, Size
 
 
 @dataclass(frozen=True)

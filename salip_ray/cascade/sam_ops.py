@@ -18,9 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.errors import ImageError
 from salip_ray.models.sam.decoder import Decoded, QuickMaskDecoder
-from salip_ray.schema import Image
-
-Size = tuple[int, int]  #: height, width
+from salip_ray.schema import Image, Size
 
 
 def input_size(sam: Sam, size: Size) -> Size:

@@ -184,7 +184,7 @@ def test_an_image_that_workers_died_on_is_given_up():
 @pytest.mark.parametrize(("after", "ends"), [("2", True), ("9", False), ("None", False)])
 def test_a_process_ends_between_batches_after_so_many_images(after, ends):
     code = (
-        "import time; from salip_ray.pipeline import memory;"
+        "import time; from salip_ray.pipeline import faults as memory;"
         f"memory._DELIVERY_SECONDS = 0.2; recycler = memory.Recycler({after})\n"
         "with recycler.busy(2): time.sleep(0.5)\n"
         "with recycler.busy(2): time.sleep(1); print('finished', flush=True)\n"
