@@ -33,7 +33,7 @@ from recipes import ORGANS, Bench, phantoms, real_images, scores
 from rich.console import Console
 
 from salip_ray.cascade.cascade import CascadeMasks
-from salip_ray.models.bundled.concepts import CONCEPTS
+from salip_ray.models.bundled.vocabulary import known_classes
 from salip_ray.models.clip.load import ClipModel
 from salip_ray.models.weights import identify
 from training.clip_eval import naming
@@ -276,7 +276,7 @@ def main(
 def _clip_accuracy(clip: ClipModel) -> dict[str, Any]:
     found = asdict(naming(clip, "test", 30))
     figures = {k: v if isinstance(v, int) else rounded(v) for k, v in found.items()}
-    return {**figures, "known": len(CONCEPTS)}
+    return {**figures, "known": len(known_classes())}
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from salip_ray.models.bundled.concepts import BRAIN, CHEST, FETAL
-from salip_ray.models.bundled.sentences import LABELS
 from salip_ray.schema import Candidate, Mask
+from training.sentences import LABELS
+
+CHEST, BRAIN, FETAL = "chest_xray", "brain_mri", "fetal_ultrasound"
 
 Grey = npt.NDArray[np.uint8]  #: [H, W]
 

@@ -24,10 +24,9 @@ from salip_ray.cascade.proposer import Proposer
 from salip_ray.cascade.retriever import Retriever
 from salip_ray.config import Config, load_config
 from salip_ray.models.bundled.clip_net import load_bundled_clip
-from salip_ray.models.bundled.concepts import CONCEPTS
 from salip_ray.models.bundled.phantoms import KINDS, TARGETS, Phantom, make_phantom
 from salip_ray.models.bundled.sam_net import load_bundled_sam
-from salip_ray.models.bundled.sentences import held_out_sentences, train_sentence
+from salip_ray.models.bundled.vocabulary import load_vocabulary
 from salip_ray.models.clip.load import ClipModel
 from salip_ray.schema import Candidate, Image, Mask
 from training.bank import Split
@@ -39,6 +38,7 @@ from training.clip_candidates import (
     structure_masks,
 )
 from training.clip_data import GROUP, show
+from training.sentences import held_out_sentences, train_sentence
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +96,12 @@ def naming(clip: ClipModel, split: Split, count: int) -> Naming:
     )
     truth = torch.tensor(labels)
     rng = np.random.default_rng(_SEED)
-    seen = [[train_sentence(concept, rng) for _ in range(6)] for concept in CONCEPTS]
-    held = [list(held_out_sentences(concept)) for concept in CONCEPTS]
+    classes = load_vocabulary().classes
+    seen = [[train_sentence(taught, rng) for _ in range(6)] for taught in classes]
+    held = [list(held_out_sentences(taught)) for taught in classes]
     seen_texts, held_texts = (
         clip.encode_texts([s for sentences in bank for s in sentences]).unflatten(
-            0, (len(CONCEPTS), -1)
+            0, (len(classes), -1)
         )
         for bank in (seen, held)
     )

@@ -28,9 +28,8 @@ from salip_ray.models.bundled.clip_net import (
     load_bundled_clip,
     save_bundled_clip,
 )
-from salip_ray.models.bundled.concepts import CONCEPTS
 from salip_ray.models.bundled.phantoms import KINDS
-from salip_ray.models.bundled.sentences import LABELS, train_sentence, training_texts
+from salip_ray.models.bundled.vocabulary import load_vocabulary, training_texts
 from training.clip_candidates import TARGET_LABEL
 from training.clip_data import CropBank, open_crop_bank
 from training.clip_losses import (
@@ -43,6 +42,7 @@ from training.clip_mining import open_mined_bank
 from training.hard import hard_groups
 from training.options import Progress, TrainOptions, warmup_cosine
 from training.resume import load_checkpoint, save_checkpoint
+from training.sentences import LABELS, train_sentence
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def train_clip(options: TrainOptions) -> Path:
     peak = options.peak_rate or _PEAK_RATE
     clip.visual.to(memory_format=torch.channels_last)
     averaged = AveragedModel(clip, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGING), use_buffers=True)
-    anchors = Anchors(len(CONCEPTS), EMBED_DIM).to(options.device)
+    anchors = Anchors(len(LABELS), EMBED_DIM).to(options.device)
     optimiser = _optimiser(nn.ModuleDict({"clip": clip, "embedding of classes": anchors}))
     trained = {"clip": clip, "anchors": anchors, "averaged": averaged, "optimiser": optimiser}
 
@@ -149,13 +149,14 @@ class Sentences:
 
     def draw(self, rng: np.random.Generator) -> Tensor:
         """Int64 [_VIEWS, classes, 77]."""
-        texts = [train_sentence(concept, rng) for _ in range(_VIEWS) for concept in CONCEPTS]
+        classes = load_vocabulary().classes
+        texts = [train_sentence(taught, rng) for _ in range(_VIEWS) for taught in classes]
         ids = compact_tokens(self.tokenizer(texts), self.tokens)
         # The end of the text, the highest id, is found by its value: it must stay.
         words = (ids > 0) & (ids < len(self.tokens) - 1)
         forgotten = torch.from_numpy(rng.random(ids.shape) < _FORGOTTEN_WORDS)
         kept = ids.masked_fill(words & forgotten, 0)
-        return kept.reshape(_VIEWS, len(CONCEPTS), -1)
+        return kept.reshape(_VIEWS, len(classes), -1)
 
     @torch.no_grad()
     def of_organs(self, clip: CLIP, seed: int) -> Tensor:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from salip_ray.models.bundled.phantoms import KINDS, make_phantom
-from salip_ray.models.bundled.sentences import LABELS
 from training.clip_candidates import (
     LEAST_PIXELS,
     NamedMask,
@@ -13,6 +12,7 @@ from training.clip_candidates import (
     judge,
     structure_masks,
 )
+from training.sentences import LABELS
 
 
 def rectangle(top: int, left: int, bottom: int, right: int) -> np.ndarray:

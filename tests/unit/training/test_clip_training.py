@@ -14,8 +14,6 @@ from salip_ray.models.bundled.clip_net import (
     build_bundled_clip,
     load_bundled_clip,
 )
-from salip_ray.models.bundled.concepts import CONCEPTS
-from salip_ray.models.bundled.sentences import LABELS
 from training import clip_train
 from training.clip_data import (
     GROUP,
@@ -26,6 +24,7 @@ from training.clip_data import (
 from training.clip_losses import Anchors, CropBatch, _rank, clip_loss
 from training.clip_mining import _STEM, open_mined_bank
 from training.options import TrainOptions
+from training.sentences import LABELS
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +116,7 @@ def _first_loss(options: TrainOptions) -> float:
     torch.manual_seed(options.seed)
     clip = build_bundled_clip(len(sentences.tokens) + 1)
     batch, tokens = batches.batch(19)
-    losses = clip_loss(clip, Anchors(len(CONCEPTS), EMBED_DIM), batch, tokens)
+    losses = clip_loss(clip, Anchors(len(LABELS), EMBED_DIM), batch, tokens)
     return losses["total"].item()
 
 
@@ -130,7 +129,7 @@ def test_batches_follow_from_seed_and_step(crops):
     assert torch.equal(a.crops, b.crops)
     assert torch.equal(a_tokens, b_tokens)
     assert a.crops.shape == (2 * GROUP, 3, 64, 64)
-    assert a_tokens.shape[1:] == (len(CONCEPTS), 77)
+    assert a_tokens.shape[1:] == (len(LABELS), 77)
     assert not torch.equal(a.crops, one.batch(6)[0].crops)
 
 
