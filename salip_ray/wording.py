@@ -1,0 +1,17 @@
+"""Numbers in messages: ``1 image``, ``2 images``, ``1,000 entries``."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return ``number`` with ``noun`` in the right form.
+
+    Args:
+        number: shown with thousands separators.
+        noun: in the singular.
+        plural: only if it is not the noun with an ``s``.
+
+    >>> counted(1, "image"), counted(1000, "image"), counted(2, "entry", "entries")
+    ('1 image', '1,000 images', '2 entries')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
