@@ -1,4 +1,4 @@
-"""The command line: one thin file a command, nothing heavy imported before it is needed."""
+"""The command line: one thin file per command. Ray and torch are imported on first use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import salip_ray
+from salip_ray.cli.config import config
 from salip_ray.cli.demo import demo
 from salip_ray.cli.doctor import doctor
 from salip_ray.cli.evaluate import evaluate
@@ -29,9 +30,10 @@ __all__ = ["app"]
 
 
 class _OneLineErrors(TyperGroup):
-    """Ends a command with one line on stderr where the package raised an error on purpose.
+    """A group of commands that report an error of the package as one line on stderr.
 
-    Exit status 2: something given is wrong; 1: the job ran, but its result is not acceptable.
+    The exit status is 2 if the arguments, input or environment are wrong, and 1 if the job ran but
+    its result is not acceptable.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -46,7 +48,7 @@ app = typer.Typer(
     name="salip-ray",
     cls=_OneLineErrors,
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -64,14 +66,16 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Zero-shot pseudo-labels for medical images, in bulk.
+    """Segment organs in medical images without training, in bulk.
 
-    SAM proposes parts, CLIP retrieves the part that fits a description, SAM segments it from its
-    box; Ray Data does so for folders and buckets. Research use only: not a medical device.
+    SAM proposes candidates, CLIP retrieves those that fit a description, and SAM segments them from
+    their boxes. Ray Data runs this over folders and buckets. Research use only: not a medical
+    device.
     """
 
 
 app.command()(label)
+app.command()(config)
 app.command()(plan)
 app.command()(demo)
 app.command()(retry)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from salip_ray.cli.options import Quiet
+from salip_ray.cli.options import Quiet, repeatable
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError
+from salip_ray.wording import counted
 
 if TYPE_CHECKING:
     from salip_ray.schema import Image
@@ -24,20 +25,22 @@ MODES = "run.modes=[cascade, unprompted, gt_sam]"
 
 
 def demo(
-    images: Annotated[int, typer.Option(min=1, help="Images of each kind.")] = 20,
-    output: Annotated[Path, typer.Option(help="Where everything is written.")] = Path(
-        "demo-output"
-    ),
+    images: Annotated[int, typer.Option(min=1, help="Images per kind.")] = 20,
+    output: Annotated[
+        Path, typer.Option(help="Folder for images, labels, scores and report.")
+    ] = Path("demo-output"),
     kind: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND", help=f"Only this kind: {', '.join(TASKS)}."),
+        repeatable(metavar="KIND", help=f"Only this kind: {', '.join(TASKS)}."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Draw phantoms, label them with the bundled models, score and picture the labels.
+    """Draw phantoms, label them with the bundled models, and score and draw the labels.
 
-    The phantoms are procedural test images whose anatomy is known. Neither model was trained or
-    tuned on those drawn here. Stopped or killed, the same command goes on where it was.
+    Phantoms are procedural test images with known anatomy. The models were neither trained nor
+    tuned on the phantoms drawn here. If the demo is stopped, run the same command again to resume.
+
+    Example: salip-ray demo --images 5 --kind chest_xray
     """
     kinds = list(dict.fromkeys(kind or TASKS))
     if unknown := [name for name in kinds if name not in TASKS]:
@@ -63,9 +66,9 @@ def demo(
     from salip_ray.report.build import make_report
 
     write_report(str(output), output / NAME, make_report(str(output)).encode())
-    places = [f"{output / study.output.name}/" for study in studies]
+    outputs = [f"{output / study.output.name}/" for study in studies]
     typer.echo(
-        f"labels: {', '.join(places)}\nscores: {output / 'evaluation.json'}\n"
+        f"labels: {', '.join(outputs)}\nscores: {output / 'evaluation.json'}\n"
         f"picture: {output / 'overview.png'}\nreport: {output / NAME}"
     )
 
@@ -73,13 +76,13 @@ def demo(
 def draw_phantoms(
     kind: str, count: int, folder: Path, *, bank: str = "test", first: int = 0
 ) -> None:
-    """Write phantoms of a bank, ``count`` from ``first`` on, below ``images/`` and ``masks/``.
+    """Write ``count`` phantoms of a bank, starting at ``first``, to ``images/`` and ``masks/``.
 
-    They are PNGs; a mask is 255 where the target organ is. Files that are right already are not
-    touched.
+    All files are PNGs. Mask pixels are 255 inside the target organ. Files that already have the
+    right content are not touched.
 
     Raises:
-        ConfigError: the folder holds more phantoms than that, from another demo.
+        ConfigError: the folder holds more phantoms, from an earlier demo.
     """
     import numpy as np
 
@@ -89,15 +92,15 @@ def draw_phantoms(
     names = {f"{kind}-{index:04d}.png": index for index in range(first, first + count)}
     if more := {path.name for path in (folder / "images").glob("*.png")} - names.keys():
         raise ConfigError(
-            f"{folder} holds {len(more)} more images than --images {count} asks for: "
+            f"{folder} holds {counted(len(more), 'image')} more than --images {count}: "
             "give the same number as before, or another --output"
         )
-    for place in ("images", "masks"):
-        (folder / place).mkdir(parents=True, exist_ok=True)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     for name, index in names.items():
         phantom = make_phantom(kind, index, bank=bank)
         mask = np.where(phantom.mask(TARGETS[kind]), 255, 0).astype(np.uint8)
-        # The image last, so that an image is never without its mask.
+        # The image is written last, so that no image lacks its mask.
         _write(folder / "masks" / name, encode_png(mask))
         _write(folder / "images" / name, _rgb_png(phantom.image))
 

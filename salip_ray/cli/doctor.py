@@ -7,35 +7,37 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from salip_ray.cli.options import InputOption, OutputOption, Preset, Set, make_config
+from salip_ray.cli.options import InputOption, OutputOption, Preset, Set, Task, make_config
 
 _COLOURS = {"ok": "green", "note": "yellow", "fix": "red"}
 
 
 def doctor(
     input: Annotated[  # noqa: A002  (the word a person would use)
-        str | None, typer.Argument(help="Where images would be read.")
+        str | None, typer.Argument(help="Where the job would read images.")
     ] = None,
     output: Annotated[
-        str | None, typer.Argument(help="Where labels would be written; a small object is.")
+        str | None,
+        typer.Argument(help="Where the job would write labels; a small object is written there."),
     ] = None,
-    config: Annotated[
-        str, typer.Option(metavar="TASK", help="Whose weights and options are tried.")
-    ] = "lungs",
+    config: Task = "lungs",
     preset: Preset = None,
     assignments: Set = None,
     address: Annotated[
         str | None,
-        typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="A job server, as in http://head:8265."),
+        typer.Option(
+            envvar="RAY_API_SERVER_ADDRESS",
+            help="The cluster's job server, as in http://head:8265.",
+        ),
     ] = None,
     input_option: InputOption = None,
     output_option: OutputOption = None,
 ) -> None:
-    """Try out what a job will need; each line is ok, or says what to do.
+    """Check what a job will need: packages, devices, weights, storage and cluster.
 
-    Exits with 1 where a job would fail. Example:
+    Each line is ok, a note, or fix with what to do. The exit status is 1 if a job would fail.
 
-    salip-ray doctor s3://bucket/xrays s3://bucket/labels --preset paper-2d
+    Example: salip-ray doctor s3://bucket/xrays s3://bucket/labels --preset paper-2d
     """
     settings = make_config(
         config,

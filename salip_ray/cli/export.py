@@ -1,4 +1,4 @@
-"""``salip-ray export``: labels in the forms that trainers and labelling tools read."""
+"""``salip-ray export``: write labels in the formats of trainers and labelling tools."""
 
 from __future__ import annotations
 
@@ -17,41 +17,43 @@ from salip_ray.cli.exporting import (
     ImagesRoot,
     LabelsOption,
     Output,
-    say,
+    report_written,
     with_shared_options,
 )
 from salip_ray.cli.options import Manifest, storage_options
 
 export = typer.Typer(
     no_args_is_help=True,
-    help="Write labels in the forms that trainers and labelling tools read.",
+    help="Write labels in the formats of trainers and labelling tools.",
 )
-ShardSize = Annotated[int, typer.Option(min=1, help="Images of a shard.")]
-#: These forms have no pixel that is neither a class nor background.
+ShardSize = Annotated[int, typer.Option(min=1, help="Images per shard.")]
+#: These formats have no value for pixels to ignore.
 _without_ignore = partial(with_shared_options, without=("ignore_disagreement",))
 
 
 @export.command()
 @_without_ignore
 def coco(export: Export) -> int:
-    """COCO instances: a mask of each image and class, with its confidence as score."""
-    from salip_ray.datasets.exports import coco as form
+    """Write COCO instances: one mask per image and class, with its confidence as score."""
+    from salip_ray.datasets.exports import coco as writer
 
-    return form.export(export.labels, export.dest, **export.keywords)
+    return writer.export(export.labels, export.dest, **export.keywords)
 
 
 @export.command()
 @with_shared_options
 def nnunet(
     export: Export,
-    number: Annotated[int, typer.Option(min=1, max=999, help="Of the dataset.")] = 500,
-    name: Annotated[str, typer.Option(help="Of the dataset; the task's by default.")] = "",
-    rgb: Annotated[bool, typer.Option("--rgb", help="Three channels, not one.")] = False,
+    number: Annotated[int, typer.Option(min=1, max=999, help="Number of the dataset.")] = 500,
+    name: Annotated[str, typer.Option(help="Name of the dataset (default: of the task).")] = "",
+    rgb: Annotated[
+        bool, typer.Option("--rgb", help="Write three channels instead of one.")
+    ] = False,
 ) -> int:
-    """nnU-Net v2's raw dataset of PNGs, as a new folder in DEST (nnUNet_raw)."""
-    from salip_ray.datasets.exports import nnunet as form
+    """Write a raw nnU-Net v2 dataset of PNGs as a new folder in DEST (nnUNet_raw)."""
+    from salip_ray.datasets.exports import nnunet as writer
 
-    return form.export(
+    return writer.export(
         export.labels, export.dest, number=number, name=name, rgb=rgb, **export.keywords
     )
 
@@ -59,37 +61,37 @@ def nnunet(
 @export.command()
 @with_shared_options
 def webdataset(export: Export, shard_size: ShardSize = 500) -> int:
-    """WebDataset tar shards: KEY.png, KEY.mask.png, KEY.json."""
-    from salip_ray.datasets.exports import webdataset as form
+    """Write WebDataset tar shards: KEY.png, KEY.mask.png, KEY.json."""
+    from salip_ray.datasets.exports import webdataset as writer
 
-    return form.export(export.labels, export.dest, shard_size=shard_size, **export.keywords)
+    return writer.export(export.labels, export.dest, shard_size=shard_size, **export.keywords)
 
 
 @export.command()
 @with_shared_options
 def hf(export: Export, shard_size: ShardSize = 500) -> int:
-    """A folder for Hugging Face's load_dataset: Parquet with the pictures inside."""
-    from salip_ray.datasets.exports import hf as form
+    """Write a folder for Hugging Face's load_dataset: Parquet files that hold the images."""
+    from salip_ray.datasets.exports import hf as writer
 
-    return form.export(export.labels, export.dest, shard_size=shard_size, **export.keywords)
+    return writer.export(export.labels, export.dest, shard_size=shard_size, **export.keywords)
 
 
 @export.command()
 @_without_ignore
 def yolo(export: Export) -> int:
-    """YOLO segmentation: polygons and data.yaml. Holes are filled."""
-    from salip_ray.datasets.exports import yolo as form
+    """Write a YOLO segmentation dataset: polygons and data.yaml. Holes are filled."""
+    from salip_ray.datasets.exports import yolo as writer
 
-    return form.export(export.labels, export.dest, **export.keywords)
+    return writer.export(export.labels, export.dest, **export.keywords)
 
 
 @export.command()
 @with_shared_options
 def decathlon(export: Export) -> int:
-    """MONAI's decathlon data list: dataset.json, imagesTr, labelsTr."""
-    from salip_ray.datasets.exports import decathlon as form
+    """Write a decathlon data list for MONAI: dataset.json, imagesTr, labelsTr."""
+    from salip_ray.datasets.exports import decathlon as writer
 
-    return form.export(export.labels, export.dest, **export.keywords)
+    return writer.export(export.labels, export.dest, **export.keywords)
 
 
 @export.command()
@@ -97,7 +99,7 @@ def review(
     labels: Output,
     dest: Dest,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many, the least certain.")
+        int | None, typer.Option(min=1, help="Write only the N least certain labels.", metavar="N")
     ] = None,
     classes: Classes = None,
     images_root: ImagesRoot = None,
@@ -106,11 +108,11 @@ def review(
     images_option: ImagesOption = None,
     dest_option: DestOption = None,
 ) -> None:
-    """The labels most worth a person's time, worst first: queue.csv, pictures and masks.
+    """Write the least certain labels for review, worst first: queue.csv, images and masks.
 
-    Correct the masks, write accept or reject into queue.csv, then salip-ray import-review.
+    Correct the masks, write accept or reject into queue.csv, then run salip-ray import-review.
     """
-    from salip_ray.datasets.exports import review as form
+    from salip_ray.datasets.exports import review as writer
     from salip_ray.datasets.pseudo_labels import PseudoLabels
 
     opened = PseudoLabels(
@@ -122,23 +124,23 @@ def review(
         manifest=manifest,
     )
     options = storage_options("dest", dest_option)
-    say(form.export(opened, dest, limit=limit, storage_options=options), dest)
+    report_written(writer.export(opened, dest, limit=limit, storage_options=options), dest)
 
 
 def import_review(
-    review: Annotated[Path, typer.Argument(help="Folder made by salip-ray export review.")],
+    review: Annotated[Path, typer.Argument(help="Folder written by salip-ray export review.")],
     labels: Output,
     labels_option: LabelsOption = None,
 ) -> None:
-    """Bring corrected, accepted and rejected labels of REVIEW back into LABELS.
+    """Import corrected, accepted and rejected labels from REVIEW into LABELS.
 
-    They go to LABELS/reviews/, beside the shards, and count in training and in every export but
-    nifti and dicom-seg, which write what the cascade found.
+    Decisions are written to LABELS/reviews/, next to the shards. Training and all exports use them,
+    except nifti and dicom-seg, which write the masks of the cascade.
     """
-    from salip_ray.datasets.exports.review import import_review as bring_back
+    from salip_ray.datasets.exports.review import import_review as import_decisions
 
-    found = bring_back(review, labels, storage_options("labels", labels_option))
+    imported = import_decisions(review, labels, storage_options("labels", labels_option))
     typer.echo(
-        f"{found.corrected} corrected, {found.accepted} accepted, {found.rejected} rejected, "
-        f"{found.undecided} undecided"
+        f"{imported.corrected} corrected, {imported.accepted} accepted, "
+        f"{imported.rejected} rejected, {imported.undecided} undecided"
     )

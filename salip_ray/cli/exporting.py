@@ -1,4 +1,4 @@
-"""What the commands of ``salip-ray export`` share: their options, and how labels are opened."""
+"""Options that the commands of ``salip-ray export`` share, and how they open labels."""
 
 from __future__ import annotations
 
@@ -10,35 +10,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salip_ray.cli.options import Manifest, storage_options
+from salip_ray.cli.options import Manifest, repeatable, storage_option, storage_options
+from salip_ray.wording import counted
 
 if TYPE_CHECKING:
     from salip_ray.datasets.exports.cases import Parts
     from salip_ray.datasets.pseudo_labels import PseudoLabels
 
 Output = Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")]
-Dest = Annotated[str, typer.Argument(help="New or empty place, or one to go on with.")]
+Dest = Annotated[str, typer.Argument(help="New or empty location, or an export to resume.")]
 Classes = Annotated[
-    list[str] | None, typer.Option("--class", metavar="LABEL", help="Only this class; repeat it.")
+    list[str] | None, repeatable("--class", metavar="LABEL", help="Only this class.")
 ]
 ImagesRoot = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER", help="Where the images' common folder has moved to."),
+    typer.Option(
+        metavar="FOLDER", help="New location of the images' common folder, if they have moved."
+    ),
 ]
-LabelsOption = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="fsspec storage option of LABELS.")
-]
-ImagesOption = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="The same for the images.")
-]
-DestOption = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=VALUE", help="The same for DEST.")
-]
+LabelsOption = Annotated[list[str] | None, storage_option("LABELS")]
+ImagesOption = Annotated[list[str] | None, storage_option("the images")]
+DestOption = Annotated[list[str] | None, storage_option("DEST")]
 
 
 @dataclass(frozen=True)
 class Export:
-    """What a command exports, and where to; ``keywords`` are those that all forms take."""
+    """The labels and destination of one export. ``keywords`` are arguments of every format."""
 
     labels: PseudoLabels
     dest: str
@@ -47,7 +44,7 @@ class Export:
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """The split and the options of the destination."""
+        """Return the split and the storage options of the destination."""
         return {"parts": self.parts, "storage_options": self.storage_options}
 
 
@@ -56,25 +53,25 @@ def _opened(
     dest: Dest,
     min_confidence: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Leave out images with a label less certain than this."),
+        typer.Option(min=0, max=1, help="Leave out images with a label of lower confidence."),
     ] = 0.0,
     classes: Classes = None,
     ignore_disagreement: Annotated[
         bool,
         typer.Option(
             "--ignore-disagreement",
-            help="Mark pixels where proposal and refined mask differ as ignore (255).",
+            help="Set pixels where candidate and refined mask differ to 255 (ignore).",
         ),
     ] = False,
     images_root: ImagesRoot = None,
     val: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of images set aside as val.")
+        float, typer.Option(min=0, max=0.9, help="Share of the images for validation.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     group_by: Annotated[
         str,
         typer.Option(
-            help="What a split keeps together: image (a volume's slices, too), folder, or a "
+            help="What a split keeps together: image (and all slices of a volume), folder, or a "
             "regular expression on the URI such as 'patient\\d+'."
         ),
     ] = "image",
@@ -83,7 +80,7 @@ def _opened(
     images_option: ImagesOption = None,
     dest_option: DestOption = None,
 ) -> Export:
-    """Open what the shared options say; its parameters are those options."""
+    """Open the labels. The parameters are the options that all formats share."""
     from salip_ray.datasets.exports.cases import Parts
     from salip_ray.datasets.pseudo_labels import PseudoLabels
 
@@ -104,11 +101,11 @@ def _opened(
 def with_shared_options(
     write: Callable[..., int], *, without: tuple[str, ...] = ()
 ) -> Callable[..., None]:
-    """A command that takes the shared options and those of ``write``, and says what came of it.
+    """Return a command that takes the shared options and those of ``write``.
 
     Args:
-        write: takes an :class:`Export` and options of its own; returns the number of images.
-        without: shared options that mean nothing to this form.
+        write: takes an :class:`Export` and the options of its format; returns the number of images.
+        without: shared options that this format does not support.
     """
     _, *own = inspect.signature(write, eval_str=True).parameters.values()
     shared = [
@@ -121,7 +118,7 @@ def with_shared_options(
     def command(**given: Any) -> None:
         mine = {parameter.name: given.pop(parameter.name) for parameter in own}
         export = _opened(**given)
-        say(write(export, **mine), export.dest)
+        report_written(write(export, **mine), export.dest)
 
     # Typer reads a command's options from its signature and annotations.
     both = [*shared[:2], *own, *shared[2:]]
@@ -130,6 +127,6 @@ def with_shared_options(
     return command
 
 
-def say(written: int, dest: str, what: str = "images") -> None:
-    """Print what came of an export."""
-    typer.echo(f"{written:,} {what} in {dest}")
+def report_written(written: int, dest: str, noun: str = "image") -> None:
+    """Print how many items an export has written."""
+    typer.echo(f"{counted(written, noun)} in {dest}")

@@ -12,37 +12,31 @@ from salip_ray.cli.options import (
     OutputOption,
     Preset,
     Quiet,
+    Reference,
     Set,
+    Task,
     make_config,
+    require_mode_for_reference,
 )
-from salip_ray.errors import ConfigError
 
 
 def label(
     input: Annotated[  # noqa: A002  (the word a person would use)
         str, typer.Argument(help="Folder, prefix, glob, image or manifest; local, s3://, gs://...")
     ],
-    output: Annotated[str, typer.Argument(help="New or empty location, or one to go on with.")],
-    config: Annotated[
-        str,
-        typer.Option(
-            metavar="TASK", help="What to label: lungs, brain, fetal_head, or a YAML file."
-        ),
-    ],
+    output: Annotated[str, typer.Argument(help="New or empty location, or a job to resume.")],
+    config: Task,
     preset: Preset = None,
     assignments: Set = None,
     mode: Mode = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(metavar="MASKS", help="Reference masks for gt_sam: a folder or index.csv."),
-    ] = None,
+    reference: Reference = None,
     extend: Annotated[
         bool,
-        typer.Option("--extend", help="INPUT has grown: label what is new, into new shards."),
+        typer.Option("--extend", help="Label images that INPUT has gained, into new shards."),
     ] = False,
     manifest: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Keep manifest.parquet, which has all names, here."),
+        typer.Option(metavar="FILE", help="Write manifest.parquet, which names all images, here."),
     ] = None,
     quiet: Quiet = False,
     input_option: InputOption = None,
@@ -50,9 +44,9 @@ def label(
 ) -> None:
     """Label every image of INPUT and write the labels to OUTPUT.
 
-    Stopped or killed, the same command goes on where it was. Example:
+    If the job is stopped or killed, run the same command again to resume.
 
-    salip-ray label s3://bucket/xrays s3://bucket/labels --config lungs
+    Example: salip-ray label s3://bucket/xrays s3://bucket/labels --config lungs
     """
     settings = make_config(
         config,
@@ -62,9 +56,8 @@ def label(
         input_options=input_option,
         output_options=output_option,
     )
-    if reference is not None and "gt_sam" not in settings.run.modes:
-        raise ConfigError("--reference is for the mode gt_sam: add it, as in --mode cascade,gt_sam")
-    # Imported after the configuration is known to be right: Ray and torch take seconds.
+    require_mode_for_reference(settings, reference)
+    # Imported after the configuration is checked: Ray and torch take seconds.
     from salip_ray import pipeline
 
     pipeline.label(

@@ -1,4 +1,4 @@
-"""Options that commands share, and how they become a configuration."""
+"""Options that several commands share, and how they become a configuration."""
 
 from __future__ import annotations
 
@@ -7,49 +7,96 @@ from typing import Annotated, Any
 
 import typer
 
-from salip_ray.config import Config, load_config
+from salip_ray.config import Config, load_config, shipped_configs
 from salip_ray.config.loading import merge, parse_assignments, parse_options
+from salip_ray.errors import ConfigError
 
+#: Values of ``run.modes``, for shell completion.
+MODES = ("cascade", "unprompted", "gt_sam")
+
+
+def repeatable(*names: str, metavar: str, help: str, **options: Any) -> Any:  # noqa: A002
+    """Return an option whose help text says that it can be given several times."""
+    return typer.Option(*names, metavar=metavar, help=f"{help} Can be repeated.", **options)
+
+
+def storage_option(location: str, example: str = "") -> Any:
+    """Return an option that takes ``KEY=VALUE`` storage options of ``location``."""
+    example = f", as in {example}" if example else ""
+    return repeatable(metavar="KEY=VALUE", help=f"fsspec storage option of {location}{example}.")
+
+
+def _complete(folder: str, incomplete: str) -> list[str]:
+    names = sorted(path.stem for path in (shipped_configs() / folder).glob("*.yaml"))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _complete_task(incomplete: str) -> list[str]:
+    return _complete("", incomplete)
+
+
+def _complete_preset(incomplete: str) -> list[str]:
+    return _complete("presets", incomplete)
+
+
+def _complete_mode(incomplete: str) -> list[str]:
+    return [mode for mode in MODES if mode.startswith(incomplete)]
+
+
+Task = Annotated[
+    str,
+    typer.Option(
+        "--config",
+        metavar="TASK",
+        help="What to label: lungs, brain, fetal_head, or a YAML file.",
+        autocompletion=_complete_task,
+    ),
+]
+TaskArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="lungs, brain, fetal_head, or a YAML file.",
+        autocompletion=_complete_task,
+    ),
+]
 Preset = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="With what: bundled (the default), paper-2d, paper-3d, paper-bundled, or a YAML file.",
+        help="Models and recipe: bundled (the default), paper-2d, paper-3d, paper-bundled, or a "
+        "YAML file.",
+        autocompletion=_complete_preset,
     ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change one value, as in propose.points_per_side=32."
+    repeatable(
+        "--set", metavar="KEY=VALUE", help="Change one setting, as in propose.points_per_side=32."
     ),
 ]
 Mode = Annotated[
     list[str] | None,
-    typer.Option(
+    repeatable(
         metavar="MODES",
-        help="One or more of cascade (the default), unprompted, gt_sam; with commas.",
+        help="cascade (the default), unprompted, gt_sam, or several with commas.",
+        autocompletion=_complete_mode,
     ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="MASKS", help="Reference masks for gt_sam: a folder or index.csv."),
 ]
 Manifest = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="The run's manifest, where it is kept outside of OUTPUT."),
+    typer.Option(metavar="FILE", help="The manifest, if the job was started with --manifest."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, for logs.")]
-InputOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="fsspec storage option of INPUT, as in anon=true."),
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+InputOption = Annotated[list[str] | None, storage_option("INPUT", "anon=true")]
 OutputOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="KEY=VALUE", help="The same for OUTPUT, as in endpoint_url=https://s3.example.org."
-    ),
+    list[str] | None, storage_option("OUTPUT", "endpoint_url=https://s3.example.org")
 ]
-
-WeightsOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="The same for the weights, where they are a URI."),
-]
+WeightsOption = Annotated[list[str] | None, storage_option("the weights")]
 
 
 def make_config(
@@ -61,7 +108,7 @@ def make_config(
     input_options: Iterable[str] | None = None,
     output_options: Iterable[str] | None = None,
 ) -> Config:
-    """The configuration that a command line asks for.
+    """Return the configuration that a command line asks for.
 
     Raises:
         ConfigError: a file, key or value is wrong.
@@ -70,16 +117,22 @@ def make_config(
     if wanted := [mode.strip() for text in modes or () for mode in text.split(",")]:
         overrides.append(f"run.modes=[{', '.join(wanted)}]")
     changes = parse_assignments(overrides)
-    for place, options in (("input", input_options), ("output", output_options)):
-        if given := storage_options(place, options):
-            changes = merge(changes, {"storage": {place: given}})
+    for location, options in (("input", input_options), ("output", output_options)):
+        if given := storage_options(location, options):
+            changes = merge(changes, {"storage": {location: given}})
     return load_config(task, preset=preset, overrides=changes)
 
 
-def storage_options(place: str, options: Iterable[str] | None) -> dict[str, Any]:
-    """The storage options of a place, for a command that has no configuration.
+def require_mode_for_reference(config: Config, reference: str | None) -> None:
+    """Raise ConfigError if reference masks are given but no mode uses them."""
+    if reference is not None and "gt_sam" not in config.run.modes:
+        raise ConfigError("--reference is for the mode gt_sam: add --mode cascade,gt_sam")
+
+
+def storage_options(location: str, options: Iterable[str] | None) -> dict[str, Any]:
+    """Return the storage options given as ``--LOCATION-option``.
 
     Raises:
         ConfigError: an option is not ``key=value``.
     """
-    return parse_options(place, options or ())
+    return parse_options(location, options or ())

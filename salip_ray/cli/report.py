@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from salip_ray.cli.options import InputOption, Manifest, OutputOption, storage_options
+from salip_ray.cli.options import (
+    InputOption,
+    Manifest,
+    OutputOption,
+    storage_option,
+    storage_options,
+)
 from salip_ray.errors import OutputError
 
 NAME = "report.html"
@@ -15,30 +21,31 @@ NAME = "report.html"
 
 def report(
     output: Annotated[
-        str, typer.Argument(help="Output of salip-ray label, or a folder of several; or a URI.")
+        str,
+        typer.Argument(help="Output of salip-ray label, or a folder of several; local or a URI."),
     ],
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=f"Where to write; else OUTPUT/{NAME}.")
+        Path | None, typer.Option(metavar="FILE", help=f"File to write (default: OUTPUT/{NAME}).")
     ] = None,
     reference: Annotated[
         str | None,
         typer.Option(metavar="MASKS", help="Score against these masks: a folder or index.csv."),
     ] = None,
     images: Annotated[
-        int, typer.Option(min=1, max=24, help="Images in each group of the gallery.")
+        int, typer.Option(min=1, max=24, help="Images per group of the gallery.")
     ] = 12,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random samples.")] = 0,
     manifest: Manifest = None,
     output_option: OutputOption = None,
     input_option: InputOption = None,
-    reference_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="The same for MASKS."),
-    ] = None,
+    reference_option: Annotated[list[str] | None, storage_option("MASKS")] = None,
 ) -> None:
-    """Write a report of OUTPUT: one HTML file that needs nothing beside it, not even a network.
+    """Write a report of OUTPUT: one HTML file that opens without a network.
 
-    Counts and distributions are of all rows; images are sampled, and fetched where they were.
+    Counts and distributions cover all rows. The gallery shows a sample of the images, which are
+    fetched from the input.
+
+    Example: salip-ray report s3://bucket/labels --html report.html
     """
     from salip_ray.report.build import make_report
 
@@ -59,10 +66,10 @@ def report(
 def write_report(
     output: str, html: Path | None, text: bytes, options: dict[str, object] | None = None
 ) -> str:
-    """Write a report into a file, or into its output; returns where it is.
+    """Write a report to ``html``, or into its output, and return its location.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     if html is None:
         from salip_ray.output.store import Store

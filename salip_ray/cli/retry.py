@@ -19,10 +19,10 @@ from salip_ray.config import StorageConfig
 
 
 def retry(
-    output: Annotated[str, typer.Argument(help="What salip-ray label wrote; local, s3://, ...")],
+    output: Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")],
     input: Annotated[  # noqa: A002  (the word a person would use)
         str | None,
-        typer.Option(help="The input again, where its addresses are signed."),
+        typer.Option(help="The input again, if its addresses are signed."),
     ] = None,
     assignments: Set = None,
     manifest: Manifest = None,
@@ -31,10 +31,10 @@ def retry(
     output_option: OutputOption = None,
     weights_option: WeightsOption = None,
 ) -> None:
-    """Label the failed images of OUTPUT again; all other rows stay as they are. Example:
+    """Label the error rows of OUTPUT again; all other rows stay unchanged.
 
-    salip-ray retry s3://bucket/labels --set pools.propose.size=1
-    """  # noqa: D415  (the example is shown as it stands)
+    Example: salip-ray retry s3://bucket/labels --set pools.propose.size=1
+    """
     storage = StorageConfig(
         input=storage_options("input", input_option),
         output=storage_options("output", output_option),

@@ -7,33 +7,31 @@ from typing import Annotated
 
 import typer
 
-from salip_ray.cli.options import InputOption, Preset, Set, make_config
+from salip_ray.cli.options import InputOption, Preset, Set, Task, make_config
 from salip_ray.errors import InputError, OutputError
+from salip_ray.wording import counted
 
 
 def show(
     image: Annotated[str, typer.Argument(help="One image; local or a URI.")],
-    config: Annotated[
-        str,
-        typer.Option(
-            metavar="TASK", help="What to label: lungs, brain, fetal_head, or a YAML file."
-        ),
-    ],
+    config: Task,
     png: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to write; else NAME.walk.png here.")
+        Path | None, typer.Option(metavar="FILE", help="File to write (default: NAME.walk.png).")
     ] = None,
     slice_: Annotated[
         int | None,
-        typer.Option("--slice", min=0, help="Which slice, frame or page of the file, from 0."),
+        typer.Option("--slice", min=0, help="Slice, frame or page of the file, from 0."),
     ] = None,
     preset: Preset = None,
     assignments: Set = None,
     input_option: InputOption = None,
 ) -> None:
-    """Draw how IMAGE, or a slice of it, walks through the cascade, in this process and without Ray.
+    """Draw the stages of the cascade for IMAGE, or for one slice of it, without Ray.
 
-    The picture has SAM's proposals, their crops in CLIP's order with scores, the boxes of the
-    retrieved, and the label.
+    The figure shows SAM's candidates, their crops in CLIP's order with scores, the boxes of the
+    retrieved candidates, and the label.
+
+    Example: salip-ray show brain.nii.gz --slice 45 --config brain
     """
     settings = make_config(
         config,
@@ -52,17 +50,17 @@ def show(
     stack = open_stack(data, image, settings.image)
     if slice_ is None and stack.count > 1:
         raise InputError(
-            f"{public_uri(image)} holds {stack.count} {stack.kind}s: "
-            f"say which by --slice 0 to {stack.count - 1}"
+            f"{public_uri(image)} holds {counted(stack.count, stack.kind)}: "
+            f"choose one with --slice 0 to {stack.count - 1}"
         )
     pixels = only_picture(stack) if slice_ is None else picture_at(stack, slice_)
     from salip_ray.cascade.cascade import Cascade
     from salip_ray.report.walkthrough import draw_walk, take_walk
 
     walk = take_walk(Cascade(settings), pixels)
-    place = "" if slice_ is None else f"-{slice_:04d}"
-    path = png or Path(f"{stem(public_uri(image))}{place}.walk.png")
-    name = public_uri(image).rpartition("/")[2] + (f" [{slice_}]" if place else "")
+    suffix = "" if slice_ is None else f"-{slice_:04d}"
+    path = png or Path(f"{stem(public_uri(image))}{suffix}.walk.png")
+    name = public_uri(image).rpartition("/")[2] + (f" [{slice_}]" if suffix else "")
     labels = [spec.label for spec in settings.task.classes]
     try:
         draw_walk(walk, labels, f"{name}: {settings.task.name}", path)

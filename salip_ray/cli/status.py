@@ -11,96 +11,107 @@ import typer
 
 from salip_ray.cli.options import Manifest, OutputOption, storage_options
 from salip_ray.errors import ConfigError, JobError
+from salip_ray.wording import counted
 
 if TYPE_CHECKING:
     from salip_ray.output.status import Status
 
 
 def status(
-    output: Annotated[str, typer.Argument(help="What salip-ray label writes; local, s3://, ...")],
+    output: Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")],
     as_json: Annotated[
-        bool, typer.Option("--json", help="A JSON object on stdout; one a line with --follow.")
+        bool, typer.Option("--json", help="Print JSON; with --follow, one object per line.")
     ] = False,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="A line whenever the job has got on.")
+        bool,
+        typer.Option("--follow", "-f", help="Print a line at every change, until the job ends."),
     ] = False,
     every: Annotated[
-        float, typer.Option(min=0.1, help="Seconds between two looks, with --follow.")
+        float, typer.Option(min=0.1, help="Seconds between two checks, with --follow.")
     ] = 10.0,
     wait: Annotated[
         float,
-        typer.Option(min=0.0, help="Seconds a job may take to begin, with --follow."),
+        typer.Option(min=0.0, help="Seconds to wait for the job to start, with --follow."),
     ] = 0.0,
     manifest: Manifest = None,
     output_option: OutputOption = None,
 ) -> None:
-    """Say how far the job of OUTPUT is, from the output alone, from any machine. Example:
+    """Show the progress of the job that writes OUTPUT. Reads only OUTPUT, so any machine will do.
 
-    salip-ray status s3://bucket/labels
+    With --follow, the exit status is 0 once all shards are committed, and 1 if no driver is left.
 
-    With --follow it ends when the job does: exit status 0 where all is committed, 1 where nobody is
-    at the job any more.
-    """  # noqa: D415  (the example is shown as it stands)
+    Example: salip-ray status s3://bucket/labels --follow
+    """
     options = storage_options("output", output_option)
     if wait and not follow:
-        raise ConfigError("--wait is for --follow")
+        raise ConfigError("--wait needs --follow")
     if not follow:
         from salip_ray.output.status import read_status
 
-        found = read_status(output, options, manifest=manifest)
-        typer.echo(json.dumps(found.to_json(), indent=2) if as_json else _lines(found))
+        current = read_status(output, options, manifest=manifest)
+        typer.echo(json.dumps(current.to_json(), indent=2) if as_json else _lines(current))
         return
-    from salip_ray.output.status import follow as watch
+    from salip_ray.output.status import follow as follow_status
 
     last = None
-    for last in _news(watch(output, options, manifest=manifest, every=every, wait=wait)):
+    for last in _changes(follow_status(output, options, manifest=manifest, every=every, wait=wait)):
         typer.echo(json.dumps(last.to_json()) if as_json else _line(last))
     if last is not None and last.state == "stopped":
         raise JobError(
-            f"nobody is at the job of {last.output}: {last.committed:,} of {last.shards:,} shards "
-            "are committed; the command it was begun with goes on from here"
+            f"no driver is running: {last.committed:,} of {counted(last.shards, 'shard')} of "
+            f"{last.output} are committed. Run the original command again to resume"
         )
 
 
-def _news(found: Iterator[Status]) -> Iterator[Status]:
-    """What differs from what was shown last."""
+def _changes(statuses: Iterator[Status]) -> Iterator[Status]:
+    """Yield each status that differs from the one before."""
     shown = None
-    for status in found:
+    for status in statuses:
         driver = status.driver and (status.driver.host, status.driver.pid)
-        news = (status.state, status.committed, status.failed, status.stages, driver)
-        if news != shown:
+        current = (status.state, status.committed, status.failed, status.stages, driver)
+        if current != shown:
             yield status
-        shown = news
+        shown = current
 
 
-def _line(found: Status) -> str:
-    said = (
-        f"{datetime.now():%H:%M:%S} {found.state}: {found.done:,} of {found.images:,} images, "
-        f"{found.committed:,} of {found.shards:,} shards; {found.failed:,} failed"
-    )
-    if found.images_per_second and found.seconds_left is not None:
-        left = timedelta(seconds=round(found.seconds_left))
-        said += f"; {found.images_per_second:,.2f} images/s, {left} left"
-    if found.stages:
-        said += f" ({', '.join(f'{stage} {done:,}' for stage, done in found.stages.items())})"
-    return said
+def _line(status: Status) -> str:
+    """Return a status as one line of a log."""
+    text = f"{datetime.now():%H:%M:%S} {status.state}: {_done(status)}; {status.failed:,} failed"
+    if rate := _rate(status):
+        text += f"; {rate}"
+    if status.stages:
+        text += f" ({', '.join(f'{stage} {done:,}' for stage, done in status.stages.items())})"
+    return text
 
 
-def _lines(found: Status) -> str:
+def _lines(status: Status) -> str:
+    """Return a status as a few lines."""
     lines = [
-        f"{found.output}: {found.state}",
-        f"  done    {found.done:,} of {found.images:,} images, "
-        f"{found.committed:,} of {found.shards:,} shards",
-        f"  failed  {found.failed:,} images",
+        f"{status.output}: {status.state}",
+        f"  done    {_done(status)}",
+        f"  failed  {counted(status.failed, 'image')}",
     ]
-    if found.driver is not None:
+    if status.driver is not None:
         lines.append(
-            f"  running on {found.driver.host}, process {found.driver.pid}, since "
-            f"{found.driver.started}; last heard of {found.driver.renewed}"
+            f"  driver  process {status.driver.pid} on {status.driver.host} since "
+            f"{status.driver.started}; last update {status.driver.renewed}"
         )
-    if found.images_per_second and found.seconds_left is not None:
-        left = timedelta(seconds=round(found.seconds_left))
-        lines.append(f"  rate    {found.images_per_second:,.2f} images/s, {left} left")
-    if found.state == "stopped":
-        lines.append("  nobody is at it: the command it was begun with goes on from here")
+    if rate := _rate(status):
+        lines.append(f"  rate    {rate}")
+    if status.state == "stopped":
+        lines.append("  No driver is running. Run the original command again to resume.")
     return "\n".join(lines)
+
+
+def _done(status: Status) -> str:
+    return (
+        f"{status.done:,} of {counted(status.images, 'image')}, "
+        f"{status.committed:,} of {counted(status.shards, 'shard')}"
+    )
+
+
+def _rate(status: Status) -> str:
+    if not status.images_per_second or status.seconds_left is None:
+        return ""
+    left = timedelta(seconds=round(status.seconds_left))
+    return f"{status.images_per_second:,.2f} images/s, {left} left"

@@ -1,4 +1,4 @@
-"""Several labelling tasks run, scored and drawn together: what the demo and a benchmark share."""
+"""Label, score and draw several sets of images: used by the demo and a benchmark."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Study:
     """One task on one set of images with reference masks.
 
-    ``images`` and ``references`` are as for ``salip-ray label``; ``subtitle`` says in a few words
-    what the images are.
+    ``images`` and ``references`` are as for ``salip-ray label``; ``subtitle`` describes the images
+    in a few words.
     """
 
     config: Config
@@ -37,12 +37,12 @@ class Study:
 def run_studies(
     studies: Sequence[Study], folder: Path, *, heading: str, shown: int = 4, quiet: bool = False
 ) -> Evaluation:
-    """Label, score and draw; a study whose output is complete is not labelled again.
+    """Label, score and draw all studies. Completed outputs are not labelled again.
 
-    Writes ``evaluation.json`` and ``overview.png`` into ``folder``, ``evaluation.json`` and
-    ``summary_nnunet.json`` of each study into ``folder/scores/``, and prints the mean Dice of the
-    un-prompted SAM, the cascade and GT-SAM. The picture shows the first ``shown`` images of each
-    study, whatever became of them.
+    Writes ``evaluation.json`` and ``overview.png`` to ``folder``, and ``evaluation.json`` and
+    ``summary_nnunet.json`` of each study to ``folder/scores/``. Prints the mean Dice of un-prompted
+    SAM, the cascade and GT-SAM. The figure shows the first ``shown`` images of each study, good or
+    bad.
     """
     from salip_ray import pipeline
     from salip_ray.evaluation import Evaluation, as_json
@@ -66,11 +66,11 @@ def run_studies(
     for study in studies:
         labels = LabelOutput.open(str(study.output))
         references = References.open(str(study.references))
-        found = evaluate_output(labels, references)
+        result = evaluate_output(labels, references)
         scores = folder / "scores" / study.output.name
-        write_results(found, scores / "evaluation.json", labels, references)
-        evaluation += found
-        bands += _bands(study, labels, references, found, shown)
+        write_results(result, scores / "evaluation.json", labels, references)
+        evaluation += result
+        bands += _bands(study, labels, references, result, shown)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").write_text(as_json(evaluation), encoding="utf-8")
     overview(
@@ -88,12 +88,12 @@ def run_studies(
 
 
 def _complete(output: Path) -> bool:
-    """Whether a run ended here; it writes its summary last."""
+    """Return True if a run has finished: it writes its summary last."""
     return (output / "summary.json").is_file()
 
 
 def _one_ray(studies: Sequence[Study]) -> Any:
-    """One Ray for all runs: starting it takes as long as labelling a few images."""
+    """Return one Ray session for all runs: starting Ray takes as long as a few images."""
     from salip_ray.cluster.resources import Machine, cpus_needed, plan_pools
     from salip_ray.cluster.session import ray_session
     from salip_ray.pipeline.actors import stages_of
@@ -111,9 +111,9 @@ def _one_ray(studies: Sequence[Study]) -> Any:
 
 
 def _bands(
-    study: Study, labels: Any, references: References, found: Evaluation, shown: int
+    study: Study, labels: Any, references: References, evaluation: Evaluation, shown: int
 ) -> list[Band]:
-    """A band of the overview for each class of a study."""
+    """Return one band of the overview for each class of a study."""
     from itertools import islice
 
     from salip_ray.cascade.geometry import class_references
@@ -121,9 +121,9 @@ def _bands(
     from salip_ray.output.masks import decode_rle
     from salip_ray.report.overview import Band, Panel
 
-    averages = found.averages()
-    dice = {(s.image_id, s.label, s.method): s.dice for s in found.scores}
-    scored = {score.image_id for score in found.scores}
+    averages = evaluation.averages()
+    dice = {(s.image_id, s.label, s.method): s.dice for s in evaluation.scores}
+    scored = {score.image_id for score in evaluation.scores}
     rows = list(islice((row for row in labels.rows() if row["image_id"] in scored), shown))
     images = Images.of((), None, study.config.image)
     bands = []
@@ -131,12 +131,12 @@ def _bands(
         panels: list[Panel] = []
         for row in rows:
             masks = {m["method"]: m["rle"] for m in row["masks"] if m["label"] == label}
-            # The headline's unprompted is one of two methods, chosen on average.
+            # "unprompted" stands for the better of two methods on average.
             methods = {name: means[name].variant or name for name in METHOD_NAMES if name in means}
             picture = labels.picture(row)
-            where = references.find(picture)
-            assert where is not None, "a row without a reference has no score"
-            reference = references.load(where, labels.image_config)
+            mask = references.find(picture)
+            assert mask is not None, "a row without a reference has no score"
+            reference = references.load(mask, labels.image_config)
             panels.append(
                 Panel(
                     image=images.load(picture),

@@ -12,10 +12,12 @@ from salip_ray.cli.options import (
     Mode,
     OutputOption,
     Preset,
+    Reference,
     Set,
+    Task,
     make_config,
+    require_mode_for_reference,
 )
-from salip_ray.errors import ConfigError
 
 Address = Annotated[
     str,
@@ -28,39 +30,41 @@ Address = Annotated[
 
 def submit(
     input: Annotated[  # noqa: A002  (the word a person would use)
-        str, typer.Argument(help="As for label; a local path must be the same on every node.")
-    ],
-    output: Annotated[str, typer.Argument(help="The same.")],
-    config: Annotated[
         str,
-        typer.Option(metavar="TASK", help="What to label: a shipped task's name, or a YAML file."),
+        typer.Argument(
+            help="Folder, prefix, glob, image or manifest. Local paths must exist on every node."
+        ),
     ],
+    output: Annotated[
+        str,
+        typer.Argument(
+            help="New or empty location, or a job to resume. Local paths must exist on every node."
+        ),
+    ],
+    config: Task,
     address: Address,
     preset: Preset = None,
     assignments: Set = None,
     mode: Mode = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(metavar="MASKS", help="Reference masks for gt_sam: a folder or index.csv."),
-    ] = None,
+    reference: Reference = None,
     input_option: InputOption = None,
     output_option: OutputOption = None,
     python: Annotated[
-        str, typer.Option(help="The interpreter that has salip_ray, as the cluster knows it.")
+        str, typer.Option(help="Python interpreter on the cluster that has salip_ray.")
     ] = "python",
     ship: Annotated[
-        bool, typer.Option("--ship", help="Send this installation's code along.")
+        bool, typer.Option("--ship", help="Send the code of this installation to the cluster.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Show the log until the job is over.")
+        bool, typer.Option("--wait/--no-wait", help="Show the log until the job ends.")
     ] = True,
 ) -> None:
-    """Run label on a Ray cluster, and show its log.
+    """Run label as a job on a Ray cluster and show its log.
 
-    Ctrl-C detaches and leaves the job running; the same command joins it again, or goes on where
-    an earlier job was stopped. Exits as the job does. Example:
+    Ctrl-C detaches and leaves the job running. Run the same command again to join it, or to resume
+    a job that was stopped. The exit status is that of the job.
 
-    salip-ray submit s3://bucket/xrays s3://bucket/labels --config lungs --address http://head:8265
+    Example: salip-ray submit s3://bucket/in s3://bucket/out --config lungs --address http://head:8265
     """
     settings = make_config(
         config,
@@ -70,8 +74,7 @@ def submit(
         input_options=input_option,
         output_options=output_option,
     )
-    if reference is not None and "gt_sam" not in settings.run.modes:
-        raise ConfigError("--reference is for the mode gt_sam: add it, as in --mode cascade,gt_sam")
+    require_mode_for_reference(settings, reference)
     from salip_ray.cluster import submit as jobs
 
     client = jobs.connect(address)
@@ -85,22 +88,27 @@ def submit(
     try:
         code = jobs.follow(client, job.job_id, _write)
     except KeyboardInterrupt:
-        typer.echo(f"\ndetached: job {job.job_id} goes on; the same command joins it again")
+        typer.echo(
+            f"\ndetached: job {job.job_id} is still running; run the same command again to join it"
+        )
         raise typer.Exit(130) from None
     typer.echo(f"job {job.job_id} ended with exit code {code}", err=bool(code))
     raise typer.Exit(code)
 
 
 def stop(
-    job_id: Annotated[str, typer.Argument(help="As submit printed it.")],
+    job_id: Annotated[str, typer.Argument(help="Job id, as printed by salip-ray submit.")],
     address: Address,
 ) -> None:
-    """Stop a submitted job: it finishes the commits under way; submit goes on from there."""
+    """Stop a submitted job after the commits in progress; submit it again to resume.
+
+    Example: salip-ray stop raysubmit_ABC --address http://head:8265
+    """
     from salip_ray.cluster import submit as jobs
 
     client = jobs.connect(address)
     if not jobs.stop(client, job_id):
-        typer.echo(f"job {job_id} was over already")
+        typer.echo(f"job {job_id} had already ended")
         return
     status = jobs.wait_until_over(client, job_id)
     typer.echo(f"job {job_id} is {status.value.lower()}")

@@ -14,49 +14,49 @@ from salip_ray.cli.options import (
     Preset,
     Quiet,
     Set,
+    Task,
     make_config,
+    storage_option,
     storage_options,
 )
+from salip_ray.wording import counted
 
 
 def tune(
     images: Annotated[str, typer.Argument(help="Images, as for label.")],
     references: Annotated[
-        str, typer.Argument(help="Folder of masks (same stem as the image) or index.csv.")
+        str, typer.Argument(help="Folder of masks (same stem as the image), or index.csv.")
     ],
-    config: Annotated[
-        str,
-        typer.Option(
-            metavar="TASK", help="What to label: lungs, brain, fetal_head, or a YAML file."
-        ),
-    ],
+    config: Task,
     output: Annotated[
-        str, typer.Option(help="New or empty location, or one to go on with.")
+        str, typer.Option(help="New or empty location, or a search to resume.")
     ] = "tuning-output",
-    trials: Annotated[int, typer.Option(min=2, help="Recipes to try.")] = 50,
+    trials: Annotated[int, typer.Option(min=2, help="Number of recipes to try.")] = 50,
     limit: Annotated[
-        int, typer.Option("--images", min=1, help="Images to try them on, drawn by the seed.")
+        int,
+        typer.Option("--images", min=1, help="Number of images to try them on, drawn by the seed."),
     ] = 20,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     space: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="What may change: field: [choices] or {low:, high:}."),
+        typer.Option(
+            metavar="FILE", help="YAML file of the fields to search: choices, or low and high."
+        ),
     ] = None,
     preset: Preset = None,
     assignments: Set = None,
     quiet: Quiet = False,
     input_option: InputOption = None,
     output_option: OutputOption = None,
-    reference_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="The same for REFERENCES."),
-    ] = None,
+    reference_option: Annotated[list[str] | None, storage_option("REFERENCES")] = None,
 ) -> None:
     """Search for the recipe that labels IMAGES best, as SaLIP does at test time.
 
-    Writes tuned.yaml, which label --config takes, trials.csv, tuning.svg and tuning.json. The
-    images that are tuned on are named in them, and salip-ray evaluate leaves them out of every
-    score of labels made with tuned.yaml. Stopped or killed, the same command goes on.
+    Writes tuned.yaml (for label --config), trials.csv, tuning.svg and tuning.json. tuned.yaml names
+    the images that the search used, and salip-ray evaluate leaves them out of the scores. If the
+    search is stopped, run the same command again to resume.
+
+    Example: salip-ray tune ./images ./masks --config lungs --trials 50 --images 20
     """
     settings = make_config(
         config,
@@ -73,7 +73,7 @@ def tune(
     from salip_ray.tuning import search as tuning
 
     console = Console(quiet=quiet)
-    found = tuning.tune(
+    result = tuning.tune(
         images,
         references,
         output,
@@ -85,10 +85,10 @@ def tune(
         reference_options=options,
         say=lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
     )
-    best, given = found["best"], found["untuned"]["dice"]
+    best, untuned = result["best"], result["untuned"]["dice"]
     changes = ", ".join(f"{field}={value}" for field, value in best["changes"].items())
     typer.echo(
-        f"best: trial {best['trial']}, Dice {best['dice']:.4f} (as given {given:.4f}) on the "
-        f"{len(found['images'])} images it was chosen on\n"
+        f"best: trial {best['trial']}, Dice {best['dice']:.4f} (untuned: {untuned:.4f}) on the "
+        f"{counted(len(result['images']), 'image')} of the search\n"
         f"changes: {changes or 'none'}\nrecipe: {output.rstrip('/')}/{tuning.TUNED}"
     )

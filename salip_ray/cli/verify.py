@@ -8,39 +8,43 @@ import typer
 
 from salip_ray.cli.options import Manifest, OutputOption, storage_options
 from salip_ray.errors import JobError
+from salip_ray.wording import counted
 
 _SHOWN = 20
 
 
 def verify(
-    output: Annotated[str, typer.Argument(help="What salip-ray label wrote; local, s3://, ...")],
+    output: Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")],
     partial: Annotated[
-        bool, typer.Option("--partial", help="The job has not ended: check what is committed.")
+        bool,
+        typer.Option("--partial", help="The job has not finished: check the committed shards."),
     ] = False,
     manifest: Manifest = None,
     output_option: OutputOption = None,
 ) -> None:
-    """Check every promise of OUTPUT: counts, ids, checksums, masks against label maps, sizes.
+    """Check every file of OUTPUT: counts, ids, checksums, and masks against label maps.
 
-    Exit status 1 where one is broken. Example:
+    The exit status is 1 if a problem is found.
 
-    salip-ray verify s3://bucket/labels
+    Example: salip-ray verify s3://bucket/labels
     """
-    options = storage_options("output", output_option)
     from salip_ray.output.verify import verify as check
 
-    found = check(output, options, partial=partial, manifest=manifest)
-    typer.echo(
-        f"{found.output}: {found.images:,} images; {found.committed:,} of {found.shards:,} shards "
-        f"committed; {found.rows:,} rows and {found.label_maps:,} label maps checked"
+    checked = check(
+        output, storage_options("output", output_option), partial=partial, manifest=manifest
     )
-    for problem in found.problems[:_SHOWN]:
+    typer.echo(
+        f"{checked.output}: {counted(checked.images, 'image')}; {checked.committed:,} of "
+        f"{counted(checked.shards, 'shard')} committed; {counted(checked.rows, 'row')} and "
+        f"{counted(checked.label_maps, 'label map')} checked"
+    )
+    for problem in checked.problems[:_SHOWN]:
         typer.echo(f"  {problem}")
-    if (more := len(found.problems) - _SHOWN) > 0:
+    if (more := len(checked.problems) - _SHOWN) > 0:
         typer.echo(f"  and {more:,} more")
-    if found.problems:
+    if checked.problems:
         raise JobError(
-            f"{len(found.problems):,} promises of {found.output} are broken; "
-            f"the first: {found.problems[0]}"
+            f"{checked.output} has {counted(len(checked.problems), 'problem')}; "
+            f"the first: {checked.problems[0]}"
         )
-    typer.echo("all promises kept")
+    typer.echo("no problems found")

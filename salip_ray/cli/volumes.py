@@ -1,4 +1,4 @@
-"""``salip-ray export``: label volumes and DICOM segmentations, which go back to the archive."""
+"""``salip-ray export nifti`` and ``dicom-seg``: label volumes and DICOM segmentations."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from salip_ray.cli.exporting import DestOption, ImagesOption, LabelsOption, Output, say
+from salip_ray.cli.exporting import DestOption, ImagesOption, LabelsOption, Output, report_written
 from salip_ray.cli.options import Manifest, storage_options
 
-Dest = Annotated[str, typer.Argument(help="New or empty place outside of LABELS.")]
-Method = Annotated[str, typer.Option(help="Whose masks: cascade, gt_sam, unprompted_largest, ...")]
+Dest = Annotated[str, typer.Argument(help="New or empty location outside of LABELS.")]
+Method = Annotated[
+    str, typer.Option(help="Method of the masks: cascade, gt_sam, unprompted_largest, ...")
+]
 
 
 def nifti(
@@ -19,18 +21,18 @@ def nifti(
     dest: Dest,
     method: Method = "cascade",
     largest: Annotated[
-        bool, typer.Option("--largest", help="Keep each class's largest component in 3-D alone.")
+        bool, typer.Option("--largest", help="Only the largest 3-D component of each class.")
     ] = False,
     fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Fill holes in 3-D.")] = False,
     min_slices: Annotated[
-        int, typer.Option(min=0, help="Drop components that reach over fewer slices.")
+        int, typer.Option(min=0, help="Drop components that span fewer slices.")
     ] = 0,
     manifest: Manifest = None,
     labels_option: LabelsOption = None,
     images_option: ImagesOption = None,
     dest_option: DestOption = None,
 ) -> None:
-    """A label volume for each NIfTI volume (same grid and header codes) and DICOM series."""
+    """Write a label volume for each NIfTI volume (same grid and header codes) and DICOM series."""
     from salip_ray.datasets.exports.nifti import export_nifti
     from salip_ray.datasets.exports.tidy import Tidy
     from salip_ray.output.reader import LabelOutput
@@ -44,7 +46,7 @@ def nifti(
         storage_options=storage_options("dest", dest_option),
     )
     _note(notes)
-    say(written, dest, "label volumes")
+    report_written(written, dest, "label volume")
 
 
 def dicom_seg(
@@ -56,9 +58,9 @@ def dicom_seg(
     images_option: ImagesOption = None,
     dest_option: DestOption = None,
 ) -> None:
-    """A DICOM Segmentation for each DICOM series or image, with its patient's attributes.
+    """Write a DICOM Segmentation for each DICOM series or image, with its patient attributes.
 
-    Such an object names the patient, as the images do: keep DEST where they may be kept.
+    The objects name the patient, as the images do: protect DEST like the images.
     """
     from salip_ray.datasets.exports.dicom_seg import export_dicom_seg
     from salip_ray.output.reader import LabelOutput
@@ -70,8 +72,8 @@ def dicom_seg(
         source_options=storage_options("images", images_option),
         storage_options=storage_options("dest", dest_option),
     )
-    _note([*notes, "they carry the patient attributes of their sources"])
-    say(written, dest, "segmentations")
+    _note([*notes, "the segmentations hold the patient attributes of their sources"])
+    report_written(written, dest, "segmentation")
 
 
 def _note(notes: Iterable[str]) -> None:

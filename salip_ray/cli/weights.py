@@ -1,4 +1,4 @@
-"""``salip-ray weights``: where the official checkpoints are, and fetching them."""
+"""``salip-ray weights``: list the official checkpoints and fetch them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from salip_ray.cli.options import WeightsOption, storage_options
 
 @dataclass(frozen=True, slots=True)
 class _Checkpoint:
-    """An official file: its address, size in bytes, SHA-256 and licence, and who asks for it."""
+    """An official file: address, size in bytes, SHA-256, licence, and the settings that use it."""
 
     uri: str
     size: int
@@ -26,9 +26,8 @@ class _Checkpoint:
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything"
 _CLIP = "https://openaipublic.azureedge.net/clip/models"
-# SAM: addresses and licence from its repository (facebookresearch/segment-anything); sizes and
-# hashes as public mirrors with content-addressed storage give them. CLIP: addresses from
-# openai/CLIP, each holding its file's hash.
+# SAM: addresses and licence from facebookresearch/segment-anything; sizes and hashes from public
+# mirrors with content-addressed storage. CLIP: addresses from openai/CLIP, which hold the hash.
 CHECKPOINTS = {
     "sam_vit_b": _Checkpoint(
         f"{_SAM}/sam_vit_b_01ec64.pth",
@@ -69,13 +68,13 @@ CHECKPOINTS = {
 
 weights = typer.Typer(
     no_args_is_help=True,
-    help="Official checkpoints: list and fetch them. The bundled models need none.",
+    help="List and fetch official checkpoints. The bundled models need none.",
 )
 
 
 @weights.command(name="list")
 def list_weights() -> None:
-    """Addresses, sizes, SHA-256 and licences of the official files."""
+    """List addresses, sizes, SHA-256 and licences of the official files."""
     console = Console()
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("name", "MB", "licence", "used as"):
@@ -84,19 +83,24 @@ def list_weights() -> None:
         table.add_row(name, f"{file.size / 1e6:,.0f}", file.licence, file.used_as)
     console.print(table)
     for name, file in CHECKPOINTS.items():
-        # Plain lines, whole at any width, to be copied.
+        # Plain lines that are not wrapped, to be copied.
         typer.echo(f"{name}\n  {file.uri}\n  sha256 {file.sha256}")
 
 
 @weights.command()
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME_OR_URI", help="A name of the list, or any.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_URI", help="A name from salip-ray weights list, or any URI."
+        ),
+    ],
     sha256: Annotated[
-        str | None, typer.Option(metavar="HEX", help="What the file must hash to.")
+        str | None, typer.Option(metavar="HEX", help="Expected SHA-256 of the file.")
     ] = None,
     weights_option: WeightsOption = None,
 ) -> None:
-    """Fetch a file into the cache ($SALIP_RAY_CACHE), verify it and print its path."""
+    """Fetch a file into the cache ($SALIP_RAY_CACHE), verify it, and print its path."""
     from salip_ray.models.weights import fetch as fetch_file
 
     options = storage_options("weights", weights_option)

@@ -308,21 +308,34 @@ class Config(Section):
     storage: StorageConfig = StorageConfig()
 
     def recipe(self) -> dict[str, Any]:
-        """The part of the configuration that decides the labels, as JSON-ready data.
+        """Return the settings that decide the labels, as JSON-ready data.
 
-        Pools, storage and error limits may change between a run and its resume; this may not. It is
-        written beside the labels, so the addresses of weights are without what signs them: their
-        hashes say which they were.
+        Pools, storage options and error limits may change between a run and its resume; the recipe
+        may not. It is written to the output, so signatures are removed from weight addresses: the
+        SHA-256 of each file says which one it was.
         """
-        from salip_ray.sources.locations import public_uri  # sources know the configuration
-
-        data = self.model_dump(mode="json", exclude={"pools", "storage"})
+        data = self._without_signatures()
+        del data["pools"], data["storage"]
         data["run"] = {key: data["run"][key] for key in ("modes", "rows_per_shard", "precision")}
-        for models, name in (
+        return data
+
+    def public(self) -> dict[str, Any]:
+        """Return every setting as JSON-ready data, with the values of storage options hidden."""
+        data = self._without_signatures()
+        data["storage"] = {
+            location: dict.fromkeys(options, "***") for location, options in data["storage"].items()
+        }
+        return data
+
+    def _without_signatures(self) -> dict[str, Any]:
+        from salip_ray.sources.locations import public_uri  # sources import the configuration
+
+        data = self.model_dump(mode="json")
+        for model, name in (
             (data["sam"], "checkpoint"),
             (data["refine"]["sam"] or {}, "checkpoint"),
             (data["clip"], "pretrained"),
         ):
-            if "://" in (models.get(name) or ""):
-                models[name] = public_uri(models[name])
+            if "://" in (model.get(name) or ""):
+                model[name] = public_uri(model[name])
         return data

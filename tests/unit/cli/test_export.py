@@ -1,4 +1,4 @@
-"""``salip-ray export`` and ``import-review``: what they hand on, and what they say."""
+"""``salip-ray export`` and ``import-review``: arguments they pass on, and messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(*arguments: object):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """What ``PseudoLabels`` is opened with; exports are tested on their own."""
+    """Record how ``PseudoLabels`` is opened; exports are tested elsewhere."""
     from salip_ray.datasets import pseudo_labels
 
     calls = []
@@ -30,7 +30,7 @@ def opened(monkeypatch):
     return calls
 
 
-FORMS = {
+FORMATS = {
     "coco": coco,
     "nnunet": nnunet,
     "webdataset": webdataset,
@@ -40,10 +40,10 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_every_format_gets_labels_place_and_split(name, opened, monkeypatch):
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_receives_labels_destination_and_split(name, opened, monkeypatch):
     calls = []
-    monkeypatch.setattr(FORMS[name], "export", lambda *a, **k: calls.append((a, k)) or 1234)
+    monkeypatch.setattr(FORMATS[name], "export", lambda *a, **k: calls.append((a, k)) or 1234)
     done = run(
         *("export", name, "s3://b/labels", "s3://b/dest", "--min-confidence", 0.7),
         *("--class", "lung", "--val", 0.2, "--seed", 5, "--group-by", "folder"),
@@ -64,24 +64,24 @@ def test_every_format_gets_labels_place_and_split(name, opened, monkeypatch):
     assert kwargs["storage_options"] == {"endpoint_url": "http://x:1"}
 
 
-def test_review_goes_out_and_comes_back(opened, monkeypatch, tmp_path):
+def test_review_is_exported_and_imported(opened, monkeypatch, tmp_path):
     monkeypatch.setattr(review, "export", lambda *a, **k: k["limit"])
     done = run("export", "review", "labels", tmp_path / "review", "--limit", 7)
     assert f"7 images in {tmp_path / 'review'}" in done.output.replace("\n", "")
-    found = review.Imported(1, 2, 3, 4)
-    monkeypatch.setattr(review, "import_review", lambda *a: found)
+    imported = review.Imported(1, 2, 3, 4)
+    monkeypatch.setattr(review, "import_review", lambda *a: imported)
     done = run("import-review", tmp_path, "labels")
     assert done.output == "1 corrected, 2 accepted, 3 rejected, 4 undecided\n"
 
 
-def test_what_is_no_output_is_one_line(tmp_path):
+def test_export_of_an_empty_folder_is_one_line(tmp_path):
     done = run("export", "coco", tmp_path, tmp_path / "dest")
     assert done.exit_code == 2
     assert "holds no run.json" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_record_of_an_export_is_json(tmp_path):
+def test_finished_export_records_that_it_is_complete(tmp_path):
     from salip_ray.datasets.exports.destination import Destination
 
     Destination(str(tmp_path / "d"), {"format": "coco"}).complete(images_written=0)
