@@ -19,7 +19,7 @@ from salip_ray.sources.formats.ordinary import own_pixel_limit
 from salip_ray.sources.formats.stack import check_frames
 from salip_ray.sources.locations import filesystem, public_uri
 from salip_ray.sources.opening import BLOCK, MISSING, ask, parsed
-from salip_ray.sources.series import SlicePlace
+from salip_ray.sources.series import SliceGeometry
 from salip_ray.sources.stores import said
 
 _DICOM = frozenset({".dcm", ".dicom"})
@@ -44,11 +44,11 @@ class Header:
     Attributes:
         count: pictures of a file that holds slices, frames or pages; None where it is one picture,
             or cannot be read (its row will say why).
-        place: of the slice in its series, for DICOM files of one frame that have one.
+        geometry: of a DICOM slice; None if the file has several frames or no position.
     """
 
     count: int | None = None
-    place: SlicePlace | None = None
+    geometry: SliceGeometry | None = None
 
 
 def read_header(
@@ -145,7 +145,7 @@ def _read_dicom(file: IO[bytes], config: ImageConfig) -> Header:
         if len(orientation) != 6 or len(position) != 3:
             return Header()
         return Header(
-            place=SlicePlace(
+            geometry=SliceGeometry(
                 series=str(series),
                 orientation=tuple(float(part) for part in orientation),
                 position=tuple(float(part) for part in position),
@@ -156,9 +156,9 @@ def _read_dicom(file: IO[bytes], config: ImageConfig) -> Header:
         )
 
 
-def read_frame_places(
+def read_frame_geometries(
     address: str, storage_options: Mapping[str, Any] | None = None
-) -> list[SlicePlace]:
+) -> list[SliceGeometry]:
     """Where the frames of a multi-frame DICOM object lie, in their order.
 
     Raises:
@@ -169,12 +169,12 @@ def read_frame_places(
         with fs.open(path, "rb", block_size=BLOCK) as file, dicom.quiet():
             ds = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             frames = ds.get("PerFrameFunctionalGroupsSequence") or ()
-            return [_frame_place(ds, frame) for frame in frames]
+            return [_frame_geometry(ds, frame) for frame in frames]
     except Exception:  # noqa: BLE001  (a message could quote what names a patient)
         raise InputError("its file cannot be read, or its frames have no position") from None
 
 
-def _frame_place(ds: Any, frame: Any) -> SlicePlace:
+def _frame_geometry(ds: Any, frame: Any) -> SliceGeometry:
     def told(group: str, name: str) -> Any:
         for groups in (frame, *(ds.get("SharedFunctionalGroupsSequence") or ())):
             if group in groups and name in groups[group][0]:
@@ -182,7 +182,7 @@ def _frame_place(ds: Any, frame: Any) -> SlicePlace:
         return None
 
     orientation = told("PlaneOrientationSequence", "ImageOrientationPatient")
-    return SlicePlace(
+    return SliceGeometry(
         series=str(ds.get("SeriesInstanceUID")),
         orientation=tuple(float(part) for part in orientation),
         position=tuple(float(p) for p in told("PlanePositionSequence", "ImagePositionPatient")),

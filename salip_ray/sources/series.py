@@ -18,7 +18,7 @@ _GAP = 1.5  # a step this much wider than the usual one lacks a slice
 
 
 @dataclass(frozen=True)
-class SlicePlace:
+class SliceGeometry:
     """Where the one slice of a DICOM file lies.
 
     ``series`` is the SeriesInstanceUID, ``orientation`` ImageOrientationPatient, ``position``
@@ -66,7 +66,7 @@ class Volume:
         return " and ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in found if count)
 
 
-def group_series(places: Mapping[str, SlicePlace]) -> list[Volume]:
+def group_series(places: Mapping[str, SliceGeometry]) -> list[Volume]:
     """The volumes that files form; a file that is alone is not in any.
 
     Args:
@@ -84,7 +84,7 @@ def usual_step(depths: npt.NDArray[np.float64]) -> float:
     return float(np.quantile(np.diff(depths), 0.5, method="lower"))
 
 
-def _volume(names: Iterable[str], places: Mapping[str, SlicePlace]) -> Volume:
+def _volume(names: Iterable[str], places: Mapping[str, SliceGeometry]) -> Volume:
     ordered = sorted(names, key=lambda name: (places[name].depth, places[name].number, name))
     files: list[str] = []
     duplicates: list[str] = []

@@ -27,9 +27,9 @@ from salip_ray.output.masks import LabelMap
 from salip_ray.output.reader import LabelOutput
 from salip_ray.sources.formats import nifti
 from salip_ray.sources.formats.names import stem, suffix
-from salip_ray.sources.headers import read_frame_places, read_header, read_nifti_header
+from salip_ray.sources.headers import read_frame_geometries, read_header, read_nifti_header
 from salip_ray.sources.privacy import hides_uri
-from salip_ray.sources.series import SlicePlace
+from salip_ray.sources.series import SliceGeometry
 
 SUFFIXES = frozenset({".nii", ".nii.gz"})
 _READERS = 16
@@ -79,7 +79,7 @@ def export_nifti(
             data = _label_volume(volume, header, config, labels, method, tidy)
         else:
             try:
-                grid = SeriesGrid.of(_slice_places(volume, config, source_options))
+                grid = SeriesGrid.of(_slice_geometries(volume, config, source_options))
             except InputError as error:
                 notes.append(f"{name}: {error}; left out")
                 continue
@@ -138,18 +138,18 @@ def _label_volume(
     return bytes(kind(values, grid.affine, _as_labels(header, values)).to_bytes())
 
 
-def _slice_places(
+def _slice_geometries(
     volume: LabelledVolume, config: ImageConfig, source_options: Mapping[str, Any] | None
-) -> list[SlicePlace]:
+) -> list[SliceGeometry]:
     uris = [source.uri for source in volume.sources]
     if volume.sources[0].index is not None:
-        places = read_frame_places(uris[0], source_options)
+        places = read_frame_geometries(uris[0], source_options)
         if len(places) != len(uris):
             raise InputError("its frames or pages have no position")
         return places
     with ThreadPoolExecutor(_READERS) as readers:
         headers = readers.map(lambda uri: read_header(uri, config, source_options), uris)
-        found = [header.place for header in headers if header.place is not None]
+        found = [header.geometry for header in headers if header.geometry is not None]
     if len(found) < len(uris):
         missing = len(uris) - len(found)
         raise InputError(f"{missing} of its {len(uris)} files are gone, or have no position now")

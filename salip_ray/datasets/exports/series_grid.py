@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from salip_ray.errors import InputError
-from salip_ray.sources.series import SlicePlace, usual_step
+from salip_ray.sources.series import SliceGeometry, usual_step
 
 _UNEVEN = 0.1  # of a step, by which a slice may be off its place
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's x runs to the left, its y to the back
@@ -31,7 +31,7 @@ class SeriesGrid:
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, slices: Sequence[SlicePlace]) -> SeriesGrid:
+    def of(cls, slices: Sequence[SliceGeometry]) -> SeriesGrid:
         """The grid of the slices of a volume, whatever their order.
 
         Raises:

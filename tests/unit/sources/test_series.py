@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from salip_ray.sources.series import SlicePlace, group_series
+from salip_ray.sources.series import SliceGeometry, group_series
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 
 
 def at(depth, **changes):
-    place = SlicePlace("1.2", AXIAL, (5.0, 6.0, depth), (64, 64))
+    place = SliceGeometry("1.2", AXIAL, (5.0, 6.0, depth), (64, 64))
     return dataclasses.replace(place, **changes)
 
 
