@@ -94,7 +94,7 @@ Places = dict[str, list[tuple[int | None, str | None, int | None]]]
 
 def _in_series(headers: Mapping[str, Header], *, keep_uids: bool) -> tuple[Places, list[str]]:
     """Index, volume and slice of DICOM files that are slices, and what is odd about the series."""
-    volumes = group_series({uri: h.geometry for uri, h in headers.items() if h.geometry is not None})
+    volumes = group_series({uri: h.geometry for uri, h in headers.items() if h.geometry})
     places: Places = {}
     odd: list[str] = []
     orientations = Counter(volume.series for volume in volumes)
