@@ -243,4 +243,18 @@ LABEL_SCHEMA = pa.schema(
         pa.field("spacing", pa.list_(pa.float64(), 2)),  # mm: row to row, column to column
     ]
 )
-"""A row of ``shards/part-*.parquet``: all that is kept of an image."""
+"""A row of ``shards/part-*.parquet``: everything that an output stores about an image."""
+
+#: The stages whose time is measured, in order.
+TIMED_STAGES = ("fetch", "propose", "retrieve", "refine")
+SECONDS_TYPE = pa.struct([pa.field(stage, pa.float32()) for stage in TIMED_STAGES])
+FALLBACK_TYPE = pa.struct([pa.field("stage", pa.string()), pa.field("batch", pa.int32())])
+
+#: Columns that a refined row carries to its commit next to those of :data:`LABEL_SCHEMA`.
+COMMIT_COLUMNS: dict[str, pa.DataType] = {
+    "_shard": pa.int32(),
+    "_seq": pa.int32(),  # index in the shard
+    "_png": pa.large_binary(),  # the label map, null in an error row
+    "_seconds": SECONDS_TYPE,  # time spent in each stage
+    "_fallbacks": pa.list_(FALLBACK_TYPE),  # stages that ran out of memory, and the batch that fit
+}

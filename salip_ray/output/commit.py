@@ -27,11 +27,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salip_ray.errors import OutputError
-from salip_ray.output.job_record import MASKS, SHARDS, STATS, shard_file
+from salip_ray.output.layout import MASKS, SHARDS, STATS, shard_file
 from salip_ray.output.store import Store
-from salip_ray.pipeline import arrow
-from salip_ray.pipeline.arrow import STAGES, empty_columns
-from salip_ray.schema import LABEL_SCHEMA, SCHEMA_VERSION
+from salip_ray.schema import COMMIT_COLUMNS, LABEL_SCHEMA, SCHEMA_VERSION, TIMED_STAGES
 
 _MODE = 0o644
 
@@ -82,10 +80,10 @@ def commit_shard(
     for stage, seconds in (before or {}).get("seconds", {}).items():
         stats["seconds"][stage] = round(stats["seconds"].get(stage, 0.0) + seconds, 4)
     last = [
-        (shard_file(STATS, shard, "json"), json.dumps(stats, indent=2).encode() + b"\n"),
-        (shard_file(SHARDS, shard, "parquet"), labels),
+        (shard_file(STATS, shard), json.dumps(stats, indent=2).encode() + b"\n"),
+        (shard_file(SHARDS, shard), labels),
     ]
-    store.write(shard_file(MASKS, shard, "tar"), masks)
+    store.write(shard_file(MASKS, shard), masks)
     for name, data in last if before is None else reversed(last):
         store.write(name, data)
     return stats
@@ -147,7 +145,8 @@ def shard_stats(rows: pa.Table) -> dict[str, Any]:
     errors = Counter(f"{item['stage']}" for item in rows["error"].to_pylist() if item)
     seconds = rows["_seconds"].to_pylist()
     spent = {
-        stage: round(sum((row or {}).get(stage) or 0.0 for row in seconds), 4) for stage in STAGES
+        stage: round(sum((row or {}).get(stage) or 0.0 for row in seconds), 4)
+        for stage in TIMED_STAGES
     }
     return {
         "rows": rows.num_rows,
@@ -168,7 +167,7 @@ def shard_stats(rows: pa.Table) -> dict[str, Any]:
 _NEEDED = (*LABEL_SCHEMA.names, "_seq", "_png", "_seconds", "_fallbacks")
 
 
-def with_kept_rows(
+def merge_committed_rows(
     store: Store, shard: int, new: pa.Table | None = None
 ) -> tuple[pa.Table, Mapping[str, Any]]:
     """Complete new rows of a shard with those that it has.
@@ -185,7 +184,7 @@ def with_kept_rows(
     Raises:
         OutputError: a file of the shard is missing, or a kept row has no label map.
     """
-    name = shard_file(SHARDS, shard, "parquet")
+    name = shard_file(SHARDS, shard)
     data = store.read(name)
     if data is None:
         raise OutputError(f"output {store} holds no {name}: use label to go on with the job")
@@ -198,16 +197,17 @@ def with_kept_rows(
     for row in kept.select(["image_id", "status"]).to_pylist():
         if row["status"] != "error" and row["image_id"] not in pngs:
             raise OutputError(
-                f"{store}/{shard_file(MASKS, shard, 'tar')} has no label map of image "
+                f"{store}/{shard_file(MASKS, shard)} has no label map of image "
                 f"{row['image_id']}: delete {name} and use label to make the shard again"
             )
     maps = [pngs.get(image_id) for image_id in kept["image_id"].to_pylist()]
-    kept = kept.append_column("_png", pa.array(maps, arrow.TYPES["_png"]))
-    stats = json.loads(store.read(shard_file(STATS, shard, "json")) or b"{}")
+    kept = kept.append_column("_png", pa.array(maps, COMMIT_COLUMNS["_png"]))
+    stats = json.loads(store.read(shard_file(STATS, shard)) or b"{}")
     fallbacks = _fallbacks(stats)
     noted = [fallbacks.get(image_id) for image_id in kept["image_id"].to_pylist()]
-    kept = kept.append_column("_fallbacks", pa.array(noted, arrow.TYPES["_fallbacks"]))
-    kept = empty_columns(kept, _NEEDED)
+    kept = kept.append_column("_fallbacks", pa.array(noted, COMMIT_COLUMNS["_fallbacks"]))
+    seconds = pa.nulls(kept.num_rows, COMMIT_COLUMNS["_seconds"])
+    kept = kept.append_column("_seconds", seconds)
     return pa.concat_tables([_needed(rows) for rows in (kept, new) if rows is not None]), stats
 
 
@@ -222,12 +222,12 @@ def _fallbacks(stats: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _needed(rows: pa.Table) -> pa.Table:
-    types = {**arrow.TYPES, "_seq": pa.int32()}
+    types = {**{field.name: field.type for field in LABEL_SCHEMA}, **COMMIT_COLUMNS}
     return pa.table({name: rows[name].cast(types[name]) for name in _NEEDED})
 
 
 def _label_maps(store: Store, shard: int) -> dict[str, bytes]:
-    data = store.read(shard_file(MASKS, shard, "tar"))
+    data = store.read(shard_file(MASKS, shard))
     pngs: dict[str, bytes] = {}
     if data is not None:
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:

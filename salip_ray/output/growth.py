@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from salip_ray.errors import ResumeError
-from salip_ray.output.manifest import Manifest, adopt
+from salip_ray.output.manifest import Manifest, with_frozen_shards
 from salip_ray.schema import MANIFEST_SCHEMA
 
 
@@ -51,7 +51,7 @@ def _count_altered(both: pa.Table) -> int:
     return int(pc.sum(altered).as_py() or 0)
 
 
-def extended(frozen: pa.Table, now: Manifest) -> Manifest:
+def extend_manifest(frozen: pa.Table, now: Manifest) -> Manifest:
     """The plan of a grown input: frozen shards as they are, what is new in new shards after them.
 
     Args:
@@ -68,7 +68,7 @@ def extended(frozen: pa.Table, now: Manifest) -> Manifest:
     shards = (first + np.arange(new.num_rows) // now.rows_per_shard).astype(np.int32)
     index = new.schema.get_field_index("shard")
     new = new.set_column(index, MANIFEST_SCHEMA.field("shard"), pa.array(shards))
-    return adopt(pa.concat_tables([frozen, new]).combine_chunks(), now)
+    return with_frozen_shards(pa.concat_tables([frozen, new]).combine_chunks(), now)
 
 
 def _require_places(frozen: pa.Table, now: pa.Table) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import platform
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,17 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.errors import OutputError, ResumeError
-from salip_ray.output.growth import Change, compare, extended
-from salip_ray.output.manifest import Manifest, adopt, manifest_digest
+from salip_ray.output.growth import Change, compare, extend_manifest
+from salip_ray.output.layout import LEASE, MANIFEST, MASKS, RUN, SHARDS, STATS, shard_numbers
+from salip_ray.output.manifest import Manifest, manifest_digest, with_frozen_shards
 from salip_ray.output.store import Store
 from salip_ray.schema import SCHEMA_VERSION
 
-RUN = "run.json"
-LEASE = "lease.json"
-MANIFEST = "manifest.parquet"
-SHARDS, MASKS, STATS = "shards", "masks", "stats"
-
-_SHARD_NAME = re.compile(r"part-(\d{5,})\.parquet")
 _PACKAGES = (
     "salip-ray",
     "ray",
@@ -48,11 +42,6 @@ _PACKAGES = (
 )
 
 
-def shard_file(folder: str, shard: int, suffix: str) -> str:
-    """``shards/part-00000.parquet`` and the like."""
-    return f"{folder}/part-{shard:05d}.{suffix}"
-
-
 def make_fingerprint(
     recipe: Mapping[str, Any], weights: Mapping[str, str], plan: Manifest, references: str | None
 ) -> dict[str, Any]:
@@ -66,23 +55,23 @@ def make_fingerprint(
 
 
 @dataclass(frozen=True)
-class Begun:
-    """An output that is ours to write.
+class ClaimedJob:
+    """An output that this job may write.
 
     Attributes:
-        plan: the job's images, in the shards of the frozen manifest.
-        committed: the shards that are there.
-        notes: what is worth saying about it.
+        manifest: the images of the job, in the shards of the frozen manifest.
+        committed: numbers of the committed shards.
+        notes: lines to show to the user.
     """
 
-    plan: Manifest
+    manifest: Manifest
     committed: frozenset[int]
     notes: tuple[str, ...] = ()
 
 
-def begin(
+def claim_or_resume_job(
     store: Store, plan: Manifest, fingerprint: Mapping[str, Any], *, extend: bool = False
-) -> Begun:
+) -> ClaimedJob:
     """Claim an empty output, or check that a begun one is of this very job.
 
     Args:
@@ -104,38 +93,38 @@ def begin(
             "fingerprint": dict(fingerprint),
             "versions": _versions(),
             "created": _now(),
-            "manifest_elsewhere": store.keeps(MANIFEST),
+            "manifest_elsewhere": store.is_elsewhere(MANIFEST),
         }
         # First of all files: whatever a kill leaves behind, this output is known to be ours.
         store.write(RUN, _json(run))
     else:
-        require_manifest_place(store, begun)
+        require_manifest_location(store, begun)
         plan = _go_on(store, plan, begun, fingerprint, extend=extend)
         notes.extend(_version_notes(begun.get("versions", {})))
     for folder in ("", SHARDS, MASKS, STATS):
         store.sweep(folder)
     if store.read(MANIFEST) is None:
         store.write(MANIFEST, manifest_bytes(plan))
-    return Begun(plan, committed_shards(store), tuple(notes))
+    return ClaimedJob(plan, committed_shards(store), tuple(notes))
 
 
-def require_manifest_place(store: Store, run: Mapping[str, Any]) -> None:
+def require_manifest_location(store: Store, run: Mapping[str, Any]) -> None:
     """Raise ResumeError where the manifest is not looked for where the output's is.
 
     A job that was begun with ``--manifest``, to keep names out of its output, must not write them
     there because it was gone on with without.
     """
     elsewhere = bool(run.get("manifest_elsewhere"))
-    if elsewhere and not store.keeps(MANIFEST):
+    if elsewhere and not store.is_elsewhere(MANIFEST):
         raise ResumeError(
             f"output {store} was begun with its manifest kept elsewhere: "
             "give that file again with --manifest FILE"
         )
-    if store.keeps(MANIFEST) and not elsewhere:
+    if store.is_elsewhere(MANIFEST) and not elsewhere:
         raise ResumeError(f"output {store} holds its manifest itself: leave --manifest out")
 
 
-def frozen_manifest(store: Store) -> pa.Table | None:
+def read_manifest(store: Store) -> pa.Table | None:
     """The manifest of an output, or None where it was killed before it had one."""
     data = store.read(MANIFEST)
     return None if data is None else pq.read_table(io.BytesIO(data))
@@ -143,8 +132,7 @@ def frozen_manifest(store: Store) -> pa.Table | None:
 
 def committed_shards(store: Store) -> frozenset[int]:
     """The shards whose Parquet file, written last, is there."""
-    matches = (_SHARD_NAME.fullmatch(name) for name in store.names(SHARDS))
-    return frozenset(int(match.group(1)) for match in matches if match)
+    return shard_numbers(store.names(SHARDS))
 
 
 def record_devices(store: Store, devices: Mapping[str, Any]) -> None:
@@ -218,7 +206,7 @@ def _go_on(
     now = json.loads(_json(fingerprint))
     before = run["fingerprint"]
     changes = list(differences(_but_manifest(before), _but_manifest(now)))
-    frozen = frozen_manifest(store)
+    frozen = read_manifest(store)
     if frozen is None and (committed := committed_shards(store)):
         # Cut anew, an input that was extended gives the same images other shards.
         raise ResumeError(
@@ -241,9 +229,9 @@ def _go_on(
     if changes:
         raise ResumeError(_refusal(store, changes, grown=grown))
     if frozen is not None and change is None:
-        plan = adopt(frozen, plan)
+        plan = with_frozen_shards(frozen, plan)
     elif frozen is not None:
-        plan = extended(frozen, plan)
+        plan = extend_manifest(frozen, plan)
         store.write(MANIFEST, manifest_bytes(plan))
         run.setdefault("extensions", []).append(
             {"images": plan.n_images - frozen.num_rows, "at": _now()}

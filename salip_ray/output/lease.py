@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from salip_ray.errors import LeaseError, SalipError
-from salip_ray.output.job_record import LEASE
+from salip_ray.output.layout import LEASE
 from salip_ray.output.store import Store
 
 RENEW_SECONDS = 10.0

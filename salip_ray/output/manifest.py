@@ -28,7 +28,7 @@ TODO_SCHEMA = MANIFEST_SCHEMA.append(pa.field("seq", pa.int32(), nullable=False)
     pa.field("address", pa.string())
 )
 #: The columns that say which picture of a file a row is, and of which volume.
-PLACES = pa.schema([MANIFEST_SCHEMA.field(name) for name in ("index", "volume", "slice")])
+VOLUME_COLUMNS = pa.schema([MANIFEST_SCHEMA.field(name) for name in ("index", "volume", "slice")])
 _ORDER = [("uri", "ascending"), ("index", "ascending")]
 PADDING = -1  #: ``seq`` of a row that only fills a short shard up; it is never committed
 _CHUNK = 65_536
@@ -72,13 +72,13 @@ class Manifest:
         return self.table.select(MANIFEST_SCHEMA.names)
 
     def todo(self, committed: Collection[int]) -> pa.Table:
-        """The rows of the shards that are not committed, aligned by :func:`aligned`."""
+        """The rows of the shards that are not committed, aligned by :func:`align_to_blocks`."""
         done = pa.array(sorted(committed), pa.int32())
         left = self.table.filter(pc.invert(pc.is_in(self.table["shard"], done)))
-        return aligned(left, self.rows_per_shard)
+        return align_to_blocks(left, self.rows_per_shard)
 
 
-def aligned(rows: pa.Table, block: int) -> pa.Table:
+def align_to_blocks(rows: pa.Table, block: int) -> pa.Table:
     """Order rows so that cutting them every ``block`` rows cuts between shards.
 
     Short shards go last, and each but the very last is filled up with rows of :data:`PADDING`,
@@ -114,7 +114,7 @@ def make_manifest(listing: Listing, rows_per_shard: int) -> Manifest:
 
     The listing may have been expanded to slices (:mod:`salip_ray.pipeline.expand`).
     """
-    table = with_places(listing.table)
+    table = with_volume_columns(listing.table)
     table = table.take(pc.sort_indices(table, sort_keys=_ORDER)).combine_chunks()
     table, duplicates = _without_duplicates(table)
     rows = np.arange(table.num_rows)
@@ -124,7 +124,7 @@ def make_manifest(listing: Listing, rows_per_shard: int) -> Manifest:
         "size": table["size"],
         "etag": table["etag"],
         "shard": pa.array((rows // rows_per_shard).astype(np.int32)),
-        **{name: table[name] for name in PLACES.names},
+        **{name: table[name] for name in VOLUME_COLUMNS.names},
         "seq": pa.array((rows % rows_per_shard).astype(np.int32)),
         "address": table["address"],
     }
@@ -132,7 +132,7 @@ def make_manifest(listing: Listing, rows_per_shard: int) -> Manifest:
     return Manifest(planned, rows_per_shard, _digest(planned, rows_per_shard), duplicates)
 
 
-def adopt(frozen: pa.Table, now: Manifest) -> Manifest:
+def with_frozen_shards(frozen: pa.Table, now: Manifest) -> Manifest:
     """The plan of a resume: the images of ``now``, in the shards that were frozen.
 
     Args:
@@ -141,11 +141,11 @@ def adopt(frozen: pa.Table, now: Manifest) -> Manifest:
     """
     if frozen.equals(now.manifest):
         return now
-    plan = from_manifest(frozen, now.rows_per_shard, addresses=now.table, digest=now.digest)
+    plan = from_frozen(frozen, now.rows_per_shard, addresses=now.table, digest=now.digest)
     return replace(plan, duplicates=now.duplicates)
 
 
-def from_manifest(
+def from_frozen(
     frozen: pa.Table,
     rows_per_shard: int,
     *,
@@ -183,9 +183,9 @@ def manifest_digest(manifest: pa.Table, rows_per_shard: int) -> str:
     return _digest(manifest.take(order), rows_per_shard)
 
 
-def with_places(table: pa.Table) -> pa.Table:
-    """A listing with the columns of :data:`PLACES`, null where a file is one picture."""
-    for field in PLACES:
+def with_volume_columns(table: pa.Table) -> pa.Table:
+    """A listing with the columns of :data:`VOLUME_COLUMNS`, null where a file is one picture."""
+    for field in VOLUME_COLUMNS:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     return table

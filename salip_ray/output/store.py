@@ -29,7 +29,8 @@ class Store:
     Args:
         location: a folder or prefix.
         storage_options: fsspec's.
-        kept: files that are kept elsewhere, by their name here; the options are the same.
+        elsewhere: files that are stored outside of the location, by their name in it, with the
+            same options.
 
     Raises:
         OutputError: what is kept elsewhere is in the location, or has no name.
@@ -40,12 +41,12 @@ class Store:
         location: str | os.PathLike[str],
         storage_options: Mapping[str, Any] | None = None,
         *,
-        kept: Mapping[str, str] | None = None,
+        elsewhere: Mapping[str, str] | None = None,
     ) -> None:
         self.location = normalise(location).rstrip("/") or "/"
         self._options = dict(storage_options or {})
-        self._kept = dict(kept or {})
-        for place in self._kept.values():
+        self._elsewhere = dict(elsewhere or {})
+        for place in self._elsewhere.values():
             folder, _, name = normalise(place).rpartition("/")
             if not name or f"{folder}/".startswith(f"{self.location.rstrip('/')}/"):
                 raise OutputError(f"{public_uri(place)} must be a file outside of {self}")
@@ -61,13 +62,13 @@ class Store:
         """Whether the location is a path of this machine's (or a mounted) disk."""
         return not is_remote(self.location)
 
-    def keeps(self, name: str) -> bool:
+    def is_elsewhere(self, name: str) -> bool:
         """Whether a file is kept elsewhere."""
-        return name in self._kept
+        return name in self._elsewhere
 
     def where(self, name: str) -> str:
         """Where a file is, for people to read."""
-        return public_uri(self._kept[name]) if name in self._kept else f"{self}/{name}"
+        return public_uri(self._elsewhere[name]) if name in self._elsewhere else f"{self}/{name}"
 
     def for_ray(self) -> tuple[str, Any]:
         """The location as Ray Train and Ray Tune take it: a path, and its pyarrow filesystem.
@@ -83,7 +84,7 @@ class Store:
 
     def _place(self, name: str) -> tuple[Store, str]:
         """The store of a file that is kept elsewhere, and its name there."""
-        folder, _, there = normalise(self._kept[name]).rpartition("/")
+        folder, _, there = normalise(self._elsewhere[name]).rpartition("/")
         return Store(folder, self._options), there
 
     def write(self, name: str, data: bytes) -> None:
@@ -92,7 +93,7 @@ class Store:
         Raises:
             OutputError: the location cannot be written.
         """
-        if name in self._kept:
+        if name in self._elsewhere:
             place, there = self._place(name)
             place.write(there, data)
             return
@@ -105,7 +106,7 @@ class Store:
 
     def read(self, name: str) -> bytes | None:
         """The bytes at ``name``, or None where there is nothing."""
-        if name in self._kept:
+        if name in self._elsewhere:
             place, there = self._place(name)
             return place.read(there)
         fs, root = self._open()

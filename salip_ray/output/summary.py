@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from salip_ray.errors import JobError
-from salip_ray.output.job_record import STATS, shard_file
+from salip_ray.output.layout import STATS, SUMMARY, shard_file
 from salip_ray.output.manifest import Manifest
 from salip_ray.output.store import Store
-from salip_ray.pipeline.arrow import STAGES
-from salip_ray.schema import SCHEMA_VERSION
+from salip_ray.schema import SCHEMA_VERSION, TIMED_STAGES
 
-SUMMARY = "summary.json"
 _COUNTS = ("images", "shards", "status", "outcomes", "errors")
 
 
@@ -80,7 +78,7 @@ def summarise(
     Raises:
         JobError: the shards' statistics do not add up to the manifest.
     """
-    names = [shard_file(STATS, shard, "json") for shard in range(plan.n_shards)]
+    names = [shard_file(STATS, shard) for shard in range(plan.n_shards)]
     stats = [json.loads(data) for data in store.read_all(names).values()]
     rows = sum(shard["rows"] for shard in stats)
     if len(stats) != plan.n_shards or rows != plan.n_images:
@@ -110,7 +108,7 @@ def write_summary(store: Store, summary: Summary) -> None:
     store.write(SUMMARY, json.dumps(summary.to_json(), indent=2).encode() + b"\n")
 
 
-def mend_summary(store: Store, summary: Summary) -> None:
+def repair_summary(store: Store, summary: Summary) -> None:
     """Write ``summary.json`` where it does not count what is committed: a kill came before it."""
     try:
         stored = json.loads(store.read(SUMMARY) or b"{}")
@@ -131,6 +129,6 @@ def _total(counts: Any) -> dict[str, Any]:
 def _times(seconds: Mapping[str, float], rows: int) -> dict[str, StageTime]:
     return {
         stage: StageTime(round(spent, 3), round(rows / spent, 3) if spent else None)
-        for stage in STAGES
+        for stage in TIMED_STAGES
         if (spent := seconds.get(stage, 0.0))
     }

@@ -37,6 +37,7 @@ import pyarrow as pa
 from salip_ray.output.masks import area, bbox_xywh, decode_rle, encode_rle
 from salip_ray.schema import (
     CANDIDATE_TYPE,
+    COMMIT_COLUMNS,
     LABEL_SCHEMA,
     RLE_TYPE,
     SELECTION_TYPE,
@@ -49,17 +50,11 @@ from salip_ray.schema import (
     Selection,
 )
 
-STAGES = ("fetch", "propose", "retrieve", "refine")
-
 REFERENCE_TYPE = pa.struct([pa.field("label", pa.string()), pa.field("rle", RLE_TYPE)])
-SECONDS_TYPE = pa.struct([pa.field(stage, pa.float32()) for stage in STAGES])
-
-FALLBACK_TYPE = pa.struct([pa.field("stage", pa.string()), pa.field("batch", pa.int32())])
 
 TYPES: dict[str, pa.DataType] = {
     **{field.name: field.type for field in LABEL_SCHEMA},
-    "_shard": pa.int32(),
-    "_seq": pa.int32(),
+    **COMMIT_COLUMNS,
     "_working": pa.large_binary(),
     "_working_size": pa.list_(pa.int32(), 2),
     "_references": pa.list_(REFERENCE_TYPE),
@@ -68,9 +63,6 @@ TYPES: dict[str, pa.DataType] = {
     "_embedding": pa.large_binary(),
     "_embedding_size": pa.list_(pa.int32(), 3),
     "_selections": pa.list_(SELECTION_TYPE),
-    "_png": pa.large_binary(),
-    "_seconds": SECONDS_TYPE,
-    "_fallbacks": pa.list_(FALLBACK_TYPE),
 }
 
 DECODED = (

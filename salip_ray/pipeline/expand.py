@@ -21,7 +21,7 @@ from ray.exceptions import RayTaskError
 from salip_ray.cluster.session import ray_session
 from salip_ray.config import Config, ImageConfig
 from salip_ray.errors import SalipError
-from salip_ray.output.manifest import PLACES, with_places
+from salip_ray.output.manifest import VOLUME_COLUMNS, with_volume_columns
 from salip_ray.sources.decode import IMAGE_SUFFIXES, STACK_SUFFIXES
 from salip_ray.sources.headers import Header, read_header
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing
@@ -40,7 +40,7 @@ def expand(listing: Listing, config: Config) -> tuple[Listing, list[str]]:
         ResourceError: Ray cannot be started for the many files there are.
         InputError: a store fails to give out the head of a file.
     """
-    table = with_places(listing.table.select(LISTING_SCHEMA.names)).combine_chunks()
+    table = with_volume_columns(listing.table.select(LISTING_SCHEMA.names)).combine_chunks()
     where = np.flatnonzero(_may_be_stack(table["uri"]).to_numpy(zero_copy_only=False))
     if where.size == 0:
         return listing, []
@@ -116,7 +116,7 @@ def _spread(
 ) -> pa.Table:
     """Repeat the rows of files of several pictures, and fill in the places."""
     counts = np.ones(table.num_rows, np.int64)
-    columns: dict[str, list[Any]] = {name: [] for name in PLACES.names}
+    columns: dict[str, list[Any]] = {name: [] for name in VOLUME_COLUMNS.names}
     at: list[int] = []
     ends: list[tuple[int, str]] = [
         (int(row), uri) for row, uri in zip(where, uris, strict=True) if uri in places
@@ -133,6 +133,6 @@ def _spread(
     lookup = np.full(wide.num_rows, -1, np.int64)
     lookup[at] = np.arange(len(at))
     indices = pa.array(lookup, mask=lookup < 0)
-    for field in PLACES:
+    for field in VOLUME_COLUMNS:
         wide = wide.append_column(field, pa.array(columns[field.name], field.type).take(indices))
     return wide

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, JobError
 from salip_ray.models.weights import identify, pin
-from salip_ray.output.job_record import MANIFEST, begin, make_fingerprint, read_run
+from salip_ray.output.job_record import claim_or_resume_job, make_fingerprint, read_run
+from salip_ray.output.layout import MANIFEST
 from salip_ray.output.lease import held
 from salip_ray.output.manifest import Manifest, make_manifest
 from salip_ray.output.store import Store
-from salip_ray.output.summary import Summary, mend_summary, summarise, write_summary
+from salip_ray.output.summary import Summary, repair_summary, summarise, write_summary
 from salip_ray.pipeline.expand import expand
 from salip_ray.pipeline.progress import ProgressReporter, summary_table
 from salip_ray.pipeline.run import run_on_ray
@@ -68,17 +69,17 @@ def label(
     where = None if known is None or references is None else public_uri(references)
     weights = identify(config)
     fingerprint = make_fingerprint(config.recipe(), weights, plan, where)
-    kept = {} if manifest is None else {MANIFEST: manifest}
-    store = Store(output, config.storage.output, kept=kept)
+    elsewhere = {} if manifest is None else {MANIFEST: manifest}
+    store = Store(output, config.storage.output, elsewhere=elsewhere)
     read_run(store)  # what is not ours is refused before anything is written
     with held(store) as lease:
-        begun = begin(store, plan, fingerprint, extend=extend)
-        plan = begun.plan
-        for note in begun.notes:
+        job = claim_or_resume_job(store, plan, fingerprint, extend=extend)
+        plan = job.manifest
+        for note in job.notes:
             talker.say(f"note: {note}")
-        todo = plan.todo(begun.committed)
+        todo = plan.todo(job.committed)
         if todo.num_rows:
-            if done := len(begun.committed):
+            if done := len(job.committed):
                 talker.say(f"going on: {done:,} of {plan.n_shards:,} shards are committed already")
             # Pinned, a worker that fetches for itself refuses what is not the driver's file.
             run_on_ray(todo, plan, pin(config, weights), store, known, talker, lease)
@@ -92,7 +93,7 @@ def label(
             n_images, n_shards = plan.n_images, plan.n_shards
             talker.say(f"{store} is complete: {n_images:,} images in {n_shards:,} shards")
             summary = summarise(store, plan)
-            mend_summary(store, summary)
+            repair_summary(store, summary)
     return conclude(summary, config, talker)
 
 

@@ -22,21 +22,18 @@ from salip_ray.config import Config, StorageConfig, load_config
 from salip_ray.config.loading import parse_assignments
 from salip_ray.errors import ConfigError, OutputError, ResumeError
 from salip_ray.models.weights import identify, pin
-from salip_ray.output.commit import commit_shard, describe, with_kept_rows
+from salip_ray.output.commit import commit_shard, describe, merge_committed_rows
 from salip_ray.output.job_record import (
-    MANIFEST,
-    SHARDS,
-    STATS,
     committed_shards,
-    frozen_manifest,
+    read_manifest,
     read_run,
-    require_manifest_place,
-    shard_file,
+    require_manifest_location,
 )
+from salip_ray.output.layout import MANIFEST, SHARDS, STATS, shard_file
 from salip_ray.output.lease import held
-from salip_ray.output.manifest import Manifest, aligned, from_manifest, make_manifest
+from salip_ray.output.manifest import Manifest, align_to_blocks, from_frozen, make_manifest
 from salip_ray.output.store import Store
-from salip_ray.output.summary import Summary, mend_summary, summarise, write_summary
+from salip_ray.output.summary import Summary, repair_summary, summarise, write_summary
 from salip_ray.pipeline.expand import expand
 from salip_ray.pipeline.job import conclude, open_references
 from salip_ray.pipeline.progress import ProgressReporter
@@ -76,11 +73,12 @@ def retry(
     """
     began, talker = time.monotonic(), ProgressReporter(quiet=quiet)
     storage = storage or StorageConfig()
-    store = Store(output, storage.output, kept={} if manifest is None else {MANIFEST: manifest})
+    elsewhere = {} if manifest is None else {MANIFEST: manifest}
+    store = Store(output, storage.output, elsewhere=elsewhere)
     run = read_run(store)
     if run is not None:
-        require_manifest_place(store, run)
-    frozen = frozen_manifest(store)
+        require_manifest_location(store, run)
+    frozen = read_manifest(store)
     if run is None or frozen is None:
         raise OutputError(f"output {store} holds no run.json and manifest: nothing was labelled")
     fingerprint = run["fingerprint"]
@@ -99,14 +97,14 @@ def retry(
         classes = {spec.label: spec.class_id for spec in config.task.classes}
         for shard in stale:
             lease.require()
-            kept, before = with_kept_rows(store, shard)
+            kept, before = merge_committed_rows(store, shard)
             commit_shard(store, shard, kept, int(plan.sizes[shard]), classes, before=before)
         talker.say(f"{len(failed):,} of {plan.n_images:,} images are errors")
         todo = plan.table.filter(pc.is_in(plan.table["image_id"], failed))
         for rows, block in _of_like_size(todo):
             lease.require()
             run_on_ray(
-                aligned(rows, block),
+                align_to_blocks(rows, block),
                 plan,
                 pin(config, weights),
                 store,
@@ -123,7 +121,7 @@ def retry(
             lease.require()
             write_summary(store, summary)
         else:
-            mend_summary(store, summary)
+            repair_summary(store, summary)
     return conclude(summary, config, talker)
 
 
@@ -133,13 +131,13 @@ def failed_images(store: Store, plan: Manifest) -> tuple[pa.Array, list[int]]:
     The rows are the truth: a retry that was killed may have left statistics of other rows beside
     them.
     """
-    stats = store.read_all([shard_file(STATS, shard, "json") for shard in range(plan.n_shards)])
+    stats = store.read_all([shard_file(STATS, shard) for shard in range(plan.n_shards)])
     failed: list[str] = []
     stale: list[int] = []
     for shard in range(plan.n_shards):
-        data = store.read(shard_file(SHARDS, shard, "parquet"))
+        data = store.read(shard_file(SHARDS, shard))
         if data is not None:
-            told = json.loads(stats.get(shard_file(STATS, shard, "json"), b"{}"))
+            told = json.loads(stats.get(shard_file(STATS, shard), b"{}"))
             if told.get("files", {}).get(SHARDS) != describe(data):
                 stale.append(shard)
             rows = pq.read_table(io.BytesIO(data), columns=["image_id", "status"])
@@ -198,7 +196,7 @@ def _check_weights(store: Store, before: Mapping[str, str], now: Mapping[str, st
 
 def _plan(frozen: pa.Table, config: Config, location: str | os.PathLike[str] | None) -> Manifest:
     if location is None:
-        return from_manifest(frozen, config.run.rows_per_shard)
+        return from_frozen(frozen, config.run.rows_per_shard)
     listing, _ = expand(list_images(location, config.storage.input), config)
     listed = make_manifest(listing, config.run.rows_per_shard)
-    return from_manifest(frozen, config.run.rows_per_shard, addresses=listed.table)
+    return from_frozen(frozen, config.run.rows_per_shard, addresses=listed.table)

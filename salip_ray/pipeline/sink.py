@@ -14,7 +14,7 @@ from ray.data._internal.execution.interfaces import TaskContext
 from ray.data.block import Block, BlockAccessor
 from ray.exceptions import RayError
 
-from salip_ray.output.commit import commit_shard, with_kept_rows
+from salip_ray.output.commit import commit_shard, merge_committed_rows
 from salip_ray.output.manifest import PADDING
 from salip_ray.output.store import Store
 from salip_ray.pipeline.monitor import Reporter
@@ -75,7 +75,7 @@ class ShardSink(Datasink[list[int]]):
         try:
             before = None
             if self._keeping:
-                rows, before = with_kept_rows(self._store, shard, rows)
+                rows, before = merge_committed_rows(self._store, shard, rows)
             commit_shard(self._store, shard, rows, n_rows, self._classes, before=before)
             committed = True
         finally:

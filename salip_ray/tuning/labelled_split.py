@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from salip_ray.config import Config
 from salip_ray.errors import InputError
-from salip_ray.output.manifest import with_places
+from salip_ray.output.manifest import with_volume_columns
 from salip_ray.pipeline.decode import find_references
 from salip_ray.pipeline.expand import expand
 from salip_ray.schema import Image, ImageRef, Mask
@@ -41,7 +41,7 @@ def labelled_split(
         InputError: no image is found, or none has a reference.
     """
     listing, _ = expand(list_images(location, config.storage.input), config)
-    rows = with_places(listing.table).select(["uri", "address", "index"]).to_pylist()
+    rows = with_volume_columns(listing.table).select(["uri", "address", "index"]).to_pylist()
     references = references.among(row["uri"] for row in rows)
     found = [
         LabelledImage(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from salip_ray.config import load_config
-from salip_ray.output import job_record
+from salip_ray.output import job_record, layout
 from salip_ray.output.commit import commit_shard
 from salip_ray.output.manifest import make_manifest
 from salip_ray.output.store import Store
@@ -16,10 +16,12 @@ STATUSES = ("ok", "error", "empty", "ok", "ok")
 
 def write_output(folder, *, manifest=None, hidden=False, shards=3):
     """Five images in three shards, of which the first few are committed."""
-    store = Store(folder, kept={} if manifest is None else {job_record.MANIFEST: manifest})
+    store = Store(folder, elsewhere={} if manifest is None else {layout.MANIFEST: manifest})
     plan = make_manifest(listing([f"/in/{n}.png" for n in range(5)]), 2)
     recipe = load_config({**TASK, "privacy": {"hash_uris": hidden}}).recipe()
-    job_record.begin(store, plan, job_record.make_fingerprint(recipe, {"sam": "a"}, plan, None))
+    job_record.claim_or_resume_job(
+        store, plan, job_record.make_fingerprint(recipe, {"sam": "a"}, plan, None)
+    )
     for shard in range(shards):
         commit(store, shard, hidden=hidden)
     return store
@@ -28,7 +30,7 @@ def write_output(folder, *, manifest=None, hidden=False, shards=3):
 def commit(store, shard, *, hidden=False):
     """Commit a shard of such an output."""
     rows = []
-    for planned in job_record.frozen_manifest(store).to_pylist():
+    for planned in job_record.read_manifest(store).to_pylist():
         if planned["shard"] == shard:
             seq = len(rows)
             row = refined(seq, STATUSES[shard * 2 + seq])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from salip_ray.errors import OutputError
-from salip_ray.output.commit import commit_shard, with_kept_rows
+from salip_ray.output.commit import commit_shard, merge_committed_rows
 from salip_ray.output.store import Store
 from salip_ray.pipeline.retry import failed_images
 from tests.unit.output.test_commit import CLASSES, refined, table
@@ -35,7 +35,7 @@ def whole(tmp_path):
 
 
 def mend(store, *rows):
-    found, before = with_kept_rows(store, 2, table(*rows))
+    found, before = merge_committed_rows(store, 2, table(*rows))
     return commit_shard(store, 2, found, 4, CLASSES, before=before)
 
 
@@ -89,7 +89,7 @@ def test_stale_statistics_are_found_and_made_again_from_the_rows(store, whole, m
     killed_before(monkeypatch, store, "stats", refined(1), refined(3, "error"))
     failed, stale = failed_images(store, plan)
     assert (failed.to_pylist(), stale) == ([f"{3:032x}"], [2])
-    kept, before = with_kept_rows(store, 2)
+    kept, before = merge_committed_rows(store, 2)
     commit_shard(store, 2, kept, 4, CLASSES, before=before)
     assert failed_images(store, plan)[1] == []
     assert stats_of(store)["status"] == {"empty": 1, "error": 1, "ok": 2}

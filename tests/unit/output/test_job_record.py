@@ -11,7 +11,7 @@ import pytest
 
 from salip_ray.config import load_config
 from salip_ray.errors import OutputError, ResumeError
-from salip_ray.output import job_record
+from salip_ray.output import job_record, layout
 from salip_ray.output.manifest import make_manifest
 from salip_ray.output.store import Store
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing
@@ -37,7 +37,7 @@ def store(tmp_path):
 
 
 def test_a_new_output_is_claimed_and_the_manifest_frozen(store):
-    begun = job_record.begin(store, PLAN, fingerprint())
+    begun = job_record.claim_or_resume_job(store, PLAN, fingerprint())
     assert begun.committed == frozenset()
     run = json.loads(store.read("run.json"))
     assert run["schema_version"] == 2
@@ -48,62 +48,64 @@ def test_a_new_output_is_claimed_and_the_manifest_frozen(store):
 
 
 def test_going_on_sees_committed_shards_only(store):
-    job_record.begin(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
     store.write("masks/part-00000.tar", b"")
     store.write("stats/part-00000.json", b"")
     store.write("shards/part-00001.parquet", b"")
     store.write("shards/part-123456.parquet", b"")
     store.write("shards/notes.txt", b"")
     before = store.read("run.json")
-    begun = job_record.begin(store, PLAN, fingerprint())
+    begun = job_record.claim_or_resume_job(store, PLAN, fingerprint())
     assert begun.committed == {1, 123456}
     assert begun.notes == ()
     assert store.read("run.json") == before
 
 
 def test_a_kill_between_claim_and_manifest_is_mended(store):
-    job_record.begin(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
     (manifest,) = [name for name in store.names() if name.startswith("manifest")]
     __import__("pathlib").Path(store.location, manifest).unlink()
-    job_record.begin(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
     assert store.read("manifest.parquet") == job_record.manifest_bytes(PLAN)
 
 
 def test_shards_without_their_manifest_are_not_cut_anew(store, tmp_path):
     """An extended output has other shards than a plain cut of the same images."""
-    job_record.begin(store, PLAN, fingerprint())
-    job_record.begin(store, GROWN, fingerprint(GROWN), extend=True)
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
     store.write("shards/part-00001.parquet", b"")
     store.delete("manifest.parquet")
     with pytest.raises(ResumeError, match=r"has 1 committed shards, but \S+/out/manifest\.parquet"):
-        job_record.begin(store, GROWN, fingerprint(GROWN))
+        job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN))
     assert store.read("manifest.parquet") is None
 
 
 def test_a_mistyped_manifest_is_named(store, tmp_path):
     def kept(name):
-        return Store(store.location, kept={job_record.MANIFEST: str(tmp_path / name)})
+        return Store(store.location, elsewhere={layout.MANIFEST: str(tmp_path / name)})
 
-    job_record.begin(kept("names.parquet"), PLAN, fingerprint())
+    job_record.claim_or_resume_job(kept("names.parquet"), PLAN, fingerprint())
     store.write("shards/part-00001.parquet", b"")
     with pytest.raises(ResumeError, match=r"but \S+/nmaes\.parquet is not there.* by --manifest"):
-        job_record.begin(kept("nmaes.parquet"), PLAN, fingerprint())
+        job_record.claim_or_resume_job(kept("nmaes.parquet"), PLAN, fingerprint())
     assert not (tmp_path / "nmaes.parquet").exists()
-    assert job_record.begin(kept("names.parquet"), PLAN, fingerprint()).committed == {1}
+    assert job_record.claim_or_resume_job(kept("names.parquet"), PLAN, fingerprint()).committed == {
+        1
+    }
 
 
 def test_a_manifest_kept_elsewhere_stays_there(store, tmp_path):
-    kept = Store(store.location, kept={job_record.MANIFEST: str(tmp_path / "names.parquet")})
-    job_record.begin(kept, PLAN, fingerprint())
+    kept = Store(store.location, elsewhere={layout.MANIFEST: str(tmp_path / "names.parquet")})
+    job_record.claim_or_resume_job(kept, PLAN, fingerprint())
     with pytest.raises(ResumeError, match="kept elsewhere: give that file again with --manifest"):
-        job_record.begin(store, PLAN, fingerprint())
-    assert store.read(job_record.MANIFEST) is None
-    job_record.begin(kept, PLAN, fingerprint())
+        job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    assert store.read(layout.MANIFEST) is None
+    job_record.claim_or_resume_job(kept, PLAN, fingerprint())
     other = Store(tmp_path / "other")
-    job_record.begin(other, PLAN, fingerprint())
+    job_record.claim_or_resume_job(other, PLAN, fingerprint())
     with pytest.raises(ResumeError, match="holds its manifest itself: leave --manifest out"):
-        job_record.begin(
-            Store(other.location, kept={job_record.MANIFEST: str(tmp_path / "more.parquet")}),
+        job_record.claim_or_resume_job(
+            Store(other.location, elsewhere={layout.MANIFEST: str(tmp_path / "more.parquet")}),
             PLAN,
             fingerprint(),
         )
@@ -114,7 +116,7 @@ def test_somebody_elses_folder_is_refused(store):
     with pytest.raises(
         OutputError, match=r"not empty and was not made by salip_ray .*thesis\.docx"
     ):
-        job_record.begin(store, PLAN, fingerprint())
+        job_record.claim_or_resume_job(store, PLAN, fingerprint())
     assert store.names() == ["thesis.docx"]
 
 
@@ -122,19 +124,19 @@ def test_somebody_elses_folder_is_refused(store):
 def test_somebody_elses_run_json_is_refused(store, content):
     store.write("run.json", content)
     with pytest.raises(OutputError, match="not a file of salip_ray"):
-        job_record.begin(store, PLAN, fingerprint())
+        job_record.claim_or_resume_job(store, PLAN, fingerprint())
 
 
 @pytest.mark.parametrize(("written", "age"), [(1, "an older"), (99, "a newer")])
 def test_another_schema_is_refused(store, written, age):
-    job_record.begin(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
     run = json.loads(store.read("run.json"))
     store.write("run.json", json.dumps({**run, "schema_version": written}).encode())
     with pytest.raises(
         ResumeError,
         match=f"schema_version {written}, this version writes 2: go on with {age} salip-ray",
     ):
-        job_record.begin(store, PLAN, fingerprint())
+        job_record.claim_or_resume_job(store, PLAN, fingerprint())
 
 
 @pytest.mark.parametrize(
@@ -155,10 +157,10 @@ def test_another_schema_is_refused(store, written, age):
     ],
 )
 def test_what_changed_is_named(store, changed, said):
-    job_record.begin(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
     plan = changed.get("plan", PLAN)
     with pytest.raises(ResumeError, match=said):
-        job_record.begin(store, plan, fingerprint(**changed))
+        job_record.claim_or_resume_job(store, plan, fingerprint(**changed))
     assert store.read("manifest.parquet") == job_record.manifest_bytes(PLAN)
 
 
@@ -166,63 +168,63 @@ GROWN = make_manifest(listing(["/0", "/a", "/b", "/c", "/d"]), 2)
 
 
 def test_a_grown_input_is_refused_with_the_way_on(store):
-    job_record.begin(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
     with pytest.raises(ResumeError, match=r"the input \(2 images added\).*--extend"):
-        job_record.begin(store, GROWN, fingerprint(GROWN))
+        job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN))
     wider = fingerprint(GROWN, propose={"points_per_side": 4})
     with pytest.raises(ResumeError, match=r"points_per_side") as refused:
-        job_record.begin(store, GROWN, wider, extend=True)
+        job_record.claim_or_resume_job(store, GROWN, wider, extend=True)
     assert "--extend" not in str(refused.value)
     fewer = make_manifest(listing(["/a", "/b", "/d"]), 2)
     with pytest.raises(ResumeError, match=r"1 image added, 1 image removed"):
-        job_record.begin(store, fewer, fingerprint(fewer), extend=True)
+        job_record.claim_or_resume_job(store, fewer, fingerprint(fewer), extend=True)
 
 
 def test_an_extension_is_taken_up_and_gone_on_with(store):
-    job_record.begin(store, PLAN, fingerprint())
-    begun = job_record.begin(store, GROWN, fingerprint(GROWN), extend=True)
-    assert begun.plan.table["uri"].to_pylist() == ["/a", "/b", "/c", "/0", "/d"]
-    assert begun.plan.table["shard"].to_pylist() == [0, 0, 1, 2, 2]
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    begun = job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
+    assert begun.manifest.table["uri"].to_pylist() == ["/a", "/b", "/c", "/0", "/d"]
+    assert begun.manifest.table["shard"].to_pylist() == [0, 0, 1, 2, 2]
     run = json.loads(store.read("run.json"))
     assert run["fingerprint"]["manifest"] == {"sha256": GROWN.digest, "images": 5}
     assert run["extensions"][0]["images"] == 2
-    again = job_record.begin(store, GROWN, fingerprint(GROWN))
-    assert again.plan.table.equals(begun.plan.table)
+    again = job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN))
+    assert again.manifest.table.equals(begun.manifest.table)
     with pytest.raises(ResumeError, match="2 images removed"):
-        job_record.begin(store, PLAN, fingerprint())
+        job_record.claim_or_resume_job(store, PLAN, fingerprint())
 
 
 def test_an_extension_that_was_killed_half_way_is_finished(store):
-    job_record.begin(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
     before = store.read("run.json")
-    job_record.begin(store, GROWN, fingerprint(GROWN), extend=True)
+    job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
     store.write("run.json", before)  # as if killed after the manifest
-    job_record.begin(store, GROWN, fingerprint(GROWN))
+    job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN))
     assert json.loads(store.read("run.json"))["fingerprint"]["manifest"]["images"] == 5
 
 
 def test_pools_storage_and_limits_may_change(store):
-    job_record.begin(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
     other = {
         "pools": {"propose": {"size": 3}},
         "storage": {"input": {"key": "AK", "secret": "hush"}},
         "run": {"max_error_share": 1.0},
     }
-    job_record.begin(store, PLAN, fingerprint(**other))
+    job_record.claim_or_resume_job(store, PLAN, fingerprint(**other))
     assert b"hush" not in store.read("run.json")
 
 
 def test_other_versions_are_a_note(store):
-    job_record.begin(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
     run = json.loads(store.read("run.json"))
     run["versions"]["torch"] = "0.1"
     store.write("run.json", json.dumps(run).encode())
-    (note,) = job_record.begin(store, PLAN, fingerprint()).notes
+    (note,) = job_record.claim_or_resume_job(store, PLAN, fingerprint()).notes
     assert "torch 0.1 ->" in note
 
 
 def test_devices_are_recorded_once_each(store):
-    job_record.begin(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, PLAN, fingerprint())
     for cpus in (2, 2, 4):
         job_record.record_devices(store, {"cpus": cpus})
     assert json.loads(store.read("run.json"))["devices"] == [{"cpus": 2}, {"cpus": 4}]

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from salip_ray.config import load_config
 from salip_ray.errors import ResumeError
-from salip_ray.output.growth import compare, extended
+from salip_ray.output.growth import compare, extend_manifest
 from salip_ray.output.manifest import (
     PADDING,
     TODO_SCHEMA,
-    adopt,
-    aligned,
+    align_to_blocks,
     make_manifest,
     manifest_digest,
+    with_frozen_shards,
 )
 from salip_ray.pipeline.expand import expand
 from salip_ray.schema import MANIFEST_SCHEMA
@@ -126,14 +126,14 @@ def test_a_change_is_described():
 def test_an_extension_leaves_old_shards_and_opens_new_ones(old, new, per_shard):
     before = make_manifest(listing([f"/{n:02d}" for n in old]), per_shard)
     now = make_manifest(listing([f"/{n:02d}" for n in old | new]), per_shard)
-    plan = extended(before.manifest, now)
+    plan = extend_manifest(before.manifest, now)
     assert plan.manifest.slice(0, before.n_images).equals(before.manifest)
     assert plan.digest == now.digest == manifest_digest(plan.manifest, per_shard)
     added = plan.manifest.slice(before.n_images)
     assert added["uri"].to_pylist() == [f"/{n:02d}" for n in sorted(new - old)]
     assert all(shard >= before.n_shards for shard in added["shard"].to_pylist())
     # A resume finds the same plan by the frozen manifest and the grown input.
-    assert adopt(plan.manifest, now).table.equals(plan.table)
+    assert with_frozen_shards(plan.manifest, now).table.equals(plan.table)
     for shard in range(plan.n_shards):
         rows = [row for row in plan.table.to_pylist() if row["shard"] == shard]
         assert [row["seq"] for row in rows] == list(range(plan.sizes[shard]))
@@ -149,12 +149,12 @@ def test_an_extension_leaves_labelled_slices_where_they_are(tmp_path):
     alone = planned(b=10.0).manifest
     two = planned(c=20.0)
     with pytest.raises(ResumeError, match=r"\(1 would be; .*was in no volume, is slice 0 of"):
-        extended(alone, two)
+        extend_manifest(alone, two)
     three = planned(d=30.0)
-    plan = extended(two.manifest, three)  # above all others: none moves
+    plan = extend_manifest(two.manifest, three)  # above all others: none moves
     assert plan.manifest["slice"].to_pylist() == [0, 1, 2]
     with pytest.raises(ResumeError, match=r"\(1 would be; .* slice 2 of volume \w+, is slice 3 "):
-        extended(plan.manifest, planned(between=25.0))
+        extend_manifest(plan.manifest, planned(between=25.0))
 
 
 @given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=9))
@@ -164,7 +164,7 @@ def test_cutting_aligned_rows_cuts_between_shards(sizes):
         for shard, size in enumerate(sizes)
         for seq in range(size)
     ]
-    found = aligned(pa.Table.from_pylist(rows, schema=TODO_SCHEMA), 5).to_pylist()
+    found = align_to_blocks(pa.Table.from_pylist(rows, schema=TODO_SCHEMA), 5).to_pylist()
     blocks = [found[start : start + 5] for start in range(0, len(found), 5)]
     assert all(len({row["shard"] for row in block}) == 1 for block in blocks)
     kept = [row for row in found if row["seq"] != PADDING]

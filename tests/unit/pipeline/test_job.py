@@ -13,7 +13,7 @@ from PIL import Image
 
 from salip_ray.config import load_config
 from salip_ray.errors import LeaseError
-from salip_ray.output.commit import commit_shard, with_kept_rows
+from salip_ray.output.commit import commit_shard, merge_committed_rows
 from salip_ray.pipeline import arrow
 from salip_ray.pipeline.job import label
 from salip_ray.pipeline.retry import retry
@@ -41,7 +41,7 @@ class Played:
             rows = self.rows(todo.filter(pc.equal(todo["shard"], shard)))
             before = None
             if keeping:
-                rows, before = with_kept_rows(store, shard, rows)
+                rows, before = merge_committed_rows(store, shard, rows)
             commit_shard(store, shard, rows, int(plan.sizes[shard]), {"lungs": 1}, before=before)
         self.after(store=store, lease=lease, config=config)
 

@@ -11,7 +11,7 @@ import pytest
 
 from salip_ray.config import StorageConfig, load_config
 from salip_ray.errors import ConfigError
-from salip_ray.output.manifest import TODO_SCHEMA, aligned, make_manifest
+from salip_ray.output.manifest import TODO_SCHEMA, align_to_blocks, make_manifest
 from salip_ray.pipeline.expand import expand
 from salip_ray.pipeline.retry import _config, _of_like_size, _plan, retry
 from salip_ray.sources.listing import Listing, list_images
@@ -34,7 +34,9 @@ def test_shards_with_few_errors_are_not_filled_up_to_the_one_with_many():
         errors(counts)["image_id"].to_pylist()
     )
     assert [block for _, block in groups] == [2, 9, 1000]
-    assert sum(aligned(rows, block).num_rows for rows, block in groups) < 2 * sum(counts.values())
+    assert sum(align_to_blocks(rows, block).num_rows for rows, block in groups) < 2 * sum(
+        counts.values()
+    )
     assert list(_of_like_size(errors({}))) == []
 
 
