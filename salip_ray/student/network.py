@@ -1,4 +1,4 @@
-"""The student itself: MONAI's residual U-Net, the classes it knows, and its file."""
+"""A trained student: its network, the classes it knows, and its file."""
 
 from __future__ import annotations
 
@@ -16,25 +16,9 @@ from salip_ray.errors import WeightsError
 from salip_ray.output.masks import LabelMap
 from salip_ray.schema import Image, Mask
 from salip_ray.student.samples import label_map_of, square_input
+from salip_ray.student.unet import make_net
 
-_LEVELS = 5
 _HEAD = "student"  # of the file's metadata
-
-
-def make_net(n_classes: int, width: int) -> nn.Module:
-    """A U-Net from float [n, 3, h, w] to logits [n, 1 + n_classes, h, w]; sides divide by 16."""
-    from monai.networks.nets.unet import UNet
-
-    net: nn.Module = UNet(
-        spatial_dims=2,
-        in_channels=3,
-        out_channels=1 + n_classes,
-        channels=[width * 2**level for level in range(_LEVELS)],
-        strides=[2] * (_LEVELS - 1),
-        num_res_units=2,
-        norm="INSTANCE",  # of one image, so that small batches do
-    )
-    return net
 
 
 @dataclass(frozen=True)

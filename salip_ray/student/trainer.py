@@ -120,7 +120,7 @@ def _learn(given: Mapping[str, Any]) -> None:
     from torch.utils.data import DataLoader
 
     from salip_ray.student.loop import Course, Total
-    from salip_ray.student.network import make_net
+    from salip_ray.student.unet import make_net
     from salip_ray.student.samples import Examples, MixedOrder
 
     options: StudentOptions = given["options"]
@@ -173,7 +173,8 @@ def _learn(given: Mapping[str, Any]) -> None:
 
 
 def _student_of(state: Mapping[str, Any], labels: PseudoLabels, options: StudentOptions) -> Any:
-    from salip_ray.student.network import Student, make_net
+    from salip_ray.student.network import Student
+from salip_ray.student.unet import make_net
 
     net = make_net(len(labels.class_ids), options.width)
     net.load_state_dict(state["best"])

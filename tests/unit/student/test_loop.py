@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from salip_ray.student.loop import Course, Total
-from salip_ray.student.network import make_net
+from salip_ray.student.unet import make_net
 from salip_ray.student.options import StudentOptions
 
 CPU = torch.device("cpu")

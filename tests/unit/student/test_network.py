@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from salip_ray.errors import ConfigError, WeightsError
-from salip_ray.student.network import Student, make_net
+from salip_ray.student.network import Student
+from salip_ray.student.unet import make_net
 from salip_ray.student.options import StudentOptions
 
 
@@ -15,6 +16,22 @@ from salip_ray.student.options import StudentOptions
 def student() -> Student:
     torch.manual_seed(0)
     return Student(make_net(2, 4).eval(), {"lung": 3, "heart": 7}, 32, 4)
+
+
+def test_the_network_is_the_residual_u_net_of_monai():
+    """The expected values were computed by MONAI 1.6.1 with the same parameters."""
+    net = make_net(2, 4).eval()
+    with torch.no_grad():
+        for number, parameter in enumerate(net.parameters()):
+            steps = torch.arange(parameter.numel(), dtype=torch.float64) * 0.7 + number
+            parameter.copy_((torch.sin(steps) * 0.3).reshape(parameter.shape))
+        wave = torch.cos(torch.arange(3 * 32 * 48, dtype=torch.float64) * 0.13)
+        logits = net(wave.reshape(1, 3, 32, 48).float())
+    assert logits.shape == (1, 3, 32, 48)
+    assert logits.mean().item() == pytest.approx(0.3104494512, abs=1e-5)
+    assert logits.std().item() == pytest.approx(2.0051343441, abs=1e-5)
+    corner = [-1.532153, 0.561663, 0.015279, 1.204494]
+    assert logits[0, 0, 0, ::13].tolist() == pytest.approx(corner, abs=1e-4)
 
 
 def test_masks_are_of_the_images_own_size_and_exclude_each_other(student):
