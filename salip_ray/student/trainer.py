@@ -120,8 +120,8 @@ def _learn(given: Mapping[str, Any]) -> None:
     from torch.utils.data import DataLoader
 
     from salip_ray.student.loop import Course, Total
-    from salip_ray.student.unet import make_net
     from salip_ray.student.samples import Examples, MixedOrder
+    from salip_ray.student.unet import make_net
 
     options: StudentOptions = given["options"]
     parts: Mapping[str, PseudoLabels] = given["parts"]
@@ -174,7 +174,7 @@ def _learn(given: Mapping[str, Any]) -> None:
 
 def _student_of(state: Mapping[str, Any], labels: PseudoLabels, options: StudentOptions) -> Any:
     from salip_ray.student.network import Student
-from salip_ray.student.unet import make_net
+    from salip_ray.student.unet import make_net
 
     net = make_net(len(labels.class_ids), options.width)
     net.load_state_dict(state["best"])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from salip_ray.student.loop import Course, Total
-from salip_ray.student.unet import make_net
 from salip_ray.student.options import StudentOptions
+from salip_ray.student.unet import make_net
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ import torch
 
 from salip_ray.errors import ConfigError, WeightsError
 from salip_ray.student.network import Student
-from salip_ray.student.unet import make_net
 from salip_ray.student.options import StudentOptions
+from salip_ray.student.unet import make_net
 
 
 @pytest.fixture(scope="module")

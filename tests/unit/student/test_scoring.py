@@ -15,8 +15,8 @@ from salip_ray.evaluation import Evaluation, Score, as_json
 from salip_ray.output.reader import LabelOutput
 from salip_ray.sources.references import References
 from salip_ray.student.network import Student
-from salip_ray.student.unet import make_net
 from salip_ray.student.scoring import comparison, score_student
+from salip_ray.student.unet import make_net
 from tests.unit.datasets.conftest import CONFIDENCES, draw, write_output
 
 
