@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from salip_ray.cascade.geometry import to_working
-from salip_ray.cascade.proposer import Proposer
+from salip_ray.cascade.proposer import SamProposer
 from salip_ray.config import Config
 from salip_ray.models.clip.load import ClipModel
 from salip_ray.models.weights import identify
@@ -58,7 +58,7 @@ def keep(
     config: Config,
     items: Iterable[Item],
     views: Iterable[ViewKey],
-    proposer: Proposer,
+    proposer: SamProposer,
     clip: ClipModel,
 ) -> Iterator[Kept]:
     """The kept form of every item, read where it lies in ``folder`` and made where it does not.
@@ -98,7 +98,7 @@ def keep(
         yield kept
 
 
-def _propose(path: Path, config: Config, item: Item, proposer: Proposer) -> None:
+def _propose(path: Path, config: Config, item: Item, proposer: SamProposer) -> None:
     image, reference = item.load()
     working = to_working(image, config.image.long_side)
     start = time.process_time()

@@ -13,17 +13,15 @@ from kept import Item, Kept, keep
 
 from salip_ray.cascade.cascade import CascadeMasks, compose
 from salip_ray.cascade.geometry import to_original
-from salip_ray.cascade.proposer import Proposer
-from salip_ray.cascade.refiner import Refiner
+from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.cli.demo import TASKS
 from salip_ray.config import Config, load_config
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
-from salip_ray.models.clip.load import ClipModel, load_clip
-from salip_ray.models.sam.load import load_sam
+from salip_ray.models.loading import load_proposer, load_retriever
 from salip_ray.schema import Candidate, Image, ImageRef, Mask, Selection
 from salip_ray.tuning.cache import view_keys
-from salip_ray.tuning.trials import KeptRetriever
+from salip_ray.tuning.trials import CachedRetriever
 
 #: Task -> kind of phantom.
 ORGANS = {task: kind for kind, (task, _) in TASKS.items()}
@@ -75,9 +73,9 @@ class Bench:
         self.folder, self.preset = folder, preset
         # Any task will do: everything SAM proposes is kept.
         self.config = load_config("lungs", preset=preset, overrides=_EVERYTHING)
-        self.sam = load_sam(self.config.sam)
-        self.clip: ClipModel = load_clip(self.config.clip)
-        self.proposer = Proposer(self.sam, self.config)
+        self.proposer = load_proposer(self.config)
+        self.sam = self.proposer.sam
+        self.clip = load_retriever(self.config).clip
 
     def kept(self, items: Sequence[Item], *variants: Variant) -> Iterator[Kept]:
         """The images with all that the variants need of them, one at a time."""
@@ -87,7 +85,9 @@ class Bench:
     def variant(self, task: str, *overrides: str, name: str = "") -> Variant:
         """The cascade with a preset's options changed."""
         config = load_config(task, preset=self.preset, overrides=overrides)
-        return Variant(name, config, KeptRetriever(self.clip, config), Refiner(self.sam, config))
+        return Variant(
+            name, config, CachedRetriever(self.clip, config), SamRefiner(self.sam, config)
+        )
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Variant:
 
     name: str
     config: Config
-    retriever: KeptRetriever
-    refiner: Refiner
+    retriever: CachedRetriever
+    refiner: SamRefiner
 
     def candidates(self, kept: Kept) -> list[Candidate]:
         """Those within the task's area limits."""

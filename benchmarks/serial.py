@@ -23,7 +23,7 @@ from segment_anything.modeling import Sam
 from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.cascade.geometry import to_working
-from salip_ray.cascade.retriever import Retriever, views
+from salip_ray.cascade.retriever import ClipRetriever, views
 from salip_ray.cascade.visual_prompts import visual_prompt
 from salip_ray.config import Config
 from salip_ray.models.clip.load import ClipModel
@@ -63,7 +63,7 @@ class SerialCascade:
         self.generator = SamAutomaticMaskGenerator(sam, **knobs)
         self.predictor = SamPredictor(sam)
         self.clip = clip
-        self.retriever = Retriever(clip, config)
+        self.retriever = ClipRetriever(clip, config)
 
     def __call__(self, image: Image) -> SerialResult:
         """Label one image, uint8 RGB [H, W, 3]."""

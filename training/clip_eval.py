@@ -20,8 +20,8 @@ import torch
 from PIL import Image as PILImage
 from torch.nn import functional as F  # noqa: N812
 
-from salip_ray.cascade.proposer import Proposer
-from salip_ray.cascade.retriever import Retriever
+from salip_ray.cascade.proposer import SamProposer
+from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.config import Config, load_config
 from salip_ray.models.bundled.clip_net import load_bundled_clip
 from salip_ray.models.bundled.phantoms import KINDS, TARGETS, Phantom, make_phantom
@@ -124,11 +124,11 @@ def _mean_recall(images: torch.Tensor, texts: torch.Tensor, truth: torch.Tensor)
 
 
 def choosing(
-    clip: ClipModel, kind: str, split: Split, count: int, proposer: Proposer | None
+    clip: ClipModel, kind: str, split: Split, count: int, proposer: SamProposer | None
 ) -> Choosing:
     """Choose among candidates of `proposer`, or drawn around structures where there is none."""
     config = load_config(TASKS[kind])
-    retriever = Retriever(clip, config)
+    retriever = ClipRetriever(clip, config)
     dices = []
     for index in range(count):
         phantom = make_phantom(kind, index, bank=split)
@@ -140,7 +140,7 @@ def choosing(
 
 
 def _dices(
-    phantom: Phantom, candidates: Sequence[Candidate], retriever: Retriever, config: Config
+    phantom: Phantom, candidates: Sequence[Candidate], retriever: ClipRetriever, config: Config
 ) -> tuple[float, float, float]:
     by_id = {c.id: c for c in candidates}
     k = config.task.classes[0].top_k
@@ -156,7 +156,7 @@ def _dices(
     return chosen_dice, oracle_dice, blind_dice
 
 
-def _candidates(phantom: Phantom, proposer: Proposer | None) -> Iterator[Candidate]:
+def _candidates(phantom: Phantom, proposer: SamProposer | None) -> Iterator[Candidate]:
     if proposer is not None:
         yield from (c for c in proposer(phantom.image).candidates if c.area >= LEAST_PIXELS)
         return
@@ -204,7 +204,7 @@ def main() -> None:
         drawn = choosing(clip, kind, arguments.split, arguments.phantoms, None)
         log.info("%s, drawn candidates: %s", kind, drawn)
         if not arguments.drawn_only:
-            proposer = Proposer(load_bundled_sam(arguments.sam), load_config(TASKS[kind]))
+            proposer = SamProposer(load_bundled_sam(arguments.sam), load_config(TASKS[kind]))
             proposed = choosing(clip, kind, arguments.split, arguments.phantoms, proposer)
             log.info("%s, proposals of the bundled SAM: %s", kind, proposed)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from segment_anything.modeling import Sam
 
-from salip_ray.cascade.proposer import Proposer
+from salip_ray.cascade.proposer import SamProposer
 from salip_ray.config import load_config
 from salip_ray.models.bundled.phantoms import KINDS
 from salip_ray.models.bundled.sam_net import load_bundled_sam
@@ -51,16 +51,16 @@ def open_mined_bank(folder: Path) -> list[CropBank]:
 
 def mine(folder: Path, count: int, sam: Sam) -> None:
     """Write the proposals of `sam` on `count` augmented training phantoms into `folder`."""
-    proposer = Proposer(sam, load_config(_PROPOSE))
+    proposer = SamProposer(sam, load_config(_PROPOSE))
     write_crop_bank(folder, _STEM, count, _mined(proposer, count))
 
 
-def _mined(proposer: Proposer, count: int) -> Iterator[Group]:
+def _mined(proposer: SamProposer, count: int) -> Iterator[Group]:
     for index in range(count):
         yield mined_group(proposer, index, split="train", first=_FIRST)
 
 
-def mined_group(proposer: Proposer, index: int, *, split: Split, first: int = 0) -> Group:
+def mined_group(proposer: SamProposer, index: int, *, split: Split, first: int = 0) -> Group:
     """Group `index`: the kinds take turns, each phantom is used once."""
     kind = KINDS[index % len(KINDS)]
     rng = np.random.default_rng((_SEED, index))

@@ -22,7 +22,7 @@ from salip_ray.cascade.geometry import (
     to_working_mask,
     union_of,
 )
-from salip_ray.cascade.interfaces import SegmentsBoxes
+from salip_ray.cascade.interfaces import Refiner
 from salip_ray.config import ClassSpec
 from salip_ray.schema import Candidate, ClassMask, Mask, Size
 
@@ -66,7 +66,7 @@ def unprompted(
 
 def gt_sam(
     classes: Sequence[ClassSpec],
-    refiner: SegmentsBoxes,
+    refiner: Refiner,
     embedding: Tensor,
     references: Mapping[str, Mask],
     candidates: Sequence[Candidate] = (),

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
 from salip_ray.cascade.baselines import gt_sam, unprompted
 from salip_ray.cascade.confidence import calibration
 from salip_ray.cascade.geometry import check_image, overlap, to_working, union_of
-from salip_ray.cascade.interfaces import ProposesParts, SegmentsBoxes, SelectsCandidates
-from salip_ray.cascade.proposer import Proposer
-from salip_ray.cascade.refiner import Refiner, prompts_for, refine
-from salip_ray.cascade.retriever import Retriever
-from salip_ray.config import Config, Precision
-from salip_ray.errors import ConfigError, ImageError, InputError
-from salip_ray.models.clip.load import ClipModel, load_clip
-from salip_ray.models.sam.load import load_sam
+from salip_ray.cascade.interfaces import Proposer, Refiner, Retriever
+from salip_ray.cascade.proposer import SamProposer
+from salip_ray.cascade.refiner import SamRefiner, prompts_for, refine
+from salip_ray.cascade.retriever import ClipRetriever
+from salip_ray.config import Config
+from salip_ray.errors import ImageError, InputError
 from salip_ray.schema import Candidate, ClassMask, Image, Mask, Outcome, Selection, Size
 
-_Model = TypeVar("_Model")
+if TYPE_CHECKING:
+    import torch
+
+    from salip_ray.models.clip.load import ClipModel
+
+    Device = str | torch.device | None
 
 
 @dataclass(frozen=True)
@@ -76,36 +78,22 @@ class Cascade:
         self,
         config: Config,
         *,
-        device: str | torch.device | None = None,
+        device: Device = None,
         sam: Sam | None = None,
         clip: ClipModel | None = None,
-        propose: ProposesParts | None = None,
-        retrieve: SelectsCandidates | None = None,
-        refine: SegmentsBoxes | None = None,
+        propose: Proposer | None = None,
+        retrieve: Retriever | None = None,
+        refine: Refiner | None = None,
     ) -> None:
         self.config = config
-        place = resolve_device(config.run.device if device is None else device)
-        options = config.storage.weights
-        precision = resolve_precision(config.run.precision, place)
-        if sam is None and (propose is None or (refine is None and config.refine.sam is None)):
-            sam = load_sam(config.sam, device=place, storage_options=options, precision=precision)
-        self.propose: ProposesParts = propose or Proposer(_given(sam), config)
-        self.retrieve: SelectsCandidates | None = None
+        self.propose = propose or _proposer(config, sam, device)
+        self.retrieve: Retriever | None = None
         if "cascade" in config.run.modes:
-            if clip is None and retrieve is None:
-                clip = load_clip(
-                    config.clip,
-                    device=place,
-                    storage_options=options,
-                    precision=precision,
-                    resize=config.retrieve.resize,
-                )
-            self.retrieve = retrieve or Retriever(_given(clip), config)
-        if config.refine.sam is not None and refine is None:
-            sam = load_sam(
-                config.refine.sam, device=place, storage_options=options, precision=precision
-            )
-        self.refine: SegmentsBoxes = refine or Refiner(_given(sam), config)
+            self.retrieve = retrieve or _retriever(config, clip, device)
+        if refine is None:
+            shared = self.propose.sam if isinstance(self.propose, SamProposer) else sam
+            refine = _refiner(config, shared, device)
+        self.refine = refine
 
     def __call__(
         self, image: Image, *, references: Mapping[str, Mask] | None = None
@@ -152,7 +140,7 @@ class Cascade:
 
 def compose(
     config: Config,
-    refiner: SegmentsBoxes,
+    refiner: Refiner,
     *,
     candidates: Sequence[Candidate],
     n_proposed: int,
@@ -252,27 +240,27 @@ def _why_none(n_proposed: int, refused: Sequence[Selection], config: Config) -> 
     return f"none of the {n_proposed} candidates lies within the area limits"
 
 
-def _given(model: _Model | None) -> _Model:
-    assert model is not None  # loaded above, where it is needed
-    return model
+# Models are loaded inside these functions, so that importing this module imports no storage client.
+def _proposer(config: Config, sam: Sam | None, device: Device) -> Proposer:
+    if sam is not None:
+        return SamProposer(sam, config)
+    from salip_ray.models.loading import load_proposer
+
+    return load_proposer(config, device)
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
-    """``"auto"`` is CUDA where there is one, else the CPU.
+def _retriever(config: Config, clip: ClipModel | None, device: Device) -> Retriever:
+    if clip is not None:
+        return ClipRetriever(clip, config)
+    from salip_ray.models.loading import load_retriever
 
-    Raises:
-        ConfigError: a CUDA device is asked for and there is none.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(device)
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"run.device is {str(device)!r}, but torch sees no CUDA device here")
-    return place
+    return load_retriever(config, device)
 
 
-def resolve_precision(precision: str, device: torch.device) -> Precision:
-    """``"auto"`` is ``fast`` on a GPU and ``exact`` on a CPU."""
-    if precision == "auto":
-        return "fast" if device.type == "cuda" else "exact"
-    return "fast" if precision == "fast" else "exact"
+def _refiner(config: Config, sam: Sam | None, device: Device) -> Refiner:
+    """Return a refiner on the proposer's SAM, unless ``refine.sam`` names another one."""
+    if sam is not None and config.refine.sam is None:
+        return SamRefiner(sam, config)
+    from salip_ray.models.loading import load_refiner
+
+    return load_refiner(config, device)

@@ -9,7 +9,6 @@ lower index wins, however many boxes there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -34,29 +33,17 @@ from salip_ray.cascade.candidates import (
     pack,
     without_duplicates,
 )
+from salip_ray.cascade.interfaces import Proposals
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError
-from salip_ray.schema import Candidate, Image, Size
+from salip_ray.schema import Image, Size
 
 _Box = tuple[int, int, int, int]  # xyxy, end exclusive
 _VIEWS_TOGETHER = 5  # the full view and the four crops of one layer
 _CACHE_BYTES = 4 * 1024**2  # of logits
 
 
-@dataclass(frozen=True)
-class Proposals:
-    """What SAM proposed on one working image.
-
-    ``candidates`` passed the area filter and keep the ids they had before it; ``n_proposed`` counts
-    those before. ``embedding`` is the full view's, float32 [1, C, h, w] on SAM's device.
-    """
-
-    candidates: tuple[Candidate, ...]
-    n_proposed: int
-    embedding: Tensor
-
-
-class Proposer:
+class SamProposer:
     """Runs SAM's automatic mask generation on working images.
 
     Args:
@@ -69,30 +56,36 @@ class Proposer:
 
     def __init__(self, sam: Sam, config: Config) -> None:
         self.sam = sam
-        self.knobs = knobs = config.propose
+        self.settings = settings = config.propose
         self.task = config.task
-        deepest = knobs.crop_n_points_downscale_factor**knobs.crop_n_layers
-        if knobs.points_per_side < deepest:
+        deepest = settings.crop_n_points_downscale_factor**settings.crop_n_layers
+        if settings.points_per_side < deepest:
             raise ConfigError(
-                f"propose.points_per_side is {knobs.points_per_side}, which leaves no point in "
-                f"crop layer {knobs.crop_n_layers} (divided by {deepest} there)"
+                f"propose.points_per_side is {settings.points_per_side}, which leaves no point in "
+                f"crop layer {settings.crop_n_layers} (divided by {deepest} there)"
             )
         self.point_grids = build_all_layer_point_grids(
-            knobs.points_per_side, knobs.crop_n_layers, knobs.crop_n_points_downscale_factor
+            settings.points_per_side,
+            settings.crop_n_layers,
+            settings.crop_n_points_downscale_factor,
         )
 
     def __call__(self, working: Image) -> Proposals:
         """Propose candidates on a working image (uint8 RGB, [H, W, 3])."""
-        knobs, size = self.knobs, (working.shape[0], working.shape[1])
+        settings, size = self.settings, (working.shape[0], working.shape[1])
         embeddings, seen = self._see(working, {})
         # One view after the other: the masks of all points of all views might not fit.
-        candidates = merge([without_duplicates(parts, knobs) for parts in seen], knobs, size)
+        candidates = merge([without_duplicates(parts, settings) for parts in seen], settings, size)
         low, high = self.task.area_limits(*size)
         return Proposals(
             candidates=tuple(c for c in candidates if low < c.area < high),
             n_proposed=len(candidates),
             embedding=embeddings[0],
         )
+
+    def set_batch_size(self, size: int) -> None:
+        """Decode ``size`` points at a time from now on."""
+        self.settings = self.settings.model_copy(update={"points_per_batch": size})
 
     def look(
         self, working: Image, encoded: dict[_Box, Tensor] | None = None
@@ -124,7 +117,7 @@ class Proposer:
     def _views(self, size: Size) -> list[tuple[_Box, int]]:
         """Box (xyxy, end exclusive) and crop layer of each view; the full image is the first."""
         boxes, layers = generate_crop_boxes(
-            size, self.knobs.crop_n_layers, self.knobs.crop_overlap_ratio
+            size, self.settings.crop_n_layers, self.settings.crop_overlap_ratio
         )
         # A crop layer deeper than the image has pixels gives empty boxes.
         return [
@@ -151,7 +144,7 @@ class Proposer:
         return Parts.concatenate(
             [
                 self._batch(embedding, batch, crop_box, size)
-                for batch in torch.split(points, self.knobs.points_per_batch)
+                for batch in torch.split(points, self.settings.points_per_batch)
             ]
         )
 
@@ -160,7 +153,7 @@ class Proposer:
         x0, y0, x1, y1 = crop_box
         view_size = y1 - y0, x1 - x0
         logits, predicted_iou, prompt = sam_ops.decode_above(
-            self.sam, embedding, view_size, points=points, min_iou=self.knobs.pred_iou_thresh
+            self.sam, embedding, view_size, points=points, min_iou=self.settings.pred_iou_thresh
         )
         if not len(logits):
             return no_parts(size)
@@ -179,17 +172,17 @@ class Proposer:
         self, logits: Tensor, predicted_iou: Tensor, points: Tensor, crop_box: _Box, size: Size
     ) -> Parts:
         """Those of some masks (logits [n, 4h, 4w]) that are stable and not cut off by the view."""
-        knobs, threshold = self.knobs, self.sam.mask_threshold
+        settings, threshold = self.settings, self.sam.mask_threshold
         x0, y0, x1, y1 = crop_box
         height, width = size
         view_size = y1 - y0, x1 - x0
         logits = sam_ops.upscale(self.sam, logits, view_size, view_size)
-        stability = sam_ops.stability_score(logits, threshold, knobs.stability_score_offset)
+        stability = sam_ops.stability_score(logits, threshold, settings.stability_score_offset)
         masks = sam_ops.above(logits, threshold)
         boxes = mask_boxes(masks)
         keep = ~is_box_near_crop_edge(boxes, crop_box, [0, 0, width, height])
-        if knobs.stability_score_thresh > 0:
-            keep &= stability >= knobs.stability_score_thresh
+        if settings.stability_score_thresh > 0:
+            keep &= stability >= settings.stability_score_thresh
         masks = uncrop_masks(masks[keep], crop_box, height, width)
         boxes = uncrop_boxes_xyxy(boxes[keep], crop_box)
         return Parts(

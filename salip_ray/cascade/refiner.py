@@ -2,7 +2,7 @@
 
 Step 5 beyond the paper: prompts richer than a box, and tidier masks. All of it is optional.
 
-Where no option of ``refine`` is set, this is the :class:`~salip_ray.cascade.refiner.Refiner` and
+Where no option of ``refine`` is set, this is the :class:`~salip_ray.cascade.refiner.SamRefiner` and
 nothing else.
 """
 
@@ -20,31 +20,13 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from salip_ray.cascade import sam_ops
-from salip_ray.cascade.interfaces import SegmentsBoxes
+from salip_ray.cascade.interfaces import RefinedMasks, Refiner
 from salip_ray.config import Config, RefineConfig
 from salip_ray.errors import ConfigError
 from salip_ray.schema import Box, Candidate, Image, Mask, Size
 
 
-@dataclass(frozen=True)
-class RefinedMasks:
-    """One mask per box, on the original pixels.
-
-    ``masks`` is bool [n, H, W]; ``predicted_iou`` and ``stability`` are float32 [n], the latter
-    NaN for a mask that is empty at both of its thresholds.
-    """
-
-    masks: npt.NDArray[np.bool_]
-    predicted_iou: npt.NDArray[np.float32]
-    stability: npt.NDArray[np.float32]
-
-    @property
-    def union(self) -> Mask:
-        """All masks as one, [H, W]."""
-        return np.asarray(self.masks.any(axis=0))
-
-
-class Refiner:
+class SamRefiner:
     """Segments what lies in a box.
 
     Args:
@@ -57,6 +39,10 @@ class Refiner:
         self.sam = sam
         self.batch_size = config.refine.batch_size
         self.offset = config.propose.stability_score_offset
+
+    def set_batch_size(self, size: int) -> None:
+        """Decode ``size`` boxes at a time from now on."""
+        self.batch_size = size
 
     def encode(self, working: Image) -> Tensor:
         """The working image's embedding by this SAM, where its weights are not the proposer's."""
@@ -134,7 +120,7 @@ def prompts_for(
 
 
 def refine(
-    refiner: SegmentsBoxes,
+    refiner: Refiner,
     embedding: Tensor,
     prompts: Sequence[Prompt],
     config: RefineConfig,
@@ -158,7 +144,7 @@ def refine(
     sizes = {"working_size": working_size, "original_size": original_size}
     if config.plain:
         refined = refiner(embedding, boxes=[prompt.box for prompt in prompts], **sizes)
-    elif not isinstance(refiner, Refiner):
+    elif not isinstance(refiner, SamRefiner):
         raise ConfigError(
             "the options of refine that change a prompt need SAM as the refiner, found "
             f"{type(refiner).__name__}: leave them out"
@@ -174,7 +160,7 @@ def refine(
 
 
 def _enriched(
-    refiner: Refiner,
+    refiner: SamRefiner,
     embedding: Tensor,
     prompts: Sequence[Prompt],
     config: RefineConfig,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.cascade.visual_prompts import visual_prompt
 from salip_ray.config import ClassSpec, Config, RetrieveConfig
-from salip_ray.models.clip.load import ClipModel
 from salip_ray.schema import Candidate, Image, RunnerUp, Selection
+
+if TYPE_CHECKING:
+    from salip_ray.models.clip.load import ClipModel
 
 _LEAST = 1e-3  # of a quality whose logarithm is taken
 
@@ -95,7 +98,7 @@ def class_features(clip: ClipModel, classes: Sequence[ClassSpec]) -> Tensor:
     return F.normalize(torch.stack(means), dim=-1)
 
 
-class Retriever:
+class ClipRetriever:
     """Ranks candidates for every class of a task; the sentences are encoded once, here.
 
     Args:
@@ -128,6 +131,10 @@ class Retriever:
         """
         candidates = sorted(candidates, key=lambda candidate: candidate.id)
         return self.select(self.image_features(working, candidates), candidates)
+
+    def set_batch_size(self, size: int) -> None:
+        """Show ``size`` candidates to CLIP at a time from now on."""
+        self.config = self.config.model_copy(update={"batch_size": size})
 
     def image_features(self, working: Image, candidates: Sequence[Candidate]) -> Tensor:
         """What CLIP sees in each candidate: unit vectors, float32 [n, d].

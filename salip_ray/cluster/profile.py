@@ -113,7 +113,7 @@ def _processes(device: str, cores: int) -> int:
         device: ``run.device``.
         cores: of the machine.
     """
-    from salip_ray.cascade.cascade import resolve_device
+    from salip_ray.models.devices import resolve_device
 
     return 1 if resolve_device(device).type == "cuda" else min(cores, _PROCESSES)
 

@@ -65,14 +65,13 @@ class Stage(ABC):
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
         import torch
 
-        from salip_ray.cascade.cascade import resolve_device, resolve_precision
+        from salip_ray.models.devices import resolve_device
 
         keep_freed_memory()
         torch.set_num_threads(threads)
         self.config = config
         self.device = resolve_device(config.run.device)
         require_working(self.device)
-        self.precision = resolve_precision(config.run.precision, self.device)
         self.reporter = reporter
         self.attempts = attempts_of(reporter)
         self.recycler = Recycler(getattr(config.pools, self.name).recycle_after)
@@ -160,24 +159,16 @@ class Propose(Stage):
     adds = arrow.PROPOSED
 
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
-        from salip_ray.cascade.proposer import Proposer
-        from salip_ray.models.sam.load import load_sam
+        from salip_ray.models.loading import load_proposer
 
         super().__init__(config, threads, reporter)
         self.batch_size = config.propose.points_per_batch
         self.drops = () if _pixels_go_on(config) else ("_working",)
-        sam = load_sam(
-            config.sam,
-            device=self.device,
-            storage_options=config.storage.weights,
-            precision=self.precision,
-        )
-        self.propose = Proposer(sam, config)
+        self.propose = load_proposer(config, self.device)
 
     def use_batches(self, size: int) -> None:
         """Do ``size`` points at once from now on."""
-        knobs = self.config.propose.model_copy(update={"points_per_batch": size})
-        self.propose.knobs = knobs
+        self.propose.set_batch_size(size)
 
     def work(self, cells: Cells) -> dict[str, Any]:
         """Propose candidates."""
@@ -203,24 +194,16 @@ class Retrieve(Stage):
     adds = arrow.RETRIEVED
 
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
-        from salip_ray.cascade.retriever import Retriever
-        from salip_ray.models.clip.load import load_clip
+        from salip_ray.models.loading import load_retriever
 
         super().__init__(config, threads, reporter)
         self.batch_size = config.retrieve.batch_size
         self.drops = () if _encodes_again(config) else ("_working",)
-        clip = load_clip(
-            config.clip,
-            device=self.device,
-            storage_options=config.storage.weights,
-            precision=self.precision,
-            resize=config.retrieve.resize,
-        )
-        self.retrieve = Retriever(clip, config)
+        self.retrieve = load_retriever(config, self.device)
 
     def use_batches(self, size: int) -> None:
         """Do ``size`` crops at once from now on."""
-        self.retrieve.config = self.config.retrieve.model_copy(update={"batch_size": size})
+        self.retrieve.set_batch_size(size)
 
     def work(self, cells: Cells) -> dict[str, Any]:
         """Select candidates."""
@@ -246,23 +229,15 @@ class Refine(Stage):
     )
 
     def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
-        from salip_ray.cascade.refiner import Refiner
-        from salip_ray.models.sam.load import load_sam
+        from salip_ray.models.loading import load_refiner
 
         super().__init__(config, threads, reporter)
         self.batch_size = config.refine.batch_size
-        sam = load_sam(
-            config.refine.sam or config.sam,
-            device=self.device,
-            storage_options=config.storage.weights,
-            decoder_only=not _encodes_again(config),
-            precision=self.precision,
-        )
-        self.refine = Refiner(sam, config)
+        self.refine = load_refiner(config, self.device)
 
     def use_batches(self, size: int) -> None:
         """Do ``size`` boxes at once from now on."""
-        self.refine.batch_size = size
+        self.refine.set_batch_size(size)
 
     def passed_by(self, cells: Cells) -> dict[str, Any]:
         """A blank slice has a label map of background, and says why."""

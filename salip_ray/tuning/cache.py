@@ -21,8 +21,8 @@ from torch import Tensor
 
 from salip_ray.cascade.candidates import Parts, settle
 from salip_ray.cascade.geometry import to_working
-from salip_ray.cascade.proposer import Proposer
-from salip_ray.cascade.retriever import Retriever, views
+from salip_ray.cascade.proposer import SamProposer
+from salip_ray.cascade.retriever import ClipRetriever, views
 from salip_ray.config import Config, ProposeConfig, RetrieveConfig
 from salip_ray.models.clip.load import ClipModel
 from salip_ray.schema import Candidate, Image, Mask
@@ -89,7 +89,7 @@ def keep_image(
     image: Image,
     references: Mapping[str, Mask],
     recipes: Sequence[Config],
-    proposers: Mapping[str, Proposer],
+    proposers: Mapping[str, SamProposer],
     clip: ClipModel,
     encode: Callable[[Image], Tensor] | None = None,
 ) -> KeptImage:
@@ -140,7 +140,7 @@ def look(
     return dict(zip((digest(c.mask) for c in candidates), found, strict=True))
 
 
-class _Looking(Retriever):
+class _Looking(ClipRetriever):
     """The part of a retriever that needs no text."""
 
     def __init__(self, clip: ClipModel, config: RetrieveConfig) -> None:

@@ -13,8 +13,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from salip_ray.cascade.cascade import compose
-from salip_ray.cascade.refiner import Refiner
-from salip_ray.cascade.retriever import Retriever
+from salip_ray.cascade.refiner import SamRefiner
+from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.config import Config, RetrieveConfig
 from salip_ray.evaluation.overlap import dice
 from salip_ray.models.clip.load import ClipModel
@@ -62,12 +62,12 @@ class KnownTexts:
         return torch.nn.functional.normalize(found, dim=-1) if normalize else found
 
 
-class KeptRetriever(Retriever):
+class CachedRetriever(ClipRetriever):
     """A retriever that remembers what CLIP saw.
 
     Args:
         texts: a CLIP, or what it makes of the task's sentences.
-        config: as for :class:`~salip_ray.cascade.retriever.Retriever`.
+        config: as for :class:`~salip_ray.cascade.retriever.ClipRetriever`.
     """
 
     def __init__(self, texts: KnownTexts | ClipModel, config: Config) -> None:
@@ -104,8 +104,8 @@ class Trial:
         self.config = config.model_copy(
             update={"run": config.run.model_copy(update={"modes": ("cascade",)})}
         )
-        self.retriever = KeptRetriever(texts, config)
-        self.refiner = Refiner(sam, config)
+        self.retriever = CachedRetriever(texts, config)
+        self.refiner = SamRefiner(sam, config)
 
     @torch.no_grad()
     def dice(self, kept: KeptImage) -> dict[str, float]:

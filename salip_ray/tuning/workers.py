@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune import Trainable
 
-from salip_ray.cascade.cascade import resolve_device, resolve_precision
 from salip_ray.config import Config, ProposeConfig
 from salip_ray.tuning.labelled_split import load
 
 if TYPE_CHECKING:
-    import torch
-
     from salip_ray.tuning.search import Search
 
 _TEXTS = "kept/texts.npz"
@@ -32,39 +29,26 @@ class Keeper:
     def __init__(self, search: Search, running: Sequence[int]) -> None:
         import torch
 
-        from salip_ray.cascade.proposer import Proposer
-        from salip_ray.cascade.refiner import Refiner
-        from salip_ray.models.clip.load import load_clip
-        from salip_ray.models.sam.load import load_sam
+        from salip_ray.cascade.proposer import SamProposer
+        from salip_ray.models.loading import load_proposer, load_refiner, load_retriever
         from salip_ray.tuning.cache import grid_key, laxest
 
         torch.set_num_threads(search.threads)
         self.search = search
         self.configs = [search.recipes[number].config for number in running]
         config = self.configs[0]
-        device, options = resolve_device(config.run.device), config.storage.weights
-        precision = resolve_precision(config.run.precision, device)
-        sam = load_sam(config.sam, device=device, storage_options=options, precision=precision)
-        self.clip = load_clip(
-            config.clip,
-            device=device,
-            storage_options=options,
-            precision=precision,
-            resize=config.retrieve.resize,
-        )
+        sam = load_proposer(config).sam
+        self.clip = load_retriever(config).clip
         grids: dict[str, list[ProposeConfig]] = {}
         for each in self.configs:
             grids.setdefault(grid_key(each.propose), []).append(each.propose)
         self.proposers = {
-            key: Proposer(sam, config.model_copy(update={"propose": laxest(knobs)}))
+            key: SamProposer(sam, config.model_copy(update={"propose": laxest(knobs)}))
             for key, knobs in grids.items()
         }
         self.encode = None
         if config.refine.sam is not None:
-            refiner = load_sam(
-                config.refine.sam, device=device, storage_options=options, precision=precision
-            )
-            self.encode = Refiner(refiner, config).encode
+            self.encode = load_refiner(config).encode
 
     def keep(self, image: int) -> None:
         """Write what trials need of the image at a place of the split."""
@@ -91,20 +75,13 @@ class TrialRun(Trainable):
         """Load the refiner's SAM and the texts, once for all trials of this actor."""
         import torch
 
-        from salip_ray.models.sam.load import load_sam
+        from salip_ray.models.loading import load_refiner
         from salip_ray.tuning.trials import KnownTexts
 
         torch.set_num_threads(search.threads)
         self.search, self.rung, self.places = search, rung, places
         given: Config = search.recipes[0].config
-        device: torch.device = resolve_device(given.run.device)
-        self.sam = load_sam(
-            given.refine.sam or given.sam,
-            device=device,
-            storage_options=given.storage.weights,
-            decoder_only=True,
-            precision=resolve_precision(given.run.precision, device),
-        )
+        self.sam = load_refiner(given, decoder_only=True).sam
         data = search.store.read(_TEXTS)
         assert data is not None, "texts are kept before anything is tried"
         self.texts = KnownTexts.from_bytes(data)

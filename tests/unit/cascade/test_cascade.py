@@ -10,11 +10,12 @@ import torch
 from segment_anything import SamPredictor
 
 from salip_ray.cascade.baselines import unprompted
-from salip_ray.cascade.cascade import Cascade, compose, resolve_device
+from salip_ray.cascade.cascade import Cascade, compose
 from salip_ray.cascade.geometry import to_original
-from salip_ray.cascade.refiner import Refiner
+from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.config import TaskConfig
 from salip_ray.errors import ConfigError, ImageError, InputError
+from salip_ray.models.devices import resolve_device
 from salip_ray.schema import Candidate, Selection
 
 TASK = {"prompts": {"lung": ["a lobe"], "heart": ["a blob", "a ball"]}, "top_k": {"lung": 2}}
@@ -85,7 +86,7 @@ def test_a_refiner_with_other_weights_encodes_again(
     sam, other_sam, clip, configure, picture, monkeypatch
 ):
     """`refine.sam` answers as the official predictor does with those weights."""
-    monkeypatch.setattr("salip_ray.cascade.cascade.load_sam", lambda *_, **__: other_sam)
+    monkeypatch.setattr("salip_ray.models.loading.load_sam", lambda *_, **__: other_sam)
     image = picture(90, 128)
     config = configure(refine={"sam": {"model": "bundled"}})
     mask = Cascade(config, sam=sam, clip=clip)(image).masks[0]
@@ -129,7 +130,7 @@ def test_candidates_outside_the_area_limits_are_counted_in_the_reason(
 
 
 def test_an_empty_refined_mask_is_an_outcome_with_a_reason(sam, configure):
-    class Nothing(Refiner):
+    class Nothing(SamRefiner):
         def __call__(self, *args, **kwargs):
             refined = super().__call__(*args, **kwargs)
             refined.masks[:] = False
@@ -212,7 +213,7 @@ def test_an_empty_reference_has_no_gt_sam_mask(cascade, picture):
 
 
 def test_without_the_cascade_mode_no_clip_is_loaded(sam, configure, picture, monkeypatch):
-    monkeypatch.setattr("salip_ray.cascade.cascade.load_clip", None)
+    monkeypatch.setattr("salip_ray.models.loading.load_clip", None)
     config = configure(run={"modes": ["unprompted"]})
     result = Cascade(config, sam=sam)(picture(90, 128))
     assert {m.method for m in result.masks} == {"unprompted_confident", "unprompted_largest"}

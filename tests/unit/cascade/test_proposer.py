@@ -8,7 +8,7 @@ import torch
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
 from salip_ray.cascade import candidates as parts
-from salip_ray.cascade.proposer import Proposer
+from salip_ray.cascade.proposer import SamProposer
 from salip_ray.config import ProposeConfig, load_config
 from salip_ray.errors import ConfigError, ImageError
 from salip_ray.models.bundled.sam_net import load_bundled_sam
@@ -71,7 +71,7 @@ CASES = [pytest.param(knobs, (90, 128), id=name) for name, knobs in KNOBS.items(
 @pytest.mark.parametrize(("knobs", "size"), CASES)
 def test_parity_with_the_official_generator(sam, configure, picture, knobs, size):
     config, image = configure(propose=knobs), picture(*size)
-    proposals = Proposer(sam, config)(image)
+    proposals = SamProposer(sam, config)(image)
     records = official(sam, config, image)
     assert len(records) > 3
     assert proposals.n_proposed == len(records)
@@ -91,21 +91,21 @@ def test_parity_on_the_bundled_sam(bundled_sam, phantom, crop_n_layers):
     config = load_config({"task": task}, preset="bundled", overrides={"propose": knobs})
     records = official(load_bundled_sam(), config, phantom)
     assert len(records) > 3
-    assert_same(Proposer(bundled_sam, config)(phantom).candidates, records, rounding=1e-5)
+    assert_same(SamProposer(bundled_sam, config)(phantom).candidates, records, rounding=1e-5)
 
 
 def test_the_embedding_is_the_official_predictors(sam, configure, picture):
     image = picture(90, 128)
     predictor = SamPredictor(sam)
     predictor.set_image(image)
-    proposals = Proposer(sam, configure(propose={"crop_n_layers": 1}))(image)
+    proposals = SamProposer(sam, configure(propose={"crop_n_layers": 1}))(image)
     assert proposals.embedding.dtype == torch.float32
     official_one = predictor.get_image_embedding()
     torch.testing.assert_close(proposals.embedding, official_one, rtol=0, atol=1e-5)
 
 
 def test_the_same_image_gives_the_same_proposals(sam, configure, picture):
-    proposer, image = Proposer(sam, configure(propose={"crop_n_layers": 1})), picture(100, 128)
+    proposer, image = SamProposer(sam, configure(propose={"crop_n_layers": 1})), picture(100, 128)
     first, second = proposer(image), proposer(image)
     assert torch.equal(first.embedding, second.embedding)
     for one, other in zip(first.candidates, second.candidates, strict=True):
@@ -124,8 +124,8 @@ def test_the_same_image_gives_the_same_proposals(sam, configure, picture):
 def test_trap_1_the_area_filter_keeps_ids(sam, configure, picture, limits, low, high):
     image = picture(100, 128)
     task = {"name": "test", "prompts": {"organ": ["an organ"]}}
-    everything = Proposer(sam, configure(task=task))(image)
-    filtered = Proposer(sam, configure(task={**task, **limits}))(image)
+    everything = SamProposer(sam, configure(task=task))(image)
+    filtered = SamProposer(sam, configure(task={**task, **limits}))(image)
     expected = [c for c in everything.candidates if low < c.area < high]
     assert 0 < len(expected) < len(everything.candidates)
     assert [c.id for c in filtered.candidates] == [c.id for c in expected]
@@ -135,9 +135,9 @@ def test_trap_1_the_area_filter_keeps_ids(sam, configure, picture, limits, low, 
 
 def test_the_area_limits_are_exclusive(sam, configure, picture):
     image = picture(100, 128)
-    areas = sorted({c.area for c in Proposer(sam, configure())(image).candidates})
+    areas = sorted({c.area for c in SamProposer(sam, configure())(image).candidates})
     task = {"min_area": float(areas[0]), "max_area": float(areas[-1])}
-    kept = {c.area for c in Proposer(sam, configure(task=task))(image).candidates}
+    kept = {c.area for c in SamProposer(sam, configure(task=task))(image).candidates}
     assert kept == set(areas[1:-1])
 
 
@@ -150,7 +150,7 @@ def test_trap_6_no_candidate_is_an_ordinary_result(sam, configure, picture, crop
         "min_mask_region_area": clean,
     }
     config, image = configure(propose=knobs), picture(100, 128)
-    proposals = Proposer(sam, config)(image)
+    proposals = SamProposer(sam, config)(image)
     assert (proposals.candidates, proposals.n_proposed) == ((), 0)
     assert proposals.embedding.shape == (1, 32, 16, 16)
     if crop_n_layers:  # what upstream does
@@ -160,10 +160,10 @@ def test_trap_6_no_candidate_is_an_ordinary_result(sam, configure, picture, crop
 
 def test_trap_6_views_without_candidates_beside_views_with_some(sam, configure, picture):
     image = picture(128, 128)
-    every = Proposer(sam, configure(propose={"crop_n_layers": 1, "pred_iou_thresh": 0.0}))(image)
+    every = SamProposer(sam, configure(propose={"crop_n_layers": 1, "pred_iou_thresh": 0.0}))(image)
     best = sorted(c.predicted_iou for c in every.candidates)[-3]
     config = configure(propose={"crop_n_layers": 1, "pred_iou_thresh": best})
-    proposals = Proposer(sam, config)(image)
+    proposals = SamProposer(sam, config)(image)
     assert 0 < proposals.n_proposed <= 2
     assert_same(proposals.candidates, official(sam, config, image))
 
@@ -171,13 +171,13 @@ def test_trap_6_views_without_candidates_beside_views_with_some(sam, configure, 
 def test_trap_6_smaller_crops_come_first_and_cleaning_reorders_again(sam, configure, picture):
     image = picture(128, 128)
     knobs = {"crop_n_layers": 1, "pred_iou_thresh": 0.0, "crop_nms_thresh": 0.95}
-    plain = Proposer(sam, configure(propose=knobs))(image).candidates
+    plain = SamProposer(sam, configure(propose=knobs))(image).candidates
     boxes = [c.crop_box for c in plain]
     areas = [(x1 - x0 + 1) * (y1 - y0 + 1) for x0, y0, x1, y1 in boxes]
     assert areas == sorted(areas)
     assert len(set(areas)) > 1
     knobs["min_mask_region_area"] = 60
-    cleaned = Proposer(sam, configure(propose=knobs))(image).candidates
+    cleaned = SamProposer(sam, configure(propose=knobs))(image).candidates
     assert [c.point for c in cleaned] != [c.point for c in plain[: len(cleaned)]]
 
 
@@ -197,7 +197,7 @@ def test_trap_6_beyond_1000_boxes_the_set_is_the_official_one(sam, configure, pi
         "box_nms_thresh": 0.9,
     }
     config, image = configure(propose=knobs), picture(64, 64)
-    ours = Proposer(sam, config)(image).candidates
+    ours = SamProposer(sam, config)(image).candidates
     theirs = official(sam, config, image)
 
     def key(point, mask):
@@ -211,7 +211,7 @@ def test_trap_6_beyond_1000_boxes_the_set_is_the_official_one(sam, configure, pi
 def test_trap_9_a_constant_image_is_an_ordinary_image(sam, configure):
     image = np.full((100, 128, 3), 7, dtype=np.uint8)
     config = configure(propose={"pred_iou_thresh": 0.0})
-    assert_same(Proposer(sam, config)(image).candidates, official(sam, config, image))
+    assert_same(SamProposer(sam, config)(image).candidates, official(sam, config, image))
 
 
 def test_trap_10_nms_thresholds_default_to_upstreams():
@@ -226,16 +226,16 @@ def test_trap_10_nms_thresholds_default_to_upstreams():
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (2, 3), (128, 1)], ids=str)
 def test_tiny_images_pass_every_crop_layer(sam, configure, picture, size):
     config = configure(propose={"crop_n_layers": 2, "pred_iou_thresh": 0.0})
-    for candidate in Proposer(sam, config)(picture(*size)).candidates:
+    for candidate in SamProposer(sam, config)(picture(*size)).candidates:
         assert candidate.mask.shape == size
 
 
 def test_an_image_too_elongated_for_sam_is_refused(sam, configure, picture):
     with pytest.raises(ImageError, match="300 x 1 pixels is too elongated"):
-        Proposer(sam, configure())(picture(1, 300))
+        SamProposer(sam, configure())(picture(1, 300))
 
 
 def test_a_crop_layer_without_points_is_refused(sam, configure):
     knobs = {"points_per_side": 3, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2}
     with pytest.raises(ConfigError, match=r"points_per_side is 3.*layer 2"):
-        Proposer(sam, configure(propose=knobs))
+        SamProposer(sam, configure(propose=knobs))

@@ -8,7 +8,7 @@ from segment_anything import SamPredictor
 
 from salip_ray.cascade.refiner import (
     Prompt,
-    Refiner,
+    SamRefiner,
     filled,
     innermost,
     jittered,
@@ -44,7 +44,7 @@ def refined(sam, configure, picture):
 
     def run(prompts, sam=sam, image=None, **options):
         config = configure(refine=options)
-        refiner = Refiner(sam, config)
+        refiner = SamRefiner(sam, config)
         image = picture(90, 128) if image is None else image
         return refine(refiner, refiner.encode(image), prompts, config.refine, **SIZES)
 
@@ -53,7 +53,7 @@ def refined(sam, configure, picture):
 
 def test_without_an_option_it_is_the_plain_refiner(sam, configure, picture, refined):
     boxes = (BOX, (40.5, 30.0, 100.0, 88.25))
-    refiner = Refiner(sam, configure())
+    refiner = SamRefiner(sam, configure())
     plain = refiner(refiner.encode(picture(90, 128)), boxes=boxes, **SIZES)
     found = refined([Prompt(box) for box in boxes])
     np.testing.assert_array_equal(found.masks, plain.masks)
@@ -78,7 +78,7 @@ def test_feedback_is_the_official_predictors_mask_input(bundled_sam, phantom, co
     size = phantom.shape[:2]
     box = (20.0, 30.0, 110.0, 180.0)
     config = configure(refine={"mask_feedback": 2})
-    refiner = Refiner(bundled_sam, config)
+    refiner = SamRefiner(bundled_sam, config)
     sizes = {"working_size": size, "original_size": size}
     found = refine(refiner, refiner.encode(phantom), [Prompt(box)], config.refine, **sizes)
     predictor = SamPredictor(bundled_sam)

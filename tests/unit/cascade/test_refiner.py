@@ -10,7 +10,7 @@ from segment_anything.utils.amg import calculate_stability_score
 
 from salip_ray.cascade import sam_ops as prompting
 from salip_ray.cascade.geometry import to_working
-from salip_ray.cascade.refiner import Refiner
+from salip_ray.cascade.refiner import SamRefiner
 
 BOXES = ((10.0, 12.0, 60.0, 70.0), (40.5, 30.0, 100.0, 88.25), (0.0, 0.0, 127.0, 89.0))
 
@@ -25,7 +25,7 @@ def official(sam, image, boxes):
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_parity_with_the_official_predictor(sam, configure, picture, batch_size):
     image = picture(90, 128)
-    refiner = Refiner(sam, configure(refine={"batch_size": batch_size}))
+    refiner = SamRefiner(sam, configure(refine={"batch_size": batch_size}))
     refined = refiner(
         refiner.encode(image), boxes=BOXES, working_size=(90, 128), original_size=(90, 128)
     )
@@ -40,7 +40,7 @@ def test_parity_on_an_image_larger_than_the_working_image(sam, configure, pictur
     image = picture(270, 384)
     working = to_working(image, 128)
     assert working.shape == (90, 128, 3)
-    refiner = Refiner(sam, configure())
+    refiner = SamRefiner(sam, configure())
     refined = refiner(
         refiner.encode(working), boxes=BOXES, working_size=(90, 128), original_size=(270, 384)
     )
@@ -51,7 +51,7 @@ def test_parity_on_an_image_larger_than_the_working_image(sam, configure, pictur
 def test_parity_on_the_bundled_sam(bundled_sam, configure, phantom):
     size = phantom.shape[:2]
     boxes = ((20.0, 30.0, 110.0, 180.0), (120.0, 30.0, 220.0, 190.0))
-    refiner = Refiner(bundled_sam, configure())
+    refiner = SamRefiner(bundled_sam, configure())
     refined = refiner(refiner.encode(phantom), boxes=boxes, working_size=size, original_size=size)
     masks, ious = official(bundled_sam, phantom, boxes)
     assert all(0.01 < mask.mean() < 0.5 for mask in masks)
@@ -61,7 +61,7 @@ def test_parity_on_the_bundled_sam(bundled_sam, configure, phantom):
 
 def test_logits_are_cut_at_the_original_size_not_at_the_working_size(sam, configure, picture):
     image = picture(90, 128)
-    refiner = Refiner(sam, configure())
+    refiner = SamRefiner(sam, configure())
     embedding = refiner.encode(image)
     sizes = {"working_size": (90, 128), "original_size": (360, 512)}
     refined = refiner(embedding, boxes=BOXES, **sizes)
@@ -76,7 +76,7 @@ def test_logits_are_cut_at_the_original_size_not_at_the_working_size(sam, config
 
 def test_figures_are_the_official_ones(sam, configure, picture):
     image = picture(90, 128)
-    refiner = Refiner(sam, configure(propose={"stability_score_offset": 3.0}))
+    refiner = SamRefiner(sam, configure(propose={"stability_score_offset": 3.0}))
     embedding = refiner.encode(image)
     sizes = {"working_size": (90, 128), "original_size": (90, 128)}
     refined = refiner(embedding, boxes=BOXES, **sizes)
@@ -89,7 +89,7 @@ def test_figures_are_the_official_ones(sam, configure, picture):
 
 
 def test_trap_2_no_box_gives_no_mask(sam, configure, picture):
-    refiner = Refiner(sam, configure())
+    refiner = SamRefiner(sam, configure())
     refined = refiner(
         torch.zeros(1, 32, 16, 16), boxes=(), working_size=(90, 128), original_size=(45, 64)
     )
@@ -99,7 +99,7 @@ def test_trap_2_no_box_gives_no_mask(sam, configure, picture):
 
 
 def test_an_embedding_in_half_precision_is_accepted(sam, configure, picture):
-    refiner = Refiner(sam, configure())
+    refiner = SamRefiner(sam, configure())
     embedding = refiner.encode(picture(90, 128))
     options = {"boxes": BOXES, "working_size": (90, 128), "original_size": (90, 128)}
     full, half = refiner(embedding, **options), refiner(embedding.half(), **options)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from salip_ray.cascade.retriever import Retriever, class_features
+from salip_ray.cascade.retriever import ClipRetriever, class_features
 from salip_ray.schema import Candidate
 
 PROMPTS = {
@@ -71,7 +71,7 @@ def test_parity_with_open_clip(clip, configure, picture, parts, mode):
         task={"prompts": PROMPTS, "top_k": {"lung": 2, "rib": 3}}, retrieve={"visual_prompt": mode}
     )
     image = picture(100, 120)
-    selections = Retriever(clip, config)(image, parts)
+    selections = ClipRetriever(clip, config)(image, parts)
 
     parts = sorted(parts, key=lambda part: part.id)
     pictures = [PIL.Image.fromarray(visual_prompt(image, p, config.retrieve)) for p in parts]
@@ -96,7 +96,7 @@ def test_parity_with_open_clip(clip, configure, picture, parts, mode):
 @pytest.mark.parametrize("n", [0, 1, 2, 8])
 def test_trap_2_zero_one_and_k_candidates_are_ordinary(clip, configure, picture, parts, n, k):
     config = configure(task={"prompts": PROMPTS, "top_k": k})
-    selections = Retriever(clip, config)(picture(100, 120), parts[:n])
+    selections = ClipRetriever(clip, config)(picture(100, 120), parts[:n])
     assert len(selections) == len(PROMPTS) * min(n, k)
     for label in PROMPTS:
         ranks = [s.rank for s in selections if s.label == label]
@@ -107,7 +107,7 @@ def test_trap_2_zero_one_and_k_candidates_are_ordinary(clip, configure, picture,
 def test_trap_6_of_equal_scores_the_lower_id_wins(configure, picture, parts):
     config = configure(task={"prompts": {"organ": ["an organ"]}, "top_k": 3})
     clip = ScriptedClip([[0.2], [0.7], [0.7], [0.1], [0.7], [0.7], [0.3], [0.7]])
-    selections = Retriever(clip, config)(picture(100, 120), parts)
+    selections = ClipRetriever(clip, config)(picture(100, 120), parts)
     ids = sorted(part.id for part in parts)
     assert [s.candidate_id for s in selections] == [ids[1], ids[2], ids[4]]
     assert [s.margin for s in selections] == [0.0, 0.0, 0.0]
@@ -116,7 +116,7 @@ def test_trap_6_of_equal_scores_the_lower_id_wins(configure, picture, parts):
 def test_score_is_100_cosine_and_margin_to_the_best_not_retrieved(configure, picture, parts):
     config = configure(task={"prompts": {"organ": ["an organ"]}, "top_k": 2})
     clip = ScriptedClip([[0.5], [-0.25], [0.75]])
-    selections = Retriever(clip, config)(picture(100, 120), parts[:3])
+    selections = ClipRetriever(clip, config)(picture(100, 120), parts[:3])
     assert [(s.rank, s.score, s.margin) for s in selections] == [(0, 75, 100), (1, 50, 75)]
 
 
@@ -129,7 +129,7 @@ def test_the_best_that_were_passed_over_are_told_with_their_scores(
     )
     clip = ScriptedClip([[0.5], [-0.25], [0.75], [0.125], [0.25]])
     ids = sorted(part.id for part in parts[:5])
-    first, second = Retriever(clip, config)(picture(100, 120), parts[:5])
+    first, second = ClipRetriever(clip, config)(picture(100, 120), parts[:5])
     assert (first.candidate_id, second.candidate_id) == (ids[2], ids[0])
     told = [(runner.candidate_id, runner.score) for runner in first.runners_up]
     assert told == [(ids[4], 25.0), (ids[3], 12.5), (ids[1], -25.0)][:count]
@@ -138,7 +138,7 @@ def test_the_best_that_were_passed_over_are_told_with_their_scores(
 
 def test_trap_1_selections_name_candidates_whatever_their_order(clip, configure, picture, parts):
     config = configure(task={"prompts": PROMPTS, "top_k": 2})
-    retriever, image = Retriever(clip, config), picture(100, 120)
+    retriever, image = ClipRetriever(clip, config), picture(100, 120)
     assert retriever(image, parts) == retriever(image, parts[::-1])
     best, second = (s for s in retriever(image, parts) if s.label == "heart")
     others = [part for part in parts if part.id != best.candidate_id]
@@ -150,7 +150,7 @@ def test_trap_1_selections_name_candidates_whatever_their_order(clip, configure,
 def test_trap_11_texts_are_encoded_once(configure, picture, parts):
     config = configure(task={"prompts": PROMPTS}, retrieve={"batch_size": 3})
     clip = ScriptedClip(np.random.default_rng(0).normal(size=(16, 3)).tolist())
-    retriever = Retriever(clip, config)
+    retriever = ClipRetriever(clip, config)
     retriever(picture(100, 120), parts)
     retriever(picture(100, 120), parts)
     assert clip.text_calls == len(PROMPTS)
@@ -162,19 +162,19 @@ def test_distractors_compete_under_softmax_and_are_never_selected(configure, pic
     scores = [[0.5, 0.1], [0.6, 0.9], [0.2, 0.1]]
     task = {"prompts": {"lung": ["a lobe"]}, "distractors": {"rib": ["an arc"]}}
     image, few = picture(100, 120), sorted(parts, key=lambda part: part.id)[:3]
-    by_cosine = Retriever(ScriptedClip(scores), configure(task=task))
+    by_cosine = ClipRetriever(ScriptedClip(scores), configure(task=task))
     (choice,) = by_cosine(image, few)
     assert choice.candidate_id == few[1].id
     assert math.isnan(choice.probability)
     assert by_cosine.clip.text_calls == 1
 
     options = {"scoring": "softmax", "logit_scale": 10.0}
-    retriever = Retriever(ScriptedClip(scores), configure(task=task, retrieve=options))
+    retriever = ClipRetriever(ScriptedClip(scores), configure(task=task, retrieve=options))
     (choice,) = retriever(image, few)
     assert (choice.label, choice.candidate_id) == ("lung", few[0].id)
     np.testing.assert_allclose(choice.probability, 1 / (1 + np.exp(-4)), rtol=1e-5)
     np.testing.assert_allclose(choice.score, 50, rtol=1e-6)
-    again = Retriever(ScriptedClip(scores), configure(task=task, retrieve=options))
+    again = ClipRetriever(ScriptedClip(scores), configure(task=task, retrieve=options))
     np.testing.assert_allclose(again.scores(image, few), [[50], [60], [20]], rtol=1e-6)
 
 
@@ -186,7 +186,9 @@ def test_a_distractor_with_the_name_of_a_class_is_that_class(configure):
 
 def test_the_scale_is_the_one_clip_was_trained_to(clip, configure):
     config = configure(retrieve={"scoring": "softmax"})
-    assert Retriever(clip, config).logit_scale == pytest.approx(clip.model.logit_scale.exp().item())
+    assert ClipRetriever(clip, config).logit_scale == pytest.approx(
+        clip.model.logit_scale.exp().item()
+    )
 
 
 @pytest.mark.parametrize("padding", ["none", "both"])
@@ -197,7 +199,7 @@ def test_an_ensemble_averages_unit_features_of_all_pictures(
     parts = sorted(parts, key=lambda part: part.id)
 
     def features(**options):
-        return Retriever(clip, configure(retrieve=options)).image_features(image, parts)
+        return ClipRetriever(clip, configure(retrieve=options)).image_features(image, parts)
 
     prompts = ("crops", "bbox")
     paddings = ("none", "square") if padding == "both" else ("none",)
@@ -217,7 +219,7 @@ def test_presence_counts_companions_in_all_candidates(configure, picture, parts)
     }
     config = configure(task=task, retrieve={"scoring": "softmax", "logit_scale": 10.0})
     few = sorted(parts, key=lambda part: part.id)[:3]
-    (choice,) = Retriever(ScriptedClip(scores), config)(picture(100, 120), few)
+    (choice,) = ClipRetriever(ScriptedClip(scores), config)(picture(100, 120), few)
     of_all = torch.softmax(10 * torch.tensor(scores), dim=1)
     np.testing.assert_allclose(choice.presence, (1 - of_all[:, 2]).mean(), rtol=1e-5)
     np.testing.assert_allclose(choice.probability, of_all[0, 0], rtol=1e-5)

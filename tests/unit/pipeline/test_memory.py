@@ -138,7 +138,7 @@ def test_a_gpu_without_kernels_fails_before_any_row(monkeypatch):
     def fails(*_, **__):
         raise RuntimeError(f"{said}\nCUDA kernel errors might be reported asynchronously")
 
-    monkeypatch.setattr("salip_ray.cascade.cascade.resolve_device", torch.device)
+    monkeypatch.setattr("salip_ray.models.devices.resolve_device", torch.device)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla K80")
     monkeypatch.setattr("torch.ones", fails)
     config = load_config(TASK, overrides={"run": {"device": "cuda"}})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from salip_ray.cascade.cascade import Cascade
-from salip_ray.cascade.proposer import Proposer
+from salip_ray.cascade.proposer import SamProposer
 from salip_ray.config import load_config
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import make_phantom
@@ -48,7 +48,7 @@ def kept(models):
         grids.setdefault(grid_key(recipe.propose), []).append(recipe.propose)
     assert len(grids) == 3
     proposers = {
-        key: Proposer(sam, config.model_copy(update={"propose": laxest(knobs)}))
+        key: SamProposer(sam, config.model_copy(update={"propose": laxest(knobs)}))
         for key, knobs in grids.items()
     }
     encoded = []
