@@ -78,11 +78,20 @@ def hf(export: Export, shard_size: ShardSize = 500) -> int:
 
 @export.command()
 @_without_ignore
-def yolo(export: Export) -> int:
-    """Write a YOLO segmentation dataset: polygons and data.yaml. Holes are filled."""
+def yolo(
+    export: Export,
+    val_on_train: Annotated[
+        bool,
+        typer.Option("--val-on-train", help="Without --val: validate on the training images."),
+    ] = False,
+) -> int:
+    """Write a YOLO segmentation dataset: polygons and data.yaml. Holes are filled.
+
+    It needs images to validate on: give --val.
+    """
     from salip_ray.datasets.exports import yolo as writer
 
-    return writer.export(export.labels, export.dest, **export.keywords)
+    return writer.export(export.labels, export.dest, val_on_train=val_on_train, **export.keywords)
 
 
 @export.command()
@@ -134,10 +143,9 @@ def import_review(
 ) -> None:
     """Import corrected, accepted and rejected labels from REVIEW into LABELS.
 
-    Decisions are written to LABELS/reviews/, next to the shards. Training and all exports use them,
-    except nifti and dicom-seg, which write the masks of the cascade.
+    Decisions are written to LABELS/reviews/, next to the shards. Training and all exports use them.
     """
-    from salip_ray.datasets.exports.review import import_review as import_decisions
+    from salip_ray.datasets.exports.review_import import import_review as import_decisions
 
     imported = import_decisions(review, labels, storage_options("labels", labels_option))
     typer.echo(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ from salip_ray.cli.options import Manifest, repeatable, storage_option, storage_
 from salip_ray.wording import counted
 
 if TYPE_CHECKING:
-    from salip_ray.datasets.exports.cases import Parts
+    from salip_ray.datasets.exports.cases import Split
     from salip_ray.datasets.pseudo_labels import PseudoLabels
 
 Output = Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")]
@@ -28,6 +28,18 @@ ImagesRoot = Annotated[
         metavar="FOLDER", help="New location of the images' common folder, if they have moved."
     ),
 ]
+MinConfidence = Annotated[
+    float, typer.Option(min=0, max=1, help="Leave out images with a label of lower confidence.")
+]
+MinPresence = Annotated[
+    float, typer.Option(min=0, max=1, help="Leave out images with a class of lower presence.")
+]
+MinArea = Annotated[
+    float,
+    typer.Option(
+        min=0, help="Leave out images with a smaller label: a share of the image up to 1, else px."
+    ),
+]
 LabelsOption = Annotated[list[str] | None, storage_option("LABELS")]
 ImagesOption = Annotated[list[str] | None, storage_option("the images")]
 DestOption = Annotated[list[str] | None, storage_option("DEST")]
@@ -39,22 +51,24 @@ class Export:
 
     labels: PseudoLabels
     dest: str
-    parts: Parts
+    split: Split
     storage_options: dict[str, Any]
 
     @property
     def keywords(self) -> dict[str, Any]:
         """Return the split and the storage options of the destination."""
-        return {"parts": self.parts, "storage_options": self.storage_options}
+        return {"split": self.split, "storage_options": self.storage_options}
 
 
 def _opened(
     labels: Output,
     dest: Dest,
-    min_confidence: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Leave out images with a label of lower confidence."),
-    ] = 0.0,
+    min_confidence: MinConfidence = 0.0,
+    min_presence: MinPresence = 0.0,
+    min_area: MinArea = 0.0,
+    negatives: Annotated[
+        bool, typer.Option("--negatives", help="Include images without a label, as negatives.")
+    ] = False,
     classes: Classes = None,
     ignore_disagreement: Annotated[
         bool,
@@ -81,12 +95,15 @@ def _opened(
     dest_option: DestOption = None,
 ) -> Export:
     """Open the labels. The parameters are the options that all formats share."""
-    from salip_ray.datasets.exports.cases import Parts
+    from salip_ray.datasets.exports.cases import Split
     from salip_ray.datasets.pseudo_labels import PseudoLabels
 
     opened = PseudoLabels(
         labels,
         min_confidence=min_confidence,
+        min_presence=min_presence,
+        min_area=min_area,
+        negatives=negatives,
         classes=classes or None,
         ignore_disagreement=ignore_disagreement,
         images_root=images_root,
@@ -94,8 +111,8 @@ def _opened(
         image_options=storage_options("images", images_option),
         manifest=manifest,
     )
-    parts = Parts(val=val, seed=seed, group_by=group_by)
-    return Export(opened, dest, parts, storage_options("dest", dest_option))
+    split = Split(val=val, seed=seed, group_by=group_by)
+    return Export(opened, dest, split, storage_options("dest", dest_option))
 
 
 def with_shared_options(
@@ -116,9 +133,13 @@ def with_shared_options(
 
     @wraps(write)
     def command(**given: Any) -> None:
+        from salip_ray.datasets.selection import describe_left_out
+
         mine = {parameter.name: given.pop(parameter.name) for parameter in own}
         export = _opened(**given)
-        report_written(write(export, **mine), export.dest)
+        written = write(export, **mine)
+        report_notes(describe_left_out(export.labels.left_out))
+        report_written(written, export.dest)
 
     # Typer reads a command's options from its signature and annotations.
     both = [*shared[:2], *own, *shared[2:]]
@@ -130,3 +151,9 @@ def with_shared_options(
 def report_written(written: int, dest: str, noun: str = "image") -> None:
     """Print how many items an export has written."""
     typer.echo(f"{counted(written, noun)} in {dest}")
+
+
+def report_notes(notes: Iterable[str]) -> None:
+    """Print notes for the user on stderr."""
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)

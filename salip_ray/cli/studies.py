@@ -125,7 +125,7 @@ def _bands(
     dice = {(s.image_id, s.label, s.method): s.dice for s in evaluation.scores}
     scored = {score.image_id for score in evaluation.scores}
     rows = list(islice((row for row in labels.rows() if row["image_id"] in scored), shown))
-    images = Images.of((), None, study.config.image)
+    images = Images("", None, study.config.image, {})
     bands = []
     for label, means in averages.items():
         panels: list[Panel] = []

@@ -1,1 +1,1 @@
-"""Labels as training data, and exports to other formats."""
+"""Labels as training data: samples, splits, decisions of reviewers, and exports."""

@@ -1,4 +1,4 @@
-"""The pictures that labels were made of, found again by their URI or where they have moved to."""
+"""The images that labels were made of, loaded by URI or from where they have moved to."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from salip_ray.config import ImageConfig
-from salip_ray.errors import InputError
+from salip_ray.errors import ImageError, InputError
 from salip_ray.schema import Image, ImageRef
 from salip_ray.sources.decode import only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.stack import Stack
 from salip_ray.sources.locations import join, normalise
+from salip_ray.sources.privacy import is_pseudonym, scrub
 
 
 @dataclass(frozen=True)
 class Images:
-    """Loads pictures: image files, and slices, frames and pages of others.
+    """Loads images: files, and slices, frames and pages of files.
 
-    The volume that was opened last is kept for its next slices, which are best asked for together.
+    The volume that was opened last stays open, so its slices are best requested together.
 
     Attributes:
-        base: the folder that all of them lay below when they were labelled.
-        root: the folder that stands for ``base`` now, or None where they have not moved.
-        limits: of decoding.
+        base: the folder that held all images when they were labelled.
+        root: the folder that replaces ``base`` now, or None if the images have not moved.
+        limits: limits of decoding.
         storage_options: fsspec options of the images' store.
     """
 
@@ -38,56 +39,62 @@ class Images:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}
 
-    @classmethod
-    def of(
-        cls,
-        uris: Iterable[str],
-        root: str | None,
-        limits: ImageConfig,
-        storage_options: Mapping[str, Any] | None = None,
-    ) -> Images:
-        """Images whose common folder is that of ``uris``."""
-        where = None if root is None else normalise(root)
-        return cls(common_folder(uris), where, limits, dict(storage_options or {}))
-
-    def place(self, uri: str) -> str:
-        """Where an image is now."""
+    def location(self, uri: str) -> str:
+        """Return where an image is now."""
         if self.root is None:
             return uri
-        return join(self.root, uri[len(self.base) :].lstrip("/"))
+        return join(normalise(self.root), uri[len(self.base) :].lstrip("/"))
 
-    def fetch(self, uri: str) -> bytes:
-        """The bytes of an image file.
+    def load(self, picture: ImageRef, name: str | None = None) -> Image:
+        """Return the pixels of an image, uint8 RGB [H, W, 3].
+
+        Args:
+            picture: the file, and the index in it.
+            name: the ``uri`` of the row, for messages: if it is a pseudonym, the file stays hidden.
 
         Raises:
-            InputError: it is not there, or cannot be read.
+            InputError: the image is missing or cannot be read.
         """
-        (data,) = fetch_all([self.place(uri)], self.storage_options)
+        try:
+            if picture.index is None:
+                return only_picture(open_stack(self._fetch(picture.uri), picture.uri, self.limits))
+            if picture.uri not in self._opened:
+                data = self._fetch(picture.uri)
+                self._opened.clear()  # releases one volume before the next one is unpacked
+                self._opened[picture.uri] = open_stack(data, picture.uri, self.limits)
+            return picture_at(self._opened[picture.uri], picture.index)
+        except ImageError as error:
+            raise ImageError(self._hide(f"image {picture.uri}: {error}", picture, name)) from None
+        except InputError as error:
+            raise InputError(self._hide(str(error), picture, name)) from None
+
+    def shown(self, uri: str, name: str) -> str:
+        """Return the location of an image for messages: ``name`` if that is a pseudonym."""
+        return name if is_pseudonym(name) else self.location(uri)
+
+    def _fetch(self, uri: str) -> bytes:
+        (data,) = fetch_all([self.location(uri)], self.storage_options)
         if isinstance(data, Exception):
-            moved = "" if self.root else " (give images_root where the images have moved)"
+            moved = "" if self.root else " (if the images have moved, give images_root)"
             raise InputError(f"image {data}{moved}")
         return data
 
-    def load(self, picture: ImageRef) -> Image:
-        """The pixels of a picture, uint8 RGB [H, W, 3].
-
-        Raises:
-            InputError: it is not there, or cannot be read.
-        """
-        if picture.index is None:
-            return only_picture(open_stack(self.fetch(picture.uri), picture.uri, self.limits))
-        if picture.uri not in self._opened:
-            data = self.fetch(picture.uri)
-            self._opened.clear()  # the volume before is let go before the next is unpacked
-            self._opened[picture.uri] = open_stack(data, picture.uri, self.limits)
-        return picture_at(self._opened[picture.uri], picture.index)
+    def _hide(self, message: str, picture: ImageRef, name: str | None) -> str:
+        if name is None or not is_pseudonym(name):
+            return message
+        return scrub(message, (self.location(picture.uri), picture.uri), name)
 
 
-def common_folder(uris: Iterable[str]) -> str:
-    """The deepest folder that all URIs lie below; empty where there is none."""
+def folder_of(uri: str) -> str:
+    """Return the folder of an image file."""
+    return posixpath.dirname(uri.partition("#")[0])
+
+
+def common_folder(folders: Iterable[str]) -> str:
+    """Return the deepest folder that holds all of these; empty if there is none."""
     common: list[str] | None = None
-    for uri in uris:
-        parts = posixpath.dirname(uri.partition("#")[0]).split("/")
+    for folder in folders:
+        parts = folder.split("/")
         if common is None:
             common = parts
             continue

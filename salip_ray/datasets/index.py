@@ -1,10 +1,11 @@
-"""A light index of an output: which images have which labels, how sure, and where they lie.
+"""A light index of an output: which image has which labels, and how certain they are.
 
-It is read from a few leaf columns of the shards; masks stay where they are until asked for.
+Only a few leaf columns of the shards are read. Masks are read when they are needed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,25 +13,40 @@ from typing import Any
 from salip_ray.output.reader import LabelOutput
 from salip_ray.schema import ImageRef
 
+_MASK_LEAVES = ("method", "label", "confidence", "presence", "area")
 _LEAVES = (
-    "image_id",
-    "uri",
-    "height",
-    "width",
-    "status",
-    "volume",
-    "slice",
-    "masks.list.element.method",
-    "masks.list.element.label",
-    "masks.list.element.confidence",
+    *("image_id", "uri", "height", "width", "status", "volume", "slice"),
+    *(f"masks.list.element.{name}" for name in _MASK_LEAVES),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One labelled image: its place in the output, and the confidence of each class it has.
+class ClassFigures:
+    """The label of one class on one image, in figures. An unknown figure is NaN.
 
-    ``uri`` is that of the row, a pseudonym where the run hid names; ``picture`` has the file's own.
+    Attributes:
+        confidence: the Dice that the cascade expects, 0 to 1.
+        presence: how present the class is in the whole image, 0 to 1.
+        area: pixels of the mask.
+        reviewed: True if a person accepted or corrected the label.
+    """
+
+    confidence: float
+    presence: float = math.nan
+    area: float = math.nan
+    reviewed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image: where its row is in the output, and the labels that it has.
+
+    Attributes:
+        uri: that of the row: a pseudonym if the run hid names.
+        status: ``ok``, ``empty`` or ``error``; an error row has no height and width (0).
+        picture: the file and the index in it.
+        figures: those of each class that the image has a label of, by class label.
+        confirmed_empty: True if a person confirmed that the image shows none of the classes.
     """
 
     image_id: str
@@ -42,52 +58,73 @@ class Entry:
     width: int
     shard: str
     row: int
-    confidences: Mapping[str, float]
+    status: str
+    figures: Mapping[str, ClassFigures]
+    confirmed_empty: bool = False
+
+    @property
+    def confidences(self) -> dict[str, float]:
+        """The confidence of each class, by label."""
+        return {label: figures.confidence for label, figures in self.figures.items()}
 
     @property
     def confidence(self) -> float:
-        """That of the least certain class, for a label map is as good as its worst part.
+        """The confidence of the least certain class: a label map is as good as its worst part.
 
-        1 where there is no class any more, which only a person can say.
+        Without any label it is 1 if a person confirmed that, else NaN.
         """
-        return min(self.confidences.values(), default=1.0)
+        unlabelled = 1.0 if self.confirmed_empty else math.nan
+        return min(self.confidences.values(), default=unlabelled)
 
 
-def entries(
-    labels: LabelOutput, classes: Collection[str], also: Collection[str] = ()
-) -> Iterator[Entry]:
-    """The images of an output that the cascade gave at least one of the classes, in order.
+def read_entries(output: LabelOutput, classes: Collection[str]) -> Iterator[Entry]:
+    """Yield the images of an output in order, with or without labels, error rows included.
 
     Args:
-        labels: the output.
-        classes: labels of classes.
-        also: ids of labelled images to give whatever their classes.
+        output: the output.
+        classes: labels of the classes to index.
 
     Raises:
         OutputError: the run hid names, and the manifest is missing.
     """
-    for shard in labels.shards:
-        for row, cells in enumerate(labels.shard_rows(shard, columns=_LEAVES)):
-            found = cascade_masks(cells, classes)
-            if cells["status"] == "ok" and (found or cells["image_id"] in also):
-                yield Entry(
-                    image_id=cells["image_id"],
-                    uri=cells["uri"],
-                    picture=labels.picture(cells),
-                    volume=cells["volume"],
-                    slice=cells["slice"],
-                    height=cells["height"],
-                    width=cells["width"],
-                    shard=shard,
-                    row=row,
-                    confidences={mask["label"]: mask["confidence"] for mask in found},
-                )
+    for shard in output.shards:
+        for number, row in enumerate(output.shard_rows(shard, columns=_LEAVES)):
+            yield Entry(
+                image_id=row["image_id"],
+                uri=row["uri"],
+                picture=output.picture(row),
+                volume=row["volume"],
+                slice=row["slice"],
+                height=row["height"] or 0,
+                width=row["width"] or 0,
+                shard=shard,
+                row=number,
+                status=row["status"],
+                figures={
+                    mask["label"]: ClassFigures(
+                        known(mask.get("confidence")),
+                        known(mask.get("presence")),
+                        known(mask.get("area")),
+                    )
+                    for mask in cascade_masks(row, classes)
+                },
+            )
 
 
 def cascade_masks(row: Mapping[str, Any], classes: Collection[str]) -> Sequence[Mapping[str, Any]]:
-    """The cascade's mask cells of a row, of some classes."""
+    """Return the cascade's mask cells of a row, of the given classes."""
     return [
         mask
         for mask in row["masks"] or ()
         if mask["method"] == "cascade" and mask["label"] in classes
     ]
+
+
+def known(value: float | None) -> float:
+    """Return a figure of a row as a float, NaN for null."""
+    return math.nan if value is None else float(value)
+
+
+def json_figure(value: float, digits: int = 6) -> float | None:
+    """Return a figure for JSON, which knows no NaN: rounded, or None if it is unknown."""
+    return None if math.isnan(value) else round(value, digits)

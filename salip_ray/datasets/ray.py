@@ -1,4 +1,4 @@
-"""Labels as a Ray Data dataset, for training that runs on a cluster."""
+"""Labels as a Ray Data dataset, for training on a cluster."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ray.data import Dataset
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 
 
-class _Load:
-    """Reads a row of the index into a sample; one per worker, so that connections are kept."""
+class _LoadItem:
+    """Turns an index into an item. One instance per worker, so that connections are reused."""
 
     def __init__(self, labels: PseudoLabels) -> None:
         self.labels = labels
@@ -23,17 +23,21 @@ class _Load:
         return item if isinstance(item, dict) else {"item": np.asarray(item)}
 
 
-def feed(labels: PseudoLabels, *, concurrency: int = 2, cpus: float = 1.0) -> Dataset:
-    """A lazy dataset of the items of ``labels``, one row each.
+def to_ray(labels: PseudoLabels, *, concurrency: int = 2, cpus: float = 1.0) -> Dataset:
+    """Return a lazy dataset of the items of ``labels``, one row each.
 
-    Columns are those of :class:`~salip_ray.datasets.pseudo_labels.Sample`, or those of the dict
-    that the transform returns. Only indices leave the driver; ``concurrency`` actors read
-    images and masks, with ``cpus`` CPUs each. Works with ``iter_torch_batches`` and Ray Train if
-    that the transform brings images to one size.
+    The columns are those of :class:`~salip_ray.datasets.samples.Sample`, or of the dict that the
+    transform returns. Only indices leave the driver. ``iter_torch_batches`` and Ray Train need a
+    transform that brings all images to one size.
+
+    Args:
+        labels: the items.
+        concurrency: number of actors that read images and masks.
+        cpus: CPUs of each actor.
     """
     indices = ray.data.range(len(labels)).rename_columns({"id": "index"})
     items: Dataset = indices.map(
-        _Load,
+        _LoadItem,
         fn_constructor_args=(labels,),
         compute=ray.data.ActorPoolStrategy(size=concurrency),
         num_cpus=cpus,

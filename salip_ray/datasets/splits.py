@@ -1,4 +1,4 @@
-"""Splits that never tear a group apart: the slices of a volume, the images of a patient."""
+"""Splits that keep groups whole: the slices of a volume, the images of a patient."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 
 from salip_ray.errors import ConfigError
 from salip_ray.sources.formats.names import split_member
+from salip_ray.wording import counted
 
 GroupBy = str | Callable[[str], str]
 
 
 def group_key(by: GroupBy) -> Callable[[str], str]:
-    r"""How the group of an image follows from its URI.
+    r"""Return the function that maps the URI of an image to its group.
 
     Args:
-        by: ``"image"`` (the file: slices and frames of one file stay together), ``"folder"`` (the
-            folder it lies in, of a member that in its archive), a regular expression whose match
-            (its first group, where it has one) is the key, as ``r"patient\d+"``, or a function.
+        by: ``"image"`` (the file: its slices and frames stay together), ``"folder"`` (its folder;
+            for a member of an archive, the folder in the archive), a regular expression whose match
+            is the group (or its first group, if it has one), as ``r"patient\d+"``, or a function.
 
     Raises:
-        ConfigError: the expression is not one.
+        ConfigError: the expression is invalid. The returned function raises it for a URI that the
+            expression does not match.
     """
     if callable(by):
         return by
@@ -38,10 +40,7 @@ def group_key(by: GroupBy) -> Callable[[str], str]:
     def key(uri: str) -> str:
         match = pattern.search(uri)
         if match is None:
-            raise ConfigError(
-                f"group_by {by!r} does not match {uri}: every image needs a group, "
-                "or a patient could end up on both sides of a split"
-            )
+            raise ConfigError(f"group_by {by!r} does not match {uri}: every image needs a group")
         return match[1] if pattern.groups else match[0]
 
     return key
@@ -54,34 +53,37 @@ def _folder(uri: str) -> str:
 
 
 def split(
-    uris: Sequence[str], shares: Mapping[str, float], *, seed: int = 0, group_by: GroupBy = "image"
+    uris: Sequence[str],
+    shares: Mapping[str, float],
+    *,
+    seed: int = 0,
+    group_by: GroupBy = "image",
+    shown: Sequence[str] | None = None,
 ) -> dict[str, list[int]]:
-    """Indices of each part, every group in one part only.
+    """Return the indices of each part; every group is in one part only.
 
-    Groups are shuffled by a hash of seed and key, so that the order of the images does not matter,
-    and dealt out until each part has its share of the images, as nearly as whole groups allow.
+    Groups are ordered by a hash of seed and key, so the order of the images does not matter. They
+    are dealt out until each part has its share of the images, as closely as whole groups allow.
 
     Args:
         uris: the images.
-        shares: part -> share; they add up to 1.
-        seed: another one gives another split.
+        shares: part -> share; the shares add up to 1.
+        seed: another seed gives another split.
         group_by: see :func:`group_key`.
+        shown: what messages call each image, if not by its URI.
 
     Raises:
-        ConfigError: the shares are not positive or do not add up to 1, or there are fewer groups
-            than parts.
+        ConfigError: the shares are not positive or do not add up to 1, an image has no group, or
+            there are fewer groups than parts.
     """
     if not shares or any(share <= 0 for share in shares.values()):
         raise ConfigError(f"shares must be above 0, found {dict(shares)}")
     if not math.isclose(total := sum(shares.values()), 1.0, abs_tol=1e-6):
         raise ConfigError(f"shares must add up to 1, found {total:g}: {dict(shares)}")
-    key = group_key(group_by)
-    groups: dict[str, list[int]] = {}
-    for index, uri in enumerate(uris):
-        groups.setdefault(key(uri), []).append(index)
+    groups = _groups(uris, group_by, shown or uris)
     if len(groups) < len(shares):
         raise ConfigError(
-            f"{len(groups)} groups cannot be split into {len(shares)} parts: "
+            f"{counted(len(groups), 'group')} cannot be split into {len(shares)} parts: "
             f"group_by {group_by!r} puts too many images together"
         )
     order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
@@ -90,15 +92,27 @@ def split(
     small_first = sorted(shares, key=lambda name: shares[name])
     waiting = list(order)
     for number, name in enumerate(small_first):
-        still_to_serve = len(small_first) - number - 1
+        parts_left = len(small_first) - number - 1
         wanted = shares[name] * len(uris)
         while waiting and (
-            still_to_serve == 0
+            parts_left == 0
             or not parts[name]
             or (
-                len(waiting) > still_to_serve
+                len(waiting) > parts_left
                 and len(parts[name]) + len(groups[waiting[0]]) / 2 <= wanted
             )
         ):
             parts[name] += groups[waiting.pop(0)]
     return {name: sorted(indices) for name, indices in parts.items()}
+
+
+def _groups(uris: Sequence[str], by: GroupBy, shown: Sequence[str]) -> dict[str, list[int]]:
+    key = group_key(by)
+    groups: dict[str, list[int]] = {}
+    for index, uri in enumerate(uris):
+        try:
+            group = key(uri)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(uri, shown[index])) from None
+        groups.setdefault(group, []).append(index)
+    return groups

@@ -21,7 +21,7 @@ from salip_ray.pipeline import arrow
 from salip_ray.pipeline.actors import stages_of
 from salip_ray.pipeline.arrow import in_tables
 from salip_ray.pipeline.dataflow import cascaded
-from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.monitor import Reporter
 from salip_ray.schema import Image
 from salip_ray.sources.decode import decode
 
@@ -67,7 +67,7 @@ def label_dataset(
         zero_copy_batch=True,
         num_cpus=config.pools.fetch_cpus,
     )
-    labelled = cascaded(prepared, config, pools, StageReporter())
+    labelled = cascaded(prepared, config, pools, Reporter())
     return labelled.drop_columns(["_png", "_seconds", "_fallbacks"])
 
 

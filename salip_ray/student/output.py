@@ -59,7 +59,7 @@ def begin(store: Store, parts: Mapping[str, PseudoLabels], options: StudentOptio
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     job = {
         "options": asdict(options),
-        "labels": parts["train"].labels.uri,
+        "labels": parts["train"].output.uri,
         "images": {"sha256": digest, **{part: len(labels) for part, labels in parts.items()}},
     }
     data = store.read(ABOUT)

@@ -1,5 +1,9 @@
-"""Labels in the forms that trainers read, one module a format.
+"""Labels in the formats that trainers and labelling tools read, one module per format.
 
-Every export streams image by image, puts each file there whole, leaves out what is there already,
-so that a stopped export goes on, and says in ``export.json`` what it was made of.
+Every export writes whole files, image by image. It skips files that exist, so a stopped export
+resumes, and records in ``export.json`` what it is made of.
+
+To add a format, copy :mod:`salip_ray.datasets.exports.decathlon`: it has one function that writes
+an image and a label map for each of :func:`~salip_ray.datasets.exports.cases.cases`, and then the
+files that describe them.
 """

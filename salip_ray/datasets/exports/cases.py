@@ -1,136 +1,152 @@
-"""What all exports have in common: names, parts, provenance, pixels as PNG."""
+"""What all image exports share: the split, file names, and the files that describe an export."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import io
+import itertools
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import cv2
-import numpy as np
-
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.datasets.splits import GroupBy, split
-from salip_ray.schema import Image
+from salip_ray.datasets.splits import GroupBy
 from salip_ray.sources.decode import stem, suffix
 from salip_ray.sources.formats.names import split_member
 from salip_ray.sources.privacy import is_pseudonym
 
 PROVENANCE = "provenance.csv"
-_OWN_LETTERS = 64  # of a file's own name: with place, id and suffix it stays below tar's 100
-_ID_DIGITS = 16  # of the image's id: 64 bits, too many for two of a million images to clash
+_STEM_LETTERS = 64  # with slice number, id and suffix, names stay below tar's 100 letters
+_ID_DIGITS = 16  # 64 bits: too many for two of a million images to clash
 _PLAIN = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 _COLUMNS = ("name", "part", "image_id", "uri", "confidence")
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """How an export is split: ``val`` is a share (0: no split), the rest as in ``split``."""
+class Split:
+    """How an export divides its images into ``train`` and ``val``.
+
+    Attributes:
+        val: share of the images in ``val``; 0 for no split.
+        seed: the same seed gives the same split.
+        group_by: what stays together; see :func:`salip_ray.datasets.splits.group_key`.
+    """
 
     val: float = 0.0
     seed: int = 0
     group_by: GroupBy = "image"
 
-    def of(self, labels: PseudoLabels) -> dict[str, list[int]]:
-        """Indices of ``train`` and, where ``val`` is above 0, ``val``."""
+    def parts(self, labels: PseudoLabels) -> dict[str, list[int]]:
+        """Return the indices of ``train`` and, if there is a split, ``val``."""
         if not self.val:
             return {"train": list(range(len(labels)))}
-        names = labels.split_names(self.group_by)
         shares = {"train": 1 - self.val, "val": self.val}
-        return split(names, shares, seed=self.seed, group_by=self.group_by)
+        return labels.split_indices(shares, seed=self.seed, group_by=self.group_by)
 
 
-def about(format_name: str, labels: PseudoLabels, parts: Parts, **options: Any) -> dict[str, Any]:
-    """What an export is made of, for ``export.json``."""
-    fingerprint = labels.labels.run["fingerprint"]
+NO_SPLIT = Split()
+
+
+def describe(
+    format_name: str, labels: PseudoLabels, split: Split, **options: Any
+) -> dict[str, Any]:
+    """Return what an export is made of, for ``export.json``."""
+    group_by = split.group_by if isinstance(split.group_by, str) else repr(split.group_by)
     return {
         "format": format_name,
-        "labels": labels.labels.uri,
+        "labels": labels.output.uri,
         "classes": labels.class_ids,
         "images": len(labels),
-        "min_confidence": labels.min_confidence,
-        "ignore_disagreement": labels.ignore_disagreement,
-        "val": parts.val,
-        "seed": parts.seed,
-        "group_by": parts.group_by if isinstance(parts.group_by, str) else repr(parts.group_by),
-        "decisions": _decisions(labels),
+        **asdict(labels.limits),
+        "ignore_disagreement": labels.reader.ignore_disagreement,
+        "val": split.val,
+        "seed": split.seed,
+        "group_by": group_by,
+        "decisions": _describe_decisions(labels),
         **options,
-        "fingerprint": fingerprint,
+        "fingerprint": labels.output.run["fingerprint"],
     }
 
 
-def _decisions(labels: PseudoLabels) -> str:
-    """What people decided on these labels, in a line that another state does not have."""
+def _describe_decisions(labels: PseudoLabels) -> str:
+    """Return a line that changes with the decisions of reviewers."""
+    reviews, ids = labels.reader.reviews, labels.class_ids.values()
     decided = {
-        image_id: {class_id: asdict(decision) for class_id, decision in standing.items()}
-        for image_id, standing in labels.decided.items()
-        if standing
+        image_id: {i: asdict(decision) for i, decision in standing.items()}
+        for image_id in sorted(reviews.decisions)
+        if (standing := reviews.standing(image_id, ids))
     }
     return f"on {len(decided)} images, {digest(decided)}"
 
 
 def digest(value: Any) -> str:
-    """16 hex digits that stand for a JSON-ready value."""
+    """Return 16 hex digits of the SHA-256 of a JSON-ready value."""
     text = json.dumps(value, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def case_name(entry: Entry) -> str:
-    """A file name without a suffix: the image's own, made unique by its id.
+    """Return a file name without a suffix: that of the image, made unique by its id.
 
-    Where the run hid names the volume's id stands for it; slices have their number.
+    If the run hid names, a part of the volume's id replaces it. Slices have their number.
     """
-    own = (entry.volume or "")[:12] if is_pseudonym(entry.uri) else stem(entry.uri)
-    name = re.sub(r"[^A-Za-z0-9-]+", "-", own).strip("-")[:_OWN_LETTERS] or "image"
-    place = "" if entry.slice is None else f"-{entry.slice:04d}"
-    return f"{name}{place}-{entry.image_id[:_ID_DIGITS]}"
+    source = (entry.volume or "")[:12] if is_pseudonym(entry.uri) else stem(entry.uri)
+    name = re.sub(r"[^A-Za-z0-9-]+", "-", source).strip("-")[:_STEM_LETTERS] or "image"
+    number = "" if entry.slice is None else f"-{entry.slice:04d}"
+    return f"{name}{number}-{entry.image_id[:_ID_DIGITS]}"
 
 
 def is_plain_file(entry: Entry) -> bool:
-    """Whether an image is a file that trainers open as it is, under a name that may be shown."""
+    """Return True if trainers can open the image file, and its name may be shown."""
     if is_pseudonym(entry.uri) or split_member(entry.uri)[1]:
         return False
     return suffix(entry.uri) in _PLAIN and entry.picture.index is None
 
 
-def cases(labels: PseudoLabels, parts: Parts) -> Iterator[tuple[str, str, Entry]]:
-    """``(part, name, entry)`` of every image, in order."""
-    chosen = parts.of(labels)
-    part_of = {index: part for part, indices in chosen.items() for index in indices}
+def cases(labels: PseudoLabels, split: Split) -> Iterator[tuple[str, str, Entry]]:
+    """Yield the part, the file name and the entry of every image, in order."""
+    parts = split.parts(labels)
+    part_of = {index: part for part, indices in parts.items() for index in indices}
     for index, entry in enumerate(labels.entries):
         yield part_of[index], case_name(entry), entry
 
 
-def provenance(labels: PseudoLabels, parts: Parts) -> str:
-    """A CSV that leads each exported name back to its image and row."""
+def provenance(labels: PseudoLabels, split: Split) -> str:
+    """Return a CSV that leads from each exported name to its image and row."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for part, name, entry in cases(labels, parts):
-        writer.writerow((name, part, entry.image_id, entry.uri, f"{entry.confidence:.4f}"))
+    for part, name, entry in cases(labels, split):
+        confidence = "" if math.isnan(entry.confidence) else f"{entry.confidence:.4f}"
+        writer.writerow((name, part, entry.image_id, entry.uri, confidence))
     return text.getvalue()
 
 
-def rgb_png(image: Image) -> bytes:
-    """RGB pixels as a PNG; a grey PNG where the three channels are the same."""
-    grey = bool((image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all())
-    return png(image[..., 0] if grey else image)
-
-
-def png(pixels: np.ndarray[Any, Any]) -> bytes:
-    """Grey [H, W] or RGB [H, W, 3] pixels as a PNG."""
-    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
-    assert done, "OpenCV encodes any non-empty image"
-    return data.tobytes()
-
-
 def consecutive(class_ids: Mapping[str, int]) -> dict[int, int]:
-    """Class ids of a chosen few as 1, 2, ..., for formats that allow no gaps."""
+    """Return class id -> 1, 2, ..., for formats that allow no gaps."""
     return {old: new for new, old in enumerate(sorted(class_ids.values()), start=1)}
+
+
+def free_names(labels: Iterable[str], reserved: frozenset[str]) -> dict[str, str]:
+    """Return label -> the name to write: ``LABEL_class`` if the format reserves the label.
+
+    Args:
+        labels: class labels.
+        reserved: names in lower case; labels are compared without regard to case.
+    """
+    labels = list(labels)
+    taken = {label.casefold() for label in labels} | reserved
+    names: dict[str, str] = {}
+    for label in labels:
+        names[label] = label
+        if label.strip().casefold() in reserved:
+            suffixes = itertools.chain([""], itertools.count(2))
+            choices = (f"{label.strip()}_class{suffix}" for suffix in suffixes)
+            names[label] = next(name for name in choices if name.casefold() not in taken)
+            taken.add(names[label].casefold())
+    return names

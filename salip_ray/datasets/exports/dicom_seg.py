@@ -1,13 +1,14 @@
-"""Labels as DICOM Segmentation objects that reference the series they were made from.
+"""Labels as DICOM Segmentation objects that refer to the series they were made from.
 
-A segmentation carries the patient's and the study's attributes of its source, as the standard has
-it: this export is for the archive that the images came from.
+A segmentation has the patient's and the study's attributes of its source, as the standard demands:
+this export is for the archive that the images came from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,13 @@ import pydicom
 import salip_ray
 from salip_ray.config import ClassSpec
 from salip_ray.datasets.exports.destination import Destination
-from salip_ray.datasets.exports.volumes import LabelledVolume, about, class_masks, labelled_volumes
+from salip_ray.datasets.exports.volumes import (
+    NO_LIMITS,
+    LabelledVolume,
+    VolumeLabels,
+    labelled_volumes,
+)
+from salip_ray.datasets.selection import LabelLimits
 from salip_ray.errors import InputError, MissingDependencyError
 from salip_ray.output.reader import LabelOutput
 from salip_ray.sources.fetch import fetch_all
@@ -26,39 +33,45 @@ from salip_ray.sources.formats.dicom import quiet
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.stack import one_line
 from salip_ray.sources.privacy import scrub
+from salip_ray.wording import counted
 
-#: Attributes of patient and study that an object must have, if empty; anonymisers leave them out.
+#: Attributes of patient and study that an object must have but may leave empty. Anonymisers
+#: delete them.
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 _NOT_DICOM = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".nii", ".nii.gz"})
+_UTF_8 = "ISO_IR 192"
+_LONGEST_LABEL = 64  # characters of DICOM's value representation LO
 
 
 def export_dicom_seg(
-    labels: LabelOutput,
+    output: LabelOutput,
     location: str,
     *,
     method: str = "cascade",
+    limits: LabelLimits = NO_LIMITS,
     source_options: Mapping[str, Any] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[int, list[str]]:
-    """Write ``VOLUME.dcm`` for each DICOM series, multi-frame object or lone image of an output.
+    """Write ``VOLUME.dcm`` for each DICOM series, multi-frame object or single image of an output.
 
-    Each class is a binary segment; frames where it has no pixel are left out, as is usual. A volume
-    without any pixel gives no file, for the standard knows no empty segmentation. The UIDs follow
-    from volume, method and pixels, so that the same export gives the same objects, and another run
-    others.
+    Each class is a binary segment; frames without a pixel of it are left out, as is usual. A volume
+    without any pixel gives no file, because the standard knows no empty segmentation. Decisions of
+    reviewers apply; pixels that they set to ignore are background. UIDs follow from volume, method
+    and pixels: the same export gives the same objects, another run gives others. Text is UTF-8.
 
     Args:
-        labels: the output.
-        location: where to; outside of the output.
+        output: the output.
+        location: where to write; outside of the output.
         method: whose masks.
+        limits: labels below them are left out.
         source_options: fsspec options of the input, whose attributes are read again.
         storage_options: fsspec options of ``location``.
 
     Returns:
-        How many objects were written, and notes.
+        The number of objects written, and notes for the user.
 
     Raises:
         MissingDependencyError: highdicom is not installed.
@@ -69,40 +82,46 @@ def export_dicom_seg(
     except ImportError:
         raise MissingDependencyError("highdicom", "export dicom-seg", "dicom-seg") from None
     del highdicom
-    destination = Destination(location, about("dicom-seg", labels, method=method), storage_options)
-    written, notes = 0, []
-    for volume in labelled_volumes(labels, lone=True):
+    labels = VolumeLabels(output, method, limits)
+    destination = Destination(location, labels.describe("dicom-seg"), storage_options)
+    written, others, notes = 0, 0, []
+    for volume in labelled_volumes(output, single=True):
         if suffix(volume.sources[0].uri) in _NOT_DICOM:
+            others += 1
             continue
         if volume.errors == len(volume.sources):
-            notes.append(f"{volume.name}: not decoded, left out")
+            notes.append(f"{volume.name} is left out: it has only error rows")
             continue
         if volume.errors:
-            notes.append(f"{volume.name}: {volume.errors} slices are error rows, not segmented")
+            notes.append(f"{volume.name}: {counted(volume.errors, 'error row')}, not segmented")
         try:
-            sources = _sources(volume, source_options)
-            data = segmentation(volume, sources, labels.classes, method)
-        except Exception as error:  # noqa: BLE001  (a source that lacks what the standard wants)
+            data = segmentation(volume, _sources(volume, source_options), labels)
+        except Exception as error:  # noqa: BLE001  (sources lack attributes in many ways)
             uris = [source.uri for source in volume.sources]  # may hold a patient's name
             problem = scrub(one_line(error), uris, volume.name)
-            notes.append(f"{volume.name}: its source allows no segmentation: {problem}")
+            notes.append(f"{volume.name} is left out: its source allows no segmentation: {problem}")
             continue
         if data is None:
-            notes.append(f"{volume.name}: nothing was labelled, no object is written")
+            notes.append(f"{volume.name} is left out: nothing was labelled")
             continue
         destination.write(f"{volume.name}.dcm", data)
         written += 1
+    if others:
+        notes.append(f"left out {counted(others, 'image')} and volumes that are not DICOM")
     destination.complete(objects_written=written)
     return written, notes
 
 
 def segmentation(
-    volume: LabelledVolume,
-    sources: Sequence[pydicom.Dataset],
-    classes: Sequence[ClassSpec],
-    method: str,
+    volume: LabelledVolume, sources: Sequence[pydicom.Dataset], labels: VolumeLabels
 ) -> bytes | None:
-    """The Segmentation object of a volume as the bytes of a file; None where no pixel is set."""
+    """Return the Segmentation object of a volume as the bytes of a file; None if it has no pixel.
+
+    Args:
+        volume: the volume.
+        sources: its DICOM data sets, in order; text decoded.
+        labels: its labels.
+    """
     from highdicom.content import AlgorithmIdentificationSequence
     from highdicom.seg import (
         SegmentAlgorithmTypeValues,
@@ -112,21 +131,25 @@ def segmentation(
     )
     from pydicom.sr.codedict import codes
 
-    pixels = _pixels(volume, classes, method)
+    classes = labels.output.classes
+    pixels = _pixels(volume, classes, labels)
     present = [index for index in range(len(classes)) if pixels[..., index].any()]
     if not present:
         return None
     shown = pixels[..., present]
-    # Other pixels are another object: two runs on a series may lie in one archive.
-    made_of = (volume.name, method, salip_ray.__version__, *(classes[i].label for i in present))
-    digest = hashlib.sha256(repr((made_of, shown.shape)).encode() + shown.tobytes()).hexdigest()
+    # Other pixels are another object: one archive may hold two runs on a series.
+    identity = (
+        *(volume.name, labels.method, salip_ray.__version__),
+        *(classes[index].label for index in present),
+    )
+    digest = hashlib.sha256(repr((identity, shown.shape)).encode() + shown.tobytes()).hexdigest()
     algorithm = AlgorithmIdentificationSequence(
         name="SaLIP", family=codes.DCM.ArtificialIntelligence, version=salip_ray.__version__
     )
     segments = [
         SegmentDescription(
             segment_number=number,
-            segment_label=classes[index].label[:64],
+            segment_label=_segment_label(classes[index].label),
             segmented_property_category=codes.SCT.BodyStructure,
             segmented_property_type=codes.SCT.Organ,
             algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
@@ -136,7 +159,7 @@ def segmentation(
     ]
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = Segmentation(
+        made = Segmentation(
             source_images=sources,
             pixel_array=shown,
             segmentation_type=SegmentationTypeValues.BINARY,
@@ -151,43 +174,56 @@ def segmentation(
             device_serial_number="0",
             content_label="PSEUDO_LABELS",
             content_description="Pseudo-labels: research use only",
-            series_description=f"salip_ray {method}"[:64],
+            series_description=f"salip_ray {labels.method}"[:_LONGEST_LABEL],
+            specific_character_set=_UTF_8,
         )
         buffer = io.BytesIO()
-        found.save_as(buffer)
+        made.save_as(buffer)
     return buffer.getvalue()
 
 
+def _segment_label(label: str) -> str:
+    """Return a class label as a SegmentLabel, in which a backslash would separate two values."""
+    return re.sub(r"[\\\x00-\x1f\x7f]", "_", label).strip()[:_LONGEST_LABEL]
+
+
 def _pixels(
-    volume: LabelledVolume, classes: Sequence[ClassSpec], method: str
+    volume: LabelledVolume, classes: Sequence[ClassSpec], labels: VolumeLabels
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """0 and 1, of shape [slices, rows, columns, classes]: overlaps stay."""
+    """Return 0 and 1, of shape [slices, rows, columns, classes], so that overlaps stay."""
     known = next(row for row in volume.rows.values() if row["status"] != "error")
     shape = (len(volume.sources), known["height"], known["width"], len(classes))
     pixels = np.zeros(shape, np.uint8)
     column = {spec.class_id: index for index, spec in enumerate(classes)}
-    for place, source in enumerate(volume.sources):
-        for class_id, mask in class_masks(volume.rows[source.slice], method).items():
-            pixels[place, ..., column[class_id]] = mask
+    for number, source in enumerate(volume.sources):
+        row = volume.rows[source.slice]
+        if row["status"] == "error":
+            continue
+        for class_id, mask in labels.masks(row).items():
+            pixels[number, ..., column[class_id]] = mask
     return pixels
 
 
 def _sources(
     volume: LabelledVolume, source_options: Mapping[str, Any] | None
 ) -> list[pydicom.Dataset]:
-    """The data sets of a volume's files, in order: one, if it is a multi-frame object."""
+    """Return the data sets of a volume's files, in order: one, if it is a multi-frame object."""
     uris = list(dict.fromkeys(source.uri for source in volume.sources))
-    found: list[pydicom.Dataset] = []
+    sources: list[pydicom.Dataset] = []
     for uri in uris:
         (data,) = fetch_all([uri], source_options)
         if isinstance(data, Exception):
             raise InputError(str(data))
         ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
+        with quiet():
+            # Text becomes Unicode, so that any class name can be written next to it.
+            ds.decode()
+            ds.SpecificCharacterSet = _UTF_8
         for name in _MAY_BE_EMPTY:
             if name not in ds:
                 setattr(ds, name, "")
-        found.append(ds)
-    return found
+        sources.append(ds)
+    return sources
 
 
 def _uid(*parts: str) -> pydicom.uid.UID:

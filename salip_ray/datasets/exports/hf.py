@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.datasets.exports.cases import (
+    NO_SPLIT,
     PROVENANCE,
-    Parts,
-    about,
+    Split,
     case_name,
+    describe,
     provenance,
-    rgb_png,
 )
 from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.pixels import image_png
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
 from salip_ray.output.masks import encode_png
+from salip_ray.wording import counted
 
 _PICTURE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _FEATURES = {
@@ -38,7 +41,7 @@ _SCHEMA = pa.schema(
         pa.field("image_id", pa.string()),
         pa.field("uri", pa.string()),
     ],
-    # How the datasets library knows that a struct of bytes is a picture.
+    # Tells the datasets library that a struct of bytes is a picture.
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
 _PART_NAMES = {"train": "train", "val": "validation"}
@@ -49,29 +52,30 @@ def export(
     location: str,
     *,
     shard_size: int = 500,
-    parts: Parts = Parts(),  # noqa: B008  (frozen)
+    split: Split = NO_SPLIT,
     storage_options: dict[str, Any] | None = None,
 ) -> int:
-    """Write ``data/*.parquet`` and ``README.md``; returns the number of images.
+    """Write ``data/*.parquet`` and ``README.md``; return the number of images.
 
     Raises:
+        ConfigError: ``shard_size`` is below 1.
         OutputError: the location holds something else.
         InputError: an image cannot be read.
     """
     if shard_size < 1:
         raise ConfigError(f"--shard-size must be at least 1, found {shard_size}")
     destination = Destination(
-        location, about("hf", labels, parts, shard_size=shard_size), storage_options
+        location, describe("hf", labels, split, shard_size=shard_size), storage_options
     )
-    chosen = parts.of(labels)
-    for part, indices in chosen.items():
+    parts = split.parts(labels)
+    for part, indices in parts.items():
         starts = range(0, len(indices), shard_size)
         for number, start in enumerate(starts):
             name = f"data/{_PART_NAMES[part]}-{number:05d}-of-{len(starts):05d}.parquet"
             if not destination.has(name):
                 destination.write(name, _shard(labels, indices[start : start + shard_size]))
-    destination.write("README.md", _card(labels, list(chosen)))
-    destination.write(PROVENANCE, provenance(labels, parts))
+    destination.write("README.md", _card(labels, list(parts)))
+    destination.write(PROVENANCE, provenance(labels, split))
     destination.complete(images_written=len(labels))
     return len(labels)
 
@@ -84,15 +88,15 @@ def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:
         name = case_name(entry)
         rows.append(
             {
-                "image": {"bytes": rgb_png(sample["image"]), "path": f"{name}.png"},
+                "image": {"bytes": image_png(sample["image"]), "path": f"{name}.png"},
                 "label": {"bytes": encode_png(sample["labels"]), "path": f"{name}.mask.png"},
-                "confidence": entry.confidence,
+                "confidence": None if math.isnan(entry.confidence) else entry.confidence,
                 "image_id": entry.image_id,
                 "uri": entry.uri,
             }
         )
     buffer = io.BytesIO()
-    # Small row groups, so that a viewer or a shuffled reader need not take a whole shard.
+    # Small row groups, so that a viewer or a shuffled reader does not fetch a whole shard.
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), buffer, row_group_size=100)
     return buffer.getvalue()
 
@@ -114,10 +118,10 @@ configs:
 
 # Pseudo-labels
 
-{len(labels)} images labelled by salip_ray and checked by nobody. Research use only: not a medical
-device.
+{counted(len(labels), "image")} labelled by salip_ray. No person checked the labels, except for the
+decisions that `export.json` counts. Research use only: not a medical device.
 
-`label` is a label map: 0 background, {names}; {labels.ignore_index} where nothing should be learnt.
-`confidence` is the Dice that the labelling expects of the least certain class. `export.json` says
-what made the labels, `provenance.csv` which image each came from.
+`label` is a label map: 0 background, {names}; {labels.ignore_index} marks pixels to ignore.
+`confidence` is the Dice that the labelling expects of the least certain class. `export.json`
+records what made the labels, `provenance.csv` the image that each one came from.
 """

@@ -1,34 +1,39 @@
-"""nnU-Net v2's raw dataset: ``DatasetNNN_Name/{imagesTr,labelsTr,dataset.json}``, PNGs.
+"""nnU-Net v2's raw dataset: ``DatasetNNN_Name/{imagesTr,labelsTr,dataset.json}``, as PNGs.
 
-Classes are renumbered 1, 2, ... as nnU-Net wants them; pixels to ignore get its ignore label, the
-number after the last class. A split becomes ``splits_final.json``, to be copied beside the
+Classes are renumbered 1, 2, ... because nnU-Net allows no gaps. Pixels to ignore get its ignore
+label, the number after the last class. A split becomes ``splits_final.json``, to be copied into the
 preprocessed dataset.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import cv2
 import numpy as np
 
 from salip_ray.datasets.exports.cases import (
+    NO_SPLIT,
     PROVENANCE,
-    Parts,
-    about,
+    Split,
     cases,
     consecutive,
-    png,
+    describe,
+    free_names,
     provenance,
 )
 from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.pixels import png
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
 from salip_ray.output.masks import LabelMap, encode_png
 from salip_ray.sources.locations import join
 
 _FILE_ENDING = ".png"
+_RESERVED = frozenset({"background", "ignore"})
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def export(
@@ -38,61 +43,75 @@ def export(
     number: int = 500,
     name: str = "",
     rgb: bool = False,
-    parts: Parts = Parts(),  # noqa: B008  (frozen)
+    split: Split = NO_SPLIT,
     storage_options: dict[str, Any] | None = None,
 ) -> int:
-    """Write a raw dataset below ``location`` (``nnUNet_raw``); returns the number of images.
+    """Write a raw dataset below ``location`` (``nnUNet_raw``); return the number of images.
+
+    A class called ``background`` or ``ignore``, which nnU-Net reserves, becomes ``NAME_class``.
 
     Args:
         labels: what to export.
-        location: the folder that holds raw datasets.
+        location: the folder of raw datasets.
         number: of the dataset, 1 to 999.
-        name: of the dataset; the task's by default.
-        rgb: three channels a picture instead of one of its brightness.
-        parts: a split to write down.
+        name: of the dataset: letters, digits, ``_`` and ``-``. The default is the task's name,
+            other characters replaced.
+        rgb: write three channels per image instead of its brightness.
+        split: a split to record.
         storage_options: fsspec options of ``location``.
 
     Raises:
-        ConfigError: the number is out of range.
+        ConfigError: the number or the name is not allowed.
         OutputError: the dataset's folder holds something else.
         InputError: an image cannot be read.
     """
     if not 1 <= number <= 999:
         raise ConfigError(f"--number must be within 1 and 999, found {number}")
-    task = labels.labels.run["fingerprint"]["recipe"]["task"]["name"]
-    folder = f"Dataset{number:03d}_{name or task}"
-    destination = Destination(
-        join(location, folder), about("nnunet", labels, parts, rgb=rgb), storage_options
-    )
+    folder = f"Dataset{number:03d}_{_dataset_name(labels, name)}"
+    about = describe("nnunet", labels, split, rgb=rgb)
+    destination = Destination(join(location, folder), about, storage_options)
     ids = consecutive(labels.class_ids)
-    for _, case, entry in cases(labels, parts):
+    cases_of: dict[str, list[str]] = {part: [] for part in split.parts(labels)}
+    for part, case, entry in cases(labels, split):
+        cases_of[part].append(case)
         image_file, label_file = f"imagesTr/{case}_0000.png", f"labelsTr/{case}.png"
         if destination.has(image_file, label_file):
             continue
         sample = labels.sample(entry)
-        pixels = sample["image"] if rgb else cv2.cvtColor(sample["image"], cv2.COLOR_RGB2GRAY)
-        destination.write(image_file, png(pixels))
+        if rgb:  # three channels, even if the image is grey
+            destination.write(image_file, png(sample["image"]))
+        else:
+            grey = cv2.cvtColor(sample["image"], cv2.COLOR_RGB2GRAY)
+            destination.write(image_file, png(grey))
         destination.write(label_file, encode_png(_renumbered(sample["labels"], ids, labels)))
-    named = {label: ids[class_id] for label, class_id in labels.class_ids.items()}
+    if split.val:
+        destination.write("splits_final.json", json.dumps([cases_of], indent=1) + "\n")
+    destination.write(PROVENANCE, provenance(labels, split))
+    destination.write("dataset.json", json.dumps(_description(labels, ids, rgb), indent=1) + "\n")
+    destination.complete(images_written=len(labels))
+    return len(labels)
+
+
+def _dataset_name(labels: PseudoLabels, name: str) -> str:
+    if name and not _NAME.fullmatch(name):
+        raise ConfigError(f"--name may have letters, digits, _ and - only, found {name!r}")
+    task = str(labels.output.run["fingerprint"]["recipe"]["task"]["name"])
+    return name or re.sub(r"[^A-Za-z0-9_-]+", "-", task).strip("-") or "labels"
+
+
+def _description(labels: PseudoLabels, ids: dict[int, int], rgb: bool) -> dict[str, Any]:
+    names = free_names(labels.class_ids, _RESERVED)
+    numbers = {names[label]: ids[class_id] for label, class_id in labels.class_ids.items()}
     if labels.may_ignore:
-        named["ignore"] = len(ids) + 1
-    description = {
+        numbers["ignore"] = len(ids) + 1
+    return {
         "channel_names": {"0": "R", "1": "G", "2": "B"} if rgb else {"0": "brightness"},
-        "labels": {"background": 0, **named},
+        "labels": {"background": 0, **numbers},
         "numTraining": len(labels),
         "file_ending": _FILE_ENDING,
         "overwrite_image_reader_writer": "NaturalImage2DIO",
         "description": "Pseudo-labels by salip_ray; not checked by a person",
     }
-    if parts.val:
-        split: dict[str, list[str]] = {"train": [], "val": []}
-        for part, case, _ in cases(labels, parts):
-            split[part].append(case)
-        destination.write("splits_final.json", json.dumps([split], indent=1) + "\n")
-    destination.write(PROVENANCE, provenance(labels, parts))
-    destination.write("dataset.json", json.dumps(description, indent=1) + "\n")
-    destination.complete(images_written=len(labels))
-    return len(labels)
 
 
 def _renumbered(label_map: LabelMap, ids: dict[int, int], labels: PseudoLabels) -> LabelMap:

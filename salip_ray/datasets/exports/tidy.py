@@ -1,4 +1,4 @@
-"""Tidying a label volume in 3-D: what a slice cannot know about itself."""
+"""Clean up a label volume in 3-D, by rules that need more than one slice."""
 
 from __future__ import annotations
 
@@ -13,41 +13,48 @@ from salip_ray.output.masks import LabelMap
 
 @dataclass(frozen=True)
 class Tidy:
-    """What is tidied, for each class; by default nothing.
+    """The rules to apply to each class; by default none.
 
     Attributes:
-        largest: keep the largest connected component (26 neighbours) alone.
+        largest: keep only the largest connected component (26 neighbours).
         fill_holes: fill what is enclosed on all sides.
-        min_slices: drop components that reach over fewer slices.
+        min_slices: drop components that span fewer slices.
     """
 
     largest: bool = False
     fill_holes: bool = False
     min_slices: int = 0
 
-    def __call__(self, volume: LabelMap, axis: int) -> LabelMap:
-        """A tidied copy of a label volume that was cut along a voxel axis.
+    def __call__(self, volume: LabelMap, axis: int, ignore_index: int | None = None) -> LabelMap:
+        """Return a tidied copy of a label volume.
 
-        Filling never takes voxels from another class.
+        Filling holes never takes voxels from another class.
+
+        Args:
+            volume: class ids, 3-D.
+            axis: the voxel axis along which the volume was cut into slices.
+            ignore_index: a value that is no class: its voxels stay.
         """
         tidied = np.zeros_like(volume)
-        classes = [int(value) for value in np.unique(volume) if value]
+        classes = [int(value) for value in np.unique(volume) if value not in {0, ignore_index}]
         for value in classes:
-            tidied[self._kept(volume == value, axis)] = value
+            tidied[self._selected(volume == value, axis)] = value
         if self.fill_holes:
             for value in classes:
                 filled = ndimage.binary_fill_holes(tidied == value)
                 tidied[filled & (tidied == 0)] = value
+        if ignore_index is not None:
+            tidied[volume == ignore_index] = ignore_index
         return tidied
 
-    def _kept(self, mask: npt.NDArray[np.bool_], axis: int) -> npt.NDArray[np.bool_]:
+    def _selected(self, mask: npt.NDArray[np.bool_], axis: int) -> npt.NDArray[np.bool_]:
         if not self.largest and self.min_slices < 2:
             return mask
-        parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
-        kept = np.zeros(count + 1, np.bool_)
-        for index, place in enumerate(ndimage.find_objects(parts), start=1):
-            kept[index] = place[axis].stop - place[axis].start >= self.min_slices
-        if self.largest and kept.any():
-            sizes = np.where(kept, np.bincount(parts.ravel(), minlength=count + 1), 0)
-            kept = np.arange(count + 1) == int(sizes.argmax())
-        return np.asarray(kept[parts])
+        components, count = ndimage.label(mask, np.ones((3, 3, 3)))
+        selected = np.zeros(count + 1, np.bool_)
+        for index, box in enumerate(ndimage.find_objects(components), start=1):
+            selected[index] = box[axis].stop - box[axis].start >= self.min_slices
+        if self.largest and selected.any():
+            sizes = np.where(selected, np.bincount(components.ravel(), minlength=count + 1), 0)
+            selected = np.arange(count + 1) == int(sizes.argmax())
+        return np.asarray(selected[components])

@@ -7,8 +7,17 @@ import json
 import tarfile
 from typing import Any
 
-from salip_ray.datasets.exports.cases import PROVENANCE, Parts, about, case_name, png, provenance
+from salip_ray.datasets.exports.cases import (
+    NO_SPLIT,
+    PROVENANCE,
+    Split,
+    case_name,
+    describe,
+    provenance,
+)
 from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.pixels import png
+from salip_ray.datasets.index import json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
 from salip_ray.output.masks import encode_png
@@ -19,33 +28,31 @@ def export(
     location: str,
     *,
     shard_size: int = 500,
-    parts: Parts = Parts(),  # noqa: B008  (frozen)
+    split: Split = NO_SPLIT,
     storage_options: dict[str, Any] | None = None,
 ) -> int:
-    """Write shards of ``shard_size`` images; returns the number of images.
+    """Write shards of ``shard_size`` images; return the number of images.
 
-    The mask PNG holds class ids, and 255 (65535 in 16-bit maps) where nothing should be learnt.
+    The mask PNG holds class ids, and 255 (65535 in 16-bit maps) for pixels to ignore.
 
     Raises:
+        ConfigError: ``shard_size`` is below 1.
         OutputError: the location holds something else.
         InputError: an image cannot be read.
     """
     if shard_size < 1:
         raise ConfigError(f"--shard-size must be at least 1, found {shard_size}")
     destination = Destination(
-        location, about("webdataset", labels, parts, shard_size=shard_size), storage_options
+        location, describe("webdataset", labels, split, shard_size=shard_size), storage_options
     )
-    written = 0
-    for part, indices in parts.of(labels).items():
+    for part, indices in split.parts(labels).items():
         for number, start in enumerate(range(0, len(indices), shard_size)):
-            chosen = indices[start : start + shard_size]
-            written += len(chosen)
             name = f"{part}-{number:06d}.tar"
             if not destination.has(name):
-                destination.write(name, _shard(labels, chosen))
-    destination.write(PROVENANCE, provenance(labels, parts))
-    destination.complete(images_written=written)
-    return written
+                destination.write(name, _shard(labels, indices[start : start + shard_size]))
+    destination.write(PROVENANCE, provenance(labels, split))
+    destination.complete(images_written=len(labels))
+    return len(labels)
 
 
 def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:
@@ -57,7 +64,7 @@ def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:
             facts = {
                 "image_id": entry.image_id,
                 "uri": entry.uri,
-                "confidence": dict(entry.confidences),
+                "confidence": {k: json_figure(v) for k, v in entry.confidences.items()},
                 "classes": labels.class_ids,
                 "ignore_index": labels.ignore_index,
             }
@@ -67,7 +74,7 @@ def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:
                 (f"{key}.mask.png", encode_png(sample["labels"])),
                 (f"{key}.json", json.dumps(facts, ensure_ascii=False).encode()),
             ):
-                # Headers hold nothing of the machine or the hour: same labels, same bytes.
+                # Headers without host or time: the same labels give the same bytes.
                 info = tarfile.TarInfo(name)
                 info.size, info.mode = len(data), 0o644
                 tar.addfile(info, io.BytesIO(data))

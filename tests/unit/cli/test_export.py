@@ -8,7 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from salip_ray.cli import app
-from salip_ray.datasets.exports import coco, decathlon, hf, nnunet, review, webdataset, yolo
+from salip_ray.datasets.exports import (
+    coco,
+    decathlon,
+    hf,
+    nnunet,
+    review,
+    review_import,
+    webdataset,
+    yolo,
+)
 
 
 def run(*arguments: object):
@@ -24,6 +33,7 @@ def opened(monkeypatch):
 
     class Stub:
         def __init__(self, output, **options):
+            self.left_out = {"empty": 2}
             calls.append((output, options))
 
     monkeypatch.setattr(pseudo_labels, "PseudoLabels", Stub)
@@ -46,18 +56,21 @@ def test_every_format_receives_labels_destination_and_split(name, opened, monkey
     monkeypatch.setattr(FORMATS[name], "export", lambda *a, **k: calls.append((a, k)) or 1234)
     done = run(
         *("export", name, "s3://b/labels", "s3://b/dest", "--min-confidence", 0.7),
+        *("--min-presence", 0.5, "--min-area", 20, "--negatives"),
         *("--class", "lung", "--val", 0.2, "--seed", 5, "--group-by", "folder"),
         *("--labels-option", "anon=true", "--dest-option", "endpoint_url=http://x:1"),
     )
     assert done.exit_code == 0, done.output
     assert "1,234 images in s3://b/dest" in done.output
+    assert "left out 2 images without a label (--negatives includes them)" in done.stderr
     ((output, options),) = opened
     assert output == "s3://b/labels"
     assert (options["min_confidence"], options["classes"]) == (0.7, ["lung"])
+    assert (options["min_presence"], options["min_area"], options["negatives"]) == (0.5, 20, True)
     assert options["storage_options"] == {"anon": True}
     ((args, kwargs),) = calls
     assert args[1] == "s3://b/dest"
-    assert (kwargs["parts"].val, kwargs["parts"].seed, kwargs["parts"].group_by) == (
+    assert (kwargs["split"].val, kwargs["split"].seed, kwargs["split"].group_by) == (
         *(0.2, 5),
         "folder",
     )
@@ -68,8 +81,8 @@ def test_review_is_exported_and_imported(opened, monkeypatch, tmp_path):
     monkeypatch.setattr(review, "export", lambda *a, **k: k["limit"])
     done = run("export", "review", "labels", tmp_path / "review", "--limit", 7)
     assert f"7 images in {tmp_path / 'review'}" in done.output.replace("\n", "")
-    imported = review.Imported(1, 2, 3, 4)
-    monkeypatch.setattr(review, "import_review", lambda *a: imported)
+    imported = review_import.Imported(1, 2, 3, 4)
+    monkeypatch.setattr(review_import, "import_review", lambda *a: imported)
     done = run("import-review", tmp_path, "labels")
     assert done.output == "1 corrected, 2 accepted, 3 rejected, 4 undecided\n"
 

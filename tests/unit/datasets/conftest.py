@@ -11,8 +11,11 @@ import pyarrow as pa
 import pytest
 
 from salip_ray.config import TaskConfig, load_config
+from salip_ray.datasets.reviews import Reviews
 from salip_ray.output.commit import parquet_bytes
 from salip_ray.output.masks import area, bbox_xywh, encode_rle
+from salip_ray.output.reader import LabelOutput
+from salip_ray.output.store import Store
 from salip_ray.schema import LABEL_SCHEMA, MANIFEST_SCHEMA, SCHEMA_VERSION
 from salip_ray.sources.locations import image_id
 
@@ -99,6 +102,12 @@ def write_output(folder: Path, rows_per_shard: int = 4) -> Path:
     run = {"schema_version": SCHEMA_VERSION, "fingerprint": {"recipe": recipe}}
     (output / "run.json").write_text(json.dumps(run))
     return output
+
+
+def save_decisions(output, decisions, label_maps=None) -> None:
+    """Add decisions of a reviewer to an output."""
+    reviews = Reviews.of(LabelOutput.open(str(output)))
+    reviews.save(Store(str(output)), decisions, label_maps or {})
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_items_are_images_with_their_label_maps(output, scene):
 def test_uncertain_images_are_left_out_whole(output):
     labels = PseudoLabels(str(output), min_confidence=0.6)
     assert [entry.confidence for entry in labels.entries] == pytest.approx([0.9, 0.7, 0.8, 0.95])
-    with pytest.raises(InputError, match=r"6 images have one .* none at min_confidence 0\.999"):
+    with pytest.raises(InputError, match="left out 6 images with a label below"):
         PseudoLabels(str(output), min_confidence=0.999)
     with pytest.raises(ConfigError, match="within 0 and 1, found 60"):
         PseudoLabels(str(output), min_confidence=60)
@@ -44,7 +44,7 @@ def test_one_class_alone_keeps_its_id(output):
     assert labels.class_ids == {"heart": 2}
     assert set(np.unique(labels[0]["labels"])) == {0, 2}
     assert labels[0]["confidence"] == pytest.approx(0.99)
-    with pytest.raises(ConfigError, match=r"no class 'liver' in .*: it has lung, heart"):
+    with pytest.raises(ConfigError, match=r"has no class 'liver': it has lung, heart"):
         PseudoLabels(str(output), classes=["liver"])
 
 

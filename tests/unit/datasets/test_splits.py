@@ -1,4 +1,4 @@
-"""Groups are never torn apart, whatever the shares, seeds and sizes."""
+"""Groups stay whole, whatever the shares, seeds and sizes."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_what_groups_are():
     [
         ({"a": 0.5, "b": 0.4}, "image", "add up to 1, found 0.9"),
         ({"a": 1.0, "b": 0.0}, "image", "must be above 0"),
-        ({"a": 0.5, "b": 0.5}, "folder", "1 groups cannot be split into 2"),
+        ({"a": 0.5, "b": 0.5}, "folder", "1 group cannot be split into 2"),
         ({"a": 0.5, "b": 0.5}, "(", "not a regular expression"),
         ({"a": 0.5, "b": 0.5}, "patient", "does not match /in/0.png"),
     ],
 )
-def test_what_cannot_be_split_is_said(shares, group_by, message):
+def test_impossible_split_is_explained(shares, group_by, message):
     with pytest.raises(ConfigError) as caught:
         split(["/in/0.png", "/in/1.png"], shares, group_by=group_by)
     assert message in str(caught.value)

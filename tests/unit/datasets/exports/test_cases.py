@@ -9,7 +9,7 @@ from salip_ray.datasets.exports.cases import case_name
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 
 
-def test_images_whose_ids_begin_alike_have_names_of_their_own(output):
+def test_images_whose_ids_begin_alike_have_different_names(output):
     entry = PseudoLabels(str(output)).entries[0]
     ids = ("6d1f00aa" + digit * 24 for digit in "01")
     names = {case_name(dataclasses.replace(entry, image_id=one)) for one in ids}

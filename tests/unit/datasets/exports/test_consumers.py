@@ -1,4 +1,4 @@
-"""Each export is read by the tool it is for, which must see the very masks that were labelled."""
+"""Each export is read by the tool it is for, which must get the masks that were labelled."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from salip_ray.datasets.exports import coco, decathlon, hf, nnunet, webdataset, yolo
-from salip_ray.datasets.exports.cases import Parts
+from salip_ray.datasets.exports.cases import Split
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.datasets.reviews import Decision, Reviews
+from salip_ray.datasets.reviews import Decision
 from salip_ray.output.masks import encode_png
+from tests.unit.datasets.conftest import save_decisions
 
-HALVES = Parts(val=0.34, seed=1, group_by="folder")
+HALVES = Split(val=0.34, seed=1, group_by="folder")
 
 
 @pytest.fixture
@@ -37,9 +38,9 @@ def test_pycocotools_loads_and_evaluates(labels, tmp_path):
     assert coco.export(labels, str(tmp_path / "coco")) == 6
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(tmp_path / "coco/annotations/instances_train.json"))
-        # Copies: loadRes numbers what it is given anew.
-        found = truth.loadRes(copy.deepcopy(list(truth.anns.values())))
-        evaluation = COCOeval(truth, found, "segm")
+        # Copies, because loadRes renumbers its argument.
+        results = truth.loadRes(copy.deepcopy(list(truth.anns.values())))
+        evaluation = COCOeval(truth, results, "segm")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -56,22 +57,22 @@ def test_pycocotools_loads_and_evaluates(labels, tmp_path):
 def test_webdataset_reads_every_shard(labels, tmp_path):
     import webdataset as wds
 
-    webdataset.export(labels, str(tmp_path / "wds"), shard_size=4, parts=HALVES)
-    seen = []
+    webdataset.export(labels, str(tmp_path / "wds"), shard_size=4, split=HALVES)
+    image_ids = []
     for part in ("train", "val"):
         shards = sorted(str(path) for path in tmp_path.glob(f"wds/{part}-*.tar"))
         for item in wds.WebDataset(shards, shardshuffle=False).decode("pil"):
             mask = np.asarray(item["mask.png"])[..., 0]  # pil gives RGB, ids in each channel
             np.testing.assert_array_equal(mask, expected(labels)[item["json"]["image_id"]])
             assert np.asarray(item["png"]).shape == (*mask.shape, 3)
-            seen.append(item["json"]["image_id"])
-    assert sorted(seen) == sorted(expected(labels))
+            image_ids.append(item["json"]["image_id"])
+    assert sorted(image_ids) == sorted(expected(labels))
 
 
 def test_load_dataset_reads_the_folder(labels, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     datasets = pytest.importorskip("datasets")
-    hf.export(labels, str(tmp_path / "hf"), shard_size=3, parts=HALVES)
+    hf.export(labels, str(tmp_path / "hf"), shard_size=3, split=HALVES)
     read = datasets.load_dataset(str(tmp_path / "hf"), cache_dir=str(tmp_path / "cache"))
     assert {name: len(part) for name, part in read.items()} == {"train": 4, "validation": 2}
     for part in read.values():
@@ -85,7 +86,7 @@ def test_load_dataset_reads_the_folder(labels, tmp_path, monkeypatch):
 def test_monai_loads_the_decathlon_list(labels, tmp_path):
     from monai.data import load_decathlon_datalist
 
-    decathlon.export(labels, str(tmp_path / "dec"), parts=HALVES)
+    decathlon.export(labels, str(tmp_path / "dec"), split=HALVES)
     list_file = str(tmp_path / "dec/dataset.json")
     items = [
         item
@@ -102,7 +103,7 @@ def test_monai_loads_the_decathlon_list(labels, tmp_path):
 
 
 def test_yolo_polygons_give_the_masks_back(labels, tmp_path):
-    yolo.export(labels, str(tmp_path / "yolo"), parts=HALVES)
+    yolo.export(labels, str(tmp_path / "yolo"), split=HALVES)
     described = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())
     assert described["names"] == {0: "lung", 1: "heart"}
     assert "path" not in described  # readers take that from where they run, not from the file
@@ -160,7 +161,7 @@ def test_a_thin_mask_has_a_polygon(where):
 
 
 def test_nnunet_layout(labels, tmp_path):
-    nnunet.export(labels, str(tmp_path / "raw"), number=7, name="Thorax", parts=HALVES)
+    nnunet.export(labels, str(tmp_path / "raw"), number=7, name="Thorax", split=HALVES)
     folder = tmp_path / "raw/Dataset007_Thorax"
     described = json.loads((folder / "dataset.json").read_text())
     assert described["labels"] == {"background": 0, "lung": 1, "heart": 2}
@@ -185,7 +186,7 @@ def test_pixels_that_a_person_ignores_are_declared(output, labels, tmp_path):
     drawn = labels.label_map(entry)
     drawn[:3] = 255
     decision = Decision("corrected", values=tuple(np.unique(drawn).tolist()))
-    Reviews.open(str(output)).save({entry.image_id: decision}, {entry.image_id: encode_png(drawn)})
+    save_decisions(output, {entry.image_id: decision}, {entry.image_id: encode_png(drawn)})
     nnunet.export(PseudoLabels(str(output)), str(tmp_path / "raw"))
     folder = tmp_path / "raw/Dataset500_thorax"
     described = json.loads((folder / "dataset.json").read_text())

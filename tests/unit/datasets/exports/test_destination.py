@@ -1,4 +1,4 @@
-"""Exports go on where they stopped, and never mix."""
+"""Exports resume and never mix."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import pytest
 
 from salip_ray.datasets.exports import decathlon, webdataset
 from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.images import Images
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.datasets.reviews import Decision, Reviews
+from salip_ray.datasets.reviews import Decision
 from salip_ray.errors import OutputError
 from salip_ray.output.masks import encode_png
+from tests.unit.datasets.conftest import save_decisions
 
 
-def test_goes_on_and_gives_the_same_files(output, tmp_path, monkeypatch):
+def test_resumed_export_gives_the_same_files(output, tmp_path, monkeypatch):
     labels = PseudoLabels(str(output))
     dest = tmp_path / "out"
     decathlon.export(labels, str(dest))
@@ -25,9 +27,9 @@ def test_goes_on_and_gives_the_same_files(output, tmp_path, monkeypatch):
     gone.unlink()
     (dest / "dataset.json").unlink()
     loaded = []
-    load = type(labels.images).load
+    load = Images.load
     monkeypatch.setattr(
-        type(labels.images), "load", lambda self, uri: loaded.append(uri) or load(self, uri)
+        Images, "load", lambda self, *args, **named: loaded.append(1) or load(self, *args, **named)
     )
     decathlon.export(labels, str(dest))
     assert len(loaded) == 1  # only what was missing is read again
@@ -44,14 +46,14 @@ def test_another_export_is_not_mixed_in(output, tmp_path):
         webdataset.export(certain, str(tmp_path / "out"), shard_size=4)
 
 
-def test_an_export_of_before_a_decision_is_not_gone_on_with(output, tmp_path):
+def test_export_from_before_a_decision_is_not_resumed(output, tmp_path):
     labels = PseudoLabels(str(output))
     decathlon.export(labels, str(tmp_path / "out"))
     image_id = labels.entries[0].image_id
     maps = (np.full((40, 56), value, np.uint8) for value in (1, 2))
     for label_map in maps:
         decision = {image_id: Decision("corrected")}
-        Reviews.open(str(output)).save(decision, {image_id: encode_png(label_map)})
+        save_decisions(output, decision, {image_id: encode_png(label_map)})
         with pytest.raises(OutputError, match=r"with decisions = 'on .* give a new location"):
             decathlon.export(PseudoLabels(str(output)), str(tmp_path / "out"))
         shutil.rmtree(tmp_path / "out")
@@ -59,13 +61,13 @@ def test_an_export_of_before_a_decision_is_not_gone_on_with(output, tmp_path):
     decathlon.export(PseudoLabels(str(output)), str(tmp_path / "out"))
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(OutputError, match="not empty and holds no export"):
         Destination(str(tmp_path), {"format": "coco"})
 
 
-def test_says_what_it_was_made_of_and_when_it_is_whole(output, tmp_path):
+def test_record_describes_the_export_and_its_completion(output, tmp_path):
     labels = PseudoLabels(str(output))
     webdataset.export(labels, str(tmp_path / "out"))
     record = json.loads((tmp_path / "out/export.json").read_text())

@@ -1,4 +1,4 @@
-"""DICOM Segmentations: the pixels of each class at the slices they were found on."""
+"""DICOM Segmentations: the pixels of each class at their slices."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from highdicom.seg import segread
 
 from salip_ray.config import load_config
-from salip_ray.datasets.exports import dicom_seg
 from salip_ray.datasets.exports.dicom_seg import export_dicom_seg
+from salip_ray.datasets.exports.volumes import VolumeLabels
 from salip_ray.errors import OutputError
 from tests.dicom_series import write_slice
 from tests.handmade import write_labels
@@ -21,15 +21,15 @@ CLASSES = ("liver", "spleen", "nothing")
 def labelled(tmp_path):
     """Labels of a series of three slices named against their order, and of a lone image."""
     grey = np.zeros((8, 9), np.int16)
-    for number, place in enumerate((6.0, 0.0, 3.0), start=1):
-        write_slice(tmp_path / "in" / f"{number}.dcm", grey, place, number=number)
+    for number, depth in enumerate((6.0, 0.0, 3.0), start=1):
+        write_slice(tmp_path / "in" / f"{number}.dcm", grey, depth, number=number)
     write_slice(tmp_path / "in" / "lone.dcm", grey, 3.0, number=9, series="1.2.3.4")
     config = load_config({"task": {"name": "organs", "prompts": {name: ["x"] for name in CLASSES}}})
     rng, masks = np.random.default_rng(0), {}
 
     def masks_of(row):
-        found = {name: rng.random((8, 9)) < 0.4 for name in ("liver", "spleen")}
-        return masks.setdefault(row["uri"].rpartition("/")[2], found)
+        drawn = {name: rng.random((8, 9)) < 0.4 for name in ("liver", "spleen")}
+        return masks.setdefault(row["uri"].rpartition("/")[2], drawn)
 
     return write_labels(tmp_path / "in", tmp_path / "out", config, masks_of), masks
 
@@ -39,9 +39,9 @@ def test_every_pixel_comes_back_at_its_slice(labelled, tmp_path):
     written, notes = export_dicom_seg(labels, str(tmp_path / "seg"))
     assert (written, notes) == (2, [])
     by_uid = {}
-    for name, found in masks.items():
-        by_uid[str(pydicom.dcmread(tmp_path / "in" / name).SOPInstanceUID)] = found
-    seen = 0
+    for name, of_file in masks.items():
+        by_uid[str(pydicom.dcmread(tmp_path / "in" / name).SOPInstanceUID)] = of_file
+    compared = 0
     for path in (tmp_path / "seg").glob("*.dcm"):
         seg = segread(path)
         assert seg.SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.4"
@@ -55,29 +55,29 @@ def test_every_pixel_comes_back_at_its_slice(labelled, tmp_path):
         for uid, planes in zip(uids, pixels, strict=True):
             np.testing.assert_array_equal(planes[..., 0] > 0, by_uid[uid]["liver"])
             np.testing.assert_array_equal(planes[..., 1] > 0, by_uid[uid]["spleen"])
-            seen += 1
-    assert seen == 4
+            compared += 1
+    assert compared == 4
 
 
 def test_the_same_export_gives_the_same_uids(labelled, tmp_path):
     labels, _ = labelled
-    found = []
+    uids = []
     for name in ("a", "b"):
         export_dicom_seg(labels, str(tmp_path / name))
         paths = sorted((tmp_path / name).glob("*.dcm"))
-        found.append([pydicom.dcmread(path).SOPInstanceUID for path in paths])
-    assert found[0] == found[1]
+        uids.append([pydicom.dcmread(path).SOPInstanceUID for path in paths])
+    assert uids[0] == uids[1]
 
 
 def test_other_pixels_are_another_object(labelled, tmp_path, monkeypatch):
     labels, _ = labelled
     export_dicom_seg(labels, str(tmp_path / "a"))
-    masks_of = dicom_seg.class_masks
+    masks_of = VolumeLabels.masks
 
-    def moved(*args):
-        return {key: np.roll(mask, 1, axis=0) for key, mask in masks_of(*args).items()}
+    def moved(self, row):
+        return {key: np.roll(mask, 1, axis=0) for key, mask in masks_of(self, row).items()}
 
-    monkeypatch.setattr(dicom_seg, "class_masks", moved)
+    monkeypatch.setattr(VolumeLabels, "masks", moved)
     export_dicom_seg(labels, str(tmp_path / "b"))
     for path in (tmp_path / "a").glob("*.dcm"):
         one, other = (pydicom.dcmread(tmp_path / where / path.name) for where in "ab")

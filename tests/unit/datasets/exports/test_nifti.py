@@ -1,4 +1,4 @@
-"""DICOM series as label volumes: every pixel where the standard says that it lies."""
+"""Label volumes in NIfTI: every voxel lies where the standard says."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def masks():
     return {depth: rng.random((6, 9)) < 0.4 for depth in (0.0, 3.0, 6.0, 9.0)}
 
 
-def test_a_series_comes_back_at_its_places_in_the_patient(tmp_path, masks):
+def test_series_voxels_lie_where_the_standard_says(tmp_path, masks):
     geometry = {"orientation": OBLIQUE, "spacing": (1.5, 2.5)}
     labels, by_uri = labelled(tmp_path, masks, masks, **geometry)
     assert export_nifti(labels, str(tmp_path / "nifti")) == (1, [])
@@ -76,11 +76,11 @@ def test_names_stay_out_and_the_tidying_is_recorded(tmp_path, masks):
     assert (record["complete"], record["volumes_written"]) == (True, 1)
 
 
-def test_a_gap_is_background_and_said(tmp_path, masks):
+def test_gap_is_background_and_noted(tmp_path, masks):
     labels, _ = labelled(tmp_path, (0.0, 3.0, 9.0), masks)
     written, notes = export_nifti(labels, str(tmp_path / "nifti"))
     assert written == 1
-    assert notes[0].endswith(": 1 of 4 slices are missing, and background here")
+    assert notes[0].endswith(": the series lacks 1 slice, background here")
     (file,) = (tmp_path / "nifti").glob("*.nii.gz")
     values = np.asarray(nibabel.load(file).dataobj)
     assert [int(values[:, :, index].sum()) for index in range(4)] == [
@@ -88,7 +88,7 @@ def test_a_gap_is_background_and_said(tmp_path, masks):
     ]
 
 
-def test_frames_lie_where_their_functional_groups_say(tmp_path, masks):
+def test_frames_lie_at_the_positions_of_their_functional_groups(tmp_path, masks):
     """An enhanced object whose frames come in any order."""
     depths = (6.0, 0.0, 9.0, 3.0)
     path = write_slice(tmp_path / "in" / "all.dcm", np.zeros((6, 9)), 0.0, spacing=(1.5, 2.5))
@@ -139,4 +139,4 @@ def test_slices_that_no_affine_describes_are_left_out(tmp_path, masks):
     labels, _ = labelled(tmp_path, (0.0, 3.0, 7.2), {**masks, 7.2: masks[6.0]})
     written, notes = export_nifti(labels, str(tmp_path / "nifti"))
     assert written == 0
-    assert "not evenly spaced (3 to 4.2 mm apart); left out" in notes[0]
+    assert notes[0].endswith("is left out: its slices are not evenly spaced (3 to 4.2 mm apart)")

@@ -1,4 +1,4 @@
-"""A review: worst first, and what people decide comes back."""
+"""A review queue has the least certain labels first, and its decisions come back."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as Pil
 
 from salip_ray.datasets.exports import coco, review
-from salip_ray.datasets.exports.review import import_review
+from salip_ray.datasets.exports.review_import import import_review
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import InputError, OutputError
 
@@ -37,9 +38,9 @@ def decide(queue, **decisions):
 
 
 def test_the_least_certain_comes_first(queue, output, tmp_path):
-    found = [float(line["confidence"]) for line in lines(queue)]
-    assert found == sorted(found)
-    assert found[0] == pytest.approx(0.3)
+    confidences = [float(line["confidence"]) for line in lines(queue)]
+    assert confidences == sorted(confidences)
+    assert confidences[0] == pytest.approx(0.3)
     for line in lines(queue):
         for folder in ("images", "masks", "overlays"):
             assert (queue / folder / f"{line['name']}.png").is_file()
@@ -49,13 +50,11 @@ def test_the_least_certain_comes_first(queue, output, tmp_path):
 
 def test_decisions_come_back_and_count(queue, output):
     worst, second, *_ = lines(queue)
-    mask_file = queue / "masks" / f"{worst['name']}.png"
-    mask = cv2.imread(str(mask_file), cv2.IMREAD_UNCHANGED)
-    mask[:3, :3] = 2
-    cv2.imwrite(str(mask_file), mask)
+    mask = paint(queue, worst["name"], 2)
     decide(queue, r2="reject", r3="Accept")
-    found = import_review(queue, str(output))
-    assert (found.corrected, found.accepted, found.rejected, found.undecided) == (1, 1, 1, 3)
+    imported = import_review(queue, str(output))
+    assert (imported.corrected, imported.accepted) == (1, 1)
+    assert (imported.rejected, imported.undecided) == (1, 3)
 
     labels = PseudoLabels(str(output), min_confidence=0.6)
     by_id = {entry.image_id: entry for entry in labels.entries}
@@ -66,32 +65,32 @@ def test_decisions_come_back_and_count(queue, output):
     assert {cell["label"] for cell in labels.masks(corrected)} == {"lung", "heart"}
 
 
-def test_what_is_decided_is_not_asked_again(queue, output, tmp_path):
+def test_decided_images_are_not_queued_again(queue, output, tmp_path):
     decide(queue, r1="accept")
     import_review(queue, str(output))
     review.export(PseudoLabels(str(output)), str(tmp_path / "next"))
     assert len(lines(tmp_path / "next")) == 5
 
 
-def test_nothing_done_is_nothing_decided(queue, output):
-    found = import_review(queue, str(output))
-    assert (found.undecided, found.corrected) == (6, 0)
+def test_untouched_queue_decides_nothing(queue, output):
+    imported = import_review(queue, str(output))
+    assert (imported.undecided, imported.corrected) == (6, 0)
 
 
-def test_a_review_goes_on_without_losing_what_was_written_into_it(queue, output):
+def test_resumed_review_keeps_the_edited_queue(queue, output):
     decide(queue, r1="accept")
     review.export(PseudoLabels(str(output)), str(queue))
     assert lines(queue)[0]["decision"] == "accept"
 
 
-def test_the_next_queue_needs_a_new_place(output, tmp_path):
-    place = tmp_path / "next"
-    review.export(PseudoLabels(str(output)), str(place), limit=2)
-    decide(place, r1="accept", r2="accept")
-    import_review(place, str(output))
+def test_next_queue_needs_a_new_location(output, tmp_path):
+    folder = tmp_path / "next"
+    review.export(PseudoLabels(str(output)), str(folder), limit=2)
+    decide(folder, r1="accept", r2="accept")
+    import_review(folder, str(output))
     with pytest.raises(OutputError, match="give a new location"):
-        review.export(PseudoLabels(str(output)), str(place), limit=2)
-    assert len(list((place / "masks").iterdir())) == 2
+        review.export(PseudoLabels(str(output)), str(folder), limit=2)
+    assert len(list((folder / "masks").iterdir())) == 2
 
 
 def test_a_queue_that_a_spreadsheet_saved_is_read(queue, output):
@@ -104,9 +103,12 @@ def test_a_queue_that_a_spreadsheet_saved_is_read(queue, output):
 def paint(queue, name, value, where=np.s_[:3, :3]):
     """Paint class ids over a mask of the queue; returns the new mask."""
     file = queue / "masks" / f"{name}.png"
-    mask = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    with Pil.open(file) as picture:
+        palette, mask = picture.getpalette(), np.array(picture)
     mask[where] = value
-    cv2.imwrite(str(file), mask)
+    painted = Pil.fromarray(mask, "L")
+    painted.putpalette(palette)
+    painted.save(file)
     return mask
 
 
@@ -139,7 +141,7 @@ def test_a_review_of_one_class_says_nothing_of_the_others(lungs_only, output, sc
 
 def test_a_review_of_one_class_takes_no_other(lungs_only, output):
     paint(lungs_only, lines(lungs_only)[0]["name"], 2)
-    with pytest.raises(InputError, match="has the value 2, but class ids are 0, 1, 255"):
+    with pytest.raises(InputError, match="has the value 2, but the class ids are 0, 1, 255"):
         import_review(lungs_only, str(output))
 
 
@@ -173,8 +175,8 @@ def test_a_class_that_a_person_added_counts(queue, output, tmp_path):
     coco.export(PseudoLabels(str(output)), str(tmp_path / "coco"))
     data = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
     (number,) = (i["id"] for i in data["images"] if i["salip_image_id"] == line["image_id"])
-    found = {a["category_id"]: a["score"] for a in data["annotations"] if a["image_id"] == number}
-    assert found == {1: 1.0, 2: 1.0}
+    scores = {a["category_id"]: a["score"] for a in data["annotations"] if a["image_id"] == number}
+    assert scores == {1: 1.0, 2: 1.0}
 
 
 def test_a_class_that_a_person_erased_is_gone_and_nothing_is_certain(queue, output):
@@ -211,13 +213,14 @@ def test_decisions_without_classes_are_on_all_of_them(output, tmp_path):
     ("spoil", "message"),
     [
         (lambda q, f: decide(q, r1="maybe"), "'maybe', but must be accept, reject or empty"),
-        (lambda q, f: f.unlink(), "is missing: to throw a label away write reject"),
+        (lambda q, f: f.unlink(), "is missing: restore it, or write reject"),
         (lambda q, f: cv2.imwrite(str(f), np.zeros((9, 9), np.uint8)), "is 9 x 9"),
         (lambda q, f: cv2.imwrite(str(f), np.full((42, 56), 7, np.uint8)), "has the value 7"),
         (lambda q, f: (q / "queue.csv").unlink(), "it is not a review"),
+        (lambda q, f: f.write_bytes(b"GIF89a"), "is not a PNG file"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_is_kept(queue, output, spoil, message):
+def test_invalid_review_is_named_and_nothing_is_imported(queue, output, spoil, message):
     spoil(queue, queue / "masks" / f"{lines(queue)[0]['name']}.png")
     with pytest.raises(InputError) as caught:
         import_review(queue, str(output))

@@ -18,7 +18,7 @@ from PIL import Image as Pil
 
 from salip_ray.config import load_config
 from salip_ray.datasets.exports import coco, review, yolo
-from salip_ray.datasets.exports.cases import Parts
+from salip_ray.datasets.exports.cases import Split
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import OutputError
 from salip_ray.report.build import make_report
@@ -65,10 +65,10 @@ def test_items_are_the_slices_that_were_labelled(output, monkeypatch):
     by_file = {}
     for sample in samples:
         by_file.setdefault(sample["uri"], []).append(sample["image"][..., 0])
-    (volume,) = (found for uri, found in by_file.items() if uri.endswith("v.nii.gz"))
+    (volume,) = (images for uri, images in by_file.items() if uri.endswith("v.nii.gz"))
     assert [columns_lit(picture) for picture in volume] == [9, 8, 7, 6]
     assert len([uri for uri in opened if uri.endswith("v.nii.gz")]) == 1
-    series = [found for uri, (found, *_) in by_file.items() if uri.startswith("id:")]
+    series = [image for uri, (image, *_) in by_file.items() if uri.startswith("id:")]
     assert sorted(int(picture[0, 0]) for picture in series) == [0, 77, 153]
 
 
@@ -141,7 +141,7 @@ def test_coco_writes_the_members_of_archives(tmp_path):
 def test_a_split_keeps_a_series_together(output, tmp_path):
     labels = PseudoLabels(str(output))
     for seed in range(5):
-        parts = Parts(val=0.4, seed=seed).of(labels)
+        parts = Split(val=0.4, seed=seed).parts(labels)
         volumes = [{labels.entries[i].volume for i in indices} for indices in parts.values()]
         assert volumes[0].isdisjoint(volumes[1])
     with_folders = labels.split({"train": 0.5, "val": 0.5}, group_by=r"in/(\w+)")
@@ -149,7 +149,7 @@ def test_a_split_keeps_a_series_together(output, tmp_path):
 
 
 def test_every_slice_is_drawn_for_yolo_and_review(output, tmp_path):
-    yolo.export(PseudoLabels(str(output)), str(tmp_path / "yolo"))
+    yolo.export(PseudoLabels(str(output)), str(tmp_path / "yolo"), val_on_train=True)
     assert len(list((tmp_path / "yolo" / "images" / "train").iterdir())) == 8
     review.export(PseudoLabels(str(output)), str(tmp_path / "review"))
     with (tmp_path / "review" / "queue.csv").open(newline="") as file:
@@ -167,12 +167,12 @@ def test_a_report_shows_slices_and_names_no_one(output):
 
 
 def test_what_hides_names_needs_its_manifest(output, tmp_path):
-    kept = tmp_path / "kept.parquet"
-    (output / "manifest.parquet").rename(kept)
-    with pytest.raises(OutputError, match="give the manifest if it is kept elsewhere"):
+    elsewhere = tmp_path / "elsewhere.parquet"
+    (output / "manifest.parquet").rename(elsewhere)
+    with pytest.raises(OutputError, match="give the manifest"):
         PseudoLabels(str(output))
-    assert len(PseudoLabels(str(output), manifest=str(kept))) == 8
-    html = make_report(str(output), manifest=str(kept))
+    assert len(PseudoLabels(str(output), manifest=str(elsewhere))) == 8
+    html = make_report(str(output), manifest=str(elsewhere))
     assert html.count("data:image/webp;base64,") == 8
 
 

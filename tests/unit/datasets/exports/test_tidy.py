@@ -21,16 +21,23 @@ def test_nothing_by_default():
 
 
 def test_the_largest_component_of_each_class():
-    found = Tidy(largest=True)(volume(), 2)
-    assert not found[8:].any()
-    assert (found[4, 4, 4], found[3, 3, 3]) == (2, 0)
+    tidied = Tidy(largest=True)(volume(), 2)
+    assert not tidied[8:].any()
+    assert (tidied[4, 4, 4], tidied[3, 3, 3]) == (2, 0)
 
 
 def test_holes_are_filled_but_no_class_is_overwritten():
-    found = Tidy(fill_holes=True)(volume(), 2)
-    assert (found[3, 3, 3], found[4, 4, 4]) == (1, 2)
+    tidied = Tidy(fill_holes=True)(volume(), 2)
+    assert (tidied[3, 3, 3], tidied[4, 4, 4]) == (1, 2)
 
 
 def test_components_on_few_slices_are_dropped_along_the_axis_that_was_cut():
     assert not Tidy(min_slices=2)(volume(), 2)[8:].any()
     assert Tidy(min_slices=2)(volume(), 0)[8:].any()
+
+
+def test_voxels_to_ignore_are_no_class():
+    labels = volume()
+    labels[0, 0, 0] = 255
+    tidied = Tidy(largest=True, min_slices=2)(labels, 2, ignore_index=255)
+    assert tidied[0, 0, 0] == 255

@@ -1,0 +1,57 @@
+"""Find image files with an EXIF orientation, which some readers apply and others ignore.
+
+Labels are of the picture as it is meant to be seen. A trainer that opens such a file may see
+another one.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
+
+from PIL import ExifTags
+from PIL import Image as Pil
+
+from salip_ray.sources.formats.ordinary import own_pixel_limit
+from salip_ray.sources.opening import parsed
+
+_HEAD = 1 << 16  # bytes, which nearly always hold everything before the pixels
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
+_THREADS = 16
+_BATCH = 1024
+
+
+def any_turned(uris: Sequence[str], storage_options: Mapping[str, Any] | None = None) -> bool:
+    """Return True if any of these files has an orientation; only their heads are read.
+
+    A missing or damaged file counts as not turned.
+
+    Raises:
+        InputError: the store fails to serve a file.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return any(
+            turned is True
+            for start in range(0, len(uris), _BATCH)
+            for turned in pool.map(
+                lambda uri: parsed(uri, _is_turned, storage_options), uris[start : start + _BATCH]
+            )
+        )
+
+
+def _is_turned(file: IO[bytes]) -> bool:
+    head = io.BytesIO(file.read(_HEAD))
+    try:
+        return _has_orientation(head)
+    except Exception:  # noqa: BLE001  (Pillow's plugins raise many types where a file is cut)
+        file.seek(0)
+        return _has_orientation(file)
+
+
+def _has_orientation(file: IO[bytes]) -> bool:
+    with own_pixel_limit(), Pil.open(file, formats=_FORMATS) as image:
+        if image.format == "PNG" and "exif" not in image.info:  # else Pillow unpacks all pixels
+            return False
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
