@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from salip_ray.config import Config, load_config
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
 from salip_ray.models.loading import load_proposer, load_retriever
-from salip_ray.schema import Candidate, Image, ImageRef, Mask, Selection
+from salip_ray.schema import Candidate, ClipScores, Image, ImageRef, Mask, Selection
 from salip_ray.tuning.cache import view_keys
 from salip_ray.tuning.trials import CachedRetriever
 
@@ -147,7 +146,7 @@ class Variant:
         best = scores(self.label(kept), kept).get("cascade", 0.0)
         for chosen in found:
             selections = [
-                Selection(spec.label, spec.class_id, number, rank, math.nan, math.nan)
+                Selection(spec.label, spec.class_id, number, rank, ClipScores(0.0))
                 for rank, number in enumerate(chosen)
             ]
             best = max(best, scores(self.label(kept, selections), kept).get("cascade", 0.0))

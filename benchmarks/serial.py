@@ -82,7 +82,7 @@ class SerialCascade:
         clock.append(time.perf_counter())
         boxes = {c.id: c.box for c in candidates}
         least = self.config.retrieve.min_presence
-        present = [s for s in selections if not s.presence < least]  # NaN: there is no presence
+        present = [s for s in selections if s.clip.presence is None or s.clip.presence >= least]
         if present:
             self.predictor.set_image(image)
             scale = image.shape[1] / working.shape[1], image.shape[0] / working.shape[0]

@@ -13,7 +13,6 @@ original size. Boxes named ``box`` are xyxy and inclusive of the last pixel (SAM
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -66,24 +65,57 @@ class RunnerUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """A candidate retrieved for a class: its rank (0 is best) and CLIP score (100 * cosine).
+class ClipScores:
+    """CLIP's scores of a retrieved candidate for a class.
 
-    ``margin`` is the score minus that of the best candidate not retrieved for the class, or NaN
-    where every candidate was retrieved. ``probability`` is that of the class among all classes and
-    distractors, ``presence`` how present the class is in the whole image (see ``retrieve``); both
-    are NaN where ``retrieve.scoring`` is not ``softmax``. ``runners_up`` are the best that were not
-    retrieved for the class, best first, at rank 0 alone.
+    Attributes:
+        score: 100 * cosine.
+        margin: ``score`` minus that of the best candidate not retrieved for the class; None if
+            every candidate was retrieved.
+        probability: of the class among all classes and distractors; None unless
+            ``retrieve.scoring`` is ``softmax``.
+        presence: how present the class is in the whole image, 0 to 1 (see ``retrieve``); None
+            unless ``retrieve.scoring`` is ``softmax``.
+    """
+
+    score: float
+    margin: float | None = None
+    probability: float | None = None
+    presence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SamScores:
+    """SAM's scores of the masks of a class, as means over those masks.
+
+    ``stability`` is NaN (0 / 0) if a mask is empty at both of its thresholds.
+    """
+
+    predicted_iou: float
+    stability: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedMask:
+    """The union of candidates' own masks, before refinement, and its Dice with the refined mask."""
+
+    mask: Mask
+    agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A candidate retrieved for a class: its rank (0 is best) and CLIP's scores.
+
+    ``runners_up`` are the best candidates that were not retrieved for the class, best first; only
+    the selection of rank 0 has them.
     """
 
     label: str
     class_id: int
     candidate_id: int
     rank: int
-    score: float
-    margin: float
-    probability: float = math.nan
-    presence: float = math.nan
+    clip: ClipScores
     runners_up: tuple[RunnerUp, ...] = ()
 
 
@@ -91,33 +123,31 @@ class Selection:
 class ClassMask:
     """The label of one class by one method, on the image's original pixels.
 
-    ``prompt_boxes`` are the boxes SAM was prompted with, on the working image. ``clip_score``,
-    ``clip_margin``, ``clip_probability`` and ``presence`` are those of the best selection;
-    ``predicted_iou`` and ``stability_score`` are means over the united masks. A figure that a
-    method does not have is NaN.
-
-    ``proposed`` is the union of the candidates' own masks, before any refinement: for the cascade
-    of those it retrieved, for GT-SAM of those that come closest to the reference (the best that a
-    retrieval could have picked), else None. ``agreement`` is its Dice with ``mask``, and
-    ``confidence`` the Dice that the cascade expects of its label, 0 to 1
-    (:mod:`salip_ray.cascade.confidence`).
+    Attributes:
+        method: ``cascade``, ``unprompted_confident``, ``unprompted_largest`` or ``gt_sam``.
+        label: name of the class.
+        class_id: its id in label maps.
+        mask: bool [H, W].
+        sam: means over the united masks; None for a mask drawn by hand.
+        candidate_ids: candidates that the mask was made from.
+        prompt_boxes: boxes that SAM was prompted with, xyxy on the working image.
+        clip: scores of the best selection; None if the method uses no text.
+        proposed: for the cascade the candidates that it retrieved, for GT-SAM those that come
+            closest to the reference (the best that a retrieval could have picked), else None.
+        confidence: the Dice that the cascade expects of its label, 0 to 1
+            (:mod:`salip_ray.cascade.confidence`); None for other methods.
     """
 
     method: str
     label: str
     class_id: int
     mask: Mask
-    clip_score: float
-    clip_margin: float
-    predicted_iou: float
-    stability_score: float
-    candidate_ids: tuple[int, ...]
-    prompt_boxes: tuple[Box, ...]
-    clip_probability: float = math.nan
-    presence: float = math.nan
-    proposed: Mask | None = None
-    agreement: float = math.nan
-    confidence: float = math.nan
+    sam: SamScores | None = None
+    candidate_ids: tuple[int, ...] = ()
+    prompt_boxes: tuple[Box, ...] = ()
+    clip: ClipScores | None = None
+    proposed: ProposedMask | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

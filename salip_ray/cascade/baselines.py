@@ -8,7 +8,6 @@ upper bound of what any retrieval could reach.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -24,7 +23,7 @@ from salip_ray.cascade.geometry import (
 )
 from salip_ray.cascade.interfaces import Refiner
 from salip_ray.config import ClassSpec
-from salip_ray.schema import Candidate, ClassMask, Mask, Size
+from salip_ray.schema import Candidate, ClassMask, Mask, ProposedMask, SamScores, Size
 
 _RANKINGS: dict[str, Callable[[Candidate], float]] = {
     "unprompted_confident": lambda candidate: candidate.predicted_iou,
@@ -53,12 +52,11 @@ def unprompted(
                     label=spec.label,
                     class_id=spec.class_id,
                     mask=union,
-                    clip_score=math.nan,
-                    clip_margin=math.nan,
-                    predicted_iou=float(np.mean([c.predicted_iou for c in chosen])),
-                    stability_score=float(np.mean([c.stability_score for c in chosen])),
+                    sam=SamScores(
+                        float(np.mean([c.predicted_iou for c in chosen])),
+                        float(np.mean([c.stability_score for c in chosen])),
+                    ),
                     candidate_ids=tuple(c.id for c in chosen),
-                    prompt_boxes=(),
                 )
             )
     return masks
@@ -100,14 +98,9 @@ def gt_sam(
                 label=spec.label,
                 class_id=spec.class_id,
                 mask=refined.union,
-                clip_score=math.nan,
-                clip_margin=math.nan,
-                predicted_iou=float(refined.predicted_iou.mean()),
-                stability_score=float(refined.stability.mean()),
-                candidate_ids=(),
+                sam=SamScores(float(refined.predicted_iou.mean()), float(refined.stability.mean())),
                 prompt_boxes=tuple(boxes),
-                proposed=proposed,
-                agreement=overlap(proposed, refined.union),
+                proposed=ProposedMask(proposed, overlap(proposed, refined.union)),
             )
         )
     return masks

@@ -19,7 +19,17 @@ from salip_ray.cascade.refiner import SamRefiner, prompts_for, refine
 from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.config import Config
 from salip_ray.errors import ImageError, InputError
-from salip_ray.schema import Candidate, ClassMask, Image, Mask, Outcome, Selection, Size
+from salip_ray.schema import (
+    Candidate,
+    ClassMask,
+    Image,
+    Mask,
+    Outcome,
+    ProposedMask,
+    SamScores,
+    Selection,
+    Size,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -171,8 +181,7 @@ def compose(
     outcomes: list[Outcome] = []
     if "cascade" in config.run.modes:
         by_id = {candidate.id: candidate for candidate in candidates}
-        # NaN, where there is no presence, is below nothing.
-        taken = [s for s in selections if not s.presence < config.retrieve.min_presence]
+        taken = [s for s in selections if _is_present(s, config)]
         for spec in config.task.classes:
             chosen = [choice for choice in taken if choice.class_id == spec.class_id]
             if not chosen:
@@ -202,16 +211,11 @@ def compose(
                     label=spec.label,
                     class_id=spec.class_id,
                     mask=refined.union,
-                    clip_score=chosen[0].score,
-                    clip_margin=chosen[0].margin,
-                    predicted_iou=predicted_iou,
-                    stability_score=stability,
+                    sam=SamScores(predicted_iou, stability),
                     candidate_ids=tuple(choice.candidate_id for choice in chosen),
                     prompt_boxes=tuple(prompt.box for prompt in prompts),
-                    clip_probability=chosen[0].probability,
-                    presence=chosen[0].presence,
-                    proposed=proposed,
-                    agreement=agreement,
+                    clip=chosen[0].clip,
+                    proposed=ProposedMask(proposed, agreement),
                     confidence=calibration()(predicted_iou, stability, agreement),
                 )
             )
@@ -229,10 +233,16 @@ def compose(
     return CascadeMasks(tuple(masks), tuple(outcomes))
 
 
+def _is_present(selection: Selection, config: Config) -> bool:
+    """Return False if the class is less present in the image than ``min_presence``."""
+    presence = selection.clip.presence
+    return presence is None or not presence < config.retrieve.min_presence
+
+
 def _why_none(n_proposed: int, refused: Sequence[Selection], config: Config) -> str:
     if refused:
         return (
-            f"its presence {refused[0].presence:.3f} is below retrieve.min_presence "
+            f"its presence {refused[0].clip.presence:.3f} is below retrieve.min_presence "
             f"{config.retrieve.min_presence:g}"
         )
     if n_proposed == 0:

@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.cascade.visual_prompts import visual_prompt
 from salip_ray.config import ClassSpec, Config, RetrieveConfig
-from salip_ray.schema import Candidate, Image, RunnerUp, Selection
+from salip_ray.schema import Candidate, ClipScores, Image, RunnerUp, Selection
 
 if TYPE_CHECKING:
     from salip_ray.models.clip.load import ClipModel
@@ -162,7 +162,7 @@ class ClipRetriever:
             order = torch.sort(merit, descending=True, stable=True).indices.tolist()
             chosen = _first_distinct(order, candidates, spec.top_k, self.config.max_overlap)
             others = [i for i in order if i not in chosen]
-            best_other = score[others[0]].item() if others else math.nan
+            best_other = score[others[0]].item() if others else None
             runners_up = tuple(
                 RunnerUp(candidates[i].id, score[i].item())
                 for i in others[: self.config.runners_up]
@@ -173,10 +173,12 @@ class ClipRetriever:
                     class_id=spec.class_id,
                     candidate_id=candidates[index].id,
                     rank=place,
-                    score=score[index].item(),
-                    margin=score[index].item() - best_other,
-                    probability=_at(ranking.probability, index, column),
-                    presence=_at(ranking.presence, column),
+                    clip=ClipScores(
+                        score=score[index].item(),
+                        margin=None if best_other is None else score[index].item() - best_other,
+                        probability=_at(ranking.probability, index, column),
+                        presence=_at(ranking.presence, column),
+                    ),
                     runners_up=() if place else runners_up,
                 )
                 for place, index in enumerate(chosen)
@@ -197,8 +199,8 @@ class ClipRetriever:
         return torch.cat(features) if features else self.text_features[:0]
 
 
-def _at(values: Tensor | None, *place: int) -> float:
-    return math.nan if values is None else values[place].item()
+def _at(values: Tensor | None, *index: int) -> float | None:
+    return None if values is None else values[index].item()
 
 
 def views(config: RetrieveConfig) -> Iterator[RetrieveConfig]:

@@ -6,6 +6,7 @@ read by pycocotools; it is what a Parquet row holds and what COCO JSON and its t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
-from salip_ray.schema import ClassMask, Mask
+from salip_ray.schema import ClassMask, ClipScores, Mask, ProposedMask, SamScores
 
 Rle: TypeAlias = Mapping[str, Any]
 LabelMap: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]  #: class ids, shape [H, W]
@@ -60,13 +61,38 @@ def read_mask(cell: Mapping[str, Any]) -> ClassMask:
         label=cell["label"],
         class_id=cell["class_id"],
         mask=decode_rle(cell["rle"]),
-        clip_score=cell["clip_score"],
-        clip_margin=cell["clip_margin"],
-        predicted_iou=cell["predicted_iou"],
-        stability_score=cell["stability_score"],
+        sam=_read_sam_scores(cell),
         candidate_ids=tuple(cell.get("candidate_ids") or ()),
         prompt_boxes=tuple(tuple(box) for box in cell.get("prompt_boxes") or ()),
+        clip=_read_clip_scores(cell),
+        proposed=_read_proposed(cell),
+        confidence=_figure(cell, "confidence"),
     )
+
+
+def _read_sam_scores(cell: Mapping[str, Any]) -> SamScores | None:
+    if (predicted_iou := _figure(cell, "predicted_iou")) is None:
+        return None
+    stability = _figure(cell, "stability_score")
+    return SamScores(predicted_iou, math.nan if stability is None else stability)
+
+
+def _read_clip_scores(cell: Mapping[str, Any]) -> ClipScores | None:
+    if (score := _figure(cell, "clip_score")) is None:
+        return None
+    names = ("clip_margin", "clip_probability", "presence")
+    return ClipScores(score, *(_figure(cell, name) for name in names))
+
+
+def _read_proposed(cell: Mapping[str, Any]) -> ProposedMask | None:
+    rle, agreement = cell.get("proposed"), _figure(cell, "agreement")
+    return None if rle is None or agreement is None else ProposedMask(decode_rle(rle), agreement)
+
+
+def _figure(cell: Mapping[str, Any], name: str) -> float | None:
+    """Return a figure of a row; None if it is NaN, null, or unknown to the row's schema version."""
+    value = cell.get(name)
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def label_map(
@@ -100,7 +126,7 @@ def label_map(
 
 def _painting_order(item: ClassMask) -> tuple[np.float32, int]:
     """Sort key: what is painted last wins."""
-    score = np.float32(item.clip_score)
+    score = np.float32(np.nan if item.clip is None else item.clip.score)
     return (np.float32(-np.inf) if np.isnan(score) else score, -item.class_id)
 
 

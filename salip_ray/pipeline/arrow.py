@@ -26,8 +26,9 @@ it. So light rows travel by the hundred, and heavy ones still go on as they get 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ from salip_ray.schema import (
     SELECTION_TYPE,
     Candidate,
     ClassMask,
+    ClipScores,
     Image,
     Mask,
     Outcome,
@@ -185,7 +187,11 @@ def unpack_candidates(cells: Mapping[str, pa.Scalar]) -> tuple[Candidate, ...]:
 
 def pack_selections(selections: Sequence[Selection]) -> list[dict[str, Any]]:
     """The ``_selections`` cell."""
-    return [asdict(item) for item in selections]
+    cells = []
+    for item in selections:
+        cell = asdict(item)
+        cells.append({**cell, **cell.pop("clip")})
+    return cells
 
 
 def unpack_selections(cells: Mapping[str, pa.Scalar]) -> tuple[Selection, ...]:
@@ -193,7 +199,11 @@ def unpack_selections(cells: Mapping[str, pa.Scalar]) -> tuple[Selection, ...]:
     if "_selections" not in cells:
         return ()
     return tuple(
-        Selection(**{**item, "runners_up": tuple(RunnerUp(**r) for r in item["runners_up"])})
+        Selection(
+            **{name: item[name] for name in ("label", "class_id", "candidate_id", "rank")},
+            clip=ClipScores(**{field.name: item[field.name] for field in fields(ClipScores)}),
+            runners_up=tuple(RunnerUp(**runner) for runner in item["runners_up"]),
+        )
         for item in cells["_selections"].as_py()
     )
 
@@ -212,10 +222,11 @@ def unpack_references(cells: Mapping[str, pa.Scalar]) -> dict[str, Mask]:
 
 
 def pack_masks(masks: Sequence[ClassMask]) -> list[dict[str, Any]]:
-    """The ``masks`` cell: dense masks become RLEs."""
+    """The ``masks`` cell: dense masks become RLEs, and figures that do not apply become NaN."""
     cells = []
     for item in masks:
         rle = encode_rle(item.mask)
+        clip, sam, proposed = item.clip, item.sam, item.proposed
         cells.append(
             {
                 "method": item.method,
@@ -224,20 +235,24 @@ def pack_masks(masks: Sequence[ClassMask]) -> list[dict[str, Any]]:
                 "rle": rle,
                 "bbox": bbox_xywh(rle),
                 "area": area(rle),
-                "clip_score": item.clip_score,
-                "clip_margin": item.clip_margin,
-                "clip_probability": item.clip_probability,
-                "presence": item.presence,
-                "predicted_iou": item.predicted_iou,
-                "stability_score": item.stability_score,
+                "clip_score": _or_nan(clip.score if clip else None),
+                "clip_margin": _or_nan(clip.margin if clip else None),
+                "clip_probability": _or_nan(clip.probability if clip else None),
+                "presence": _or_nan(clip.presence if clip else None),
+                "predicted_iou": _or_nan(sam.predicted_iou if sam else None),
+                "stability_score": _or_nan(sam.stability if sam else None),
                 "candidate_ids": list(item.candidate_ids),
                 "prompt_boxes": [list(box) for box in item.prompt_boxes],
-                "proposed": None if item.proposed is None else encode_rle(item.proposed),
-                "agreement": item.agreement,
-                "confidence": item.confidence,
+                "proposed": encode_rle(proposed.mask) if proposed else None,
+                "agreement": _or_nan(proposed.agreement if proposed else None),
+                "confidence": _or_nan(item.confidence),
             }
         )
     return cells
+
+
+def _or_nan(figure: float | None) -> float:
+    return math.nan if figure is None else figure
 
 
 def pack_ranking(
@@ -248,7 +263,7 @@ def pack_ranking(
     cells = []
     for class_id in dict.fromkeys(item.class_id for item in selections):
         chosen = [item for item in selections if item.class_id == class_id]
-        ranked = [(item.candidate_id, item.score, True) for item in chosen]
+        ranked = [(item.candidate_id, item.clip.score, True) for item in chosen]
         ranked += [(item.candidate_id, item.score, False) for item in chosen[0].runners_up]
         for identity, score, retrieved in ranked:
             candidate = by_id[identity]

@@ -30,7 +30,7 @@ def test_rows_keep_their_columns_and_get_the_cascades_labels(small_config):
             np.testing.assert_array_equal(decode_rle(mask["rle"]), wanted.mask)
             assert list(mask["candidate_ids"]) == list(wanted.candidate_ids)
         by_id = {candidate.id: candidate for candidate in expected.candidates}
-        picks = [(s.candidate_id, True, s.score) for s in expected.selections]
+        picks = [(s.candidate_id, True, s.clip.score) for s in expected.selections]
         picks += [
             (r.candidate_id, False, r.score) for s in expected.selections for r in s.runners_up
         ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from salip_ray.cascade.geometry import to_original
 from salip_ray.config import load_config
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import make_phantom
-from salip_ray.schema import Selection
+from salip_ray.schema import ClipScores, Selection
 
 FEW_POINTS = ("propose.points_per_side=4", "run.modes=[cascade, unprompted, gt_sam]")
 
@@ -70,7 +69,7 @@ def test_no_single_candidate_and_no_recipe_is_better_than_the_oracle_choice(benc
 
     def alone(candidate):
         (spec,) = variant.config.task.classes
-        pick = Selection(spec.label, spec.class_id, candidate.id, 0, math.nan, math.nan)
+        pick = Selection(spec.label, spec.class_id, candidate.id, 0, ClipScores(0.0))
         return scores(variant.label(kept, [pick]), kept).get("cascade", 0.0)
 
     closest = sorted(

@@ -8,7 +8,7 @@ import torch
 from salip_ray.cascade.cascade import Cascade
 from salip_ray.cascade.proposer import Proposals
 from salip_ray.cascade.refiner import RefinedMasks
-from salip_ray.schema import Candidate, Selection
+from salip_ray.schema import Candidate, ClipScores, Selection
 
 
 def halves(working):
@@ -29,7 +29,7 @@ class Brightest:
     def __call__(self, working, candidates):
         light = self.scores(working, candidates)[:, 0]
         best = int(light.argmax())
-        return (Selection("organ", 1, candidates[best].id, 0, float(light[best]), 0.0),)
+        return (Selection("organ", 1, candidates[best].id, 0, ClipScores(float(light[best]), 0.0)),)
 
     def scores(self, working, candidates):
         return torch.tensor([[working[c.mask].mean()] for c in candidates])

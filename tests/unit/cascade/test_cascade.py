@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,7 @@ from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.config import TaskConfig
 from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.devices import resolve_device
-from salip_ray.schema import Candidate, Selection
+from salip_ray.schema import Candidate, ClipScores, Selection
 
 TASK = {"prompts": {"lung": ["a lobe"], "heart": ["a blob", "a ball"]}, "top_k": {"lung": 2}}
 ALL = ["cascade", "unprompted", "gt_sam"]
@@ -70,7 +68,7 @@ def test_trap_4_the_union_is_per_class_over_k(cascade, sam, picture, references)
         np.testing.assert_array_equal(mask.mask, expected)
         assert mask.candidate_ids == tuple(s.candidate_id for s in chosen)
         assert mask.prompt_boxes == tuple(boxes[s.candidate_id] for s in chosen)
-        assert (mask.clip_score, mask.clip_margin) == (chosen[0].score, chosen[0].margin)
+        assert mask.clip == chosen[0].clip
 
 
 def test_trap_11_the_image_is_encoded_once_per_view(sam, clip, configure, picture, monkeypatch):
@@ -115,7 +113,7 @@ def test_trap_2_one_candidate_is_enough(sam, clip, configure, picture):
     result = Cascade(config, sam=sam, clip=clip)(image)
     assert len(result.candidates) == 1
     assert [len(mask.candidate_ids) for mask in result.masks] == [1, 1]
-    assert math.isnan(result.masks[0].clip_margin)
+    assert result.masks[0].clip.margin is None
 
 
 def test_candidates_outside_the_area_limits_are_counted_in_the_reason(
@@ -145,7 +143,7 @@ def test_an_empty_refined_mask_is_an_outcome_with_a_reason(sam, configure):
         candidates=[candidate],
         n_proposed=9,
         embedding=torch.zeros(1, 32, 16, 16),
-        selections=[Selection("organ", 1, 7, 0, 20.0, math.nan)],
+        selections=[Selection("organ", 1, 7, 0, ClipScores(20.0))],
         working_size=(90, 128),
         original_size=(90, 128),
         references={"organ": whole},
@@ -184,9 +182,9 @@ def test_unprompted_takes_the_k_most_confident_and_the_k_largest():
     np.testing.assert_array_equal(
         confident.mask, to_original(parts[0].mask | parts[2].mask, (80, 120))
     )
-    np.testing.assert_allclose(confident.predicted_iou, 0.9)
+    np.testing.assert_allclose(confident.sam.predicted_iou, 0.9)
     assert confident.prompt_boxes == ()
-    assert math.isnan(confident.clip_score)
+    assert confident.clip is None
     assert unprompted(classes, [], (80, 120)) == []
 
 
@@ -282,9 +280,9 @@ def test_a_class_that_is_not_present_is_empty_and_the_row_says_why(sam, clip, co
     assert [outcome.outcome for outcome in sure.outcomes] == ["labelled", "labelled"]
     for mask in sure.masks:
         best = next(s for s in sure.selections if s.label == mask.label)
-        assert (mask.clip_probability, mask.presence) == (best.probability, best.presence)
+        assert mask.clip == best.clip
 
-    presence = {s.label: s.presence for s in sure.selections}
+    presence = {s.label: s.clip.presence for s in sure.selections}
     here, absent = sorted(presence, key=lambda label: -presence[label])
     retrieve = {**SOFTMAX, "min_presence": sum(presence.values()) / 2}
     result = Cascade(configure(task=task, retrieve=retrieve), sam=sam, clip=clip)(image)

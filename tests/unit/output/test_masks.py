@@ -12,21 +12,19 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from salip_ray.output import masks
-from salip_ray.schema import ClassMask, Mask
+from salip_ray.schema import ClassMask, ClipScores, Mask
 
 
-def class_mask(mask: Mask, class_id: int, score: float, method: str = "cascade") -> ClassMask:
+def class_mask(
+    mask: Mask, class_id: int, score: float | None, method: str = "cascade"
+) -> ClassMask:
     return ClassMask(
         method=method,
         label=f"class {class_id}",
         class_id=class_id,
         mask=mask,
-        clip_score=score,
-        clip_margin=0.0,
-        predicted_iou=0.9,
-        stability_score=0.9,
         candidate_ids=(0,),
-        prompt_boxes=(),
+        clip=None if score is None else ClipScores(score),
     )
 
 
@@ -82,7 +80,7 @@ def test_equal_scores_go_to_the_lower_class(reverse: bool) -> None:
 
 
 def test_a_mask_without_score_yields() -> None:
-    unscored = class_mask(rectangle(2, 3, 0, 0, 2, 3), 1, float("nan"))
+    unscored = class_mask(rectangle(2, 3, 0, 0, 2, 3), 1, None)
     scored = class_mask(rectangle(2, 3, 0, 0, 2, 1), 2, -5.0)
     np.testing.assert_array_equal(masks.label_map([scored, unscored], 2, 3), [[2, 1, 1]] * 2)
 

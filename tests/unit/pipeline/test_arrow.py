@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from salip_ray.output.masks import read_mask
 from salip_ray.pipeline import arrow
 from salip_ray.pipeline.arrow import in_tables
+from salip_ray.schema import MASK_TYPE, ClassMask, ClipScores, ProposedMask, SamScores
 
 PICTURE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 EMBEDDING = np.arange(4 * 2 * 3, dtype=np.float32).reshape(1, 4, 2, 3)
@@ -49,3 +52,36 @@ def test_nothing_of_a_row_that_is_gone_is_kept(pack, made):
     del row
     gc.collect()
     assert alive() is None
+
+
+def test_a_figure_that_does_not_apply_is_nan_in_the_row_and_none_outside_it():
+    mask = np.eye(3, dtype=np.bool_)
+    full = ClassMask(
+        "cascade",
+        "lungs",
+        1,
+        mask,
+        SamScores(0.5, 0.75),
+        candidate_ids=(3,),
+        prompt_boxes=((0.0, 0.0, 2.0, 2.0),),
+        clip=ClipScores(20.0, 1.5, 0.25, 0.125),
+        proposed=ProposedMask(~mask, 0.5),
+        confidence=0.875,
+    )
+    bare = ClassMask("unprompted_largest", "lungs", 1, mask)
+    lone = ClassMask("cascade", "lungs", 1, mask, SamScores(0.5, 0.75), clip=ClipScores(20.0))
+    column = pa.array([arrow.pack_masks([full, bare, lone])], pa.list_(MASK_TYPE))
+    cells = column[0].as_py()
+    figures = ("clip_score", "clip_margin", "clip_probability", "presence", "predicted_iou")
+    figures += ("stability_score", "agreement", "confidence")
+    assert not any(math.isnan(cells[0][name]) for name in figures)
+    assert all(math.isnan(cells[1][name]) for name in figures)
+    assert [name for name in figures if math.isnan(cells[2][name])] == [
+        *("clip_margin", "clip_probability", "presence", "agreement", "confidence")
+    ]
+    for made, cell in zip((full, bare, lone), cells, strict=True):
+        read = read_mask(cell)
+        assert (read.sam, read.clip, read.confidence) == (made.sam, made.clip, made.confidence)
+        assert (read.candidate_ids, read.prompt_boxes) == (made.candidate_ids, made.prompt_boxes)
+        assert (read.proposed is None) == (made.proposed is None)
+    np.testing.assert_array_equal(read_mask(cells[0]).proposed.mask, ~mask)

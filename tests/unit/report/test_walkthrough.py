@@ -8,7 +8,7 @@ from PIL import Image
 
 from salip_ray.cascade.cascade import CascadeResult
 from salip_ray.report.walkthrough import Walk, draw_walk
-from salip_ray.schema import Candidate, ClassMask, Outcome, Selection
+from salip_ray.schema import Candidate, ClassMask, ClipScores, Outcome, Selection
 
 TEAL, BLUE = (38, 190, 166), (90, 150, 245)
 LABELS = ["left", "right"]
@@ -26,14 +26,20 @@ def walk(scores, chosen=()) -> Walk:
         box = (float(x), 5.0, float(x + 3), 24.0)
         candidates.append(Candidate(number, mask, 80, box, 0.9, 0.9, (x, 5.0), (0, 0, 44, 29)))
     selections = [
-        Selection(LABELS[k], k + 1, c, 0, float(scores[c][k]), 1.0) for k, c in enumerate(chosen)
+        Selection(LABELS[k], k + 1, c, 0, ClipScores(float(scores[c][k]), 1.0))
+        for k, c in enumerate(chosen)
     ]
     for pick in selections:
         full = np.repeat(np.repeat(candidates[pick.candidate_id].mask, 2, 0), 2, 1)
         box = candidates[pick.candidate_id].box
         masks.append(
             ClassMask(
-                "cascade", pick.label, pick.class_id, full, 1, 1, 1, 1, (pick.candidate_id,), (box,)
+                "cascade",
+                pick.label,
+                pick.class_id,
+                full,
+                candidate_ids=(pick.candidate_id,),
+                prompt_boxes=(box,),
             )
         )
     outcomes = [Outcome(label, "empty", "SAM proposed no candidate") for label in LABELS]
