@@ -24,7 +24,7 @@ MasksOf = Callable[[Mapping[str, object]], Mapping[str, np.ndarray]]
 
 
 def write_labels(folder: Path, out: Path, config: Config, masks_of: MasksOf) -> LabelOutput:
-    """Label a folder of images with given masks, two rows a shard."""
+    """Label a folder of images with given masks, two rows per shard."""
     plan = make_manifest(expand(list_images(folder), config)[0], 2)
     ids = {spec.label: spec.class_id for spec in config.task.classes}
     rows = []

@@ -69,8 +69,8 @@ class LabelLimits:
 
 #: Why an image is left out -> how a message puts it.
 REASONS = {
-    "error": "could not be labelled (salip-ray errors lists the reasons)",
-    "empty": "without a label (--negatives includes them)",
+    "error": "without labels because of an error (salip-ray errors lists the reasons)",
+    "empty": "without a label (--negatives exports those)",
     "rejected": "rejected by a reviewer",
     "confidence": "with a label below the confidence limit",
     "presence": "with a label below the presence limit",

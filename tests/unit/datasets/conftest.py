@@ -20,6 +20,7 @@ from salip_ray.schema import LABEL_SCHEMA, MANIFEST_SCHEMA, SCHEMA_VERSION
 from salip_ray.sources.locations import image_id
 
 CONFIDENCES = (0.9, 0.3, 0.7, 0.8, 0.5, 0.95)
+PRESENCES = (0.9, 0.2, 0.8, 0.7, 0.6, 0.95)
 
 
 def draw(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -34,7 +35,9 @@ def draw(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return image, left, right
 
 
-def cell(label: str, class_id: int, mask: np.ndarray, confidence: float) -> dict:
+def cell(
+    label: str, class_id: int, mask: np.ndarray, confidence: float, presence: float = 0.99
+) -> dict:
     rle = encode_rle(mask)
     proposed = np.roll(mask, 2, axis=0)
     return {
@@ -53,11 +56,17 @@ def cell(label: str, class_id: int, mask: np.ndarray, confidence: float) -> dict
         "proposed": encode_rle(proposed),
         "agreement": 0.9,
         "confidence": confidence,
+        "presence": presence,
     }
 
 
-def write_output(folder: Path, rows_per_shard: int = 4) -> Path:
-    """Six labelled images of three patients, one empty and one error row, in shards of 4."""
+def write_output(
+    folder: Path,
+    rows_per_shard: int = 4,
+    names: tuple[str, str] = ("lung", "heart"),
+    task: str = "thorax",
+) -> Path:
+    """Write labels of six images of three patients, an empty and an error row, in shards of 4."""
     output, images = folder / "labels", folder / "images"
     images.mkdir(parents=True)
     rows = []
@@ -66,8 +75,10 @@ def write_output(folder: Path, rows_per_shard: int = 4) -> Path:
         path = images / f"patient{index // 2}" / f"view{index}.png"
         path.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(path), image)
-        cells = [cell("lung", 1, left, confidence), cell("heart", 2, right, 0.99)]
+        lung = cell(names[0], 1, left, confidence, PRESENCES[index])
+        cells = [lung, cell(names[1], 2, right, 0.99)]
         rows.append((path, image.shape, "ok", cells if index else cells[:1]))
+    cv2.imwrite(str(images / "blank.png"), np.full((40, 56), 30, np.uint8))
     rows.append((images / "blank.png", (40, 56), "empty", []))
     rows.append((images / "cut.png", (None, None), "error", None))
     table = [
@@ -95,10 +106,9 @@ def write_output(folder: Path, rows_per_shard: int = 4) -> Path:
     import pyarrow.parquet as pq
 
     pq.write_table(pa.Table.from_pylist(manifest, MANIFEST_SCHEMA), output / "manifest.parquet")
-    prompts = {"lung": ("a lobe",), "heart": ("a blob",)}
+    prompts = {names[0]: ("a lobe",), names[1]: ("a blob",)}
     config = load_config("lungs")
-    task = TaskConfig(name="thorax", prompts=prompts)
-    recipe = config.model_copy(update={"task": task}).recipe()
+    recipe = config.model_copy(update={"task": TaskConfig(name=task, prompts=prompts)}).recipe()
     run = {"schema_version": SCHEMA_VERSION, "fingerprint": {"recipe": recipe}}
     (output / "run.json").write_text(json.dumps(run))
     return output

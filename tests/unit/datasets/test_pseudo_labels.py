@@ -111,3 +111,24 @@ def test_a_shuffle_is_seeded_and_whole(output):
 def test_what_is_not_an_output_is_refused(tmp_path):
     with pytest.raises(OutputError, match=r"holds no run\.json"):
         PseudoLabels(str(tmp_path))
+
+
+def test_subsets_share_settings_and_leave_the_whole_unchanged(output):
+    labels = PseudoLabels(str(output), classes=["lung"], ignore_disagreement=True)
+    part = labels.subset([2, 0])
+    assert [entry.image_id for entry in part.entries] == [
+        labels.entries[2].image_id,
+        labels.entries[0].image_id,
+    ]
+    assert (len(labels), part.class_ids, part.may_ignore) == (6, {"lung": 1}, True)
+    doubled = part.with_transform(lambda sample: sample["image_id"] * 2)
+    assert doubled[0] == labels.entries[2].image_id * 2
+    assert part.transform is None
+
+
+def test_moved_images_are_found_whatever_the_limits(output, tmp_path, scene):
+    """The common folder is that of all images, not of those above the limits."""
+    shutil.move(tmp_path / "images", tmp_path / "elsewhere")
+    labels = PseudoLabels(str(output), images_root=str(tmp_path / "elsewhere"), min_confidence=0.92)
+    (sample,) = labels
+    np.testing.assert_array_equal(sample["image"], scene(5)[0])

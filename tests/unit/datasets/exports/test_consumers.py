@@ -16,8 +16,9 @@ from salip_ray.datasets.exports import coco, decathlon, hf, nnunet, webdataset, 
 from salip_ray.datasets.exports.cases import Split
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.datasets.reviews import Decision
+from salip_ray.errors import ConfigError
 from salip_ray.output.masks import encode_png
-from tests.unit.datasets.conftest import save_decisions
+from tests.unit.datasets.conftest import save_decisions, write_output
 
 HALVES = Split(val=0.34, seed=1, group_by="folder")
 
@@ -204,3 +205,66 @@ def test_nnunet_checks_its_integrity(labels, tmp_path):
     verify.verify_dataset_integrity(str(tmp_path / "raw/Dataset007_thorax"), num_processes=1)
     nnunet.export(labels, str(tmp_path / "rgb"), number=8, rgb=True)
     verify.verify_dataset_integrity(str(tmp_path / "rgb/Dataset008_thorax"), num_processes=1)
+
+
+@pytest.fixture
+def with_negative(output):
+    """Labels of six images and one without a label."""
+    return PseudoLabels(str(output), negatives=True)
+
+
+def test_negatives_are_in_every_export(with_negative, tmp_path):
+    assert coco.export(with_negative, str(tmp_path / "coco")) == 7
+    data = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
+    annotated = {item["image_id"] for item in data["annotations"]}
+    assert {image["id"] for image in data["images"]} - annotated == {7}
+    assert nnunet.export(with_negative, str(tmp_path / "raw")) == 7
+    maps = [cv2.imread(str(p), -1) for p in tmp_path.glob("raw/*/labelsTr/*.png")]
+    assert sum(not label_map.any() for label_map in maps) == 1
+    assert yolo.export(with_negative, str(tmp_path / "yolo"), val_on_train=True) == 7
+    assert [p.read_text() for p in tmp_path.glob("yolo/labels/train/blank-*.txt")] == [""]
+
+
+def test_unknown_confidence_is_valid_json(with_negative, tmp_path):
+    def no_constant(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    decathlon.export(with_negative, str(tmp_path / "dec"))
+    text = (tmp_path / "dec/dataset.json").read_text()
+    items = json.loads(text, parse_constant=no_constant)["training"]
+    assert [item["confidence"] for item in items if "blank" in item["image"]] == [None]
+    hf.export(with_negative, str(tmp_path / "hf"))
+    webdataset.export(with_negative, str(tmp_path / "wds"))
+    assert webdataset.export(with_negative, str(tmp_path / "wds")) == 7
+
+
+def test_yolo_without_validation_images_is_refused(labels, tmp_path):
+    with pytest.raises(ConfigError, match=r"give --val 0\.2 .* or --val-on-train"):
+        yolo.export(labels, str(tmp_path / "yolo"))
+    assert not (tmp_path / "yolo").exists()
+    yolo.export(labels, str(tmp_path / "yolo"), val_on_train=True)
+    described = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())
+    assert described["val"] == described["train"] == "images/train"
+
+
+@pytest.fixture
+def reserved(tmp_path):
+    """Labels of a task whose names are reserved, or are no file names."""
+    return PseudoLabels(str(write_output(tmp_path, names=("Background", "ignore"), task="a/b c")))
+
+
+def test_reserved_class_names_are_renamed(reserved, tmp_path):
+    nnunet.export(reserved, str(tmp_path / "raw"))
+    (folder,) = (tmp_path / "raw").iterdir()
+    assert folder.name == "Dataset500_a-b-c"
+    described = json.loads((folder / "dataset.json").read_text())
+    assert described["labels"] == {"background": 0, "Background_class": 1, "ignore_class": 2}
+    decathlon.export(reserved, str(tmp_path / "dec"))
+    described = json.loads((tmp_path / "dec/dataset.json").read_text())
+    assert described["labels"]["0"] == "background"
+    assert described["labels"]["1"] == "Background_class"
+
+
+def test_a_dataset_name_with_a_slash_is_refused(labels, tmp_path):
+    with pytest.raises(ConfigError, match="letters, digits, _ and - only, found 'a/b'"):
+        nnunet.export(labels, str(tmp_path / "raw"), name="a/b")

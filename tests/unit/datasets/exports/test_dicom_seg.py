@@ -10,9 +10,12 @@ from highdicom.seg import segread
 from salip_ray.config import load_config
 from salip_ray.datasets.exports.dicom_seg import export_dicom_seg
 from salip_ray.datasets.exports.volumes import VolumeLabels
+from salip_ray.datasets.reviews import Decision
 from salip_ray.errors import OutputError
+from salip_ray.output.masks import encode_png
 from tests.dicom_series import write_slice
 from tests.handmade import write_labels
+from tests.unit.datasets.conftest import save_decisions
 
 CLASSES = ("liver", "spleen", "nothing")
 
@@ -129,3 +132,50 @@ def test_what_an_anonymiser_left_out_may_be_empty(labelled, tmp_path):
     assert "StudyInstanceUID" in note
     (path,) = (tmp_path / "seg").glob("*.dcm")
     assert segread(path).PatientBirthDate in {None, ""}
+
+
+def test_decisions_of_reviewers_apply(labelled, tmp_path):
+    labels, _ = labelled
+    ids = {row["image_id"]: row["volume"] for row in labels.rows()}
+    (lone,) = (image_id for image_id, volume in ids.items() if volume is None)
+    drawn = np.zeros((8, 9), np.uint8)
+    drawn[2:4, 3:6], drawn[7] = 3, 255
+    rejected = {image_id: Decision("rejected") for image_id in ids if image_id != lone}
+    corrected = {lone: Decision("corrected", values=(0, 3, 255))}
+    save_decisions(tmp_path / "out", rejected | corrected, {lone: encode_png(drawn)})
+    written, (note,) = export_dicom_seg(labels, str(tmp_path / "seg"))
+    assert written == 1
+    assert "nothing was labelled" in note
+    seg = segread(tmp_path / "seg" / f"{lone}.dcm")
+    assert seg.get_segment_description(1).segment_label == "nothing"
+    np.testing.assert_array_equal(seg.pixel_array.squeeze(), drawn == 3)
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("ISO_IR 100", "Müller^Jörg"),
+        ("GB18030", "Wang^XiaoDong=王^小东"),
+        (None, "Doe^Jane"),
+    ],
+)
+def test_any_character_set_and_class_name_is_written(tmp_path, charset, name):
+    path = write_slice(tmp_path / "in" / "a.dcm", np.zeros((8, 9)), 0.0)
+    ds = pydicom.dcmread(path)
+    if charset is not None:
+        ds.SpecificCharacterSet = charset
+    ds.PatientName = name
+    ds.save_as(path)
+    prompts = {"肝臓": ["x"], "a\\b": ["y"], "naïve": ["z"]}
+    config = load_config({"task": {"name": "organs", "prompts": prompts}})
+    mask = np.ones((8, 9), np.bool_)
+    labels = write_labels(
+        tmp_path / "in", tmp_path / "out", config, lambda _: dict.fromkeys(prompts, mask)
+    )
+    assert export_dicom_seg(labels, str(tmp_path / "seg")) == (1, [])
+    (file,) = (tmp_path / "seg").glob("*.dcm")
+    seg = segread(file)
+    assert seg.PatientName == name
+    names = [seg.get_segment_description(n).segment_label for n in seg.segment_numbers]
+    assert names == ["肝臓", "a_b", "naïve"]

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import nibabel
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image as Pil
 from pydicom.dataset import Dataset
+from typer.testing import CliRunner
 
+from salip_ray.cli import app
 from salip_ray.config import load_config
 from salip_ray.datasets.exports.nifti import export_nifti
 from salip_ray.datasets.exports.tidy import Tidy
+from salip_ray.datasets.reviews import Decision
+from salip_ray.datasets.selection import LabelLimits
+from salip_ray.output.masks import encode_png
 from tests.dicom_series import write_slice
 from tests.handmade import write_labels
+from tests.unit.datasets.conftest import save_decisions
 
 #: Rows run to the left and back, columns down; slices are neither axial, coronal nor sagittal.
 OBLIQUE = (0.6, 0.8, 0.0, 0.0, 0.0, -1.0)
@@ -140,3 +148,93 @@ def test_slices_that_no_affine_describes_are_left_out(tmp_path, masks):
     written, notes = export_nifti(labels, str(tmp_path / "nifti"))
     assert written == 0
     assert notes[0].endswith("is left out: its slices are not evenly spaced (3 to 4.2 mm apart)")
+
+
+@pytest.fixture
+def two_series(tmp_path, masks):
+    """Labels of a series whose PixelSpacing is 0, and of a good one."""
+    for series, name, spacing in (("1.2.3.1", "a", (0, 0)), ("1.2.3.2", "b", (1, 1))):
+        for number, depth in enumerate(sorted(masks), start=1):
+            path = tmp_path / "in" / name / f"{number}.dcm"
+            write_slice(
+                path, np.zeros((6, 9)), depth, number=number, series=series, spacing=spacing
+            )
+    mask = np.ones((6, 9), np.bool_)
+    return write_labels(
+        tmp_path / "in", tmp_path / "out", load_config("lungs"), lambda _: {"lungs": mask}
+    )
+
+
+def test_zero_spacing_leaves_out_that_volume_alone(two_series, tmp_path):
+    written, (note,) = export_nifti(two_series, str(tmp_path / "nifti"))
+    assert written == len(list((tmp_path / "nifti").glob("*.nii.gz"))) == 1
+    assert "is left out: its PixelSpacing is" in note
+
+
+def test_one_damaged_volume_does_not_end_the_export(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        image = nibabel.Nifti1Image(np.zeros((9, 6, 2), np.int16), np.diag([-1.0, -1.0, 2.0, 1.0]))
+        nibabel.save(image, tmp_path / "in" / f"{name}.nii.gz")
+    config = load_config("lungs", overrides=["image.skip_blank=false"])
+    mask = np.ones((6, 9), np.bool_)
+    labels = write_labels(tmp_path / "in", tmp_path / "out", config, lambda _: {"lungs": mask})
+    (tmp_path / "in" / "a.nii.gz").write_bytes(b"cut short")
+    written, (note,) = export_nifti(labels, str(tmp_path / "nifti"))
+    assert written == 1
+    assert note.startswith("a is left out: ")
+    assert [path.name for path in (tmp_path / "nifti").glob("*.gz")] == ["b.nii.gz"]
+
+
+def test_hidden_names_stay_out_of_notes(tmp_path, masks):
+    labels, by_uri = labelled(tmp_path / "Doe Jane", masks, masks)
+    for uri in by_uri:
+        pathlib.Path(uri).unlink()
+    written, (note,) = export_nifti(labels, str(tmp_path / "nifti"))
+    assert written == 0
+    assert note.startswith(labels.manifest()["volume"][0].as_py())
+    assert "Doe" not in note
+
+
+def test_decisions_of_reviewers_apply(tmp_path, masks):
+    labels, _ = labelled(tmp_path, masks, masks)
+    ids = [row["image_id"] for row in sorted(labels.rows(), key=lambda row: row["slice"])]
+    drawn = np.zeros((6, 9), np.uint8)
+    drawn[1:3, 2:5], drawn[5] = 1, 255
+    decisions = {
+        ids[0]: Decision("rejected"),
+        ids[1]: Decision("corrected", values=(0, 1, 255)),
+        ids[2]: Decision("accepted"),
+    }
+    save_decisions(tmp_path / "out", decisions, {ids[1]: encode_png(drawn)})
+    assert export_nifti(labels, str(tmp_path / "nifti")) == (1, [])
+    (file,) = (tmp_path / "nifti").glob("*.nii.gz")
+    slices = np.asarray(nibabel.load(file).dataobj).T
+    assert not slices[0].any()
+    np.testing.assert_array_equal(slices[1], drawn)
+    np.testing.assert_array_equal(slices[2], masks[6.0])
+    np.testing.assert_array_equal(slices[3], masks[9.0])
+
+
+def test_labels_below_a_limit_become_background(tmp_path, masks):
+    labels, _ = labelled(tmp_path, masks, masks)
+    least = sorted(int(mask.sum()) for mask in masks.values())[-1]
+    limits = LabelLimits(min_area=least)
+    written, (note,) = export_nifti(labels, str(tmp_path / "nifti"), limits=limits)
+    assert written == 1
+    assert note == "3 labels of slices below the limits, background here"
+    (file,) = (tmp_path / "nifti").glob("*.nii.gz")
+    assert np.count_nonzero(nibabel.load(file).dataobj) == least
+
+
+def test_an_export_without_a_volume_fails(tmp_path):
+    (tmp_path / "in").mkdir()
+    Pil.new("L", (9, 6)).save(tmp_path / "in" / "a.png")
+    mask = np.ones((6, 9), np.bool_)
+    write_labels(tmp_path / "in", tmp_path / "out", load_config("lungs"), lambda _: {"lungs": mask})
+    for kind in ("nifti", "dicom-seg"):
+        done = CliRunner().invoke(
+            app, ["export", kind, str(tmp_path / "out"), str(tmp_path / kind)]
+        )
+        assert done.exit_code == 1
+        assert "nothing was exported" in done.stderr

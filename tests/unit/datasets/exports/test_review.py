@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from salip_ray.datasets.exports import coco, review
+from salip_ray.datasets.exports import coco, palette, review
 from salip_ray.datasets.exports.review_import import import_review
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import InputError, OutputError
@@ -226,3 +226,81 @@ def test_invalid_review_is_named_and_nothing_is_imported(queue, output, spoil, m
         import_review(queue, str(output))
     assert message in str(caught.value)
     assert not (output / "reviews").exists()
+
+
+def mask_file(queue, number=0):
+    return queue / "masks" / f"{lines(queue)[number]['name']}.png"
+
+
+def test_masks_show_colours_and_hold_class_ids(queue):
+    with Pil.open(mask_file(queue)) as picture:
+        assert picture.mode == "P"
+        assert set(np.unique(picture)) == {0, 1, 2}
+        colours = {tuple(colour) for colour in np.array(picture.convert("RGB")).reshape(-1, 3)}
+    assert len(colours) == 3
+    assert all(max(colour) > 150 for colour in colours - {(0, 0, 0)})
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "reordered", "P"])
+def test_masks_saved_in_another_way_are_read(queue, output, mode):
+    file = mask_file(queue)
+    with Pil.open(file) as picture:
+        ids = np.array(picture)
+        ids[:3, :3] = 2
+        palette = np.array(picture.getpalette()).reshape(-1, 3)
+    if mode == "L":
+        saved = Pil.fromarray(ids, "L")
+    elif mode in {"RGB", "RGBA"}:
+        saved = Pil.fromarray(palette[ids].astype(np.uint8), "RGB").convert(mode)
+    else:  # "P": another palette, of which only the indices tell
+        order = np.array([2, 0, 1]) if mode == "reordered" else np.arange(3)
+        saved = Pil.fromarray(order[ids].astype(np.uint8), "L")
+        table = np.empty((3, 3), int)
+        table[order] = palette[:3] if mode == "reordered" else [[0, 0, 0], [9, 9, 9], [7, 7, 9]]
+        saved.putpalette(table.ravel().tolist())
+    saved.save(file)
+    assert import_review(queue, str(output)).corrected == 1
+    labels = PseudoLabels(str(output))
+    (entry,) = (e for e in labels.entries if e.image_id == lines(queue)[0]["image_id"])
+    np.testing.assert_array_equal(labels.label_map(entry), ids)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_mask_saved_as_0_and_255_is_refused_by_name(queue, output, mode):
+    file = mask_file(queue)
+    with Pil.open(file) as picture:
+        organs = np.where(np.array(picture) > 0, 255, 0).astype(np.uint8)
+    Pil.fromarray(organs, "L").convert(mode).save(file)
+    with pytest.raises(InputError) as caught:
+        import_review(queue, str(output))
+    assert str(file) in str(caught.value)
+    assert "class 1 (lung) is gone and the value 255 took its place" in str(caught.value)
+    assert "write reject into queue.csv" in str(caught.value)
+    assert not (output / "reviews").exists()
+
+
+def test_pixels_to_ignore_next_to_all_classes_are_accepted(queue, output):
+    paint(queue, lines(queue)[0]["name"], 255)
+    assert import_review(queue, str(output)).corrected == 1
+
+
+def test_a_colour_of_no_class_is_refused(queue, output):
+    file = mask_file(queue)
+    with Pil.open(file) as picture:
+        blurred = (
+            picture.convert("RGB").resize((28, 21)).resize(picture.size, Pil.Resampling.BICUBIC)
+        )
+    blurred.save(file)
+    with pytest.raises(InputError, match=r"has the colour #\w{6}, which is that of no class"):
+        import_review(queue, str(output))
+
+
+def test_a_rejected_image_needs_no_mask(queue, output):
+    mask_file(queue).unlink()
+    decide(queue, r1="reject")
+    assert import_review(queue, str(output)).rejected == 1
+
+
+def test_every_class_has_another_colour():
+    assert len(set(palette.colours())) == 256
+    assert all(len(set(colour)) > 1 for colour in palette.colours()[1:])

@@ -20,7 +20,7 @@ from salip_ray.config import load_config
 from salip_ray.datasets.exports import coco, review, yolo
 from salip_ray.datasets.exports.cases import Split
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.errors import OutputError
+from salip_ray.errors import ConfigError, InputError, OutputError
 from salip_ray.report.build import make_report
 from salip_ray.sources import decode
 from tests.dicom_series import write_slice
@@ -182,3 +182,22 @@ def test_the_manifest_of_another_run_is_refused(output, tmp_path):
     pq.write_table(manifest.filter(pc.invert(pc.match_substring(manifest["uri"], "Doe"))), other)
     with pytest.raises(OutputError, match=r"other\.parquet is the manifest of another run"):
         PseudoLabels(str(output), manifest=str(other))
+
+
+def test_messages_about_hidden_images_hide_their_names(output, tmp_path):
+    labels = PseudoLabels(str(output))
+    (folder,) = (tmp_path / "in").glob("Doe*")
+    entry = next(e for e in labels.entries if e.uri.startswith("id:"))
+    original = (folder / "0.dcm").read_bytes()
+    for damage in (lambda f: f.unlink(), lambda f: f.write_bytes(original[:200])):
+        for file in folder.glob("*.dcm"):
+            damage(file)
+        with pytest.raises(InputError) as caught:
+            labels.sample(entry)
+        assert "Doe" not in str(caught.value)
+        assert entry.image_id in str(caught.value)
+        for number in range(3):
+            (folder / f"{number}.dcm").write_bytes(original)
+    with pytest.raises(ConfigError) as caught:
+        labels.split({"a": 0.5, "b": 0.5}, group_by="nothing like it")
+    assert "Doe" not in str(caught.value)
