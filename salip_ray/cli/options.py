@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from salip_ray.config import Config, load_config, shipped_configs
-from salip_ray.config.loading import merge, parse_assignments, parse_options
+from salip_ray.config import Config, StorageConfig, load_config, shipped_configs
+from salip_ray.config.assignments import merge, parse_options
 from salip_ray.errors import ConfigError
 
 #: Values of ``run.modes``, for shell completion.
@@ -115,12 +115,16 @@ def make_config(
     """
     overrides = list(assignments or ())
     if wanted := [mode.strip() for text in modes or () for mode in text.split(",")]:
+        if unknown := [mode for mode in wanted if mode not in MODES]:
+            raise ConfigError(f"--mode {unknown[0]!r} must be one of {', '.join(MODES)}")
         overrides.append(f"run.modes=[{', '.join(wanted)}]")
-    changes = parse_assignments(overrides)
-    for location, options in (("input", input_options), ("output", output_options)):
-        if given := storage_options(location, options):
-            changes = merge(changes, {"storage": {location: given}})
-    return load_config(task, preset=preset, overrides=changes)
+    config = load_config(task, preset=preset, overrides=overrides)
+    given = {
+        "input": storage_options("input", input_options),
+        "output": storage_options("output", output_options),
+    }
+    storage = merge(config.storage.model_dump(), given)
+    return config.model_copy(update={"storage": StorageConfig.model_validate(storage)})
 
 
 def require_mode_for_reference(config: Config, reference: str | None) -> None:

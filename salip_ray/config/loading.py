@@ -1,31 +1,33 @@
-"""From files and ``--set`` assignments to one :class:`~salip_ray.config.Config`.
+"""Build a :class:`~salip_ray.config.Config` from files and ``--set`` assignments.
 
-Later wins: built-in defaults, preset, task file, ``--set section.field=value``. A preset or task is
-a path, or the name of one that ships with the package.
+Later layers win: built-in defaults, preset, task file, ``--set section.field=value``. A preset or
+task is a path, or the name of one that ships with the package.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from salip_ray.config.assignments import merge, parse_assignments
+from salip_ray.config.problems import describe_problem
 from salip_ray.config.sections import Config
 from salip_ray.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 DEFAULT_PRESET = "bundled"
+#: Sentences about every class that the bundled CLIP was taught.
+_ANATOMY = "prompts/anatomy.json"
 
 
 def shipped_configs() -> Path:
-    """The folder of shipped tasks, ``presets/`` and ``prompts/`` (in a wheel, or a checkout)."""
-    installed = _PACKAGE / "_configs"
+    """Return the folder of shipped tasks, ``presets/`` and ``prompts/``."""
+    installed = _PACKAGE / "_configs"  # in a wheel; else in a checkout
     return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
 
@@ -38,35 +40,56 @@ def load_config(
     """Build the configuration of a job.
 
     Args:
-        task: name of a shipped task (``"lungs"``), path of a YAML file, or the mapping itself.
-        preset: name of a shipped preset or path; by default the one the task names under
+        task: name of a shipped task (``"lungs"``), path of a YAML file, or a nested mapping.
+        preset: name of a shipped preset, or a path; by default the one that the task names under
             ``preset``, else ``bundled``.
-        overrides: ``"section.field=value"`` strings (values are YAML), or a nested mapping.
+        overrides: ``"section.field=value"`` strings with YAML values, or a nested mapping.
 
     Raises:
-        ConfigError: a file is missing or malformed, a key unknown, a value out of range.
+        ConfigError: a file is missing or malformed, a key unknown, or a value out of range.
+
+    Example:
+        >>> from salip_ray import load_config
+        >>> config = load_config("lungs", overrides=["propose.points_per_side=8"])
+        >>> config.task.name, config.propose.points_per_side
+        ('lungs', 8)
     """
     if isinstance(task, Mapping):
         task_data, folder, origin = dict(task), Path.cwd(), "the task mapping"
     else:
         path = _find(task, shipped_configs(), "task")
         task_data, folder, origin = _read_yaml(path), path.parent, str(path)
-    preset = preset or task_data.pop("preset", None) or DEFAULT_PRESET
-    task_data.pop("preset", None)
+    named_preset = _named_preset(task_data.pop("preset", None), origin)
+    preset = preset or named_preset or DEFAULT_PRESET
     preset_path = _find(preset, shipped_configs() / "presets", "preset")
-    data = merge(_read_yaml(preset_path), _with_prompts(task_data, folder, origin))
-    changes = overrides if isinstance(overrides, Mapping) else parse_assignments(overrides)
-    data = merge(data, _with_prompts(dict(changes), Path.cwd(), "--set"))
+    if isinstance(overrides, Mapping):
+        changes, changes_origin = dict(overrides), "overrides"
+    else:
+        changes, changes_origin = parse_assignments(overrides), "--set"
+    layers = [
+        (str(preset_path), _read_yaml(preset_path)),
+        (origin, _with_prompts(task_data, folder, origin)),
+        (changes_origin, _with_prompts(changes, Path.cwd(), changes_origin)),
+    ]
+    data: dict[str, Any] = {}
+    for _, layer in layers:
+        data = merge(data, layer)
     try:
-        return Config.model_validate(data)
+        return Config.model_validate(_with_default_distractors(data))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_first_problem(error)}") from None
+        raise ConfigError(describe_problem(error, layers)) from None
+
+
+def _named_preset(preset: Any, origin: str) -> str | None:
+    if preset is not None and not isinstance(preset, str):
+        raise ConfigError(f"{origin}: preset must be a name or path, found {preset!r}")
+    return preset
 
 
 def _find(name: str | Path, shipped: Path, kind: str) -> Path:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
-        # configs/lungs.yaml works outside a checkout too, where the file ships in the wheel.
+        # configs/lungs.yaml also works outside of a checkout: the file ships in the wheel.
         for candidate in (path, shipped / path.name):
             if candidate.is_file():
                 return candidate
@@ -78,26 +101,33 @@ def _find(name: str | Path, shipped: Path, kind: str) -> Path:
     raise ConfigError(f"no {kind} named {str(name)!r}: give a path, or one of: {known}")
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(_read_text(path))
     except yaml.YAMLError as error:
-        # Its own text quotes the line, which may hold a secret.
+        # The error's own text quotes the line, which may hold a secret.
         problem = getattr(error, "problem", None) or type(error).__name__
         mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise ConfigError(f"{path} is not valid YAML: {problem}{where}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise ConfigError(f"{path} is not valid YAML: {problem}{line}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} must be a mapping of sections, found {type(data).__name__}")
+        raise ConfigError(f"{path} must be a mapping of sections, found {_kind(data)}")
     return data
 
 
 def _with_prompts(data: dict[str, Any], folder: Path, origin: str) -> dict[str, Any]:
-    """Replace ``task.prompts: file.json``, or ``task.distractors``, by the file's content.
+    """Replace the file names under ``task.prompts`` and ``task.distractors`` by the content.
 
-    SaLIP's own format, a class's sentences by its name.
+    The format is SaLIP's: a JSON object of sentences by class name.
     """
     task = data.get("task")
     if not isinstance(task, dict):
@@ -107,146 +137,61 @@ def _with_prompts(data: dict[str, Any], folder: Path, origin: str) -> dict[str, 
     return {**data, "task": {**task, **read}} if read else data
 
 
-def _read_prompts(path: Path, key: str, origin: str) -> dict[str, Any]:
+def _read_prompts(path: Path, key: str, origin: str) -> dict[str, list[str]]:
+    if not path.exists():
+        raise ConfigError(f"{origin}: task.{key} names {path}, which does not exist")
     try:
-        prompts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{origin}: task.{key} names {path}, which does not exist") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(prompts, dict):
+        prompts = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
         raise ConfigError(
-            f"{path} must map each class to its sentences, found {type(prompts).__name__}"
-        )
-    # A lone sentence is accepted as a list of one.
-    return {label: [text] if isinstance(text, str) else text for label, text in prompts.items()}
+            f"{path} is not valid JSON (line {error.lineno}, column {error.colno})"
+        ) from None
+    if not isinstance(prompts, dict):
+        raise ConfigError(f"{path} must map each class to its sentences, found {_kind(prompts)}")
+    for label, texts in prompts.items():
+        sentences = [texts] if isinstance(texts, str) else texts
+        if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
+            raise ConfigError(f"{path}: the sentences of {label!r} must be a list of text")
+        prompts[label] = sentences
+    return prompts
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Nested data from ``"section.field=value"`` strings; values are YAML, later ones win.
+def _kind(value: Any) -> str:
+    kinds = {"NoneType": "nothing", "list": "a list", "str": "text", "dict": "a mapping"}
+    name = type(value).__name__
+    return kinds.get(name, f"a value ({name})")
 
-    Raises:
-        ConfigError: a string has no key or no ``=``, or its value is not YAML.
+
+def _with_default_distractors(data: dict[str, Any]) -> dict[str, Any]:
+    """Add distractors and companions to a task for the bundled CLIP that names none.
+
+    Without them the only class of a task has the probability 1 on every candidate of every image.
     """
-    data: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            shown = _without_secret(assignment)
-            raise ConfigError(f"--set {shown!r} must look like section.field=value")
-        try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError:
-            shown = _without_secret(assignment)
-            raise ConfigError(f"--set {shown!r}: the value is not valid YAML") from None
-        data = merge(data, _nested(key, value))
-    return data
+    task, clip, retrieve = (data.get(name) for name in ("task", "clip", "retrieve"))
+    if not (isinstance(task, dict) and isinstance(task.get("prompts"), dict)):
+        return data
+    if not (isinstance(clip, dict) and clip.get("model") == "bundled"):
+        return data
+    if "distractors" in task or not isinstance(retrieve, dict):
+        return data
+    if retrieve.get("scoring") != "softmax":
+        return data
+    prompts = task["prompts"]
+    if not all(isinstance(texts, list | tuple) for texts in prompts.values()):
+        return data  # validation reports it
+    from salip_ray.models.bundled.taught import same_kind, taught_as
 
-
-def _without_secret(assignment: str) -> str:
-    """An assignment for people to read: of a storage option the key, which ends at a ``=``."""
-    if not assignment.strip().startswith("storage"):
-        return assignment
-    key, equals, _ = assignment.partition("=")
-    return key.strip() if equals else "storage"
-
-
-def parse_options(place: str, options: Iterable[str]) -> dict[str, Any]:
-    """Nested storage options from ``"key=value"`` strings; later ones win.
-
-    Unlike YAML, a value is the text as it stands, for it may be a secret of any look; only
-    ``true``, ``false``, whole numbers, and what is in braces or brackets are not text.
-
-    Args:
-        place: what the options are for, as in ``--PLACE-option``.
-        options: ``"client_kwargs.region_name=eu-central-1"`` and the like.
-
-    Raises:
-        ConfigError: an option is not ``key=value``. Its text is never shown.
-    """
-    data: dict[str, Any] = {}
-    for option in options:
-        key, equals, text = option.partition("=")
-        if not key.strip() or not equals:
-            raise ConfigError(f"--{place}-option must look like key=value")
-        value: Any = text
-        if _NOT_TEXT.fullmatch(text):
-            try:
-                value = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise ConfigError(
-                    f"--{place}-option {key}: the value in braces is not valid YAML"
-                ) from None
-        data = merge(data, _nested(key, value))
-    return data
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    """``a.b`` and a value as ``{"a": {"b": value}}``."""
-    for part in reversed(key.strip().split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-_NOT_TEXT = re.compile(r"true|false|0|[1-9]\d{0,8}|\{.*\}|\[.*\]", re.DOTALL)
-
-#: Mappings that are values of their own: a later one replaces an earlier one whole.
-_WHOLE = {
-    ("task", "prompts"),
-    ("task", "distractors"),
-    ("task", "companions"),
-    ("task", "top_k"),
-    ("image", "window"),
-}
-
-
-def merge(
-    base: Mapping[str, Any], change: Mapping[str, Any], at: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Nested data with a change to it; ``at`` is where in the configuration they are."""
-    merged = dict(base)
-    for key, value in change.items():
-        place = (*at, str(key))
-        old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and place not in _WHOLE:
-            merged[key] = merge(old, value, place)
-        else:
-            merged[key] = value
-    return merged
-
-
-_BRANCHES = ("constrained-", "dict[", "literal[", "Window")
-
-
-def _first_problem(error: ValidationError) -> str:
-    """One line: field, what is wrong, what was found, and for an unknown key what is meant."""
-    problems = error.errors(include_url=False)
-    problem = problems[0]
-    # A union's branch names ("constrained-int") are pydantic's, not the user's.
-    parts = [str(part) for part in problem["loc"]]
-    field = ".".join(part for part in parts if not part.startswith(_BRANCHES)) or "config"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        known = _fields_at(problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {field}; {hint}{more}"
-    if problem["type"] == "missing":
-        return f"{field} is missing{more}"
-    message = problem["msg"].removeprefix("Value error, ")
-    found = problem["input"]
-    secret = field.startswith("storage")
-    shown = "" if secret or isinstance(found, dict) else f", found {found!r}"
-    return f"{field}: {message[0].lower()}{message[1:]}{shown}{more}"
-
-
-def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Config
-    for part in loc:
-        field = model.model_fields.get(str(part))
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        nested = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
-        if not nested:
-            return []
-        model = nested[0]
-    return sorted(model.model_fields)
+    anatomy = _read_prompts(shipped_configs() / _ANATOMY, "distractors", DEFAULT_PRESET)
+    taught = {
+        str(label): taught_as(str(label), [str(text) for text in texts])
+        for label, texts in prompts.items()
+    }
+    own = frozenset().union(*taught.values())
+    distractors = {label: texts for label, texts in anatomy.items() if label not in own}
+    companions = {
+        label: [other for other in distractors if other in same_kind(labels)]
+        for label, labels in taught.items()
+        if labels
+    }
+    defaults = {"distractors": distractors, "companions": companions}
+    return {**data, "task": {**defaults, **task}}

@@ -182,12 +182,14 @@ class SamConfig(Section):
 class ClipConfig(Section):
     """Which CLIP: ``bundled``, an open_clip model name, or ``hf-hub:...``.
 
-    ``pretrained`` is an open_clip tag, or the path or URI of a checkpoint.
+    ``pretrained`` is an open_clip tag, or the path or URI of a checkpoint. The bundled CLIP refuses
+    classes that it was not taught; ``allow_untaught`` labels them anyway, without a confidence.
     """
 
     model: str = Field(default="bundled", min_length=1)
     pretrained: str | None = None
     sha256: Sha256 | None = None
+    allow_untaught: bool = False
 
 
 class ProposeConfig(Section):
@@ -307,6 +309,19 @@ class Config(Section):
     privacy: PrivacyConfig = PrivacyConfig()
     storage: StorageConfig = StorageConfig()
 
+    @model_validator(mode="after")
+    def _presence_can_vary(self) -> Config:
+        if self.retrieve.min_presence > 0:
+            others = {spec.label for spec in (*self.task.classes, *self.task.competitors)}
+            for spec in self.task.classes:
+                if not others - {spec.label, *self.task.companions.get(spec.label, ())}:
+                    raise ValueError(
+                        f"retrieve.min_presence {self.retrieve.min_presence:g} cannot work: the "
+                        f"task has nothing to compare {spec.label!r} with, so its presence is "
+                        "always 1. Add task.distractors"
+                    )
+        return self
+
     def recipe(self) -> dict[str, Any]:
         """Return the settings that decide the labels, as JSON-ready data.
 
@@ -316,6 +331,8 @@ class Config(Section):
         """
         data = self._without_signatures()
         del data["pools"], data["storage"]
+        if not self.clip.allow_untaught:
+            del data["clip"]["allow_untaught"]  # outputs of earlier versions do not have it
         data["run"] = {key: data["run"][key] for key in ("modes", "rows_per_shard", "precision")}
         return data
 

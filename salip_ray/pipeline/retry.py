@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salip_ray.config import Config, StorageConfig, load_config
-from salip_ray.config.loading import parse_assignments
+from salip_ray.config.assignments import parse_assignments
 from salip_ray.errors import ConfigError, OutputError, ResumeError
 from salip_ray.models.weights import identify, pin
 from salip_ray.output.commit import commit_shard, describe, merge_committed_rows
