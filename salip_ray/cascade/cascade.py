@@ -19,6 +19,7 @@ from salip_ray.cascade.refiner import SamRefiner, prompts_for, refine
 from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.config import Config
 from salip_ray.errors import ImageError, InputError
+from salip_ray.models.task_check import require_taught_classes, untaught_classes
 from salip_ray.schema import (
     Candidate,
     ClassMask,
@@ -81,7 +82,8 @@ class Cascade:
 
     Raises:
         WeightsError: a checkpoint is missing, altered or of another model.
-        ConfigError: the configuration names an unknown model, or a CUDA device that is not there.
+        ConfigError: the configuration names an unknown model, a CUDA device that is not there, or a
+            class that the bundled CLIP was not taught.
     """
 
     def __init__(
@@ -181,6 +183,8 @@ def compose(
     outcomes: list[Outcome] = []
     if "cascade" in config.run.modes:
         by_id = {candidate.id: candidate for candidate in candidates}
+        # The calibration says nothing about a class that CLIP was not taught.
+        uncalibrated = untaught_classes(config) if config.clip.allow_untaught else ()
         taken = [s for s in selections if _is_present(s, config)]
         for spec in config.task.classes:
             chosen = [choice for choice in taken if choice.class_id == spec.class_id]
@@ -205,6 +209,7 @@ def compose(
             agreement = overlap(proposed, refined.union)
             predicted_iou = float(np.mean(refined.predicted_iou))
             stability = float(np.mean(refined.stability))
+            expected_dice = calibration()(predicted_iou, stability, agreement)
             masks.append(
                 ClassMask(
                     method="cascade",
@@ -216,7 +221,7 @@ def compose(
                     prompt_boxes=tuple(prompt.box for prompt in prompts),
                     clip=chosen[0].clip,
                     proposed=ProposedMask(proposed, agreement),
-                    confidence=calibration()(predicted_iou, stability, agreement),
+                    confidence=None if spec.label in uncalibrated else expected_dice,
                 )
             )
     if "unprompted" in config.run.modes:
@@ -262,6 +267,7 @@ def _proposer(config: Config, sam: Sam | None, device: Device) -> Proposer:
 def _retriever(config: Config, clip: ClipModel | None, device: Device) -> Retriever:
     if clip is not None:
         return ClipRetriever(clip, config)
+    require_taught_classes(config)
     from salip_ray.models.loading import load_retriever
 
     return load_retriever(config, device)

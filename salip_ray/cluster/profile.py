@@ -22,6 +22,7 @@ import pyarrow as pa
 from salip_ray.cluster.session import local_cores
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, InputError
+from salip_ray.models.task_check import require_taught_classes
 from salip_ray.output.commit import parquet_bytes, tar_bytes
 from salip_ray.output.manifest import make_manifest
 from salip_ray.pipeline.actors import stages_of
@@ -81,6 +82,7 @@ def measure(location: str, config: Config, *, images: int = 8) -> Profile:
     Raises:
         InputError: there is no image, or none that can be read.
     """
+    require_taught_classes(config)
     listing, _ = expand(list_images(location, config.storage.input), config)
     manifest = make_manifest(listing, config.run.rows_per_shard)
     table = manifest.table

@@ -16,6 +16,7 @@ from salip_ray.cluster.resources import plan_pools, require_fit
 from salip_ray.cluster.session import current_machine
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError, InputError
+from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import identify
 from salip_ray.pipeline import arrow
 from salip_ray.pipeline.actors import stages_of
@@ -46,13 +47,15 @@ def label_dataset(
         :data:`salip_ray.schema.LABEL_SCHEMA`.
 
     Raises:
-        ConfigError: ``gt_sam`` is a mode but no column of references is named.
+        ConfigError: ``gt_sam`` is a mode but no column of references is named, or the bundled CLIP
+            was not taught a class.
         InputError: the dataset has no such column, or has one of a label column's name.
         WeightsError: a checkpoint is missing or altered.
         ResourceError: the pools do not fit the cluster.
     """
     if "gt_sam" in config.run.modes and reference is None:
         raise ConfigError("run.modes has gt_sam: name the column of reference masks as reference")
+    require_taught_classes(config)
     identify(config)
     schema = images.schema(fetch_if_missing=False)
     if schema is not None:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, JobError
+from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import identify, pin
 from salip_ray.output.job_record import claim_or_resume_job, make_fingerprint, read_run
 from salip_ray.output.layout import MANIFEST
@@ -54,7 +55,8 @@ def label(
             into new shards; without it a grown input is refused.
 
     Raises:
-        ConfigError: ``gt_sam`` is a mode but there are no references.
+        ConfigError: ``gt_sam`` is a mode but there are no references, or the bundled CLIP was not
+            taught a class.
         InputError: no image is found.
         WeightsError: a checkpoint is missing or altered.
         OutputError: the output is not ours, (ResumeError) was begun by another job, or (LeaseError)
@@ -64,6 +66,7 @@ def label(
     """
     began = time.monotonic()
     talker = ProgressReporter(quiet=quiet)
+    require_taught_classes(config)
     known = open_references(references, config)
     plan = _plan(input, config, talker)
     where = None if known is None or references is None else public_uri(references)

@@ -28,6 +28,7 @@ from salip_ray.cluster.resources import Machine
 from salip_ray.cluster.session import ray_session
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, JobError, OutputError, ResumeError, SalipError
+from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import identify, pin
 from salip_ray.output.job_record import differences
 from salip_ray.output.store import Store
@@ -98,6 +99,7 @@ def tune(
     """
     if trials < 2 or limit < 1:
         raise ConfigError(f"trials must be 2 or more and images 1, found {trials} and {limit}")
+    require_taught_classes(config)
     known = References.open(references, reference_options)
     recipes = draw_recipes(config, space, trials, seed)
     chosen, there = labelled_split(images, known, config, limit=limit, seed=seed)

@@ -30,6 +30,11 @@ def taught_as(label: str, sentences: Collection[str]) -> frozenset[str]:
     Returns:
         Labels of the vocabulary; empty if the class was not taught.
     """
+    return _taught_as(label, tuple(sentences))
+
+
+@cache
+def _taught_as(label: str, sentences: tuple[str, ...]) -> frozenset[str]:
     own = _labels_by_name().get(_bare(label))
     if own is not None:
         known = any(own in _named(text) or not unknown_words(text) for text in sentences)

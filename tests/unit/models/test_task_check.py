@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from salip_ray import Cascade
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError
+from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.bundled.taught import taught_as
 from salip_ray.models.task_check import require_taught_classes, untaught_classes
+from tests.conftest import SMALL
 
 LIVER = {
     "task": {
@@ -68,3 +71,18 @@ def test_only_the_untaught_classes_are_named():
 )
 def test_label_and_sentences_decide_what_a_class_stands_for(label, sentences, expected):
     assert taught_as(label, sentences) == expected
+
+
+def test_cascade_refuses_an_untaught_class_and_forced_gives_no_confidence():
+    data = {"task": {**LIVER["task"], "max_area": 0.99}}
+    small = [setting for setting in SMALL if not setting.startswith("pools")]
+    with pytest.raises(ConfigError, match="'liver'"):
+        Cascade(load_config(data, overrides=small))
+    forced = load_config(data, overrides=[*small, "clip.allow_untaught=true"])
+    phantom = make_phantom("chest_xray", 0, bank="tune", size=64)
+    (mask,) = Cascade(forced)(phantom.image).masks
+    assert mask.label == "liver"
+    assert mask.confidence is None
+    taught = load_config("lungs", overrides=small)
+    (mask,) = Cascade(taught)(phantom.image).masks
+    assert 0 <= mask.confidence <= 1
