@@ -29,7 +29,7 @@ from salip_ray.pipeline import actors, arrow, dataflow
 from salip_ray.pipeline import job as run
 from salip_ray.pipeline.actors import Cells, Stage
 from salip_ray.pipeline.faults import Recycler, attempts_of
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 
 #: What the stages do; travels with their classes, which are pickled by value.
 SLEEP, EMBEDDING = {"propose": 0.0, "retrieve": 0.0, "refine": 0.0}, 0
@@ -61,7 +61,7 @@ def nothing_fetched(
     batch: pa.Table,
     config: Config,  # noqa: ARG001
     references: Any,  # noqa: ARG001
-    reporter: Reporter,
+    reporter: StageReporter,
 ) -> Iterator[pa.Table]:
     """Stands in for fetch and decode: a block of rows with one-pixel images, all at once."""
     n = batch.num_rows
@@ -81,14 +81,14 @@ def nothing_fetched(
     }
     for _ in range(n):
         reporter.done("fetch", 0.0)
-    reporter.tell()
+    reporter.flush()
     yield pa.table(values)
 
 
 class Sleeper(Stage):
     """A stage that sleeps instead of working."""
 
-    def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:  # noqa: ARG002
+    def __init__(self, config: Config, threads: int, reporter: StageReporter) -> None:  # noqa: ARG002
         self.config, self.reporter = config, reporter
         self.device, self.batch_size = "cpu", 1
         self.attempts = attempts_of(reporter)

@@ -23,7 +23,7 @@ def wait_for_nodes(
     config: PoolsConfig,
     stages: Sequence[str],
     machine: Machine,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     look: Callable[[], Machine] = current_machine,
 ) -> Machine:
@@ -33,7 +33,7 @@ def wait_for_nodes(
         config: the pools, and what to wait for.
         stages: the job's.
         machine: what there is now.
-        say: told once a minute what is missing.
+        report: called once a minute with what is missing.
         look: what there is by then.
 
     Returns:
@@ -51,7 +51,7 @@ def wait_for_nodes(
         if lacking is None or waited >= config.wait.seconds:
             break
         if waited - said_at >= _SAY_SECONDS:
-            say(f"waiting for nodes ({waited:.0f} of {config.wait.seconds:g} s): {lacking}")
+            report(f"waiting for nodes ({waited:.0f} of {config.wait.seconds:g} s): {lacking}")
             said_at = waited
         if not asked:
             _ask(bundles(pools, config))

@@ -28,7 +28,7 @@ from salip_ray.output.manifest import make_manifest
 from salip_ray.pipeline.actors import stages_of
 from salip_ray.pipeline.decode import fetch_and_decode
 from salip_ray.pipeline.expand import expand
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.schema import LABEL_SCHEMA
 from salip_ray.sources.listing import list_images
 
@@ -121,7 +121,7 @@ def _processes(device: str, cores: int) -> int:
 
 
 def _measure_here(sample: pa.Table, config: Config) -> dict[str, Any]:
-    reporter = Reporter()
+    reporter = StageReporter()
     began = time.perf_counter()
     rows = _single(fetch_and_decode(sample, config, None, reporter))
     seconds = {"fetch": (time.perf_counter() - began) / len(rows)}

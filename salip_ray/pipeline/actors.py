@@ -36,7 +36,7 @@ from salip_ray.pipeline.faults import (
     keep_freed_memory,
     require_working,
 )
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.pipeline.telemetry import log_event
 from salip_ray.schema import Outcome
 
@@ -62,7 +62,7 @@ class Stage(ABC):
     drops: tuple[str, ...]
     batch_size: int
 
-    def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+    def __init__(self, config: Config, threads: int, reporter: StageReporter) -> None:
         import torch
 
         from salip_ray.models.devices import resolve_device
@@ -158,7 +158,7 @@ class Propose(Stage):
     name = "propose"
     adds = arrow.PROPOSED
 
-    def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+    def __init__(self, config: Config, threads: int, reporter: StageReporter) -> None:
         from salip_ray.models.loading import load_proposer
 
         super().__init__(config, threads, reporter)
@@ -193,7 +193,7 @@ class Retrieve(Stage):
     name = "retrieve"
     adds = arrow.RETRIEVED
 
-    def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+    def __init__(self, config: Config, threads: int, reporter: StageReporter) -> None:
         from salip_ray.models.loading import load_retriever
 
         super().__init__(config, threads, reporter)
@@ -228,7 +228,7 @@ class Refine(Stage):
         "_selections",
     )
 
-    def __init__(self, config: Config, threads: int, reporter: Reporter) -> None:
+    def __init__(self, config: Config, threads: int, reporter: StageReporter) -> None:
         from salip_ray.models.loading import load_refiner
 
         super().__init__(config, threads, reporter)
@@ -304,7 +304,7 @@ class Chain:
     """
 
     def __init__(
-        self, stages: Sequence[type[Stage]], config: Config, threads: int, reporter: Reporter
+        self, stages: Sequence[type[Stage]], config: Config, threads: int, reporter: StageReporter
     ) -> None:
         self.stages = [stage(config, threads, reporter) for stage in stages]
 
@@ -337,7 +337,7 @@ def _worked(stages: Sequence[Stage], batch: pa.Table) -> Iterator[pa.Table]:
     with first.recycler.busy(batch.num_rows):
         yield from in_tables(kept, rows(), adds)
     if batch.num_rows > 1:  # single rows come quickly one after the other: now and then will do
-        first.reporter.tell()
+        first.reporter.flush()
 
 
 STAGES: dict[str, type[Stage]] = {"propose": Propose, "retrieve": Retrieve, "refine": Refine}

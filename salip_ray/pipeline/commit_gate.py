@@ -44,9 +44,9 @@ class GracefulStop:
         signal: the first that came, None so far; it stays when the context is left.
     """
 
-    def __init__(self, drain: Callable[[], None], say: Callable[[str], None]) -> None:
+    def __init__(self, drain: Callable[[], None], report: Callable[[str], None]) -> None:
         self.signal: signal.Signals | None = None
-        self._drain, self._say = drain, say
+        self._drain, self._say = drain, report
         self._lock = threading.Lock()
         self._active = False
         self._main = 0

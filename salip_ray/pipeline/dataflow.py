@@ -19,7 +19,7 @@ from salip_ray.cluster.resources import RECUT_CPUS, Pool
 from salip_ray.config import Config
 from salip_ray.pipeline.actors import Chain, Stage, stages_of
 from salip_ray.pipeline.decode import fetch_and_decode
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.sources.references import References
 
 BLOCK_BYTES = 32 * 1024**2
@@ -92,7 +92,7 @@ def decoded(
     config: Config,
     pools: Mapping[str, Pool],
     references: References | None,
-    reporter: Reporter,
+    reporter: StageReporter,
 ) -> Dataset:
     """The images of a to-do list, fetched and decoded in CPU tasks."""
     starts = block_starts(todo, max(pool.max_size for pool in pools.values()))
@@ -112,7 +112,7 @@ def decoded(
 
 
 def cascaded(
-    images: Dataset, config: Config, pools: Mapping[str, Pool], reporter: Reporter
+    images: Dataset, config: Config, pools: Mapping[str, Pool], reporter: StageReporter
 ) -> Dataset:
     """PROPOSE, RETRIEVE and REFINE on decoded rows, each in the actors of its pool.
 

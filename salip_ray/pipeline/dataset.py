@@ -22,7 +22,7 @@ from salip_ray.pipeline import arrow
 from salip_ray.pipeline.actors import stages_of
 from salip_ray.pipeline.arrow import in_tables
 from salip_ray.pipeline.dataflow import cascaded
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.schema import Image
 from salip_ray.sources.decode import decode
 
@@ -70,7 +70,7 @@ def label_dataset(
         zero_copy_batch=True,
         num_cpus=config.pools.fetch_cpus,
     )
-    labelled = cascaded(prepared, config, pools, Reporter())
+    labelled = cascaded(prepared, config, pools, StageReporter())
     return labelled.drop_columns(["_png", "_seconds", "_fallbacks"])
 
 

@@ -14,7 +14,7 @@ from salip_ray.errors import ImageError
 from salip_ray.pipeline import arrow
 from salip_ray.pipeline.arrow import in_tables
 from salip_ray.pipeline.faults import MOST_DEATHS, WorkerDiedError, attempts_of
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.schema import Image, ImageRef, Mask
 from salip_ray.sources.decode import check_bytes, is_blank, only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import fetch_all
@@ -28,7 +28,7 @@ _BODIES = 3  # how often a body of the wrong length is fetched
 
 
 def fetch_and_decode(
-    batch: pa.Table, config: Config, references: References | None, reporter: Reporter
+    batch: pa.Table, config: Config, references: References | None, reporter: StageReporter
 ) -> Iterator[pa.Table]:
     """Fetch a few images at a time and yield their rows, decoded and brought to working size.
 
@@ -48,11 +48,11 @@ def fetch_and_decode(
     )
     rows = map(arrow.as_arrays, _rows(batch, config, references, reporter))
     yield from in_tables(kept, rows, arrow.DECODED)
-    reporter.tell()
+    reporter.flush()
 
 
 def _rows(
-    batch: pa.Table, config: Config, references: References | None, reporter: Reporter
+    batch: pa.Table, config: Config, references: References | None, reporter: StageReporter
 ) -> Iterator[Mapping[str, Any]]:
     """The new cells of each row."""
     attempts = attempts_of(reporter)

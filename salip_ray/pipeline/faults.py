@@ -38,7 +38,7 @@ from salip_ray.errors import ResourceError
 if TYPE_CHECKING:
     import torch
 
-    from salip_ray.pipeline.monitor import Reporter
+    from salip_ray.pipeline.monitor import StageReporter
 
 #: Workers that may die on an image before it is given up.
 MOST_DEATHS = 3
@@ -66,7 +66,7 @@ class Attempts:
             more than it should, never without end.
     """
 
-    def __init__(self, reporter: Reporter, folder: Path, every: float = 1.0) -> None:
+    def __init__(self, reporter: StageReporter, folder: Path, every: float = 1.0) -> None:
         self._reporter, self._folder, self._every = reporter, folder, every
         self._note: int | None = None
         self._deaths: Mapping[str, int] = {}
@@ -128,7 +128,7 @@ class Attempts:
 
 
 @cache
-def attempts_of(reporter: Reporter) -> Attempts:
+def attempts_of(reporter: StageReporter) -> Attempts:
     """The notes of this process for a run; tasks of one worker share them."""
     return Attempts(reporter, notes_folder(reporter.notes))
 

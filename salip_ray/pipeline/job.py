@@ -65,10 +65,10 @@ def label(
         JobError: the job was stopped or broke down, or ended with too many error rows.
     """
     began = time.monotonic()
-    talker = ProgressReporter(quiet=quiet)
+    progress = ProgressReporter(quiet=quiet)
     require_taught_classes(config)
     known = open_references(references, config)
-    plan = _plan(input, config, talker)
+    plan = _plan(input, config, progress)
     where = None if known is None or references is None else public_uri(references)
     weights = identify(config)
     fingerprint = make_fingerprint(config.recipe(), weights, plan, where)
@@ -79,13 +79,15 @@ def label(
         job = claim_or_resume_job(store, plan, fingerprint, extend=extend)
         plan = job.manifest
         for note in job.notes:
-            talker.say(f"note: {note}")
+            progress.report(f"note: {note}")
         todo = plan.todo(job.committed)
         if todo.num_rows:
             if done := len(job.committed):
-                talker.say(f"going on: {done:,} of {plan.n_shards:,} shards are committed already")
+                progress.report(
+                    f"going on: {done:,} of {plan.n_shards:,} shards are committed already"
+                )
             # Pinned, a worker that fetches for itself refuses what is not the driver's file.
-            run_on_ray(todo, plan, pin(config, weights), store, known, talker, lease)
+            run_on_ray(todo, plan, pin(config, weights), store, known, progress, lease)
             new = int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py())
             summary = summarise(
                 store, plan, wall_seconds=time.monotonic() - began, images_in_run=new
@@ -94,20 +96,20 @@ def label(
             write_summary(store, summary)
         else:
             n_images, n_shards = plan.n_images, plan.n_shards
-            talker.say(f"{store} is complete: {n_images:,} images in {n_shards:,} shards")
+            progress.report(f"{store} is complete: {n_images:,} images in {n_shards:,} shards")
             summary = summarise(store, plan)
             repair_summary(store, summary)
-    return conclude(summary, config, talker)
+    return conclude(summary, config, progress)
 
 
-def conclude(summary: Summary, config: Config, talker: ProgressReporter) -> Summary:
+def conclude(summary: Summary, config: Config, progress: ProgressReporter) -> Summary:
     """Show what came of a job.
 
     Raises:
         JobError: too many rows are errors.
     """
-    if not talker.console.quiet:
-        talker.console.print(summary_table(summary))
+    if not progress.console.quiet:
+        progress.console.print(summary_table(summary))
     _require_few_errors(summary, config.run.max_error_share)
     return summary
 
@@ -124,16 +126,16 @@ def open_references(references: str | None, config: Config) -> References | None
     return References.open(references, config.storage.input)
 
 
-def _plan(location: str | os.PathLike[str], config: Config, talker: ProgressReporter) -> Manifest:
+def _plan(location: str | os.PathLike[str], config: Config, progress: ProgressReporter) -> Manifest:
     listing = list_images(location, config.storage.input)
     listing, notes = expand(listing, config)
     for note in notes:
-        talker.say(f"note: {note}")
+        progress.report(f"note: {note}")
     plan = make_manifest(listing, config.run.rows_per_shard)
     left_out = f" (left out: {listing.skipped})" if str(listing.skipped) else ""
-    talker.say(f"{plan.n_images:,} images in {plan.n_shards:,} shards{left_out}")
+    progress.report(f"{plan.n_images:,} images in {plan.n_shards:,} shards{left_out}")
     if plan.duplicates:
-        talker.say(
+        progress.report(
             f"note: {plan.duplicates:,} URIs are named more than once; each is labelled once"
         )
     return plan

@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 
 from salip_ray.pipeline.telemetry import JobMetrics, MemoryGauge, log_event
 
-_TELL_SECONDS = 0.25
+_FLUSH_SECONDS = 0.25
 
 
 @dataclass
@@ -60,10 +60,10 @@ class Monitor:
         """How many workers died on each image; those without a death are left out."""
         return dict(self._deaths)
 
-    def done(self, news: Mapping[str, Tally]) -> None:
+    def done(self, tallies: Mapping[str, Tally]) -> None:
         """Stages are done with rows."""
         rows, spent = self._now.rows, self._now.seconds
-        for stage, tally in news.items():
+        for stage, tally in tallies.items():
             self._metrics.done(stage, tally.rows, tally.seconds, failed=tally.failed)
             rows[stage] = rows.get(stage, 0) + tally.rows
             spent[stage] = spent.get(stage, 0.0) + tally.seconds
@@ -101,7 +101,7 @@ def start_monitor(stages: Sequence[str], run: str) -> Any:
     return options.remote(list(stages), run)
 
 
-class News:
+class TallyBuffer:
     """What a process has done since it last told: a call for every row would keep the monitor busy.
 
     Args:
@@ -117,7 +117,7 @@ class News:
         """Count a row; the first one has all be told soon."""
         with self._lock:
             if not self._tallies:
-                timer = threading.Timer(_TELL_SECONDS, self.tell)
+                timer = threading.Timer(_FLUSH_SECONDS, self.flush)
                 timer.daemon = True
                 timer.start()
             tally = self._tallies.setdefault(stage, Tally())
@@ -125,7 +125,7 @@ class News:
             tally.seconds += seconds
             tally.failed += failed
 
-    def tell(self) -> None:
+    def flush(self) -> None:
         """Send what there is."""
         with self._lock:
             tallies, self._tallies = self._tallies, {}
@@ -133,14 +133,14 @@ class News:
             self._send(tallies)
 
 
-class Reporter:
+class StageReporter:
     """A stage's line to the monitor, or to nobody where there is none; cheap to pickle."""
 
     def __init__(self, monitor: Any = None, run: str = "") -> None:
         self._monitor = monitor
         self.run = run
         self._memory: MemoryGauge | None = None
-        self._news: News | None = None
+        self._buffer: TallyBuffer | None = None
         self.notes = uuid.uuid4().hex  # tells this driver's notes of attempts from another's
         self.counts = monitor is not None
 
@@ -148,7 +148,7 @@ class Reporter:
         return hash(self.notes)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Reporter) and other.notes == self.notes
+        return isinstance(other, StageReporter) and other.notes == self.notes
 
     def died(self, image_id: str) -> None:
         """Report that a worker died at an image."""
@@ -183,13 +183,13 @@ class Reporter:
         if error is not None:
             log_event("image_error", level="WARNING", run=self.run, **{**error, **(row or {})})
         if self._monitor is not None:
-            self._news = self._news or News(self._monitor.done.remote)
-            self._news.add(stage, seconds, failed=error is not None)
+            self._buffer = self._buffer or TallyBuffer(self._monitor.done.remote)
+            self._buffer.add(stage, seconds, failed=error is not None)
 
-    def tell(self) -> None:
+    def flush(self) -> None:
         """Have the monitor hear now of all that was reported."""
-        if self._news is not None:
-            self._news.tell()
+        if self._buffer is not None:
+            self._buffer.flush()
 
     def memory(self, stage: str) -> None:
         """Tell the metrics what this actor holds, now and then."""

@@ -37,7 +37,7 @@ class ProgressReporter:
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False)
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Print one line as it is."""
         self.console.print(line, markup=False, soft_wrap=True)
 
@@ -99,7 +99,7 @@ class ProgressReporter:
             seconds = time.monotonic() - start
             counts = ", ".join(f"{stage} {now.rows.get(stage, 0):,}" for stage in stages)
             here = Pace(seconds, min((now.rows.get(stage, 0) for stage in stages), default=0))
-            self.say(
+            self.report(
                 f"[{seconds:.0f} s] {counts} of {rows:,} images; {now.committed:,} of {shards:,} "
                 f"shards committed{here.since(before, rows)}"
             )

@@ -71,7 +71,7 @@ def retry(
             other weights, or (LeaseError) is being written by another driver.
         JobError: the job was stopped or broke down, or too many rows are still errors.
     """
-    began, talker = time.monotonic(), ProgressReporter(quiet=quiet)
+    began, progress = time.monotonic(), ProgressReporter(quiet=quiet)
     storage = storage or StorageConfig()
     elsewhere = {} if manifest is None else {MANIFEST: manifest}
     store = Store(output, storage.output, elsewhere=elsewhere)
@@ -99,7 +99,7 @@ def retry(
             lease.require()
             kept, before = merge_committed_rows(store, shard)
             commit_shard(store, shard, kept, int(plan.sizes[shard]), classes, before=before)
-        talker.say(f"{len(failed):,} of {plan.n_images:,} images are errors")
+        progress.report(f"{len(failed):,} of {plan.n_images:,} images are errors")
         todo = plan.table.filter(pc.is_in(plan.table["image_id"], failed))
         for rows, block in _of_like_size(todo):
             lease.require()
@@ -109,7 +109,7 @@ def retry(
                 pin(config, weights),
                 store,
                 known,
-                talker,
+                progress,
                 lease,
                 block=block,
                 keeping=True,
@@ -122,7 +122,7 @@ def retry(
             write_summary(store, summary)
         else:
             repair_summary(store, summary)
-    return conclude(summary, config, talker)
+    return conclude(summary, config, progress)
 
 
 def failed_images(store: Store, plan: Manifest) -> tuple[pa.Array, list[int]]:

@@ -33,7 +33,7 @@ from salip_ray.pipeline.actors import stages_of
 from salip_ray.pipeline.commit_gate import GracefulStop, Stopped
 from salip_ray.pipeline.dataflow import cascaded, decoded, gathered, streaming
 from salip_ray.pipeline.faults import notes_folder
-from salip_ray.pipeline.monitor import Reporter, Snapshot, start_monitor
+from salip_ray.pipeline.monitor import Snapshot, StageReporter, start_monitor
 from salip_ray.pipeline.progress import ProgressReporter
 from salip_ray.pipeline.sink import DRAIN_SECONDS, ShardSink, StoppingError
 from salip_ray.sources.references import References
@@ -47,7 +47,7 @@ def run_on_ray(
     config: Config,
     store: Store,
     references: References | None,
-    talker: ProgressReporter,
+    progress: ProgressReporter,
     lease: Lease,
     *,
     block: int | None = None,
@@ -61,7 +61,7 @@ def run_on_ray(
         config: of the job.
         store: the output.
         references: reference masks, where a mode needs them.
-        talker: shows the progress.
+        progress: shows the progress.
         lease: of the output.
         block: rows that are committed together; a whole shard by default.
         keeping: the rows are some of shards that are committed; the others are kept.
@@ -79,14 +79,14 @@ def run_on_ray(
         return cpus_needed(pools, config.pools.fetch_cpus)
 
     run = uuid.uuid4().hex[:12]
-    talker.say(f"starting Ray and the models (run {run})")
+    progress.report(f"starting Ray and the models (run {run})")
     with ray_session(needed) as machine:
-        machine = wait_for_nodes(config.pools, stages, machine, talker.say)
+        machine = wait_for_nodes(config.pools, stages, machine, progress.report)
         pools = plan_pools(config.pools, stages, machine)
         require_fit(pools, config.pools.fetch_cpus, machine)
         record_devices(store, _devices(machine))
         monitor = start_monitor(["fetch", *stages], run)
-        reporter = Reporter(monitor, run)
+        reporter = StageReporter(monitor, run)
 
         def snapshot() -> Snapshot:
             return ray.get(monitor.snapshot.remote(), timeout=5)  # type: ignore[no-any-return]
@@ -103,19 +103,19 @@ def run_on_ray(
         images = int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py())
         began = time.monotonic()
 
-        def progress() -> dict[str, Any]:
+        def progress_so_far() -> dict[str, Any]:
             now = snapshot()
             seconds = round(time.monotonic() - began, 1)
             return {"images": images, "rows": now.rows, "seconds": seconds}
 
-        lease.progress = progress
+        lease.progress = progress_so_far
         lease.on_lost = lambda: ray.get(monitor.close.remote(), timeout=10)
-        stop = GracefulStop(lambda: _drain(monitor, snapshot), talker.say)
+        stop = GracefulStop(lambda: _drain(monitor, snapshot), progress.report)
         try:
             lease.require()  # it may have been lost while Ray and the models started
             with (
                 streaming(),
-                talker.watching(snapshot, ["fetch", *stages], images, shards),
+                progress.watching(snapshot, ["fetch", *stages], images, shards),
                 stop,
             ):
                 pictures = decoded(todo, config, pools, references, reporter)

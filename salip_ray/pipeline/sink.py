@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from salip_ray.output.commit import commit_shard, merge_committed_rows
 from salip_ray.output.manifest import PADDING
 from salip_ray.output.store import Store
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 
 DRAIN_SECONDS = 120.0  #: the longest that a job which stops waits for commits under way
 
@@ -44,7 +44,7 @@ class ShardSink(Datasink[list[int]]):
         *,
         sizes: Sequence[int] | npt.NDArray[np.int64],
         classes: Mapping[str, int],
-        reporter: Reporter,
+        reporter: StageReporter,
         committing: Callable[[], Collection[int]] = tuple,
         keeping: bool = False,
     ) -> None:

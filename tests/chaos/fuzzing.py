@@ -26,7 +26,7 @@ from salip_ray.config import Config, load_config
 from salip_ray.output.manifest import make_manifest
 from salip_ray.pipeline.decode import fetch_and_decode
 from salip_ray.pipeline.expand import expand
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 from tests.chaos.mutations import Sample, mutate
 from tests.chaos.originals import originals
@@ -42,7 +42,7 @@ def config() -> Config:
     return load_config("lungs", overrides=[*SMALL, *_LIMITS])
 
 
-class _Silent(Reporter):
+class _Silent(StageReporter):
     """Says nothing of the errors, which are many and expected."""
 
     def done(self, *_: object, **__: object) -> None:

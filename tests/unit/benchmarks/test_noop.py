@@ -10,7 +10,7 @@ from salip_ray import load_config
 from salip_ray.output.commit import commit_shard
 from salip_ray.output.manifest import TODO_SCHEMA
 from salip_ray.output.store import Store
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 
 
 def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
@@ -18,9 +18,9 @@ def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
     config = load_config("lungs")
     todo = [{"image_id": f"{n:032x}", "uri": f"/{n}.png", "shard": 0, "seq": n} for n in range(3)]
     batch = pa.Table.from_pylist(todo, schema=TODO_SCHEMA)
-    (rows,) = noop.nothing_fetched(batch, config, None, Reporter())
+    (rows,) = noop.nothing_fetched(batch, config, None, StageReporter())
     for stage in (noop.Propose, noop.Retrieve, noop.Refine):
-        rows = pa.concat_tables(list(stage(config, 1, Reporter())(rows)))
+        rows = pa.concat_tables(list(stage(config, 1, StageReporter())(rows)))
     assert rows["image_id"].to_pylist() == [row["image_id"] for row in todo]
     assert set(rows["status"].to_pylist()) == {"empty"}
     commit_shard(Store(tmp_path), 0, rows, 3, {"lungs": 1})

@@ -10,7 +10,7 @@ from salip_ray import load_config
 from salip_ray.cluster.resources import Pool
 from salip_ray.pipeline.actors import STAGES, Chain
 from salip_ray.pipeline.dataflow import block_starts, cascaded
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 
 
 class Recorded:
@@ -47,7 +47,7 @@ def test_blocks_get_smaller_towards_the_end(rows, actors):
 @pytest.mark.parametrize("gpus", [0.0, 0.25])
 def test_actors_with_a_gpu_are_given_a_few_rows_and_others_whole_blocks(gpus):
     images = Recorded()
-    cascaded(images, load_config("lungs"), dict.fromkeys(STAGES, pool(gpus)), Reporter())
+    cascaded(images, load_config("lungs"), dict.fromkeys(STAGES, pool(gpus)), StageReporter())
     assert [stage for stage, _ in images.asked] == list(STAGES.values())
     assert [options["batch_size"] for _, options in images.asked] == [8 if gpus else None] * 3
     assert {options["num_gpus"] for _, options in images.asked} == {gpus}
@@ -59,7 +59,7 @@ def test_actors_with_a_gpu_are_given_a_few_rows_and_others_whole_blocks(gpus):
 )
 def test_a_stage_without_a_pool_is_done_by_the_actors_before_it(with_pools, chains):
     images = Recorded()
-    cascaded(images, load_config("lungs"), {name: pool() for name in with_pools}, Reporter())
+    cascaded(images, load_config("lungs"), {name: pool() for name in with_pools}, StageReporter())
     done = [
         options["fn_constructor_kwargs"]["stages"] if stage is Chain else [stage]
         for stage, options in images.asked

@@ -13,7 +13,7 @@ from salip_ray.config import load_config
 from salip_ray.output.manifest import PADDING, TODO_SCHEMA
 from salip_ray.pipeline import decode
 from salip_ray.pipeline.decode import fetch_and_decode
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 
 TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
 
@@ -28,7 +28,7 @@ def rows(*listed, reporter=None):
     found = []
     todo = [{"image_id": f"{n:032x}", "shard": 0, "seq": n, **row} for n, row in enumerate(listed)]
     batch = pa.Table.from_pylist(todo, schema=TODO_SCHEMA)
-    for table in fetch_and_decode(batch, load_config(TASK), None, reporter or Reporter()):
+    for table in fetch_and_decode(batch, load_config(TASK), None, reporter or StageReporter()):
         found += table.drop_columns(["_working"]).to_pylist()
     return found
 
@@ -70,7 +70,7 @@ def test_without_a_listed_size_what_comes_is_taken(bodies):
 def test_padding_passes_without_being_fetched_or_counted(bodies):
     told = []
 
-    class Listening(Reporter):
+    class Listening(StageReporter):
         def done(self, stage, seconds, **about):
             told.append(about["row"]["image_id"])
 

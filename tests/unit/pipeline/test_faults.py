@@ -10,10 +10,10 @@ import time
 import pytest
 
 from salip_ray.pipeline.faults import Attempts, notes_folder
-from salip_ray.pipeline.monitor import Monitor, Reporter
+from salip_ray.pipeline.monitor import Monitor, StageReporter
 
 
-class Counting(Reporter):
+class Counting(StageReporter):
     """A line to a monitor in this process."""
 
     def __init__(self):
@@ -88,7 +88,7 @@ def test_the_living_are_left_alone(reporter, tmp_path):
 
 
 def test_without_a_monitor_nothing_is_noted(tmp_path):
-    attempts = Attempts(Reporter(), tmp_path / "notes")
+    attempts = Attempts(StageReporter(), tmp_path / "notes")
     with attempts.at("image"):
         assert attempts.deaths() == {}
     assert not (tmp_path / "notes").exists()

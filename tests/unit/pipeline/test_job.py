@@ -34,7 +34,7 @@ class Played:
         self.status, self.after, self.calls = {}, lambda **_: None, 0
 
     def __call__(
-        self, todo, plan, config, store, references, talker, lease, *, block=None, keeping=False
+        self, todo, plan, config, store, references, progress, lease, *, block=None, keeping=False
     ):
         self.calls += 1
         for shard in pc.unique(todo["shard"]).to_pylist():

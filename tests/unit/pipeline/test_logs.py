@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 
 from salip_ray.pipeline import telemetry
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.pipeline.progress import Pace
 
 
 def test_a_line_is_an_object_with_run_shard_and_image(capsys):
     error = {"stage": "decode", "type": "ImageError", "message": 'of "no" bytes\n'}
     row = {"shard": 7, "image_id": "ab", "uri": "s3://b/ü.png"}
-    Reporter(run="r1").done("fetch", 0.1, error=error, row=row)
+    StageReporter(run="r1").done("fetch", 0.1, error=error, row=row)
     (line,) = capsys.readouterr().err.splitlines()
     found = json.loads(line)
     assert found.pop("time").endswith("+00:00")
@@ -20,7 +20,7 @@ def test_a_line_is_an_object_with_run_shard_and_image(capsys):
 
 
 def test_a_good_row_is_no_line_and_what_is_not_known_no_field(capsys):
-    Reporter(run="r1").done("fetch", 0.1, row={"shard": 7})
+    StageReporter(run="r1").done("fetch", 0.1, row={"shard": 7})
     telemetry.log_event("shard_committed", run="r1", shard=None)
     (line,) = capsys.readouterr().err.splitlines()
     assert "shard" not in set(json.loads(line))

@@ -20,7 +20,7 @@ from salip_ray.pipeline.faults import (
     is_out_of_memory,
     require_working,
 )
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 
 TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
 
@@ -33,7 +33,7 @@ class Hungry(Stage):
     drops = ()
 
     def __init__(self, fits, problem, config=None):
-        super().__init__(config or load_config(TASK), 1, Reporter())
+        super().__init__(config or load_config(TASK), 1, StageReporter())
         self.batch_size = self.now = 64
         self.fits, self.problem, self.tried = fits, problem, []
 
@@ -174,7 +174,7 @@ def test_an_image_that_workers_died_on_is_given_up():
         def deaths(self):
             return {f"{0:032x}": MOST_DEATHS, f"{1:032x}": MOST_DEATHS - 1}
 
-    stage.attempts = Ledger(Reporter(), None)
+    stage.attempts = Ledger(StageReporter(), None)
     first, second = done(stage, rows(2))
     assert first["error"]["type"] == "WorkerDiedError"
     assert "3 workers died" in first["error"]["message"]
@@ -184,8 +184,8 @@ def test_an_image_that_workers_died_on_is_given_up():
 @pytest.mark.parametrize(("after", "ends"), [("2", True), ("9", False), ("None", False)])
 def test_a_process_ends_between_batches_after_so_many_images(after, ends):
     code = (
-        "import time; from salip_ray.pipeline import faults as memory;"
-        f"memory._DELIVERY_SECONDS = 0.2; recycler = memory.Recycler({after})\n"
+        "import time; from salip_ray.pipeline import faults;"
+        f"faults._DELIVERY_SECONDS = 0.2; recycler = faults.Recycler({after})\n"
         "with recycler.busy(2): time.sleep(0.5)\n"
         "with recycler.busy(2): time.sleep(1); print('finished', flush=True)\n"
         "time.sleep(2); print('alive')"

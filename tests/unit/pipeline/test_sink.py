@@ -7,13 +7,13 @@ import pytest
 from ray.exceptions import GetTimeoutError
 
 from salip_ray.output.store import Store
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.pipeline.sink import ShardSink, StoppingError
 
 ROWS = pa.table({"_shard": pa.array([7], pa.int32()), "_seq": pa.array([0], pa.int32())})
 
 
-class Closed(Reporter):
+class Closed(StageReporter):
     def begin_commit(self, shard):
         return False
 

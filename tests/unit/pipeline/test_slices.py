@@ -11,7 +11,7 @@ from salip_ray.config import load_config
 from salip_ray.output.manifest import make_manifest
 from salip_ray.pipeline import arrow, decode
 from salip_ray.pipeline.expand import expand
-from salip_ray.pipeline.monitor import Reporter
+from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.references import References
 from tests.dicom_series import write_slice
@@ -32,7 +32,7 @@ def folder(tmp_path):
 def decoded(folder, *overrides, references=None):
     config = load_config("lungs", overrides=["image.long_side=16", *overrides])
     plan = make_manifest(expand(list_images(folder), config)[0], 100)
-    tables = decode.fetch_and_decode(plan.table, config, references, Reporter())
+    tables = decode.fetch_and_decode(plan.table, config, references, StageReporter())
     return [row for table in tables for row in table.to_pylist()]
 
 
@@ -114,7 +114,7 @@ def test_errors_of_hidden_files_name_them_by_their_id(tmp_path):
     plan = make_manifest(expand(list_images(folder), config)[0], 100)
     (folder / "1.dcm").unlink()
     (folder / "0.dcm").write_bytes(b"")
-    tables = decode.fetch_and_decode(plan.table, config, None, Reporter())
+    tables = decode.fetch_and_decode(plan.table, config, None, StageReporter())
     rows = [row for table in tables for row in table.to_pylist()]
     assert rows[0]["error"]["message"].startswith("the file has 0 bytes, but")
     assert rows[1]["error"]["message"] == f"id:{rows[1]['image_id']} does not exist"
