@@ -1,11 +1,12 @@
-"""Finding the images of an input: a folder, a prefix, a glob, one file, or a manifest.
+"""Find the images of an input: a folder, a prefix, a pattern, one file, an archive or a manifest.
 
 A listing of a million images has to fit a driver, so entries are streamed from the store into
 Arrow columns, not held as Python objects (clients of other stores than S3 and the local disk hold
 it all at once). Manifests are CSV or Parquet files with a column ``uri``; relative URIs are taken
-from the manifest's own folder. What a manifest names is taken as it is; elsewhere hidden files,
-names without an image's suffix and links to folders, which may lead in a circle, are left out, and
-counted. A file without any suffix is an image where it has DICOM's mark in it.
+from the manifest's own folder. What a manifest names is always taken. Elsewhere hidden files,
+names without an image's suffix and links to folders, which may lead in a circle, are left out and
+counted. A file without any suffix is an image if it has DICOM's mark in it. A location that exists
+is never read as a pattern.
 """
 
 from __future__ import annotations
@@ -17,14 +18,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from salip_ray.errors import InputError, SalipError
 from salip_ray.sources.decode import IMAGE_SUFFIXES, suffix
-from salip_ray.sources.formats.names import ARCHIVES, is_bare, split_member
+from salip_ray.sources.formats.names import (
+    CLOSED_ARCHIVES,
+    archive_scheme,
+    file_name,
+    is_bare,
+    split_member,
+)
 from salip_ray.sources.headers import MARKED_BYTES, holds_dicom
-from salip_ray.sources.locations import is_glob, is_remote, normalise, public_uri, root_of
+from salip_ray.sources.locations import is_remote, normalise, public_uri, root_of
 from salip_ray.sources.manifests import MANIFEST_SUFFIXES, read_addresses
-from salip_ray.sources.scan import Entry, Skipped, find_local, find_remote
+from salip_ray.sources.patterns import Selection
+from salip_ray.sources.scan import Entry, Skipped, find_local, find_remote, is_pattern
 from salip_ray.sources.stores import said
 
 LISTING_SCHEMA = pa.schema(
@@ -32,9 +41,10 @@ LISTING_SCHEMA = pa.schema(
         pa.field("uri", pa.string(), nullable=False),  # public: hashed and written
         pa.field("size", pa.int64()),
         pa.field("etag", pa.string()),
-        pa.field("address", pa.string()),  # how to fetch it, where that is not the URI itself
+        pa.field("address", pa.string()),  # to fetch it from, if that is not the URI itself
     ]
 )
+_ALL = Selection()
 _CHUNK = 32_768
 _LOOKED_INTO = 4096  # files without a suffix at a time
 _READERS = 32
@@ -42,28 +52,40 @@ _READERS = 32
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of an input, in no particular order, as :data:`LISTING_SCHEMA`."""
+    """The images of an input, in no particular order, as :data:`LISTING_SCHEMA`.
+
+    Attributes:
+        table: a row for each file.
+        skipped: how many names were left out, by reason.
+        root: the public URI of the folder that was listed, to show names relative to it.
+    """
 
     table: pa.Table
     skipped: Skipped = field(default_factory=Skipped)
+    root: str = ""
 
 
 def list_images(
-    location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+    location: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    selection: Selection = _ALL,
 ) -> Listing:
     """List the images of an input.
 
     Args:
-        location: folder, prefix, glob (``*``, ``?``, ``[...]``, ``**``), image or manifest; local
-            or of any fsspec scheme.
+        location: folder, prefix, pattern (``*``, ``?``, ``[...]``, ``**``), image, archive or
+            manifest; local or of any fsspec scheme.
         storage_options: fsspec's options for a remote input.
+        selection: which of its files are taken.
 
     Raises:
         InputError: nothing is there, nothing of it is an image, or the manifest is malformed.
     """
     where, skipped = _spelled(location), Skipped()
     try:
-        table = _to_arrow(_entries(where, storage_options, skipped))
+        entries, root = _entries(where, storage_options, skipped)
+        table = _to_arrow(_selected(entries, root, selection, skipped))
     except SalipError:
         raise
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
@@ -71,16 +93,17 @@ def list_images(
         raise InputError(f"input {public_uri(where)} cannot be listed: {problem}") from None
     if table.num_rows == 0:
         raise _nothing_in(where, skipped)
-    return Listing(table, skipped)
+    if selection.limit is not None:
+        table = _first(table, selection.limit, skipped)
+    return Listing(table, skipped, root)
 
 
 def first_image(
     location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> str:
-    """The address of an image of an input, listing no more of it than that takes.
+    """Return the address of an image of an input, listing no more of it than that takes.
 
-    Files that are known to be empty are passed over. What the store's client raises stays what it
-    is.
+    Files that are known to be empty are passed over. Errors of the store's client are not wrapped.
 
     Args:
         location: as for :func:`list_images`.
@@ -90,30 +113,62 @@ def first_image(
         InputError: nothing is there, nothing of it is an image, or the manifest is malformed.
     """
     where, skipped = _spelled(location), Skipped()
-    for address, size, _ in _entries(where, storage_options, skipped):
+    for address, size, _ in _entries(where, storage_options, skipped)[0]:
         if size != 0:
             return address
     raise _nothing_in(where, skipped)
 
 
 def _spelled(location: str | os.PathLike[str]) -> str:
-    """The location; of an archive, that of all its members."""
+    """Return the location; of an archive, that of all its members."""
     where = normalise(location)
-    archive = ARCHIVES.get(suffix(where))
-    if archive and not split_member(where)[1] and not is_glob(where):
+    archive = None if split_member(where)[1] else archive_scheme(where)
+    if archive and not is_pattern(where):
         where = f"{archive}://::{where}"
     return where
 
 
 def _entries(
     where: str, storage_options: Mapping[str, Any] | None, skipped: Skipped
-) -> Iterator[Entry]:
-    if suffix(where) in MANIFEST_SUFFIXES and not is_glob(where):
-        return ((address, None, None) for address in read_addresses(where, storage_options))
+) -> tuple[Iterator[Entry], str]:
+    """Return the images at a location, and the part of their addresses that all have in common."""
+    if file_name(where).lower().endswith(CLOSED_ARCHIVES):
+        raise InputError(
+            f"archive {public_uri(where)} is of a kind that is not read: unpack it, or make it a "
+            ".zip or .tar.gz"
+        )
+    pattern = is_pattern(where, storage_options)
+    if suffix(where) in MANIFEST_SUFFIXES and not pattern:
+        addresses = read_addresses(where, storage_options)
+        return ((address, None, None) for address in addresses), where.rpartition("/")[0]
+    root = root_of(where) if pattern else split_member(where)[0].rstrip("/")
     if is_remote(where):
-        found = find_remote(where, storage_options)
-        return _images(found, root_of(where), skipped, storage_options)
-    return _images(find_local(where, skipped), root_of(where), skipped)
+        entries = find_remote(where, storage_options, pattern=pattern)
+        return _images(entries, root, skipped, storage_options), root
+    return _images(find_local(where, skipped), root, skipped), root
+
+
+def relative(address: str, root: str) -> str:
+    """Return the path of a file below the root of a listing; its name if it is the root."""
+    path = split_member(address)[0]
+    if path.startswith(root) and path != root:
+        return path[len(root) :].lstrip("/")
+    return path.rpartition("/")[2]
+
+
+def _selected(
+    entries: Iterator[Entry], root: str, selection: Selection, skipped: Skipped
+) -> Iterator[Entry]:
+    for entry in entries:
+        if selection.takes(relative(entry[0], root)):
+            yield entry
+        else:
+            skipped.excluded += 1
+
+
+def _first(table: pa.Table, limit: int, skipped: Skipped) -> pa.Table:
+    skipped.excluded += max(0, table.num_rows - limit)
+    return table.take(pc.sort_indices(table, sort_keys=[("uri", "ascending")])[:limit])
 
 
 def _nothing_in(where: str, skipped: Skipped) -> InputError:
@@ -153,17 +208,20 @@ def _images(
     skipped: Skipped,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[Entry]:
-    """Leave out, and count, what is not an image: seen from the root, for that one was named."""
+    """Leave out, and count, what is not an image.
+
+    Only names below the root are judged: the root itself was named by the user.
+    """
     bare: list[Entry] = []
     for entry in entries:
         address = entry[0]
-        below = split_member(address)[0].removeprefix(root)
+        folders = split_member(address)[0].removeprefix(root).split("/")[1:]
         try:
             address.encode("utf-8")
         except UnicodeEncodeError:
             skipped.unnamed += 1
             continue
-        if "/." in below or "/__MACOSX/" in below:
+        if any(map(_is_hidden, folders)):
             skipped.hidden += 1
         elif suffix(address) in IMAGE_SUFFIXES:
             yield entry
@@ -172,23 +230,27 @@ def _images(
             if len(bare) == _LOOKED_INTO:
                 yield from _with_mark(bare, skipped, storage_options)
                 bare = []
+        elif archive_scheme(address) or file_name(address).lower().endswith(CLOSED_ARCHIVES):
+            skipped.archives += 1
         else:
             skipped.other += 1
     yield from _with_mark(bare, skipped, storage_options)
 
 
+def _is_hidden(name: str) -> bool:
+    return name == "__MACOSX" or (name.startswith(".") and name not in {".", ".."})
+
+
 def _with_mark(
     entries: Sequence[Entry], skipped: Skipped, storage_options: Mapping[str, Any] | None
 ) -> Iterator[Entry]:
-    """Those that are DICOM, as a few bytes of each tell, where there are as many."""
+    """Yield those that are DICOM by their first bytes."""
 
     def is_marked(entry: Entry) -> bool:
         short = entry[1] is not None and entry[1] < MARKED_BYTES
         return not short and holds_dicom(entry[0], storage_options)
 
-    # Members of an archive share one open file, which has one place to read from.
-    many = bool(entries) and not split_member(entries[0][0])[1]
-    with ThreadPoolExecutor(_READERS if many else 1) as readers:
+    with ThreadPoolExecutor(_READERS) as readers:
         for entry, is_dicom in zip(entries, readers.map(is_marked, entries), strict=True):
             if is_dicom:
                 yield entry

@@ -1,37 +1,41 @@
 """Where things are: URIs, the ids made of them, and the filesystems behind them.
 
 A location is a local path or any ``scheme://`` that fsspec knows. A local URI is written as the
-plain absolute path, which every tool opens as it is. Two spellings of a location matter: the
-*address*, with which bytes are fetched and which may carry a signature, and the *public URI*, which
-is hashed and written and never holds a credential.
+plain absolute path, which every tool can open. Two spellings of a location matter: bytes are
+fetched from the *address*, which may carry a signature; the *public URI* is hashed and written, and
+never holds a credential.
 """
 
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import posixpath
+import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from salip_ray.errors import InputError, MissingDependencyError
+from salip_ray.sources.archives import open_archive
+from salip_ray.sources.credentials import without_credentials
 from salip_ray.sources.formats.names import split_member
+from salip_ray.sources.local_files import open_regular
 
 _ID_DIGITS = 32  # of the SHA-256 in hex: 128 bits
-_SIGNED_PREFIXES = ("x-amz-", "x-goog-")
-#: Query parameters of AWS (v2), Google (v2), Azure SAS and CloudFront signatures, in lower case.
-_SIGNED_NAMES = frozenset(
-    {"awsaccesskeyid", "googleaccessid", "signature", "expires", "policy", "key-pair-id"}
-    | {"sig", "se", "sp", "sv", "sr", "st", "spr", "sip", "si", "ss", "srt", "saoid", "suoid"}
-    | {"skoid", "sktid", "skt", "ske", "sks", "skv", "scid", "sdd"}
-)
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 _PACKAGES = {"gcs": "gcsfs", "azure": "adlfs"}
+_CACHES = re.compile(r"(?:(?:simple|file|block)cache::)+(?=.*://)")
+_BROKEN_ARCHIVE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    *(NotImplementedError, RuntimeError, UnicodeError),
+)
 
 
 def is_remote(location: str) -> bool:
@@ -40,8 +44,10 @@ def is_remote(location: str) -> bool:
 
 
 def normalise(location: str | os.PathLike[str]) -> str:
-    """One spelling for one place: an absolute local path, or a URI with a lower-case scheme."""
+    """Return the one spelling of a location: an absolute path, or a lower-case scheme's URI."""
     text = os.fspath(location)
+    if caches := _CACHES.match(text):
+        return caches[0] + normalise(text[caches.end() :])
     member, archive = split_member(text)
     if archive:
         return f"{normalise(member)}::{normalise(archive)}"
@@ -54,45 +60,18 @@ def normalise(location: str | os.PathLike[str]) -> str:
 
 
 def public_uri(address: str) -> str:
-    """The normalised URI without what gives access: signature parameters and passwords.
-
-    Other query parameters stay, for they may say which object is meant.
-    """
+    """Return the normalised URI without what gives access (:mod:`.credentials`)."""
     uri = normalise(address)
+    if caches := _CACHES.match(uri):
+        return caches[0] + public_uri(uri[caches.end() :])
     member, archive = split_member(uri)
     if archive:
         return f"{member}::{public_uri(archive)}"
-    scheme = uri.partition("://")[0] if is_remote(uri) else ""
-    if not scheme:
-        return uri
-    if "@" in uri:
-        uri = _without_password(uri, scheme)
-    if scheme not in {"http", "https"} or "?" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    kept = [item for item in parts.query.split("&") if item and not _signs(item)]
-    return urlunsplit(parts._replace(query="&".join(kept)))
-
-
-def _without_password(uri: str, scheme: str) -> str:
-    head, _, rest = uri.partition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    if not at:
-        return uri
-    if scheme in {"http", "https"}:
-        return f"{head}://{host}{slash}{path}"
-    # Elsewhere the name before the @ is part of the place (sftp's user, abfs's container).
-    return f"{head}://{user.partition(':')[0]}@{host}{slash}{path}"
-
-
-def _signs(item: str) -> bool:
-    name = item.partition("=")[0].lower()
-    return name.startswith(_SIGNED_PREFIXES) or name in _SIGNED_NAMES
+    return without_credentials(uri) if is_remote(uri) else uri
 
 
 def image_id(uri: str, index: int | None = None) -> str:
-    """The first 32 hex digits of the SHA-256 of a public URI.
+    """Return the first 32 hex digits of the SHA-256 of a public URI.
 
     A slice, frame or page of a file has its own: that of ``URI#INDEX``.
     """
@@ -101,18 +80,18 @@ def image_id(uri: str, index: int | None = None) -> str:
 
 
 def join(base: str, *parts: str) -> str:
-    """A place below another, both local or both remote."""
+    """Join a location and names below it, all local or all remote."""
     return posixpath.join(base.rstrip("/") if base != "/" else base, *parts)
 
 
-def found_at(name: str, location: str, path: str) -> str:
-    """The address of what a store found, spelled as the location was.
+def address_of(name: str, location: str, path: str) -> str:
+    """Return the address of a file that a store listed, spelled as the location was.
 
     A client's names leave something out: that of s3:// the scheme, that of sftp:// the host as
     well, that of abfs:// the account.
 
     Args:
-        name: of something found below a location.
+        name: of a file below a location, as the client gives it.
         location: as :func:`normalise` spells it.
         path: the same location as the client spells it, from :func:`filesystem`.
     """
@@ -127,19 +106,19 @@ def found_at(name: str, location: str, path: str) -> str:
 
 
 def is_glob(location: str) -> bool:
-    """Whether a location holds a wildcard."""
+    """Return True if a location holds a wildcard. It may still be the name of a file."""
     location = split_member(location)[0]
     return any(sign in location for sign in _wildcards(location))
 
 
 def root_of(location: str) -> str:
-    """What is named of all that a location finds: itself; of a glob what comes before a wildcard.
+    """Return the location itself, or of a pattern the part before its first wildcard.
 
-    In an archive it is a place inside of it.
+    Of an archive's members it is a location inside the archive.
     """
     location = split_member(location)[0]
-    places = [location.index(sign) for sign in _wildcards(location) if sign in location]
-    return location[: min(places, default=None)].rstrip("/")
+    starts = [location.index(sign) for sign in _wildcards(location) if sign in location]
+    return location[: min(starts, default=None)].rstrip("/")
 
 
 def _wildcards(location: str) -> str:
@@ -149,27 +128,75 @@ def _wildcards(location: str) -> str:
 def filesystem(location: str, storage_options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
     """Open the fsspec filesystem of a location.
 
+    Args:
+        location: of a file, a folder or an archive's member.
+        storage_options: of the store; for a member those of the store that holds the archive.
+
     Returns:
         The filesystem, and the location as the filesystem spells it (``bucket/key`` for S3).
 
     Raises:
-        InputError: the scheme is unknown, or the options do not suit it.
+        InputError: the scheme is unknown, the options do not suit it, or an archive is damaged.
         MissingDependencyError: the scheme needs a package that is not installed.
     """
     uri = normalise(location)
+    if not is_remote(uri):  # a local disk has no options
+        return fsspec.filesystem("file"), uri
+    member, archive = split_member(uri)
+    scheme = uri.partition("://")[0]
+    if archive and scheme in {"zip", "tar"}:
+        fs = _inside(archive, scheme, storage_options)
+        return fs, path_in(fs, uri)
     options = dict(storage_options or {})
-    _, archive = split_member(uri)
-    if archive:  # the options are those of the store that holds the archive
+    if archive:
         options = {archive.partition("://")[0]: options} if is_remote(archive) else {}
-    if not is_remote(uri):
-        options = {}  # a local disk has none, whatever the other end of the job needs
-    scheme = uri.partition("://")[0] if is_remote(uri) else "file"
+    # fsspec takes "::" in a key for a chain: the key is no part of what the store is.
+    store = uri if archive or _CACHES.match(uri) else member.partition("::")[0]
     try:
-        fs, path = fsspec.core.url_to_fs(uri, **options)
+        fs, path = fsspec.core.url_to_fs(store, **options)
     except ImportError:
         extra = _EXTRAS.get(scheme)
         package = _PACKAGES[extra] if extra else f"for {scheme}:// of fsspec"
         raise MissingDependencyError(package, f"{scheme}:// locations", extra) from None
-    except (ValueError, TypeError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise InputError(f"{public_uri(uri)} cannot be opened: {error}") from None
-    return fs, path
+    except (ValueError, TypeError) as error:
+        problem = str(error).replace(uri, public_uri(uri))
+        raise InputError(f"{public_uri(uri)} cannot be opened: {problem}") from None
+    return fs, path if store == uri else path_in(fs, uri)
+
+
+def path_in(fs: Any, address: str) -> str:
+    """Return an address as its filesystem spells it; it is the only use of fsspec's private name.
+
+    fsspec's public ``url_to_fs`` gives one path and builds a filesystem for it; many addresses of
+    one filesystem are fetched together.
+    """
+    uri = normalise(address)
+    if isinstance(fs, LocalFileSystem):
+        return uri
+    if caches := _CACHES.match(uri):
+        uri = uri[caches.end() :]
+    return str(fs._strip_protocol(split_member(uri)[0]))
+
+
+def version_of(info: Mapping[str, Any]) -> str | None:
+    """Return what a store says about an archive's version, or None."""
+    tag = info.get("ETag") or info.get("etag") or info.get("mtime")
+    return None if tag is None else str(tag)
+
+
+def _inside(archive: str, scheme: str, storage_options: Mapping[str, Any] | None) -> Any:
+    """Return the filesystem of an archive's members."""
+    store, path = filesystem(archive, storage_options)
+    local = isinstance(store, LocalFileSystem)
+    nested = getattr(store, "version", None)  # a member is as old as its archive
+    version = version_of(store.info(path)) or nested
+    key = f"{archive} {sorted((storage_options or {}).items(), key=str)!r}"
+    try:
+        return open_archive(
+            key, scheme, version, lambda: open_regular(path) if local else store.open(path, "rb")
+        )
+    except _BROKEN_ARCHIVE:
+        raise InputError(
+            f"{public_uri(archive)} cannot be opened: it is not a {scheme} archive, or damaged; "
+            "test it or make it again"
+        ) from None

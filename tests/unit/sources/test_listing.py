@@ -197,7 +197,9 @@ def test_the_first_image_takes_no_more_listing_than_that(monkeypatch):
         def invalidate_cache(self):
             pass
 
-        def call_s3(self, _, *, Bucket, Prefix, ContinuationToken="no"):
+        def call_s3(self, method, *, Bucket, Prefix=None, ContinuationToken="no", Key=None):
+            if method == "head_object":
+                raise FileNotFoundError(Key)
             assert (Bucket, Prefix, ContinuationToken) == ("b", "in/", "no")
             found = [("in/notes.txt", 5), ("in/empty.png", 0), ("in/a.png", 5), ("in/b.png", 5)]
             contents = [{"Key": key, "Size": size} for key, size in found]

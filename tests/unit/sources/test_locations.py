@@ -9,8 +9,8 @@ import pytest
 
 from salip_ray.errors import InputError, MissingDependencyError
 from salip_ray.sources.locations import (
+    address_of,
     filesystem,
-    found_at,
     image_id,
     join,
     normalise,
@@ -80,7 +80,7 @@ def test_an_image_is_named_by_its_uri_alone():
     ],
 )
 def test_what_a_client_leaves_out_of_a_name_is_in_its_address(location, path, name, address):
-    assert found_at(name, location, path) == address
+    assert address_of(name, location, path) == address
 
 
 def test_join_stays_in_its_scheme():
