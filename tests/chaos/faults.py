@@ -10,59 +10,16 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
-import os
 import random
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
-from tests.conftest import BIN
+from tests.s3_server import S3Server
 
 KINDS = ("500", "503", "slow", "cut", "truncated")
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class S3Server:
-    """``rclone serve s3`` on a folder; it may be killed and started again on the same port."""
-
-    def __init__(self, folder: Path, log: Path) -> None:
-        self.folder, self.port, self._log = folder, free_port(), log
-        self.key, self.secret = "access", "not-so-secret"
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and wait until it listens."""
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(BIN / "rclone", "serve", "s3", self.folder),
-                    *("--addr", f"127.0.0.1:{self.port}", "--vfs-cache-mode", "off"),
-                    *("--auth-key", f"{self.key},{self.secret}", "--config", os.devnull),
-                ],
-                stdout=log,
-                stderr=log,
-            )
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise RuntimeError("rclone does not listen")
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.process.kill()
-        self.process.wait()
 
 
 class FaultyProxy:
@@ -106,9 +63,7 @@ class FaultyProxy:
     @property
     def options(self) -> dict[str, str]:
         """The storage options of a client."""
-        server = self.server
-        endpoint = f"http://127.0.0.1:{self.port}"
-        return {"key": server.key, "secret": server.secret, "endpoint_url": endpoint}
+        return {**self.server.options, "endpoint_url": f"http://127.0.0.1:{self.port}"}
 
     def kill_server_in_next_write(self) -> None:
         """At the next PUT of a shard's file, kill the server half-way, and start it again."""

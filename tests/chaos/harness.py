@@ -12,6 +12,7 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import cv2
 
 from tests.chaos.outputs import Damage
 from tests.conftest import SMALL
+from tests.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Small pools that ask for little, so that a node has few processes of its own.
@@ -117,12 +119,13 @@ class Job:
     address: str
     input: str
     output: str
-    folder: Path  # where the output's files are, on this machine
+    folder: Path  # of the output; for a bucket, where `collect` puts its files
     work: Path
     hook: str = ""
     storage: dict[str, Any] = field(default_factory=dict)
     proposers: int = 1
     apart: bool = False
+    server: S3Server | None = None  # of an output in a bucket
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
 
@@ -162,6 +165,13 @@ class Job:
         except subprocess.TimeoutExpired:
             self.kill()
             return False
+
+    def collect(self) -> Path:
+        """Return the folder with the files of the output, read through S3 from a bucket."""
+        if self.server is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.server.download(self.output.removeprefix("s3://"), self.folder)
+        return self.folder
 
     @property
     def committed(self) -> int:

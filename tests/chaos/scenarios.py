@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.faults import FaultyProxy, S3Server
+from tests.chaos.faults import FaultyProxy
 from tests.chaos.harness import Event, Job, SmallCluster, Tally
 from tests.chaos.outputs import Damage, compare
+from tests.s3_server import S3Server
 
 OutOfTime = Callable[[], bool]
 
@@ -65,10 +66,10 @@ class World:
             if attempts == 3:
                 break
             job.start()
-        found = compare(job.folder, undisturbed)
-        tally.damage += found
-        if found.total:
-            self.say(f"DAMAGE in {job.folder}: {found}")
+        damage = compare(job.collect(), undisturbed)
+        tally.damage += damage
+        if damage.total:
+            self.say(f"DAMAGE in {job.folder}: {damage}")
         else:
             shutil.rmtree(job.work)
 
@@ -160,24 +161,26 @@ def fail_store(world: World, faults: int, tally: Tally, *, share: float = 0.1) -
     """Bucket to bucket through a store that fails, its server killed in mid-write as well."""
     served = world.work / "served"
     shutil.rmtree(served, ignore_errors=True)
-    shutil.copytree(world.images, served / "bucket" / "in")
+    served.mkdir()
     server = S3Server(served, world.work / "rclone.log")
+    server.upload(world.images, "bucket/in")
     proxy = FaultyProxy(server, seed=world.rng.randrange(1 << 30))
     try:
-        calm = _bucket_job(world, proxy, served, "calm")
+        calm = _bucket_job(world, proxy, "calm")
         calm.start()
         if not calm.wait():
             log = (calm.work / "driver.log").read_text()[-2000:]
             raise RuntimeError(f"the undisturbed run on S3 failed:\n{log}")
+        undisturbed = calm.collect()
         proxy.share = share
         number = 0
         while proxy.injected.total() < faults and not world.out_of_time():
-            job = _bucket_job(world, proxy, served, f"faults-{number}")
+            job = _bucket_job(world, proxy, f"faults-{number}")
             number += 1
             injected = proxy.injected.total()
             proxy.kill_server_in_next_write()
             job.start()
-            world.end(job, calm.folder, tally)
+            world.end(job, undisturbed, tally)
             more = proxy.injected.total() - injected
             tally.count("store_faults", more)
             world.say(f"{more} faults of the store: {dict(proxy.injected)}")
@@ -186,13 +189,14 @@ def fail_store(world: World, faults: int, tally: Tally, *, share: float = 0.1) -
         server.kill()
 
 
-def _bucket_job(world: World, proxy: FaultyProxy, served: Path, name: str) -> Job:
-    storage = {"input": proxy.options, "output": proxy.options}
+def _bucket_job(world: World, proxy: FaultyProxy, name: str) -> Job:
+    work = world._folder(f"s3-{name}")
     return Job(
         world.cluster.address,
         "s3://bucket/in",
         f"s3://bucket/{name}",
-        served / "bucket" / name,
-        world._folder(f"s3-{name}"),
-        storage=storage,
+        work / "labels",
+        work,
+        storage={"input": proxy.options, "output": proxy.options},
+        server=proxy.server,
     )

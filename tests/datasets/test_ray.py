@@ -38,15 +38,14 @@ def test_ray_data_gives_the_same_items(labelled):
     assert {row["id"]: row["n"] for row in rows} == {item["id"]: item["n"] for item in labels}
 
 
-def test_labels_and_exports_on_s3(labelled, s3):
-    import shutil
-
-    folder, options = s3
-    shutil.copytree(labelled, folder / "feeding" / "labels")
-    labels = PseudoLabels("s3://feeding/labels", storage_options=options)
+def test_labels_and_exports_on_s3(labelled, s3, tmp_path):
+    options = s3.options
+    s3.upload(labelled, "datasets/labels")
+    labels = PseudoLabels("s3://datasets/labels", storage_options=options)
     here = PseudoLabels(str(labelled))
     np.testing.assert_array_equal(labels[0]["labels"], here[0]["labels"])
-    count = webdataset.export(labels, "s3://feeding/wds", storage_options=options)
+    count = webdataset.export(labels, "s3://datasets/wds", storage_options=options)
     assert count == len(here)
-    assert (folder / "feeding/wds/train-000000.tar").stat().st_size > 1000
-    assert webdataset.export(labels, "s3://feeding/wds", storage_options=options) == count
+    written = s3.download("datasets/wds", tmp_path / "wds")
+    assert (written / "train-000000.tar").stat().st_size > 1000
+    assert webdataset.export(labels, "s3://datasets/wds", storage_options=options) == count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -137,16 +136,15 @@ def test_a_place_that_holds_nothing_of_ours(tmp_path):
         make_report(str(tmp_path / "nowhere"))
 
 
-def test_a_run_on_s3_is_read_and_its_report_written_there(run, s3):
-    folder, options = s3
-    shutil.copytree(run, folder / "bucket" / "labels")
-    given = [f"--output-option={key}={value}" for key, value in options.items()]
-    done = CliRunner().invoke(app, ["report", "s3://bucket/labels", *given])
+def test_a_run_on_s3_is_read_and_its_report_written_there(run, s3, tmp_path):
+    s3.upload(run, "report/labels")
+    given = [f"--output-option={key}={value}" for key, value in s3.options.items()]
+    done = CliRunner().invoke(app, ["report", "s3://report/labels", *given])
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("report: s3://bucket/labels/report.html")
-    there = (folder / "bucket" / "labels" / "report.html").read_text()
-    assert text_of(there) == text_of(make_report(str(run))).replace(str(run), "s3://bucket/labels")
-    assert "not-so-secret" not in there
+    assert done.output.startswith("report: s3://report/labels/report.html")
+    there = (s3.download("report/labels", tmp_path / "labels") / "report.html").read_text()
+    assert text_of(there) == text_of(make_report(str(run))).replace(str(run), "s3://report/labels")
+    assert s3.secret not in there
 
 
 # -------------------------------------------------------------------------------------- charts
