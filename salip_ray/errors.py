@@ -6,6 +6,7 @@
     │   └── ImageError                   one image cannot be read: becomes an ``error`` row
     ├── WeightsError (ValueError)        a checkpoint is missing, altered or of another shape
     ├── OutputError (ValueError)         OUTPUT is not ours, or cannot be written
+    │   ├── StoreError                   the store of OUTPUT refuses a request, or does not answer
     │   ├── NoJobError                   OUTPUT holds nothing of a job, or not yet
     │   ├── ResumeError                  OUTPUT was begun by another job; says what changed
     │   └── LeaseError                   OUTPUT is being written by another driver
@@ -43,6 +44,10 @@ class WeightsError(SalipError, ValueError):
 
 class OutputError(SalipError, ValueError):
     """The output location cannot be used."""
+
+
+class StoreError(OutputError):
+    """The store of an output refuses a request or does not answer."""
 
 
 class NoJobError(OutputError):

@@ -28,7 +28,7 @@ def write_labels(folder: Path, out: Path, config: Config, masks_of: MasksOf) -> 
     plan = make_manifest(expand(list_images(folder), config)[0], 2)
     ids = {spec.label: spec.class_id for spec in config.task.classes}
     rows = []
-    for number, row in enumerate(plan.manifest.to_pylist()):
+    for number, row in enumerate(plan.frozen.to_pylist()):
         masks = masks_of(row)
         height, width = next(iter(masks.values())).shape
         shown = {"uri": shown_uri(plan.table.slice(number, 1), config)}
@@ -45,7 +45,7 @@ def write_labels(folder: Path, out: Path, config: Config, masks_of: MasksOf) -> 
     (out / "shards").mkdir(parents=True)
     run = {"schema_version": SCHEMA_VERSION, "fingerprint": {"recipe": config.recipe()}}
     (out / "run.json").write_text(json.dumps(run))
-    pq.write_table(plan.manifest, out / "manifest.parquet")
+    pq.write_table(plan.frozen, out / "manifest.parquet")
     for shard in range(plan.n_shards):
         table = pa.Table.from_pylist(rows[2 * shard : 2 * shard + 2], schema=LABEL_SCHEMA)
         pq.write_table(table, out / "shards" / f"part-{shard:05d}.parquet")

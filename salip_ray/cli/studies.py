@@ -133,7 +133,7 @@ def _bands(
             masks = {m["method"]: m["rle"] for m in row["masks"] if m["label"] == label}
             # "unprompted" stands for the better of two methods on average.
             methods = {name: means[name].variant or name for name in METHOD_NAMES if name in means}
-            picture = labels.picture(row)
+            picture = labels.image_ref(row)
             mask = references.find(picture)
             assert mask is not None, "a row without a reference has no score"
             reference = references.load(mask, labels.image_config)

@@ -70,6 +70,7 @@ def tune(
 
     chosen = default_space(settings) if space is None else read_space(space)
     options = storage_options("reference", reference_option)
+    from salip_ray.output.layout import TUNED_TASK
     from salip_ray.tuning import search as tuning
 
     console = Console(quiet=quiet)
@@ -90,5 +91,5 @@ def tune(
     typer.echo(
         f"best: trial {best['trial']}, Dice {best['dice']:.4f} (untuned: {untuned:.4f}) on the "
         f"{counted(len(result['images']), 'image')} of the search\n"
-        f"changes: {changes or 'none'}\nrecipe: {output.rstrip('/')}/{tuning.TUNED}"
+        f"changes: {changes or 'none'}\nrecipe: {output.rstrip('/')}/{TUNED_TASK}"
     )

@@ -92,7 +92,7 @@ def read_entries(output: LabelOutput, classes: Collection[str]) -> Iterator[Entr
             yield Entry(
                 image_id=row["image_id"],
                 uri=row["uri"],
-                picture=output.picture(row),
+                picture=output.image_ref(row),
                 volume=row["volume"],
                 slice=row["slice"],
                 height=row["height"] or 0,

@@ -1,1 +1,4 @@
-"""What a job writes: the on-disk contract, without Ray."""
+"""The on-disk format of outputs: names, atomic writes, records, leases, commits and readers.
+
+Nothing in this package loads Ray.
+"""

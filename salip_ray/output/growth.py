@@ -1,4 +1,4 @@
-"""What an input has become since its manifest was frozen, and how a job takes up what is new."""
+"""How an input has changed since its manifest was frozen, and how a job adds its new images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 from salip_ray.errors import ResumeError
 from salip_ray.output.manifest import Manifest, with_frozen_shards
 from salip_ray.schema import MANIFEST_SCHEMA
+from salip_ray.wording import counted
 
 
 @dataclass(frozen=True)
 class Change:
-    """How many images an input has gained, lost and altered since its manifest was frozen."""
+    """Number of images added to, removed from and altered in an input."""
 
     added: int
     removed: int
@@ -25,21 +26,21 @@ class Change:
 
     @property
     def is_growth(self) -> bool:
-        """Whether images were added and nothing else happened."""
+        """Return True if images were added and nothing else changed."""
         return self.added > 0 and not (self.removed or self.altered)
 
     def __str__(self) -> str:
         counts = ((self.added, "added"), (self.removed, "removed"), (self.altered, "altered"))
-        said = [f"{count:,} image{'s' * (count != 1)} {what}" for count, what in counts if count]
-        return ", ".join(said) or "its shards are cut differently"
+        parts = [f"{counted(count, 'image')} {what}" for count, what in counts if count]
+        return ", ".join(parts) or "its shards are cut differently"
 
 
 def compare(frozen: pa.Table, now: pa.Table) -> Change:
-    """What differs between two manifests."""
+    """Return the difference between two manifests (:data:`~salip_ray.schema.MANIFEST_SCHEMA`)."""
     added = pc.sum(pc.invert(pc.is_in(now["image_id"], frozen["image_id"].combine_chunks())))
-    gone = pc.sum(pc.invert(pc.is_in(frozen["image_id"], now["image_id"].combine_chunks())))
+    removed = pc.sum(pc.invert(pc.is_in(frozen["image_id"], now["image_id"].combine_chunks())))
     both = frozen.join(now, "image_id", right_suffix="_now", join_type="inner")
-    return Change(added.as_py() or 0, gone.as_py() or 0, _count_altered(both))
+    return Change(added.as_py() or 0, removed.as_py() or 0, _count_altered(both))
 
 
 def _count_altered(both: pa.Table) -> int:
@@ -52,18 +53,18 @@ def _count_altered(both: pa.Table) -> int:
 
 
 def extend_manifest(frozen: pa.Table, now: Manifest) -> Manifest:
-    """The plan of a grown input: frozen shards as they are, what is new in new shards after them.
+    """Return the manifest of a grown input: the frozen shards, then new images in new shards.
 
     Args:
-        frozen: the manifest of the output; ``now`` names all of its images.
-        now: what the input holds.
+        frozen: the manifest of the output.
+        now: the images of the input; it has all images of ``frozen``.
 
     Raises:
-        ResumeError: a series has gained files that give its frozen slices other places.
+        ResumeError: a series has new files between its frozen slices, which would renumber them.
     """
-    _require_places(frozen, now.table)
+    _require_same_slices(frozen, now.table)
     known = pc.is_in(now.table["image_id"], value_set=frozen["image_id"].combine_chunks())
-    new = now.manifest.filter(pc.invert(known))
+    new = now.frozen.filter(pc.invert(known))
     first = pc.max(frozen["shard"]).as_py() + 1 if frozen.num_rows else 0
     shards = (first + np.arange(new.num_rows) // now.rows_per_shard).astype(np.int32)
     index = new.schema.get_field_index("shard")
@@ -71,30 +72,31 @@ def extend_manifest(frozen: pa.Table, now: Manifest) -> Manifest:
     return with_frozen_shards(pa.concat_tables([frozen, new]).combine_chunks(), now)
 
 
-def _require_places(frozen: pa.Table, now: pa.Table) -> None:
-    """Raise ResumeError where a frozen image is not the slice of the volume any more that it was.
+def _require_same_slices(frozen: pa.Table, now: pa.Table) -> None:
+    """Raise ResumeError if a frozen image has another volume or slice number now.
 
-    Its row is committed with its place, which a slice from the grown series may have by now.
+    Its committed row has the old number, which another slice of the series would share.
     """
     before = frozen.select(["volume", "slice"])
-    at = pc.index_in(frozen["image_id"], value_set=now["image_id"].combine_chunks())
-    after = now.select(before.column_names).take(at)
+    rows = pc.index_in(frozen["image_id"], value_set=now["image_id"].combine_chunks())
+    after = now.select(before.column_names).take(rows)
     moved = pc.or_(
         pc.not_equal(before["volume"].fill_null(""), after["volume"].fill_null("")),
         pc.not_equal(before["slice"].fill_null(-1), after["slice"].fill_null(-1)),
     )
     if count := pc.sum(moved).as_py():
         first = [
-            _place(table.filter(moved).slice(0, 1).to_pylist()[0]) for table in (before, after)
+            _slice_name(table.filter(moved).slice(0, 1).to_pylist()[0]) for table in (before, after)
         ]
+        images = counted(count, "labelled image")
         raise ResumeError(
-            f"--extend cannot move labelled images to other places of their series ({count:,} "
-            f"would be; the first was {first[0]}, is {first[1]}): leave the new files of that "
-            "series out, and label all of it as an input of its own, into another output"
+            f"--extend cannot renumber slices: the new files would renumber {images} (the first "
+            f"was {first[0]}, is {first[1]}). Leave the new files of that series out, and label "
+            "the whole series as a separate input into another output"
         )
 
 
-def _place(row: Mapping[str, Any]) -> str:
+def _slice_name(row: Mapping[str, Any]) -> str:
     if row["volume"] is None:
         return "in no volume"
     return f"slice {row['slice']} of volume {row['volume']}"

@@ -1,238 +1,321 @@
-"""One driver for an output at a time: a lease in the output that has to be renewed.
+"""One driver at a time for an output: a lease in the output that must be renewed.
 
-``lease.json`` says who writes the output, until when, and how far the job is; its holder renews it
-every few seconds. A second driver is refused while it is good. A lease that has run out, or whose
-process is known to be dead, is taken over. Stores differ in what they offer for locking, so the
-lease asks for nothing but whole-file writes: who has written it waits a moment and reads it back.
-Should two drivers overlap all the same (a machine that slept, clocks that differ), the one that
-lost finds out at its next renewal and stops; what both have committed is the same, byte for byte.
+``lease.json`` names the driver that writes the output. Its holder renews it every few seconds. A
+second driver is refused until the lease expires, or its process is known to be dead.
+
+A lease is taken with one conditional write (S3 ``If-None-Match`` or ``If-Match``, a hard link on
+local disk). If the store does not support that, the driver writes the lease, waits a moment and
+reads it back.
+
+A driver may be paused while its lease expires (a stopped process, a suspended machine). Therefore a
+lease is lost if it was not renewed within its term by either clock, is absent, or has another
+owner. The owner is checked again before every commit and before the summary.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import platform
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 from salip_ray.errors import LeaseError, SalipError
 from salip_ray.output.layout import LEASE
-from salip_ray.output.store import Store
+from salip_ray.output.lease_holder import TERM_SECONDS, LeaseHolder, read_lease, this_process
+from salip_ray.output.store import Store, UnconditionalStoreError, Version
 
 RENEW_SECONDS = 10.0
-TERM_SECONDS = 90.0
+_CLOCK_ALLOWANCE = 90.0  # seconds by which the clocks of two nodes of a job may differ
 _SETTLE_LOCAL, _SETTLE_REMOTE = 0.1, 1.0
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_PID_NAMESPACE = Path("/proc/self/ns/pid")
+_RESUME = "Run the same command again to resume."
 
-#: Owners of the leases that this process holds, or is about to.
-_OURS: set[str] = set()
+#: Owners of the leases that this process holds or is about to hold.
+_OWNED: set[str] = set()
 
-#: How far a job is, for people who look at the output: JSON-ready.
+#: Returns the progress of a job as JSON-ready data, for people who look at the output.
 Progress = Callable[[], Mapping[str, Any]]
 
 
 class Lease:
-    """A lease that is held: renewed by a thread of its own until it is released.
+    """A lease that this process holds; a thread renews it until it is released.
 
     Attributes:
-        lost: set once another driver has taken the output over.
-        progress: asked at each renewal, and written with it.
+        lost: set once the lease is lost.
+        progress: called at each renewal; its result is written with the lease.
     """
 
-    def __init__(self, store: Store, mine: Mapping[str, Any], term: float, renew: float) -> None:
+    def __init__(
+        self, store: Store, holder: LeaseHolder, *, term: float, interval: float, since: _Moment
+    ) -> None:
         self.lost = threading.Event()
         self.progress: Progress | None = None
         self._on_lost: Callable[[], object] | None = None
-        self._telling = threading.Lock()
-        self._store, self._mine, self._term = store, dict(mine), term
-        self._over = threading.Event()
+        self._reason = ""
+        self._notifying = threading.Lock()
+        self._store, self._holder, self._term, self._renewed = store, holder, term, since
+        self._released = threading.Event()
         self._renewer = threading.Thread(
-            target=self._keep, args=(renew,), name="lease", daemon=True
+            target=self._renew_until_released, args=(interval,), name="lease", daemon=True
         )
         self._renewer.start()
 
     @property
-    def on_lost(self) -> Callable[[], object] | None:
-        """What is called once the lease is lost, and at once where it is lost already.
+    def owner(self) -> str:
+        """The id of this lease, for :func:`require_owner` in another process."""
+        return self._holder.owner
 
-        A call that fails is made again at the next renewal.
+    @property
+    def on_lost(self) -> Callable[[], object] | None:
+        """Function to call once when the lease is lost, or at once if it is lost already.
+
+        A call that fails is repeated at the next renewal.
         """
         return self._on_lost
 
     @on_lost.setter
-    def on_lost(self, tell: Callable[[], object] | None) -> None:
-        with self._telling:
-            self._on_lost = tell
+    def on_lost(self, notify: Callable[[], object] | None) -> None:
+        with self._notifying:
+            self._on_lost = notify
         if self.lost.is_set():
-            self._tell()
+            self._notify()
 
     def require(self) -> None:
-        """Raise LeaseError where another driver has taken the output over."""
+        """Check the lease by the clocks of this machine, without asking the store.
+
+        Raises:
+            LeaseError: it is lost.
+        """
+        if not self.lost.is_set():
+            seconds = self._renewed.elapsed()
+            if seconds > self._term:
+                self._lose(
+                    f"the lease on output {self._store} was lost: it was not renewed for "
+                    f"{seconds:.0f} s, but expires after {self._term:.0f} s. {_RESUME}"
+                )
         if self.lost.is_set():
-            raise LeaseError(
-                f"output {self._store} was taken over by another driver while this one was out of "
-                "reach; the other goes on"
-            )
+            raise LeaseError(self._reason)
+
+    def require_owner(self) -> None:
+        """Check the lease by the clocks and in the store; call it before writing.
+
+        Raises:
+            LeaseError: it is lost.
+            StoreError: the store does not answer.
+        """
+        self.require()
+        try:
+            require_owner(self._store, self.owner)
+        except LeaseError as error:
+            self._lose(str(error))
+            raise
+
+    def renew(self) -> None:
+        """Renew the lease once, or find out that it is lost.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        if self.lost.is_set():
+            self._notify()
+            return
+        progress = self._current_progress()
+        checked = _Moment()
+        with contextlib.suppress(LeaseError):
+            self.require_owner()
+            if checked.elapsed() > self._term / 2:
+                return  # paused since the check: another driver may hold the lease by now
+            self._holder = self._holder.renewed_at(_now(), self._term, progress)
+            self._store.write(LEASE, self._holder.to_bytes())
+            self._renewed = checked
 
     def release(self) -> None:
-        """Give the output free."""
-        self._over.set()
+        """Release the output for other drivers."""
+        self._released.set()
         try:
             self._renewer.join(timeout=60)
             if not self.lost.is_set():
-                with contextlib.suppress(SalipError):  # it runs out by itself
-                    held = _read(self._store)
-                    if held is not None and held.get("owner") == self._mine["owner"]:
-                        try:
-                            self._store.delete(LEASE)
-                        except SalipError:  # a job that may write, but not delete
-                            _write(self._store, self._mine, 0)
+                with contextlib.suppress(SalipError):  # the lease expires by itself
+                    self._remove()
         finally:
-            _OURS.discard(self._mine["owner"])
+            _OWNED.discard(self.owner)
 
-    def _keep(self, renew: float) -> None:
-        while not self._over.wait(renew):
-            # A store that fails now may answer the next time; the term covers several renewals.
+    def _current_progress(self) -> Mapping[str, Any]:
+        with contextlib.suppress(Exception):  # no job fails because of its progress
+            if self.progress is not None:
+                return dict(self.progress())
+        return self._holder.progress
+
+    def _remove(self) -> None:
+        holder = read_lease(self._store)
+        if holder is not None and holder.owner == self.owner:
+            try:
+                self._store.delete(LEASE)
+            except SalipError:  # some accounts may write but not delete
+                expired = self._holder.renewed_at(_now(), 0, self._holder.progress)
+                self._store.write(LEASE, expired.to_bytes())
+
+    def _renew_until_released(self, interval: float) -> None:
+        while not self._released.wait(interval):
+            # The term covers several renewals, so that a store may fail for a while.
             with contextlib.suppress(SalipError):
-                if self.lost.is_set() or self._is_taken():
-                    self.lost.set()
-                    self._tell()
-                else:
-                    self._renew()
+                self.renew()
 
-    def _is_taken(self) -> bool:
-        held = _read(self._store)
-        return held is not None and held.get("owner") != self._mine["owner"]
+    def _lose(self, reason: str) -> None:
+        if not self.lost.is_set():
+            self._reason = reason
+            self.lost.set()
+        self._notify()
 
-    def _tell(self) -> None:
-        with self._telling, contextlib.suppress(Exception):
+    def _notify(self) -> None:
+        with self._notifying, contextlib.suppress(Exception):
             if self._on_lost is not None:
                 self._on_lost()
                 self._on_lost = None
 
-    def _renew(self) -> None:
-        if self.progress is not None:
-            with contextlib.suppress(Exception):  # a job does not fail because nobody can watch it
-                self._mine["progress"] = dict(self.progress())
-        _write(self._store, self._mine, self._term)
+
+def require_owner(store: Store, owner: str) -> None:
+    """Check that a driver still holds the lease of an output; call it before every commit.
+
+    Args:
+        store: the output.
+        owner: :attr:`Lease.owner` of the driver.
+
+    Raises:
+        LeaseError: the lease is absent, has another owner, or has expired.
+        StoreError: the lease cannot be read.
+    """
+    holder = read_lease(store)
+    if holder is None:
+        raise LeaseError(
+            f"the lease on output {store} was lost: {LEASE} is missing or damaged. {_RESUME}"
+        )
+    if holder.owner != owner:
+        raise LeaseError(
+            f"output {store} was taken over by another driver (host {holder.host}, process "
+            f"{holder.pid}) after this one did not renew its lease; the other driver continues"
+        )
+    if holder.seconds_left(_now()) < -_CLOCK_ALLOWANCE:
+        raise LeaseError(
+            f"the lease on output {store} was lost: it was renewed last at {holder.renewed}. "
+            f"{_RESUME}"
+        )
 
 
 @contextlib.contextmanager
 def held(
-    store: Store, *, term: float = TERM_SECONDS, renew: float = RENEW_SECONDS
+    store: Store, *, term: float = TERM_SECONDS, interval: float = RENEW_SECONDS
 ) -> Iterator[Lease]:
     """Hold the lease of an output.
 
     Args:
         store: the output.
-        term: seconds for which a lease is good after each renewal.
-        renew: seconds between renewals.
+        term: seconds until the lease expires after each renewal, at most ``TERM_SECONDS``.
+        interval: seconds between renewals.
 
     Raises:
         LeaseError: another driver holds it.
-        OutputError: the output cannot be read or written.
+        StoreError: the output cannot be read or written.
     """
-    lease = Lease(store, _acquire(store, term), term, renew)
+    since = _Moment()
+    lease = Lease(store, _acquire(store, term), term=term, interval=interval, since=since)
     try:
         yield lease
     finally:
         lease.release()
 
 
-def _acquire(store: Store, term: float) -> dict[str, Any]:
-    before = _read(store)
-    mine = {"owner": uuid.uuid4().hex, **_here(), "started": _stamp(_now())}
-    if before is not None and not _is_free(before):
-        raise _refusal(store, before)
-    _OURS.add(mine["owner"])
+class _Moment:
+    """A moment on the wall clock and on the monotonic clock of this machine.
+
+    A stopped process falls behind on both; a suspended machine only on the wall clock.
+    """
+
+    def __init__(self) -> None:
+        self._wall, self._monotonic = _now(), _monotonic()
+
+    def elapsed(self) -> float:
+        """Return the seconds since then, by the clock that shows more."""
+        return max((_now() - self._wall).total_seconds(), _monotonic() - self._monotonic)
+
+
+def _acquire(store: Store, term: float) -> LeaseHolder:
+    data, version = store.read_with_version(LEASE)
+    now = _now()
+    mine = this_process(uuid.uuid4().hex, now).renewed_at(now, term, {})
+    holder = LeaseHolder.parse(data)
+    if holder is not None and not _is_free(holder, mine):
+        raise _refusal(store, holder)
+    _OWNED.add(mine.owner)
     try:
-        _write(store, mine, term)
-        time.sleep(_SETTLE_LOCAL if store.is_local else _SETTLE_REMOTE)
-        after = _read(store)
-        if after is not None and after.get("owner") != mine["owner"]:
-            raise _refusal(store, after)
+        if _write_conditionally(store, mine.to_bytes(), version) is None:
+            store.write(LEASE, mine.to_bytes())
+            time.sleep(_SETTLE_LOCAL if store.is_local else _SETTLE_REMOTE)
+        holder = read_lease(store)
+        if holder is None or holder.owner != mine.owner:
+            raise _refusal(store, holder)
     except BaseException:
-        _OURS.discard(mine["owner"])
+        _OWNED.discard(mine.owner)
         raise
     return mine
 
 
-def _is_free(lease: Mapping[str, Any]) -> bool:
-    """Whether its term is over, or nobody holds it any more in this process or a dead one."""
-    try:
-        if datetime.fromisoformat(lease["expires"]) <= _now():
-            return True
-    except (KeyError, TypeError, ValueError):
-        return True  # not a lease that anybody could be renewing
-    here = _here()
-    # Containers may share a host's name and its boot, and count their processes each for itself.
-    if any(lease.get(name) != here[name] for name in ("host", "boot", "pid_namespace")):
-        return False
-    if lease.get("pid") == here["pid"]:
-        return lease.get("owner") not in _OURS
-    return _birth(int(lease.get("pid", 0))) != lease.get("born")
+def _write_conditionally(store: Store, data: bytes, version: Version | None) -> bool | None:
+    """Write the lease if it still has a version, or is still absent (None).
 
-
-def _refusal(store: Store, lease: Mapping[str, Any]) -> LeaseError:
-    left = (datetime.fromisoformat(lease["expires"]) - _now()).total_seconds()
-    return LeaseError(
-        f"output {store} is being written by another driver (host {lease.get('host')}, process "
-        f"{lease.get('pid')}, since {lease.get('started')}): wait for it, stop it, or give another "
-        f"output. If it is dead already, its lease runs out in {max(0.0, left):.0f} s"
-    )
-
-
-def _read(store: Store) -> dict[str, Any] | None:
-    data = store.read(LEASE)
-    try:
-        found = json.loads(data) if data else None
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _write(store: Store, lease: Mapping[str, Any], term: float) -> None:
-    now = _now()
-    dated = {**lease, "renewed": _stamp(now), "expires": _stamp(now + timedelta(seconds=term))}
-    store.write(LEASE, json.dumps(dated, indent=2).encode() + b"\n")
-
-
-def _here() -> dict[str, Any]:
-    """This process, told apart from one of the same number after a restart."""
-    boot = _BOOT.read_text().strip() if _BOOT.is_file() else ""
-    pid, namespace = os.getpid(), ""
-    with contextlib.suppress(OSError):
-        namespace = str(_PID_NAMESPACE.readlink())
-    where = {"host": platform.node(), "boot": boot, "pid_namespace": namespace}
-    return {**where, "pid": pid, "born": _birth(pid)}
-
-
-def _birth(pid: int) -> str | None:
-    """When a process of this machine began, in the kernel's count; None where there is none.
-
-    Where there is no ``/proc`` nobody is known to be dead, and a lease has to run out.
+    Returns:
+        True if it was written, False if another driver was first, None if the store does not
+        support conditions. A store that ignores conditions has written the lease.
     """
-    if not Path("/proc/self/stat").is_file():
-        return None
+
+    def write() -> bool:
+        if version is None:
+            return store.create(LEASE, data)
+        return store.replace(LEASE, data, version)
+
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+        if not write():
+            return False
+        # A server that ignores conditions repeats the write; one that knows them must refuse.
+        return None if write() else True
+    except UnconditionalStoreError:
         return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in {"Z", "X"} else fields[19]
+
+
+def _is_free(holder: LeaseHolder, mine: LeaseHolder) -> bool:
+    """Return True if the lease has expired, or its process has ended or does not hold it."""
+    if not holder.is_current(_now()):
+        return True
+    if not holder.is_same_machine(mine):
+        return False
+    if holder.pid == mine.pid:
+        return holder.owner not in _OWNED
+    return not holder.is_process_alive()
+
+
+def _refusal(store: Store, holder: LeaseHolder | None) -> LeaseError:
+    if holder is None:
+        return LeaseError(f"output {store} is used by another driver: try again in a minute")
+    left = holder.seconds_left(_now())
+    if left <= TERM_SECONDS:
+        ends = f"If that driver has died, its lease expires in {max(0.0, left):.0f} s"
+    else:
+        ends = (
+            f"The lease was renewed {left - TERM_SECONDS:.0f} s in the future, so a clock is "
+            f"wrong: if no driver is running, delete {store.path_of(LEASE)}"
+        )
+    return LeaseError(
+        f"output {store} is being written by another driver (host {holder.host}, process "
+        f"{holder.pid}, since {holder.started}): wait for it, stop it, or give another output. "
+        f"{ends}"
+    )
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _stamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
+def _monotonic() -> float:
+    return time.monotonic()

@@ -1,10 +1,10 @@
-"""The manifest: what is to be labelled, in which order, and in which shard each row will be.
+"""The manifest: the images of a job, in order, and the shard of each row.
 
-Listing -> sorted by URI -> named by hash -> cut into shards of ``rows_per_shard``. All of it
-follows from the listing alone, so the same input always gives the same shards; it is frozen in the
-output all the same, for a resume has to see whether the input is still what it was. An input that
-has grown keeps the shards it had: what is new goes into new shards after them, so that a shard in
-the middle may be short.
+A listing is sorted by URI, each image gets an id by hash, and the rows are cut into shards of
+``rows_per_shard``. The same listing always gives the same shards. The manifest is frozen in the
+output all the same, so that a resumed job can see whether its input has changed. If the input has
+grown, its old shards stay as they are and the new images go into new shards after them. Therefore a
+shard in the middle may be short.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from salip_ray.schema import MANIFEST_SCHEMA
 from salip_ray.sources.listing import Listing
 from salip_ray.sources.locations import image_id
 
-#: A manifest row on its way to the fetch tasks: its place in the shard, and how to fetch it.
+#: A row of the manifest for the fetch tasks: with its index in the shard and its address.
 TODO_SCHEMA = MANIFEST_SCHEMA.append(pa.field("seq", pa.int32(), nullable=False)).append(
     pa.field("address", pa.string())
 )
-#: The columns that say which picture of a file a row is, and of which volume.
+#: Columns for the index of an image in its file, and for its volume and slice.
 VOLUME_COLUMNS = pa.schema([MANIFEST_SCHEMA.field(name) for name in ("index", "volume", "slice")])
 _ORDER = [("uri", "ascending"), ("index", "ascending")]
-PADDING = -1  #: ``seq`` of a row that only fills a short shard up; it is never committed
+PADDING = -1  #: ``seq`` of a row that only fills up a short shard; it is never committed
 _CHUNK = 65_536
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest cut into shards.
+    """The images of a job, cut into shards.
 
     Attributes:
-        table: :data:`TODO_SCHEMA`, in the order of shards and of rows within them.
-        rows_per_shard: rows of a shard; the last, and the last before each extension, may be
-            shorter.
-        digest: SHA-256 of what the manifest says (ids, URIs, sizes, etags, shard size).
-        duplicates: how often a URI was named again; it is labelled once.
+        table: :data:`TODO_SCHEMA`, in the order of the shards and of the rows in them.
+        rows_per_shard: rows of a shard; the last one, and the last one before each extension, may
+            be shorter.
+        digest: SHA-256 of the ids, URIs, sizes, etags and the shard size.
+        duplicates: number of repeated URIs in the listing; each URI is labelled once.
     """
 
     table: pa.Table
@@ -53,26 +53,26 @@ class Manifest:
 
     @property
     def n_images(self) -> int:
-        """Images, and so rows, of the job."""
+        """Number of images, and so of rows."""
         return int(self.table.num_rows)
 
     @property
     def n_shards(self) -> int:
-        """Shards of the job."""
+        """Number of shards."""
         return len(self.sizes)
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """Rows of each shard when it is whole, [n_shards]."""
+        """Number of rows of each shard, shape [n_shards]."""
         return np.bincount(self.table["shard"].to_numpy())
 
     @property
-    def manifest(self) -> pa.Table:
-        """What is frozen in the output: :data:`~salip_ray.schema.MANIFEST_SCHEMA`."""
+    def frozen(self) -> pa.Table:
+        """The columns that an output stores: :data:`~salip_ray.schema.MANIFEST_SCHEMA`."""
         return self.table.select(MANIFEST_SCHEMA.names)
 
     def todo(self, committed: Collection[int]) -> pa.Table:
-        """The rows of the shards that are not committed, aligned by :func:`align_to_blocks`."""
+        """Return the rows of the uncommitted shards, aligned by :func:`align_to_blocks`."""
         done = pa.array(sorted(committed), pa.int32())
         left = self.table.filter(pc.invert(pc.is_in(self.table["shard"], done)))
         return align_to_blocks(left, self.rows_per_shard)
@@ -81,12 +81,12 @@ class Manifest:
 def align_to_blocks(rows: pa.Table, block: int) -> pa.Table:
     """Order rows so that cutting them every ``block`` rows cuts between shards.
 
-    Short shards go last, and each but the very last is filled up with rows of :data:`PADDING`,
-    which pass through the job untouched and are dropped at the commit.
+    Short shards go last. Each of them except the last is filled up with rows of :data:`PADDING`,
+    which pass through the job unchanged and are dropped at the commit.
 
     Args:
-        rows: :data:`TODO_SCHEMA`, at most ``block`` rows of a shard, in order.
-        block: rows of a block.
+        rows: :data:`TODO_SCHEMA` in order, at most ``block`` rows of each shard.
+        block: number of rows of a block.
     """
     sizes = np.bincount(rows["shard"].to_numpy()) if rows.num_rows else np.zeros(0, np.int64)
     short = [int(shard) for shard in np.flatnonzero((sizes > 0) & (sizes < block))]
@@ -110,9 +110,11 @@ def _padding(shard: int, count: int) -> pa.Table:
 
 
 def make_manifest(listing: Listing, rows_per_shard: int) -> Manifest:
-    """Sort a listing, drop what is named twice, name the images and cut shards.
+    """Sort a listing, drop duplicates, give each image its id, and cut shards.
 
-    The listing may have been expanded to slices (:mod:`salip_ray.pipeline.expand`).
+    Args:
+        listing: the images; volumes may have been expanded to slices.
+        rows_per_shard: number of rows of a shard.
     """
     table = with_volume_columns(listing.table)
     table = table.take(pc.sort_indices(table, sort_keys=_ORDER)).combine_chunks()
@@ -128,21 +130,21 @@ def make_manifest(listing: Listing, rows_per_shard: int) -> Manifest:
         "seq": pa.array((rows % rows_per_shard).astype(np.int32)),
         "address": table["address"],
     }
-    planned = pa.table(columns, schema=TODO_SCHEMA)
-    return Manifest(planned, rows_per_shard, _digest(planned, rows_per_shard), duplicates)
+    sorted_rows = pa.table(columns, schema=TODO_SCHEMA)
+    return Manifest(sorted_rows, rows_per_shard, _digest(sorted_rows, rows_per_shard), duplicates)
 
 
 def with_frozen_shards(frozen: pa.Table, now: Manifest) -> Manifest:
-    """The plan of a resume: the images of ``now``, in the shards that were frozen.
+    """Return the images of ``now`` in the shards of a frozen manifest.
 
     Args:
-        frozen: the manifest of the output; it names the images of ``now``, each once.
-        now: what the input holds, with the addresses to fetch it from.
+        frozen: the manifest of the output, with the same images as ``now``.
+        now: the images of the input, with the addresses to fetch them from.
     """
-    if frozen.equals(now.manifest):
+    if frozen.equals(now.frozen):
         return now
-    plan = from_frozen(frozen, now.rows_per_shard, addresses=now.table, digest=now.digest)
-    return replace(plan, duplicates=now.duplicates)
+    manifest = from_frozen(frozen, now.rows_per_shard, addresses=now.table, digest=now.digest)
+    return replace(manifest, duplicates=now.duplicates)
 
 
 def from_frozen(
@@ -152,13 +154,13 @@ def from_frozen(
     addresses: pa.Table | None = None,
     digest: str | None = None,
 ) -> Manifest:
-    """The plan that a frozen manifest holds.
+    """Return the manifest of an output, ready for a job.
 
     Args:
         frozen: :data:`~salip_ray.schema.MANIFEST_SCHEMA`, in the order of its shards.
         rows_per_shard: of the job.
-        addresses: rows with ``image_id`` and ``address``, where addresses are not the URIs.
-        digest: of the manifest, where it is known.
+        addresses: rows with ``image_id`` and ``address``, if addresses differ from the URIs.
+        digest: of the manifest, if it is known.
     """
     shards = frozen["shard"].to_numpy()
     first = np.searchsorted(shards, shards)
@@ -177,14 +179,14 @@ def from_frozen(
     return Manifest(table, rows_per_shard, digest or manifest_digest(frozen, rows_per_shard))
 
 
-def manifest_digest(manifest: pa.Table, rows_per_shard: int) -> str:
-    """The digest of a frozen manifest: that of a :class:`Manifest` of the same images."""
-    order = pc.sort_indices(manifest, sort_keys=_ORDER)
-    return _digest(manifest.take(order), rows_per_shard)
+def manifest_digest(frozen: pa.Table, rows_per_shard: int) -> str:
+    """Return the digest of a frozen manifest; it equals that of a new manifest of its images."""
+    order = pc.sort_indices(frozen, sort_keys=_ORDER)
+    return _digest(frozen.take(order), rows_per_shard)
 
 
 def with_volume_columns(table: pa.Table) -> pa.Table:
-    """A listing with the columns of :data:`VOLUME_COLUMNS`, null where a file is one picture."""
+    """Return a listing with the columns of :data:`VOLUME_COLUMNS`, null if it has none."""
     for field in VOLUME_COLUMNS:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
@@ -192,7 +194,7 @@ def with_volume_columns(table: pa.Table) -> pa.Table:
 
 
 def _without_duplicates(table: pa.Table) -> tuple[pa.Table, int]:
-    """Drop a row whose URI and index are those of the row before it, in a sorted table."""
+    """Drop the rows of a sorted table that repeat the URI and index of the row before."""
     if table.num_rows < 2:
         return table, 0
     index = table["index"].fill_null(-1)
@@ -203,16 +205,16 @@ def _without_duplicates(table: pa.Table) -> tuple[pa.Table, int]:
         )
     )
     first = pa.chunked_array([pa.array([True]), *differs.chunks])
-    kept = table.filter(first)
-    return kept, table.num_rows - kept.num_rows
+    unique = table.filter(first)
+    return unique, table.num_rows - unique.num_rows
 
 
 def _image_ids(table: pa.Table) -> pa.ChunkedArray:
     chunks = []
     for start in range(0, table.num_rows, _CHUNK):
         part = table.slice(start, _CHUNK)
-        places = zip(part["uri"].to_pylist(), part["index"].to_pylist(), strict=True)
-        chunks.append(pa.array([image_id(uri, index) for uri, index in places], pa.string()))
+        images = zip(part["uri"].to_pylist(), part["index"].to_pylist(), strict=True)
+        chunks.append(pa.array([image_id(uri, index) for uri, index in images], pa.string()))
     return pa.chunked_array(chunks, pa.string())
 
 

@@ -1,7 +1,7 @@
-"""Masks as they are stored: COCO run-length encodings (RLE), label maps and their PNGs.
+"""Stored forms of masks: COCO run-length encodings (RLE), label maps and their PNGs.
 
-An RLE is a dict ``{"size": [height, width], "counts": str}`` in COCO's compressed form, made and
-read by pycocotools; it is what a Parquet row holds and what COCO JSON and its tools expect.
+An RLE is a dict ``{"size": [height, width], "counts": str}`` in COCO's compressed form, written and
+read by pycocotools. Parquet rows hold it, and tools for COCO JSON expect it.
 """
 
 from __future__ import annotations
@@ -31,31 +31,35 @@ _LARGEST_8_BIT_CLASS = 254  # 255 stays free: many tools read it as "ignore"
 
 
 def encode_rle(mask: Mask) -> dict[str, Any]:
-    """Encode a mask of shape [H, W] (bool, or 0/1 numbers) as a compressed COCO RLE."""
+    """Encode a mask of shape [H, W] (bool, or 0/1 numbers) as a compressed COCO RLE.
+
+    Raises:
+        ValueError: it has another number of dimensions.
+    """
     if mask.ndim != 2:
-        raise ValueError(f"a mask has the shape [H, W], found {list(mask.shape)}")
+        raise ValueError(f"a mask has the shape [H, W], not {list(mask.shape)}")
     rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def decode_rle(rle: Rle) -> Mask:
-    """The mask of an RLE: bool, shape [H, W]."""
+    """Return the mask of an RLE: bool, shape [H, W]."""
     return np.ascontiguousarray(coco.decode(dict(rle))).astype(np.bool_)
 
 
 def bbox_xywh(rle: Rle) -> tuple[float, float, float, float]:
-    """COCO's box of an RLE: x, y, width, height in pixels; all 0 for an empty mask."""
+    """Return COCO's box of an RLE: x, y, width, height in pixels; all 0 for an empty mask."""
     x, y, width, height = coco.toBbox(dict(rle)).tolist()
     return x, y, width, height
 
 
 def area(rle: Rle) -> int:
-    """Number of pixels set in an RLE."""
+    """Return the number of pixels set in an RLE."""
     return int(coco.area(dict(rle)))
 
 
 def read_mask(cell: Mapping[str, Any]) -> ClassMask:
-    """A mask as a row keeps it (an item of ``masks``), or as one drawn by hand is made to look."""
+    """Return the mask in an item of the column ``masks`` of a row."""
     return ClassMask(
         method=cell["method"],
         label=cell["label"],
@@ -98,18 +102,21 @@ def _figure(cell: Mapping[str, Any], name: str) -> float | None:
 def label_map(
     masks: Sequence[ClassMask], height: int, width: int, *, n_classes: int = 0
 ) -> LabelMap:
-    """Merge the cascade's masks of one image into class ids per pixel, 0 being the background.
+    """Merge the cascade's masks of one image into a label map; 0 is the background.
 
-    Masks of other methods are left out. Where classes overlap, the pixel goes to the higher
-    ``clip_score`` (compared as float32, as rows keep it, so that a label map can be made again from
-    a row), then to the lower ``class_id``.
+    Masks of other methods are left out. A pixel of several classes goes to the class with the
+    highest ``clip_score``, then to the lowest ``class_id``. Scores are compared as float32, the
+    type in which rows store them, so that a label map can be made again from a row.
 
     Args:
         masks: masks of shape [height, width].
         height: rows of the label map.
         width: columns of the label map.
-        n_classes: number of classes of the task. Past 254 the map is uint16, else uint8, whichever
-            classes this image happens to hold.
+        n_classes: number of classes of the task. Above 254 the map is uint16, else uint8, whichever
+            classes are in this image.
+
+    Raises:
+        ValueError: a mask has another shape.
     """
     mine = [mask for mask in masks if mask.method == "cascade"]
     largest = max([n_classes, *(mask.class_id for mask in mine)])
@@ -125,13 +132,15 @@ def label_map(
 
 
 def _painting_order(item: ClassMask) -> tuple[np.float32, int]:
-    """Sort key: what is painted last wins."""
+    """Return the sort key of a mask; later masks overwrite earlier ones."""
     score = np.float32(np.nan if item.clip is None else item.clip.score)
     return (np.float32(-np.inf) if np.isnan(score) else score, -item.class_id)
 
 
 def encode_png(labels: LabelMap) -> bytes:
-    """Encode a label map as a grey PNG (8-bit for uint8, 16-bit for uint16); same map, same bytes.
+    """Encode a label map as a grey PNG: 8-bit for uint8, 16-bit for uint16.
+
+    The same label map gives the same bytes.
 
     Raises:
         ValueError: the map is not of shape [H, W], or is neither uint8 nor uint16.
@@ -139,7 +148,7 @@ def encode_png(labels: LabelMap) -> bytes:
     if labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"a label map is uint8 or uint16 of shape [H, W], "
-            f"found {labels.dtype} {list(labels.shape)}"
+            f"not {labels.dtype} {list(labels.shape)}"
         )
     done, data = cv2.imencode(".png", labels, _PNG_SETTINGS)
     assert done, "OpenCV encodes any non-empty grey image"
@@ -147,7 +156,7 @@ def encode_png(labels: LabelMap) -> bytes:
 
 
 def decode_png(data: bytes) -> LabelMap:
-    """The label map in the bytes of a PNG made by :func:`encode_png`.
+    """Decode the label map in a PNG from :func:`encode_png`.
 
     Raises:
         ValueError: the bytes are not a grey PNG.

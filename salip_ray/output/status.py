@@ -1,9 +1,8 @@
-"""How far a job is, from its output alone and from any machine: ``salip-ray status``.
+"""Read the progress of a job from its output alone, on any machine: ``salip-ray status``.
 
-What is committed is counted from the shards' statistics. Who is at it, how far ahead of its last
-commit and how fast, is in the lease that the driver renews; where that has run out nobody is.
-
-Watching a job from its output alone until it is over: ``salip-ray status --follow``.
+Committed images are counted from the statistics of the shards. The lease that the driver renews
+tells who writes the output, how many images each stage has done, and how fast. An expired lease
+means that no driver is running.
 """
 
 from __future__ import annotations
@@ -18,19 +17,20 @@ from typing import Any, Literal
 
 import pyarrow.compute as pc
 
-from salip_ray.errors import NoJobError, OutputError, SalipError
-from salip_ray.output.reader import LabelOutput, explaining
-from salip_ray.sources.locations import join, public_uri
-from salip_ray.sources.stores import read_existing, said, uncovered
+from salip_ray.errors import NoJobError, OutputError, StoreError
+from salip_ray.output.layout import STATS, shard_file, shard_numbers
+from salip_ray.output.lease_holder import LeaseHolder, read_lease
+from salip_ray.output.reader import LabelOutput
+from salip_ray.output.store import Version
 
 State = Literal["running", "stopped", "complete"]
-_LEASE = "lease.json"
 _LAST_STAGE = "refine"
+PATIENCE_SECONDS = 300.0  #: how long :func:`follow` retries a store that fails
 
 
 @dataclass(frozen=True)
 class Driver:
-    """Who writes the output, as the lease says."""
+    """The driver that writes the output, as its lease says."""
 
     host: str
     pid: int
@@ -40,23 +40,23 @@ class Driver:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a job is.
+    """The progress of a job.
 
     Attributes:
         output: its public URI.
-        state: ``running`` where a driver holds the output, ``complete`` where all is committed,
+        state: ``running`` if a driver holds the lease, ``complete`` if all shards are committed,
             else ``stopped``.
-        images: of the manifest.
-        done: images in committed shards, the failed ones among them.
-        failed: images whose row is an error.
-        ahead: images labelled by the running driver; the last of them not committed yet.
-        shards: of the manifest.
-        committed: shards that are there.
-        status: committed rows by status.
-        stages: images that each stage of the running driver is done with.
-        images_per_second: of the running driver since it began to label.
+        images: number of images of the manifest.
+        done: images in committed shards, error rows included.
+        failed: images in committed shards whose row is an error.
+        ahead: images labelled by the running driver, committed or not.
+        shards: number of shards of the manifest.
+        committed: number of committed shards.
+        status: number of committed rows by status.
+        stages: number of images that each stage of the running driver has done.
+        images_per_second: of the running driver since it started to label.
         seconds_left: at that rate.
-        driver: the running one.
+        driver: the running driver, or None.
     """
 
     output: str
@@ -74,7 +74,7 @@ class Status:
     driver: Driver | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-ready data."""
+        """Return the status as JSON-ready data."""
         return asdict(self)
 
 
@@ -85,34 +85,32 @@ def read_status(
     manifest: str | None = None,
     now: datetime | None = None,
 ) -> Status:
-    """Read how far a job is.
+    """Read the progress of a job.
 
     Args:
         output: a location that ``salip-ray label`` writes or wrote.
-        storage_options: fsspec's, for a remote output.
-        manifest: where its manifest is kept, if not in the output.
+        storage_options: fsspec options of a remote output.
+        manifest: the file of its manifest, if that is not in the output.
         now: the time; by default that of this machine's clock.
 
     Raises:
-        OutputError: there is no ``run.json`` that this version can read, or no manifest yet; or
-            the store does not let them be read.
+        NoJobError: there is no ``run.json``, or no manifest yet.
+        OutputError: a file of the output cannot be read, or not by this version.
     """
-    with explaining(output):
-        return StatusReader(output, storage_options, manifest=manifest).read(now)
+    return StatusReader(output, storage_options, manifest=manifest).read(now)
 
 
 class StatusReader:
-    """Reads again and again how far one job is; of what has not changed nothing is fetched.
-
-    What the store's client raises is raised as it is: the next look may be answered.
+    """Reads the progress of one job again and again, fetching only files that changed.
 
     Args:
         output: as for :func:`read_status`.
-        storage_options: as there.
-        manifest: as there.
+        storage_options: as for :func:`read_status`.
+        manifest: as for :func:`read_status`.
 
     Raises:
-        OutputError: there is no ``run.json`` that this version can read.
+        NoJobError: there is no ``run.json``.
+        OutputError: ``run.json`` cannot be read, or not by this version.
     """
 
     def __init__(
@@ -122,32 +120,33 @@ class StatusReader:
         *,
         manifest: str | None = None,
     ) -> None:
-        self._labels = LabelOutput.open_patiently(output, storage_options, manifest)
+        self._output = LabelOutput.open(output, storage_options, manifest)
         self._sizes: tuple[int, int] | None = None
-        self._counts: dict[str, tuple[Any, dict[str, int]]] = {}
+        self._counts: dict[str, tuple[Version | None, dict[str, int]]] = {}
 
     def read(self, now: datetime | None = None) -> Status:
-        """How far the job is now.
+        """Read the progress now.
 
         Raises:
-            OutputError: there is no manifest yet.
+            NoJobError: there is no manifest yet.
+            OutputError: a file of the output cannot be read.
         """
-        labels = self._labels
-        labels._fs.invalidate_cache()
-        lease = _live_lease(labels, now or datetime.now(UTC))
-        names = labels.shards
-        images, shards = self._planned(len(names))
+        lease = read_lease(self._output.store)
+        if lease is not None and not lease.is_current(now or datetime.now(UTC)):
+            lease = None
+        names = self._output.shards
+        images, shards = self._planned_sizes(len(names))
         counts: Counter[str] = Counter()
-        for found in self._committed(names):
-            counts.update(found)
+        for shard_counts in self._committed_counts(names):
+            counts.update(shard_counts)
         done = counts.total()
-        progress = lease.get("progress", {}) if lease else {}
+        progress = lease.progress if lease else {}
         rows = {str(stage): int(count) for stage, count in progress.get("rows", {}).items()}
         ahead, seconds = rows.get(_LAST_STAGE, 0), float(progress.get("seconds", 0.0))
         rate = ahead / seconds if ahead and seconds else None
         left = max(0, int(progress.get("images", images - done)) - ahead)
         return Status(
-            output=labels.uri,
+            output=self._output.uri,
             state="running" if lease else "complete" if len(names) >= shards else "stopped",
             images=images,
             done=done,
@@ -162,71 +161,23 @@ class StatusReader:
             driver=_driver(lease) if lease else None,
         )
 
-    def _planned(self, committed: int) -> tuple[int, int]:
-        """Images and shards of the manifest, which is read again only where it has grown."""
+    def _planned_sizes(self, committed: int) -> tuple[int, int]:
+        """Return the numbers of images and shards; read the manifest again only if it has grown."""
         if self._sizes is None or committed >= self._sizes[1]:
-            shards = self._labels.manifest(["shard"])["shard"]
+            shards = self._output.manifest(["shard"])["shard"]
             last = pc.max(shards).as_py()
             self._sizes = len(shards), 0 if last is None else int(last) + 1
         return self._sizes
 
-    def _committed(self, names: Sequence[str]) -> list[dict[str, int]]:
-        """Rows by status of each committed shard, from its statistics."""
-        versions = _versions(self._labels, "stats")
-        wanted = [f"{name.removesuffix('.parquet')}.json" for name in names]
-        new = [name for name in wanted if self._counts.get(name, (None,))[0] != versions.get(name)]
-        for name, data in _read_all(self._labels, "stats", new).items():
-            self._counts[name] = versions.get(name), dict(json.loads(data)["status"])
-        return [self._counts[name][1] for name in wanted if name in self._counts]
-
-
-def _versions(labels: LabelOutput, folder: str) -> dict[str, Any]:
-    """What tells each file of a folder from what it was before it was written anew."""
-    try:
-        entries = labels._fs.ls(join(labels._root, folder), detail=True)
-    except FileNotFoundError:
-        return {}
-    return {
-        entry["name"].rstrip("/").rpartition("/")[2]: tuple(
-            str(entry.get(key)) for key in ("size", "mtime", "LastModified", "updated", "ETag")
-        )
-        for entry in entries
-    }
-
-
-def _read_all(labels: LabelOutput, folder: str, names: Sequence[str]) -> dict[str, bytes]:
-    """The files of a folder that are there, fetched together."""
-    fs, root = labels._fs, join(labels._root, folder)
-    if not names:
-        return {}
-    found: dict[str, bytes] = {}
-    for path, data in read_existing(fs, [join(root, name) for name in names]).items():
-        if isinstance(data, Exception):  # a job must not look less far than it is
-            raise data
-        found[path.rpartition("/")[2]] = data
-    return found
-
-
-def _live_lease(labels: LabelOutput, now: datetime) -> dict[str, Any] | None:
-    try:
-        lease = json.loads(labels._fs.cat_file(join(labels._root, _LEASE)))
-        live = datetime.fromisoformat(lease["expires"]) > now
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
-        return None
-    return dict(lease) if live else None
-
-
-def _driver(lease: Mapping[str, Any]) -> Driver:
-    return Driver(
-        host=str(lease.get("host")),
-        pid=int(lease.get("pid", 0)),
-        started=str(lease.get("started")),
-        renewed=str(lease.get("renewed")),
-    )
-
-
-#: How long a store that fails is asked again.
-PATIENCE_SECONDS = 300.0
+    def _committed_counts(self, shards: Sequence[str]) -> list[dict[str, int]]:
+        """Return the number of rows by status of each committed shard, from its statistics."""
+        store = self._output.store
+        names = [shard_file(STATS, number) for number in sorted(shard_numbers(shards))]
+        versions = {f"{STATS}/{name}": v for name, v in store.versions(STATS).items()}
+        changed = [n for n in names if self._counts.get(n, (None,))[0] != versions.get(n)]
+        for name, data in store.read_all(changed).items():
+            self._counts[name] = versions.get(name), _row_counts(data, store.path_of(name))
+        return [self._counts[name][1] for name in names if name in self._counts]
 
 
 def follow(
@@ -239,45 +190,54 @@ def follow(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Status]:
-    """Yield how far a job is, until it is complete or nobody is at it any more.
+    """Yield the progress of a job until it is complete or no driver is running.
 
-    A driver that was killed is taken for alive until its lease has run out.
+    A killed driver counts as running until its lease expires.
 
     Args:
         output: a location that ``salip-ray label`` writes, or is about to.
-        storage_options: fsspec's, for a remote output.
-        manifest: where its manifest is kept, if not in the output.
-        every: seconds between two looks.
-        wait: seconds that a job which nobody is at may take to begin, or to be gone on with.
-        clock: the time, in seconds.
-        sleep: waits.
+        storage_options: fsspec options of a remote output.
+        manifest: the file of its manifest, if that is not in the output.
+        every: seconds between two reads.
+        wait: seconds to wait for a job to start or to be resumed.
+        clock: returns the time in seconds.
+        sleep: waits for a number of seconds.
 
     Raises:
-        NotBegunError: nothing was begun within ``wait``.
+        NoJobError: no job was started within ``wait`` seconds.
         OutputError: the output cannot be read, or not by this version.
     """
-    watch: StatusReader | None = None
-    seen = answered = clock()  # somebody at the job; the store
+    reader: StatusReader | None = None
+    last_running = last_answer = clock()
     while True:
         now = clock()
         try:
-            watch = watch or StatusReader(output, storage_options, manifest=manifest)
-            status = watch.read()
+            reader = reader or StatusReader(output, storage_options, manifest=manifest)
+            status = reader.read()
         except NoJobError:
-            if now - seen >= wait:
+            if now - last_running >= wait:
                 raise
-            answered = now
-        except SalipError:
-            raise
-        except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
-            if now - answered >= PATIENCE_SECONDS:
-                problem = said(uncovered(error), output)
-                raise OutputError(f"cannot read {public_uri(output)}: {problem}") from None
+            last_answer = now
+        except StoreError:
+            if now - last_answer >= PATIENCE_SECONDS:
+                raise
         else:
-            answered = now
+            last_answer = now
             yield status
             if status.state == "running":
-                seen = now
-            elif status.state == "complete" or now - seen >= wait:
+                last_running = now
+            elif status.state == "complete" or now - last_running >= wait:
                 return
         sleep(every)
+
+
+def _row_counts(stats: bytes, path: str) -> dict[str, int]:
+    try:
+        counts = json.loads(stats)["status"]
+        return {str(status): int(count) for status, count in counts.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise OutputError(f"{path} is damaged: run salip-ray verify") from None
+
+
+def _driver(lease: LeaseHolder) -> Driver:
+    return Driver(lease.host, lease.pid, lease.started, lease.renewed)

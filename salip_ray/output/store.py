@@ -1,39 +1,54 @@
-"""The output location: whole files that appear at once, or not at all.
+"""The store of an output: whole files that appear at once, or not at all.
 
-Local: a temporary file beside the target, then ``os.replace``. Remote: the bytes are made in memory
-and sent as one object, which S3, GCS and Azure make visible only when it is complete. What may pass
-(time-outs, 5xx, cut connections) is tried again, with growing pauses, before it is an error.
+Local files are written to a temporary file next to the target, synced and renamed. Remote files are
+sent as one object, which S3, GCS and Azure show only when it is complete. Errors that may pass
+(time-outs, 5xx, cut connections) are retried with growing pauses. Every error becomes a
+:class:`~salip_ray.errors.StoreError` whose message holds no signature, key or password.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import uuid
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from salip_ray.errors import OutputError
+from salip_ray.errors import OutputError, StoreError
+from salip_ray.output.local_files import create_file, is_temporary, replace_file
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
-from salip_ray.sources.stores import persistently, read_existing, said
+from salip_ray.sources.stores import persistently as with_retries
+from salip_ray.sources.stores import read_existing, said, uncovered
 
-_TEMPORARY = ".tmp"
-_ATTEMPTS = 6
+ATTEMPTS = 6
+_SECRET_OPTION = re.compile(
+    r"secret|key|token|pass|credential|connection_string|sas", re.IGNORECASE
+)
+_SHORTEST_SECRET = 6  # a shorter value could be part of any word
+_VERSION_FIELDS = ("size", "mtime", "LastModified", "updated", "last_modified", "ETag", "etag")
+_REFUSED_CONDITION = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 T = TypeVar("T")
+
+#: Identifies the content that a file had when it was listed or read; it changes with each write.
+Version = tuple[str, ...]
+
+
+class UnconditionalStoreError(StoreError):
+    """The store has no write that depends on what is there."""
 
 
 class Store:
-    """Reads and writes small whole files below one location; cheap to pickle.
+    """Reads and writes whole files under one location; cheap to pickle.
 
     Args:
         location: a folder or prefix.
-        storage_options: fsspec's.
-        elsewhere: files that are stored outside of the location, by their name in it, with the
-            same options.
+        storage_options: fsspec options.
+        elsewhere: files that are stored outside of the location, by their name in it; the options
+            are the same.
 
     Raises:
-        OutputError: what is kept elsewhere is in the location, or has no name.
+        OutputError: a file of ``elsewhere`` is in the location, or its path has no name.
     """
 
     def __init__(
@@ -46,10 +61,10 @@ class Store:
         self.location = normalise(location).rstrip("/") or "/"
         self._options = dict(storage_options or {})
         self._elsewhere = dict(elsewhere or {})
-        for place in self._elsewhere.values():
-            folder, _, name = normalise(place).rpartition("/")
+        for path in self._elsewhere.values():
+            folder, _, name = normalise(path).rpartition("/")
             if not name or f"{folder}/".startswith(f"{self.location.rstrip('/')}/"):
-                raise OutputError(f"{public_uri(place)} must be a file outside of {self}")
+                raise OutputError(f"{public_uri(path)} must be a file outside of {self}")
 
     def __repr__(self) -> str:
         return f"Store({public_uri(self.location)!r})"
@@ -59,21 +74,23 @@ class Store:
 
     @property
     def is_local(self) -> bool:
-        """Whether the location is a path of this machine's (or a mounted) disk."""
+        """Return True if the location is a path on a local or mounted disk."""
         return not is_remote(self.location)
 
     def is_elsewhere(self, name: str) -> bool:
-        """Whether a file is kept elsewhere."""
+        """Return True if a file is stored outside of the location."""
         return name in self._elsewhere
 
-    def where(self, name: str) -> str:
-        """Where a file is, for people to read."""
-        return public_uri(self._elsewhere[name]) if name in self._elsewhere else f"{self}/{name}"
+    def path_of(self, name: str) -> str:
+        """Return the public path of a file, for messages."""
+        if name in self._elsewhere:
+            return public_uri(self._elsewhere[name])
+        return join(str(self), name) if name else str(self)
 
     def for_ray(self) -> tuple[str, Any]:
-        """The location as Ray Train and Ray Tune take it: a path, and its pyarrow filesystem.
+        """Return the location as Ray Train and Ray Tune take it: a path and a pyarrow filesystem.
 
-        The latter is None for a local folder.
+        The filesystem is None if the location is local.
         """
         if self.is_local:
             return self.location, None
@@ -82,116 +99,299 @@ class Store:
         fs, path = filesystem(self.location, self._options)
         return path, PyFileSystem(FSSpecHandler(fs))
 
-    def _place(self, name: str) -> tuple[Store, str]:
-        """The store of a file that is kept elsewhere, and its name there."""
-        folder, _, there = normalise(self._elsewhere[name]).rpartition("/")
-        return Store(folder, self._options), there
-
-    def write(self, name: str, data: bytes) -> None:
-        """Put ``data`` at ``name``, replacing what was there, in one step.
-
-        Raises:
-            OutputError: the location cannot be written.
-        """
-        if name in self._elsewhere:
-            place, there = self._place(name)
-            place.write(there, data)
-            return
-        with self._explaining("write", name):
-            if self.is_local:
-                _replace(Path(self.location, name), data)
-            else:
-                fs, root = self._open()
-                _persistently(lambda: fs.pipe_file(join(root, name), data))
+    # ---------------------------------------------------------------------------------- reading
 
     def read(self, name: str) -> bytes | None:
-        """The bytes at ``name``, or None where there is nothing."""
-        if name in self._elsewhere:
-            place, there = self._place(name)
-            return place.read(there)
-        fs, root = self._open()
+        """Return the bytes of a file, or None if it does not exist.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        fs, path = self._locate(name)
         with self._explaining("read", name):
             try:
-                return bytes(_persistently(lambda: fs.cat_file(join(root, name))))
-            except FileNotFoundError:
+                return bytes(self._retry(lambda: fs.cat_file(path)))
+            except FileNotFoundError as error:
+                _require_missing(error)
                 return None
 
-    def delete(self, name: str) -> None:
-        """Delete a file, where it is there."""
-        fs, root = self._open()
-        with self._explaining("delete", name), contextlib.suppress(FileNotFoundError):
-            _persistently(lambda: fs.rm_file(join(root, name)))
-
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
-        """The bytes of several files, fetched together; what does not exist is left out."""
+        """Return the bytes of several files by name, fetched together; missing ones are left out.
+
+        Raises:
+            StoreError: one of them cannot be read.
+        """
         if not names:
             return {}
-        fs, root = self._open()
-        paths = {fs._strip_protocol(join(root, name)): name for name in names}
-        found: dict[str, bytes] = {}
-        for path, data in read_existing(fs, paths, attempts=_ATTEMPTS).items():
+        fs, root = self._filesystem()
+        paths = {join(root, name): name for name in names}
+        contents: dict[str, bytes] = {}
+        for path, data in read_existing(fs, paths, attempts=ATTEMPTS).items():
             with self._explaining("read", paths[path]):
                 if isinstance(data, Exception):
                     raise data
-                found[paths[path]] = data
-        return found
+                contents[paths[path]] = data
+        return contents
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[Any]:
+        """Open a file for reading parts of it.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+            StoreError: it cannot be read, or its content cannot be parsed inside the context.
+        """
+        fs, path = self._locate(name)
+        stream = None
+        with self._explaining("read", name):
+            try:
+                stream = self._retry(lambda: fs.open(path, "rb"))
+            except FileNotFoundError as error:
+                _require_missing(error)
+        if stream is None:
+            raise FileNotFoundError(self.path_of(name))
+        with self._explaining("read", name), stream:
+            yield stream
+
+    def exists(self, name: str) -> bool:
+        """Return True if there is a file or folder of this name.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        fs, path = self._locate(name)
+        with self._explaining("read", name):
+            fs.invalidate_cache()
+            return bool(self._retry(lambda: fs.exists(path)))
 
     def names(self, folder: str = "") -> list[str]:
-        """Sorted names of the entries of a folder; none where it does not exist.
+        """Return the sorted names of the entries of a folder; none if it does not exist.
 
-        Left-overs of a write that was killed are not entries.
+        Temporary files of killed writers are left out.
+
+        Raises:
+            StoreError: the folder cannot be listed.
         """
-        fs, root = self._open()
-        fs.invalidate_cache()
-        where = join(root, folder) if folder else root
-        with self._explaining("read", folder):
-            try:
-                found = _persistently(lambda: fs.ls(where, detail=False))
-            except FileNotFoundError:
-                return []
-        names = (path.rstrip("/").rpartition("/")[2] for path in found if path.rstrip("/") != where)
-        return sorted(name for name in names if not _is_leftover(name))
+        names = (_name_of(path) for path in self._list(folder, detail=False))
+        return sorted(name for name in names if not is_temporary(name))
 
-    def sweep(self, folder: str) -> None:
-        """Delete what killed writes left in a local folder."""
-        if self.is_local and Path(self.location, folder).is_dir():
-            for path in Path(self.location, folder).iterdir():
-                if _is_leftover(path.name):
-                    path.unlink(missing_ok=True)
+    def versions(self, folder: str = "") -> dict[str, Version]:
+        """Return the entries of a folder by name, each with the version of its content.
+
+        Raises:
+            StoreError: the folder cannot be listed.
+        """
+        versions = {}
+        for entry in self._list(folder, detail=True):
+            name = _name_of(entry["name"])
+            if not is_temporary(name):
+                versions[name] = _version_of(entry)
+        return versions
+
+    def temporary_names(self, folder: str = "") -> list[str]:
+        """Return the names of temporary files that killed writers left in a folder."""
+        names = (_name_of(path) for path in self._list(folder, detail=False))
+        return sorted(name for name in names if is_temporary(name))
+
+    def all_names(self) -> set[str]:
+        """Return the paths of all files under the location, relative to it.
+
+        Raises:
+            StoreError: the location cannot be listed.
+        """
+        fs, root = self._filesystem()
+        with self._explaining("read", ""):
+            fs.invalidate_cache()
+            try:
+                paths = self._retry(lambda: fs.find(root))
+            except FileNotFoundError as error:
+                _require_missing(error)
+                return set()
+        prefix = f"{root.rstrip('/')}/"
+        names = {path.removeprefix(prefix) for path in paths}
+        return {name for name in names if not is_temporary(_name_of(name))}
+
+    def read_with_version(self, name: str) -> tuple[bytes | None, Version | None]:
+        """Return the bytes of a file and their version, both None if it does not exist.
+
+        The version is never newer than the bytes, so that :meth:`replace` with it refuses to
+        overwrite what was not read.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        fs, path = self._locate(name)
+        with self._explaining("read", name):
+            fs.invalidate_cache()
+            try:
+                version = _version_of(self._retry(lambda: fs.info(path)))
+            except FileNotFoundError as error:
+                _require_missing(error)
+                return None, None
+        return self.read(name), version
+
+    # ---------------------------------------------------------------------------------- writing
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file in one step, replacing an earlier one.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with self._explaining("write", name):
+            fs, path = self._locate(name)
+            if self._is_on_disk(name):
+                replace_file(Path(path), data)
+            else:
+                self._retry(lambda: fs.pipe_file(path, data))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file only if it does not exist; return False if it does.
+
+        Raises:
+            UnconditionalStoreError: the store cannot do this in one step.
+            StoreError: it cannot be written.
+        """
+        fs, path = self._locate(name)
+        with self._explaining("write", name):
+            try:
+                if self._is_on_disk(name):
+                    return create_file(Path(path), data)
+                # No retry: a repeated request could be refused because of the first one.
+                fs.pipe_file(path, data, mode="create")
+            except (TypeError, ValueError, NotImplementedError):
+                raise UnconditionalStoreError(f"{self} has no conditional write") from None
+            except Exception as error:
+                if _is_refused_condition(error):
+                    return False
+                raise
+            return True
+
+    def replace(self, name: str, data: bytes, version: Version) -> bool:
+        """Write a file only if it still has a version; return False if it has another one.
+
+        Raises:
+            UnconditionalStoreError: the store cannot do this in one step.
+            StoreError: it cannot be written.
+        """
+        fs, path = self._locate(name)
+        etag = next((value for value in version if value.startswith('"')), None)
+        if self._is_on_disk(name) or "s3" not in fs.protocol or etag is None:
+            raise UnconditionalStoreError(f"{self} has no conditional write")
+        with self._explaining("write", name):
+            try:
+                fs.pipe_file(path, data, IfMatch=etag)
+            except Exception as error:
+                if _is_refused_condition(error):
+                    return False
+                raise
+            return True
+
+    def delete(self, name: str) -> None:
+        """Delete a file if it exists.
+
+        Raises:
+            StoreError: it cannot be deleted.
+        """
+        fs, path = self._locate(name)
+        with self._explaining("delete", name), contextlib.suppress(FileNotFoundError):
+            self._retry(lambda: fs.rm_file(path))
+
+    def sweep(self, folder: str = "", *, recursive: bool = False) -> None:
+        """Delete the temporary files of killed writers in a local folder.
+
+        Raises:
+            StoreError: one of them cannot be deleted.
+        """
+        path = Path(self.location, folder)
+        if not self.is_local or not path.is_dir():
+            return
+        with self._explaining("sweep", folder):
+            for entry in path.rglob("*") if recursive else path.iterdir():
+                if is_temporary(entry.name):
+                    entry.unlink(missing_ok=True)
+
+    # --------------------------------------------------------------------------------- internals
+
+    def _filesystem(self) -> tuple[Any, str]:
+        fs, path = filesystem(self.location, self._options)
+        return fs, path.rstrip("/") or "/"
+
+    def _locate(self, name: str) -> tuple[Any, str]:
+        """Return the filesystem of a file, and its path there."""
+        if name in self._elsewhere:
+            return filesystem(self._elsewhere[name], self._options)
+        fs, root = self._filesystem()
+        return fs, join(root, name)
+
+    def _is_on_disk(self, name: str) -> bool:
+        return not is_remote(self._elsewhere.get(name, self.location))
+
+    def _list(self, folder: str, *, detail: bool) -> list[Any]:
+        """List a folder: paths, or the filesystem's description of each entry."""
+        fs, root = self._filesystem()
+        path = join(root, folder) if folder else root
+        with self._explaining("read", folder):
+            fs.invalidate_cache()
+            try:
+                entries = self._retry(lambda: fs.ls(path, detail=detail))
+            except FileNotFoundError as error:
+                _require_missing(error)
+                return []
+        # Some stores list a prefix as an entry of itself.
+        return [e for e in entries if (e["name"] if detail else e).rstrip("/") != path]
+
+    @staticmethod
+    def _retry(action: Callable[[], T]) -> T:
+        return with_retries(action, attempts=ATTEMPTS)
 
     @contextlib.contextmanager
     def _explaining(self, verb: str, name: str) -> Iterator[None]:
-        """Say what of this output could not be done, whatever the store's client raises."""
+        """Turn every error of a store's client into a StoreError that names the file."""
         try:
             yield
         except OutputError:
             raise
-        except Exception as error:  # noqa: BLE001
-            where = join(str(self), name) if name else str(self)
-            problem = said(error, self.location)
-            raise OutputError(f"cannot {verb} {where}: {problem}") from None
-
-    def _open(self) -> tuple[Any, str]:
-        fs, path = filesystem(self.location, self._options)
-        return fs, path.rstrip("/") or "/"
+        except Exception as error:  # noqa: BLE001  (each client raises errors of its own kind)
+            message = said(uncovered(error), self._elsewhere.get(name, self.location))
+            for secret in _secrets(self._options):
+                message = message.replace(secret, "***")
+            raise StoreError(f"cannot {verb} {self.path_of(name)}: {message}") from None
 
 
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{_TEMPORARY}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _require_missing(error: FileNotFoundError) -> None:
+    """Raise the error behind ``error`` if that is something else than a missing file."""
+    cause = uncovered(error)
+    if cause is not error:
+        raise cause
 
 
-def _persistently(action: Callable[[], T]) -> T:
-    return persistently(action, attempts=_ATTEMPTS)
+def _name_of(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
-def _is_leftover(name: str) -> bool:
-    return name.startswith(".") and name.endswith(_TEMPORARY)
+def _version_of(entry: Mapping[str, Any]) -> Version:
+    return tuple(str(entry.get(field)) for field in _VERSION_FIELDS)
+
+
+def _is_refused_condition(error: BaseException) -> bool:
+    """Return True if a store refused a write because of its condition."""
+    if isinstance(error, FileExistsError):
+        return True
+    causes = (error, error.__cause__)
+    responses = (getattr(cause, "response", None) for cause in causes)
+    codes = (r["Error"].get("Code") for r in responses if isinstance(r, Mapping) and "Error" in r)
+    return any(code in _REFUSED_CONDITION for code in codes)
+
+
+def _secrets(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the values of storage options that must not be shown."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _secrets(value)
+        elif (
+            isinstance(value, str)
+            and len(value) >= _SHORTEST_SECRET
+            and _SECRET_OPTION.search(name)
+        ):
+            yield value

@@ -1,4 +1,4 @@
-"""What came of a job, added up from the statistics that every shard's commit left."""
+"""The summary of a job: the sum of the statistics of its shards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COUNTS = ("images", "shards", "status", "outcomes", "errors")
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds all workers together spent in a stage, and images per second of one worker."""
+    """Seconds that all workers together spent in a stage, and images per second of one worker."""
 
     seconds: float
     images_per_second: float | None
@@ -30,15 +30,15 @@ class Summary:
     """The result of :func:`salip_ray.label`.
 
     Attributes:
-        output: where the labels are.
-        images: rows of the job, each of which is committed.
-        shards: shards of the job.
-        status: rows by status: ``ok``, ``empty``, ``error``.
-        outcomes: images by outcome, for each class.
-        errors: error rows by the stage that failed.
+        output: public URI of the output.
+        images: number of rows of the job, all committed.
+        shards: number of shards of the job.
+        status: number of rows by status: ``ok``, ``empty``, ``error``.
+        outcomes: number of images by outcome, for each class.
+        errors: number of error rows by the stage that failed.
         stages: time by stage.
-        wall_seconds: of the run that ended the job.
-        images_in_run: images labelled in that run; the rest was committed before.
+        wall_seconds: duration of the run that completed the job.
+        images_in_run: number of images labelled in that run; the others were committed before.
     """
 
     output: str
@@ -58,11 +58,11 @@ class Summary:
 
     @property
     def images_per_second(self) -> float | None:
-        """Of the whole run, start-up included."""
+        """Images per second of the whole run, including start-up."""
         return self.images_in_run / self.wall_seconds if self.wall_seconds else None
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``summary.json``."""
+        """Return the content of ``summary.json``."""
         return {
             "schema_version": SCHEMA_VERSION,
             **asdict(self),
@@ -71,31 +71,38 @@ class Summary:
 
 
 def summarise(
-    store: Store, plan: Manifest, *, wall_seconds: float = 0.0, images_in_run: int = 0
+    store: Store, manifest: Manifest, *, wall_seconds: float = 0.0, images_in_run: int = 0
 ) -> Summary:
     """Add up the statistics of all shards.
+
+    Args:
+        store: the output.
+        manifest: of the job.
+        wall_seconds: duration of the run.
+        images_in_run: number of images labelled in the run.
 
     Raises:
         JobError: the shards' statistics do not add up to the manifest.
     """
-    names = [shard_file(STATS, shard) for shard in range(plan.n_shards)]
+    names = [shard_file(STATS, shard) for shard in range(manifest.n_shards)]
     stats = [json.loads(data) for data in store.read_all(names).values()]
     rows = sum(shard["rows"] for shard in stats)
-    if len(stats) != plan.n_shards or rows != plan.n_images:
+    if len(stats) != manifest.n_shards or rows != manifest.n_images:
         raise JobError(
-            f"output {store} holds the statistics of {len(stats)} of {plan.n_shards} shards and "
-            f"{rows} of {plan.n_images} rows: was something deleted from it?"
+            f"output {store} holds statistics of {len(stats)} of {manifest.n_shards} shards and "
+            f"{rows} of {manifest.n_images} rows: files were deleted or altered. Run salip-ray "
+            "verify to name them"
         )
     outcomes: dict[str, Counter[str]] = {}
     for shard in stats:
-        for label, found in shard["outcomes"].items():
-            outcomes.setdefault(label, Counter()).update(found)
+        for label, counts in shard["outcomes"].items():
+            outcomes.setdefault(label, Counter()).update(counts)
     return Summary(
         output=str(store),
-        images=plan.n_images,
-        shards=plan.n_shards,
+        images=manifest.n_images,
+        shards=manifest.n_shards,
         status=_total(shard["status"] for shard in stats),
-        outcomes={label: dict(sorted(found.items())) for label, found in outcomes.items()},
+        outcomes={label: dict(sorted(counts.items())) for label, counts in outcomes.items()},
         errors=_total(shard["errors"] for shard in stats),
         stages=_times(_total(shard["seconds"] for shard in stats), rows),
         wall_seconds=round(wall_seconds, 3),
@@ -109,7 +116,7 @@ def write_summary(store: Store, summary: Summary) -> None:
 
 
 def repair_summary(store: Store, summary: Summary) -> None:
-    """Write ``summary.json`` where it does not count what is committed: a kill came before it."""
+    """Write ``summary.json`` if a kill prevented it: if it does not count the committed rows."""
     try:
         stored = json.loads(store.read(SUMMARY) or b"{}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is promised of one row, and of the label map beside it."""
+"""Check one row, and the label map and JSON file of its image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from salip_ray.config import ClassSpec
+from salip_ray.output.layout import description_member, label_map_member
 from salip_ray.output.masks import area, bbox_xywh, decode_png, label_map, read_mask
 from salip_ray.schema import STATUSES
 
 
 def check_row(row: Mapping[str, Any], classes: Sequence[ClassSpec]) -> Iterator[str]:
-    """What is wrong with a row of :data:`salip_ray.schema.LABEL_SCHEMA`."""
+    """Yield what is wrong with a row of :data:`salip_ray.schema.LABEL_SCHEMA`."""
     if row["status"] not in STATUSES:
         yield f"has the status {row['status']!r}, which is none of {', '.join(STATUSES)}"
         return
@@ -48,9 +49,15 @@ def check_row(row: Mapping[str, Any], classes: Sequence[ClassSpec]) -> Iterator[
 def check_members(
     row: Mapping[str, Any], members: Mapping[str, bytes], classes: Sequence[ClassSpec]
 ) -> Iterator[str]:
-    """What is wrong with a row's label map and JSON among the members of its shard's tar."""
-    key = row["image_id"]
-    png, about = members.get(f"{key}.mask.png"), members.get(f"{key}.json")
+    """Yield what is wrong with a row's members of the tar file of its shard.
+
+    Args:
+        row: of :data:`salip_ray.schema.LABEL_SCHEMA`.
+        members: contents of the tar file by name.
+        classes: of the task.
+    """
+    png = members.get(label_map_member(row["image_id"]))
+    about = members.get(description_member(row["image_id"]))
     if row["status"] == "error":
         if png is not None or about is not None:
             yield "is there, but its row is an error"
@@ -58,28 +65,28 @@ def check_members(
     if about is None:
         yield "has no JSON"
     elif not _describes(about, row, classes):
-        yield "its JSON is not of its row"
+        yield "its JSON differs from its row"
     if png is None:
         yield "has no label map"
         return
     try:
-        found = decode_png(png)
+        labels = decode_png(png)
     except ValueError as error:
         yield f"its label map cannot be read: {error}"
         return
     size = (row["height"], row["width"])
-    if found.shape != size:
-        shape = f"{found.shape[0]} x {found.shape[1]}"
+    if labels.shape != size:
+        shape = f"{labels.shape[0]} x {labels.shape[1]}"
         yield f"its label map is {shape}, its image {size[0]} x {size[1]}"
         return
     masks = [mask for mask in row["masks"] or () if mask["method"] == "cascade"]
     if any(mask["rle"]["size"] != list(size) for mask in masks):
-        return  # said of the row
+        return  # reported by check_row
     painted = label_map([read_mask(mask) for mask in masks], *size, n_classes=len(classes))
-    if found.dtype != painted.dtype:
-        yield f"its label map has {found.dtype} pixels, {painted.dtype} was promised"
-    elif not np.array_equal(found, painted):
-        differ = int(np.count_nonzero(found != painted))
+    if labels.dtype != painted.dtype:
+        yield f"its label map has {labels.dtype} pixels instead of {painted.dtype}"
+    elif not np.array_equal(labels, painted):
+        differ = int(np.count_nonzero(labels != painted))
         yield f"its label map differs from the masks of its row in {differ:,} pixels"
 
 
@@ -89,5 +96,5 @@ def _describes(about: bytes, row: Mapping[str, Any], classes: Sequence[ClassSpec
     except ValueError:
         return False
     ids = {spec.label: spec.class_id for spec in classes}
-    kept = ("image_id", "uri", "height", "width", "status", "outcomes")
-    return data.get("classes") == ids and all(data.get(name) == row[name] for name in kept)
+    names = ("image_id", "uri", "height", "width", "status", "outcomes")
+    return data.get("classes") == ids and all(data.get(name) == row[name] for name in names)

@@ -1,11 +1,10 @@
-"""What is promised of one committed shard: its files, their checksums, its rows and label maps."""
+"""Check one committed shard: its files, their checksums, its rows and its label maps."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,22 +15,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.config import PrivacyConfig
-from salip_ray.errors import OutputError
+from salip_ray.output.layout import (
+    MASKS,
+    SHARDS,
+    STATS,
+    SUFFIXES,
+    description_member,
+    label_map_member,
+    shard_file,
+)
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.verify_row import check_members, check_row
 from salip_ray.schema import LABEL_SCHEMA
-from salip_ray.sources.locations import join
 from salip_ray.sources.privacy import hides_uri, pseudonym
-from salip_ray.sources.stores import persistently, said, uncovered
-
-#: Folder and suffix of a shard's files.
-FILES = {"shards": "parquet", "masks": "tar", "stats": "json"}
-_MEMBER = re.compile(r"([0-9a-f]{32})\.(mask\.png|json)")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A promise that is broken: the file or row, and what is wrong with it."""
+    """A file or row that is not as the format guarantees, and what is wrong with it."""
 
     where: str
     what: str
@@ -42,7 +43,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckedShard:
-    """What was checked of a shard, and what is wrong with it."""
+    """Number of rows and label maps that were checked in a shard, and its problems."""
 
     rows: int
     label_maps: int
@@ -50,65 +51,49 @@ class CheckedShard:
 
     @classmethod
     def check(cls, labels: LabelOutput, shard: int, expected: pa.Table) -> CheckedShard:
-        """Check the files of a committed shard against its part of the manifest.
+        """Check the files of a committed shard.
+
+        Args:
+            labels: the output.
+            shard: the number of the shard.
+            expected: ``image_id`` and ``uri`` of its rows in the manifest.
 
         Raises:
-            OutputError: the store does not let one of them be read.
+            StoreError: a file cannot be read.
         """
-        names = {f: f"{f}/part-{shard:05d}.{suffix}" for f, suffix in FILES.items()}
+        names = {folder: shard_file(folder, shard) for folder in SUFFIXES}
         problems: list[Problem] = []
-        data = {folder: _read(labels, name) for folder, name in names.items()}
-        stats = _parse_stats(data["stats"], names["stats"], problems)
+        data = {folder: labels.read(name) for folder, name in names.items()}
+        stats = _parse_stats(data[STATS], names[STATS], problems)
         sound = {
             folder: _check_file(data[folder], stats, folder, names[folder], problems)
-            for folder in ("shards", "masks")
+            for folder in (SHARDS, MASKS)
         }
-        rows = _parse_rows(data["shards"], names["shards"], problems) if sound["shards"] else None
+        rows = _parse_rows(data[SHARDS], names[SHARDS], problems) if sound[SHARDS] else None
         if rows is None:
             return cls(0, 0, tuple(problems))
-        problems += _check_ids(rows, expected, names["shards"], _privacy(labels))
-        problems += _check_counts(rows, stats, names["stats"])
-        members = _members(data["masks"], names["masks"], problems) if sound["masks"] else None
+        problems += _check_ids(rows, expected, names[SHARDS], labels.privacy)
+        problems += _check_counts(rows, stats, names[STATS])
+        members = _read_members(data[MASKS], names[MASKS], problems) if sound[MASKS] else None
+        classes = labels.classes
         label_maps = 0
         for row in rows:
-            where = f"{names['shards']} row {row['image_id']}"
-            problems += (Problem(where, what) for what in check_row(row, labels.classes))
+            where = f"{names[SHARDS]} row {row['image_id']}"
+            problems += (Problem(where, what) for what in check_row(row, classes))
             if members is not None:
-                where = f"{names['masks']} key {row['image_id']}"
-                wrong = list(check_members(row, members, labels.classes))
-                problems += (Problem(where, what) for what in wrong)
+                where = f"{names[MASKS]} key {row['image_id']}"
+                problems += (Problem(where, what) for what in check_members(row, members, classes))
                 label_maps += row["status"] != "error"
         if members is not None:
-            ids = {row["image_id"] for row in rows}
-            problems += (
-                Problem(names["masks"], f"member {name!r} belongs to no row")
-                for name in members
-                if not (match := _MEMBER.fullmatch(name)) or match.group(1) not in ids
-            )
+            problems += _check_surplus_members(members, rows, names[MASKS])
         return cls(len(rows), label_maps, tuple(problems))
-
-
-def _privacy(labels: LabelOutput) -> PrivacyConfig:
-    return PrivacyConfig.model_validate(labels.run["fingerprint"]["recipe"].get("privacy", {}))
-
-
-def _read(labels: LabelOutput, name: str) -> bytes | None:
-    try:
-        return bytes(persistently(lambda: labels._fs.cat_file(join(labels._root, name))))
-    except FileNotFoundError:
-        return None  # said already, by name
-    except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
-        # Of a file that did not come nobody knows whether it is as promised.
-        where, problem = join(labels.uri, name), said(uncovered(error), labels.uri)
-        raise OutputError(f"{where} could not be checked: {problem}") from None
 
 
 def _parse_stats(data: bytes | None, name: str, problems: list[Problem]) -> dict[str, Any]:
     if data is None:
         return {}
     try:
-        stats = json.loads(data)
-        return dict(stats)
+        return dict(json.loads(data))
     except (ValueError, TypeError):
         problems.append(Problem(name, "is not valid JSON"))
         return {}
@@ -117,19 +102,19 @@ def _parse_stats(data: bytes | None, name: str, problems: list[Problem]) -> dict
 def _check_file(
     data: bytes | None, stats: Mapping[str, Any], folder: str, name: str, problems: list[Problem]
 ) -> bool:
-    """Whether a file is what was committed, as far as is known."""
+    """Return True if a file has the size and checksum that its statistics record, if any."""
     if data is None:
         return False
-    known = stats.get("files", {}).get(folder)
-    if known is None:
+    recorded = stats.get("files", {}).get(folder)
+    if recorded is None:
         return True
-    if len(data) != known["bytes"]:
-        wrong = f"has {len(data):,} bytes, {known['bytes']:,} were committed"
-    elif hashlib.sha256(data).hexdigest() != known["sha256"]:
-        wrong = "is altered: its sha256 is not that which was committed"
+    if len(data) != recorded["bytes"]:
+        what = f"has {len(data):,} bytes, {recorded['bytes']:,} were committed"
+    elif hashlib.sha256(data).hexdigest() != recorded["sha256"]:
+        what = "is altered: its sha256 differs from that of the commit"
     else:
         return True
-    problems.append(Problem(name, wrong))
+    problems.append(Problem(name, what))
     return False
 
 
@@ -151,7 +136,7 @@ def _parse_rows(
 def _check_ids(
     rows: Sequence[Mapping[str, Any]], expected: pa.Table, name: str, privacy: PrivacyConfig
 ) -> Iterator[Problem]:
-    found = [(row["image_id"], row["uri"]) for row in rows]
+    actual = [(row["image_id"], row["uri"]) for row in rows]
     wanted = [
         (
             row["image_id"],
@@ -159,18 +144,22 @@ def _check_ids(
         )
         for row in expected.select(["image_id", "uri"]).to_pylist()
     ]
-    if found == wanted:
+    if actual == wanted:
         return
-    have, want = Counter(image for image, _ in found), Counter(image for image, _ in wanted)
-    lost, more = want - have, have - want
+    have, want = Counter(image for image, _ in actual), Counter(image for image, _ in wanted)
+    lost, surplus = want - have, have - want
     if lost:
-        yield Problem(name, f"{lost.total():,} rows are lost, first {next(iter(lost))}")
-    if more:
-        first = next(iter(more))
+        yield Problem(name, f"{_rows(lost.total())} lost, the first is {next(iter(lost))}")
+    if surplus:
+        first = next(iter(surplus))
         what = "twice" if first in want else "not the shard's"
-        yield Problem(name, f"{more.total():,} rows are {what}, first {first}")
-    if not lost and not more:
+        yield Problem(name, f"{_rows(surplus.total())} {what}, the first is {first}")
+    if not lost and not surplus:
         yield Problem(name, "its rows are not in the order of the manifest, or of other URIs")
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row is" if count == 1 else f"{count:,} rows are"
 
 
 def _check_counts(
@@ -179,11 +168,14 @@ def _check_counts(
     counts = dict(Counter(row["status"] for row in rows))
     if stats and (stats.get("rows") != len(rows) or stats.get("status") != counts):
         yield Problem(
-            name, f"counts {stats.get('status')} in {stats.get('rows')} rows, found {counts}"
+            name,
+            f"counts {stats.get('status')} in {stats.get('rows')} rows, but the shard has {counts}",
         )
 
 
-def _members(data: bytes | None, name: str, problems: list[Problem]) -> dict[str, bytes] | None:
+def _read_members(
+    data: bytes | None, name: str, problems: list[Problem]
+) -> dict[str, bytes] | None:
     members: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(data or b"")) as tar:
@@ -196,3 +188,13 @@ def _members(data: bytes | None, name: str, problems: list[Problem]) -> dict[str
         problems.append(Problem(name, f"is not a tar file: {error}"))
         return None
     return members
+
+
+def _check_surplus_members(
+    members: Mapping[str, bytes], rows: Sequence[Mapping[str, Any]], name: str
+) -> Iterator[Problem]:
+    ids = [row["image_id"] for row in rows]
+    expected = {label_map_member(i) for i in ids} | {description_member(i) for i in ids}
+    for member in members:
+        if member not in expected:
+            yield Problem(name, f"member {member!r} belongs to no row")

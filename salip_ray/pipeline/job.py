@@ -92,7 +92,7 @@ def label(
             summary = summarise(
                 store, plan, wall_seconds=time.monotonic() - began, images_in_run=new
             )
-            lease.require()
+            lease.require_owner()
             write_summary(store, summary)
         else:
             n_images, n_shards = plan.n_images, plan.n_shards

@@ -22,7 +22,8 @@ from salip_ray.config import Config, StorageConfig, load_config
 from salip_ray.config.assignments import parse_assignments
 from salip_ray.errors import ConfigError, OutputError, ResumeError
 from salip_ray.models.weights import identify, pin
-from salip_ray.output.commit import commit_shard, describe, merge_committed_rows
+from salip_ray.output.commit import commit_shard, describe
+from salip_ray.output.committed_rows import merge_committed_rows
 from salip_ray.output.job_record import (
     committed_shards,
     read_manifest,
@@ -96,13 +97,13 @@ def retry(
         failed, stale = failed_images(store, plan)
         classes = {spec.label: spec.class_id for spec in config.task.classes}
         for shard in stale:
-            lease.require()
+            lease.require_owner()
             kept, before = merge_committed_rows(store, shard)
             commit_shard(store, shard, kept, int(plan.sizes[shard]), classes, before=before)
         progress.report(f"{len(failed):,} of {plan.n_images:,} images are errors")
         todo = plan.table.filter(pc.is_in(plan.table["image_id"], failed))
         for rows, block in _of_like_size(todo):
-            lease.require()
+            lease.require_owner()
             run_on_ray(
                 align_to_blocks(rows, block),
                 plan,
@@ -118,7 +119,7 @@ def retry(
             store, plan, wall_seconds=time.monotonic() - began, images_in_run=len(failed)
         )
         if todo.num_rows:
-            lease.require()
+            lease.require_owner()
             write_summary(store, summary)
         else:
             repair_summary(store, summary)

@@ -24,7 +24,7 @@ from salip_ray.cluster.resources import (
 )
 from salip_ray.cluster.session import ray_session
 from salip_ray.config import Config
-from salip_ray.errors import JobError, SalipError
+from salip_ray.errors import JobError, LeaseError, SalipError
 from salip_ray.output.job_record import committed_shards, record_devices
 from salip_ray.output.lease import Lease
 from salip_ray.output.manifest import Manifest
@@ -95,6 +95,7 @@ def run_on_ray(
             store,
             sizes=plan.sizes,
             classes={spec.label: spec.class_id for spec in config.task.classes},
+            owner=lease.owner,
             reporter=reporter,
             committing=lambda: snapshot().committing,
             keeping=keeping,
@@ -112,7 +113,7 @@ def run_on_ray(
         lease.on_lost = lambda: ray.get(monitor.close.remote(), timeout=10)
         stop = GracefulStop(lambda: _drain(monitor, snapshot), progress.report)
         try:
-            lease.require()  # it may have been lost while Ray and the models started
+            lease.require_owner()  # it may have been lost while Ray and the models started
             with (
                 streaming(),
                 progress.watching(snapshot, ["fetch", *stages], images, shards),
@@ -128,6 +129,9 @@ def run_on_ray(
             if isinstance(problem, SalipError) and not isinstance(problem, RayError):
                 raise
             lease.require()
+            for cause in _causes(problem):
+                if isinstance(cause, LeaseError) and not isinstance(cause, RayError):
+                    raise LeaseError(str(cause)) from None
             if stop.signal is not None and _is_stopping(problem):
                 raise JobError(f"stopped by {stop.signal.name}: {_how_far(store, plan)}") from None
             raise JobError(f"{_first_cause(problem)}; {_how_far(store, plan)}") from problem

@@ -14,7 +14,9 @@ from ray.data._internal.execution.interfaces import TaskContext
 from ray.data.block import Block, BlockAccessor
 from ray.exceptions import RayError
 
-from salip_ray.output.commit import commit_shard, merge_committed_rows
+from salip_ray.output.commit import commit_shard
+from salip_ray.output.committed_rows import merge_committed_rows
+from salip_ray.output.lease import require_owner
 from salip_ray.output.manifest import PADDING
 from salip_ray.output.store import Store
 from salip_ray.pipeline.monitor import StageReporter
@@ -33,6 +35,7 @@ class ShardSink(Datasink[list[int]]):
         store: the output.
         sizes: how many rows each shard has, by its number.
         classes: class ids by label.
+        owner: id of the lease of the job, which is checked before each commit.
         reporter: asked before each commit, told after it.
         committing: the shards that are being committed just now, by any task.
         keeping: the rows are some of shards that are committed; the others are kept as they are.
@@ -44,6 +47,7 @@ class ShardSink(Datasink[list[int]]):
         *,
         sizes: Sequence[int] | npt.NDArray[np.int64],
         classes: Mapping[str, int],
+        owner: str,
         reporter: StageReporter,
         committing: Callable[[], Collection[int]] = tuple,
         keeping: bool = False,
@@ -51,6 +55,7 @@ class ShardSink(Datasink[list[int]]):
         self._store = store
         self._sizes = np.asarray(sizes)
         self._classes = dict(classes)
+        self._owner = owner
         self._reporter = reporter
         self._committing = committing
         self._keeping = keeping
@@ -76,6 +81,7 @@ class ShardSink(Datasink[list[int]]):
             before = None
             if self._keeping:
                 rows, before = merge_committed_rows(self._store, shard, rows)
+            require_owner(self._store, self._owner)
             commit_shard(self._store, shard, rows, n_rows, self._classes, before=before)
             committed = True
         finally:

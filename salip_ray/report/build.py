@@ -7,10 +7,12 @@ from typing import Any
 
 from salip_ray.errors import InputError, OutputError
 from salip_ray.evaluation.outputs import evaluate_output
+from salip_ray.output.layout import EVALUATION, RUN
 from salip_ray.output.reader import LabelOutput
+from salip_ray.output.store import Store
 from salip_ray.report.page import make_section, render
 from salip_ray.report.scores import Scores
-from salip_ray.sources.locations import filesystem, join, normalise, public_uri
+from salip_ray.sources.locations import join, normalise, public_uri
 from salip_ray.sources.references import References
 
 
@@ -30,22 +32,19 @@ def find_runs(
     Raises:
         OutputError: neither is there.
     """
-    fs, root = filesystem(normalise(output), storage_options)
-    if fs.exists(join(root, "run.json")) or not fs.isdir(root):
+    store = Store(output, storage_options)
+    entries = store.names()
+    if RUN in entries or not entries:
         return [LabelOutput.open(output, storage_options, manifest)], None
-    folders = [path.rstrip("/") for path in fs.ls(root, detail=False)]
-    names = [path.rpartition("/")[2] for path in folders if fs.exists(join(path, "run.json"))]
+    names = [name for name in entries if store.exists(f"{name}/{RUN}")]
     if not names:
         raise OutputError(
-            f"{public_uri(output)} holds no run.json, and neither does a folder in it: "
+            f"{store} holds no {RUN}, and neither does a folder in it: "
             "give the output of salip-ray label"
         )
     runs = [LabelOutput.open(join(normalise(output), name), storage_options) for name in names]
     runs.sort(key=lambda labels: (str(labels.run.get("created")), labels.uri))
-    try:
-        return runs, bytes(fs.cat_file(join(root, "evaluation.json")))
-    except FileNotFoundError:
-        return runs, None
+    return runs, store.read(EVALUATION)
 
 
 def make_report(
@@ -77,7 +76,7 @@ def make_report(
         InputError: the reference is missing, unreadable, or has another size than its image.
     """
     runs, shared = find_runs(output, output_options, manifest)
-    common = Scores.parse(shared, join(public_uri(output), "evaluation.json")) if shared else None
+    common = Scores.parse(shared, join(public_uri(output), EVALUATION)) if shared else None
     sections = []
     for labels in runs:
         scores, references = common, _references(labels, reference, reference_options)

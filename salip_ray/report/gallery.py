@@ -214,7 +214,7 @@ def _reference_layers(
     if references is None:
         return []
     try:
-        where = references.find(labels.picture(row))
+        where = references.find(labels.image_ref(row))
         if where is None:
             return []
         ids = references.load(where, labels.image_config)

@@ -29,7 +29,7 @@ def load_pictures(
         hid.
     """
     try:
-        pictures = [labels.picture(row) for row in rows]
+        pictures = [labels.image_ref(row) for row in rows]
     except OutputError as problem:  # names were hidden, and what they are is kept elsewhere
         yield from ((number, None, _note(problem)) for number in range(len(rows)))
         return

@@ -8,7 +8,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from salip_ray.errors import ConfigError
+from salip_ray.output.layout import EVALUATION, STATS, SUMMARY, shard_file, shard_numbers
 from salip_ray.output.reader import LabelOutput
 from salip_ray.report.charts import (
     HistogramChart,
@@ -132,8 +132,8 @@ def make_section(
         raise ConfigError(f"{labels.uri} holds no committed shard yet, so there is nothing to show")
     rows = rows_at(labels, [place for places in found.picks.values() for place in places])
     ids = {row["image_id"] for row in rows.values()}
-    if scores is None and (data := labels.read("evaluation.json")) is not None:
-        scores = Scores.parse(data, f"{labels.uri}/evaluation.json")
+    if scores is None and (data := labels.read(EVALUATION)) is not None:
+        scores = Scores.parse(data, labels.store.path_of(EVALUATION))
     if scores is not None and not scores.know(ids):
         scores = None
     made = {
@@ -152,7 +152,7 @@ def make_section(
         anchor=hashlib.sha256(labels.uri.encode()).hexdigest()[:8],
         title=name,
         labels=labels,
-        summary=json.loads(labels.read("summary.json") or b"{}"),
+        summary=json.loads(labels.read(SUMMARY) or b"{}"),
         survey=found,
         classes=[_class_charts(labels, found, spec.label) for spec in labels.classes],
         confidence=histogram("Confidence of the images", found.confidence, low=0, high=1),
@@ -221,9 +221,9 @@ def _class_charts(labels: LabelOutput, found: Survey, label: str) -> ClassCharts
 
 
 def _stats(labels: LabelOutput) -> list[dict[str, Any]]:
-    names = [f"stats/{name.removesuffix('.parquet')}.json" for name in labels.shards]
-    with ThreadPoolExecutor(8) as readers:
-        return [json.loads(data) for data in readers.map(labels.read, names) if data is not None]
+    names = [shard_file(STATS, number) for number in sorted(shard_numbers(labels.shards))]
+    stats = labels.store.read_all(names)
+    return [json.loads(stats[name]) for name in names if name in stats]
 
 
 def _stage_means(stats: Sequence[Mapping[str, Any]]) -> dict[str, float]:

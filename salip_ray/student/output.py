@@ -1,11 +1,11 @@
-"""The output of a student's training: whose it is, what it holds, and what came of it.
+"""The output of a student's training: its record, its images and its weights.
 
 ::
 
-    student.json         what made it: options, labels, images of each part; scores at the end
+    student.json         the record: options, labels, number of images; scores at the end
     images.parquet       image_id, uri, part (train or val), confidence
     history.json         loss and agreement with the teacher, epoch by epoch
-    student.safetensors  the best weights; written last: the training's commit
+    student.safetensors  the best weights; written last, so they complete the training
     scores/NAME/         evaluation.json and summary_nnunet.json of each test
     train/               Ray Train's checkpoints
 """
@@ -23,33 +23,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.errors import OutputError, ResumeError
-from salip_ray.output.job_record import differences
+from salip_ray.errors import OutputError
+from salip_ray.output.claim import Record, as_json, claim_or_resume
+from salip_ray.output.layout import STUDENT, STUDENT_IMAGES, STUDENT_WEIGHTS
 from salip_ray.output.store import Store
 from salip_ray.student.options import StudentOptions
 
 if TYPE_CHECKING:
     from salip_ray.student.network import Student
 
-ABOUT, WEIGHTS, HISTORY, IMAGES = (
-    "student.json",
-    "student.safetensors",
-    "history.json",
-    "images.parquet",
-)
 _SCHEMA_VERSION = 1
 
 
-def begin(store: Store, parts: Mapping[str, PseudoLabels], options: StudentOptions) -> None:
-    """Claim an empty output, or check that a begun one is of this very training.
+def claim_or_resume_training(
+    store: Store, parts: Mapping[str, PseudoLabels], options: StudentOptions
+) -> None:
+    """Claim an empty output, or check that an existing one is of this training.
 
     Args:
         store: the output.
-        parts: the images to train on (``train``) and to choose the epoch by (``val``).
+        parts: the images to train on (``train``) and those to choose the epoch by (``val``).
         options: of the training.
 
     Raises:
-        OutputError: the output is not ours, or (ResumeError) of another training.
+        OutputError: the location holds files of something else.
+        ResumeError: the output is of a training with other options or images.
     """
     rows = [
         {"image_id": e.image_id, "uri": e.uri, "part": part, "confidence": float(e.confidence)}
@@ -62,56 +60,45 @@ def begin(store: Store, parts: Mapping[str, PseudoLabels], options: StudentOptio
         "labels": parts["train"].output.uri,
         "images": {"sha256": digest, **{part: len(labels) for part, labels in parts.items()}},
     }
-    data = store.read(ABOUT)
-    if data is None:
-        if set(store.names()) - {IMAGES}:  # written first, and all there is after a kill in between
-            raise OutputError(f"output {store} is not empty, and holds no {ABOUT}")
+    version = {"schema_version": _SCHEMA_VERSION}
+    claim_or_resume(store, Record("training", STUDENT, job, key="job", before=version))
+    if store.read(STUDENT_IMAGES) is None:
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
-        store.write(IMAGES, buffer.getvalue())
-        store.write(ABOUT, as_json({"schema_version": _SCHEMA_VERSION, "job": job}))
-        return
-    try:
-        begun = json.loads(data)["job"]
-    except (ValueError, KeyError, TypeError):
-        raise OutputError(f"{store}/{ABOUT} is not of a training") from None
-    changed = list(differences(begun, json.loads(json.dumps(job))))
-    if changed:
-        raise ResumeError(
-            f"output {store} was begun by another training. Changed: {'; '.join(changed[:5])}. "
-            "Give the same options to go on, or another output"
-        )
+        store.write(STUDENT_IMAGES, buffer.getvalue())
 
 
 def trained_images(store: Store) -> frozenset[str]:
-    """The ids of all images that a training used, to learn from or to choose an epoch by."""
-    data = store.read(IMAGES)
+    """Return the ids of all images that a training used, to learn from or to choose an epoch by.
+
+    Raises:
+        OutputError: the store is not the output of a training.
+    """
+    data = store.read(STUDENT_IMAGES)
     if data is None:
-        raise OutputError(f"{store} holds no {IMAGES}, so it is not the output of a training")
+        raise OutputError(f"{store} holds no {STUDENT_IMAGES}: it is not the output of a training")
     return frozenset(pq.read_table(io.BytesIO(data))["image_id"].to_pylist())
 
 
 def load_student(store: Store) -> Student:
-    """The trained student of an output.
+    """Return the trained student of an output.
 
     Raises:
-        OutputError: there is none yet.
+        OutputError: the training has not ended.
     """
     from salip_ray.student.network import Student
 
-    data = store.read(WEIGHTS)
+    data = store.read(STUDENT_WEIGHTS)
     if data is None:
-        raise OutputError(f"{store} holds no {WEIGHTS}: the training has not ended")
-    return Student.from_bytes(data, f"{store}/{WEIGHTS}")
+        raise OutputError(
+            f"{store} holds no {STUDENT_WEIGHTS}, so its training has not ended: run the original "
+            "command again to resume"
+        )
+    return Student.from_bytes(data, store.path_of(STUDENT_WEIGHTS))
 
 
 def record_scores(store: Store, scores: Mapping[str, Any]) -> None:
-    """Keep what came of the tests in ``student.json``."""
-    data = store.read(ABOUT)
-    assert data is not None, "a training begins its output"
-    store.write(ABOUT, as_json({**json.loads(data), "scores": dict(scores)}))
-
-
-def as_json(data: Any) -> bytes:
-    """JSON text, as bytes."""
-    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+    """Add the scores of the tests to the record of a training."""
+    data = store.read(STUDENT)
+    assert data is not None, "a training writes its record first"
+    store.write(STUDENT, as_json({**json.loads(data), "scores": dict(scores)}))

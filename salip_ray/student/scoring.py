@@ -58,7 +58,7 @@ def score_student(
                 f"image {row['uri']} of {labels.uri} is one that the student was trained on: "
                 "score it on images that it never saw"
             )
-        masks = student(images.load(labels.picture(row)))
+        masks = student(images.load(labels.image_ref(row)))
         return [
             {"method": METHOD, "label": label, "rle": encode_rle(mask)}
             for label, mask in masks.items()

@@ -11,11 +11,12 @@ from salip_ray.cluster.resources import Machine
 from salip_ray.cluster.session import ray_session
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import JobError
+from salip_ray.output.claim import as_json
+from salip_ray.output.layout import STUDENT_CHECKPOINTS, STUDENT_HISTORY, STUDENT_WEIGHTS
 from salip_ray.output.store import Store
 from salip_ray.student.options import StudentOptions
-from salip_ray.student.output import HISTORY, WEIGHTS, as_json, begin
+from salip_ray.student.output import claim_or_resume_training
 
-_CHECKPOINTS = "train"
 _STATE = "course.pt"
 _FAILURES = 3  # of workers or nodes, before a run is given up
 
@@ -48,16 +49,16 @@ def train_student(
     """
     store = Store(output, storage_options)
     parts = _parts(labels, options)
-    begin(store, parts, options)
-    if store.read(WEIGHTS) is not None:
+    claim_or_resume_training(store, parts, options)
+    if store.read(STUDENT_WEIGHTS) is not None:
         say(f"{store} is complete: the student is trained")
         return store
     say(f"training on {len(parts['train']):,} images with {options.workers} workers")
     with ray_session(lambda _machine: options.workers + 1) as machine:
         state = _fit(parts, store, options, machine)
     student = _student_of(state, labels, options)
-    store.write(HISTORY, as_json(state["history"]))
-    store.write(WEIGHTS, student.to_bytes())
+    store.write(STUDENT_HISTORY, as_json(state["history"]))
+    store.write(STUDENT_WEIGHTS, student.to_bytes())
     return store
 
 
@@ -91,7 +92,7 @@ def _fit(
         },
         scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=gpus),
         run_config=RunConfig(
-            name=_CHECKPOINTS,
+            name=STUDENT_CHECKPOINTS,
             storage_path=place,
             storage_filesystem=files,
             failure_config=FailureConfig(max_failures=_FAILURES),

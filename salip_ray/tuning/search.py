@@ -27,10 +27,19 @@ from ray.exceptions import RayError, RayTaskError
 from salip_ray.cluster.resources import Machine
 from salip_ray.cluster.session import ray_session
 from salip_ray.config import Config
-from salip_ray.errors import ConfigError, JobError, OutputError, ResumeError, SalipError
+from salip_ray.errors import ConfigError, JobError, OutputError, SalipError
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import identify, pin
-from salip_ray.output.job_record import differences
+from salip_ray.output.claim import Record, as_json, claim_or_resume
+from salip_ray.output.layout import (
+    TRIALS,
+    TRIALS_TABLE,
+    TUNED_TASK,
+    TUNING,
+    TUNING_CACHE,
+    TUNING_PLOT,
+    TUNING_RUN,
+)
 from salip_ray.output.store import Store
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.references import References
@@ -39,8 +48,6 @@ from salip_ray.tuning.labelled_split import LabelledImage, labelled_split, named
 from salip_ray.tuning.outcome import plot, summary, table, task_file
 from salip_ray.tuning.space import Range, Recipe, Space, draw_recipes
 
-ABOUT, TUNED, TABLE, PLOT = "tuning.json", "tuned.yaml", "trials.csv", "tuning.svg"
-_KEPT, _TRIALS, _TUNE = "kept", "trials", "tune"
 _FAILURES = 2  # of a trial's worker, before the search is given up
 _GPU_SHARE = 0.25  # of a trial, which needs SAM's decoder alone
 
@@ -57,11 +64,11 @@ class Search:
 
     def kept_name(self, image: int) -> str:
         """The file of what is kept of an image."""
-        return f"{_KEPT}/{self.images[image].image_id}.npz"
+        return f"{TUNING_CACHE}/{self.images[image].image_id}.npz"
 
     def trial_name(self, rung: int, number: int) -> str:
         """The file of a trial's scores in a rung."""
-        return f"{_TRIALS}/{rung}-{number:05d}.json"
+        return f"{TRIALS}/{rung}-{number:05d}.json"
 
 
 def tune(
@@ -114,9 +121,9 @@ def tune(
         "references": public_uri(references),
         "tuned_on": [image.image_id for image in chosen],
     }
-    if _begin(store, job):
+    if _claim_or_resume(store, job):
         say(f"{store} is complete")
-        return dict(json.loads(store.read(ABOUT) or b"{}"))
+        return dict(json.loads(store.read(TUNING) or b"{}"))
     say(
         f"tuning on {len(chosen)} of {there:,} images with a reference; "
         f"{trials} recipes (0 is the configuration as given)"
@@ -134,24 +141,10 @@ def tune(
     return _conclude(store, job, config, search, standings)
 
 
-def _begin(store: Store, job: Mapping[str, Any]) -> bool:
-    """Claim an empty output, or check that a begun one is of this search; whether it is done."""
-    data = store.read(ABOUT)
-    if data is None:
-        if store.names():
-            raise OutputError(f"output {store} is not empty, and holds no {ABOUT}")
-        store.write(ABOUT, _json({"schema_version": 1, "job": job}))
-        return False
-    try:
-        begun = json.loads(data)["job"]
-    except (ValueError, KeyError, TypeError):
-        raise OutputError(f"{store}/{ABOUT} is not of a search") from None
-    if changed := list(differences(begun, json.loads(json.dumps(job)))):
-        raise ResumeError(
-            f"output {store} was begun by another search. Changed: {'; '.join(changed[:5])}. "
-            "Give the same command to go on, or another --output"
-        )
-    return store.read(TUNED) is not None
+def _claim_or_resume(store: Store, job: Mapping[str, Any]) -> bool:
+    """Claim an empty output, or check that it is of this search; return True if it is complete."""
+    claim_or_resume(store, Record("search", TUNING, job, key="job", before={"schema_version": 1}))
+    return store.read(TUNED_TASK) is not None
 
 
 def _climb(search: Search, machine: Machine, say: Callable[[str], None]) -> dict[int, Standing]:
@@ -188,7 +181,7 @@ def _climb(search: Search, machine: Machine, say: Callable[[str], None]) -> dict
 
 def _keep(search: Search, running: Sequence[int], places: range, machine: Machine) -> None:
     """Encode, decode and look at the new images, once for all recipes that are left."""
-    there = set(search.store.names(_KEPT))
+    there = set(search.store.names(TUNING_CACHE))
     todo = [at for at in places if search.kept_name(at).rpartition("/")[2] not in there]
     if not todo:
         return
@@ -213,7 +206,7 @@ def _try(
     search: Search, rung: int, running: Sequence[int], places: range, machine: Machine
 ) -> None:
     """One Ray Tune experiment: the recipes that are left, on a rung's images."""
-    there = set(search.store.names(_TRIALS))
+    there = set(search.store.names(TRIALS))
     todo = [n for n in running if search.trial_name(rung, n).rpartition("/")[2] not in there]
     if not todo:
         return
@@ -231,7 +224,7 @@ def _try(
         param_space={"number": ray_tune.grid_search(todo)},
         tune_config=ray_tune.TuneConfig(reuse_actors=True),
         run_config=ray_tune.RunConfig(
-            name=f"{_TUNE}-{rung}",
+            name=f"{TUNING_RUN}-{rung}",
             storage_path=place,
             storage_filesystem=files,
             failure_config=ray_tune.FailureConfig(max_failures=_FAILURES),
@@ -254,15 +247,11 @@ def _conclude(
     said = f"Trial {best} of {len(search.recipes)}, Dice {of} that are therefore no test of it."
     # As given, without the digests that workers are pinned to.
     recipe = search.recipes[best].config.model_copy(update={"sam": config.sam, "clip": config.clip})
-    store.write(TABLE, table(search.recipes, standings).encode())
-    store.write(PLOT, plot(list(standings.values()), len(search.images)).encode())
-    store.write(ABOUT, _json(found))
-    store.write(TUNED, task_file(recipe, job["tuned_on"], said).encode())
+    store.write(TRIALS_TABLE, table(search.recipes, standings).encode())
+    store.write(TUNING_PLOT, plot(list(standings.values()), len(search.images)).encode())
+    store.write(TUNING, as_json(found))
+    store.write(TUNED_TASK, task_file(recipe, job["tuned_on"], said).encode())
     with contextlib.suppress(OutputError):  # may not delete: they take up room, and that is all
-        for name in store.names(_KEPT):
-            store.delete(f"{_KEPT}/{name}")
+        for name in store.names(TUNING_CACHE):
+            store.delete(f"{TUNING_CACHE}/{name}")
     return found
-
-
-def _json(data: Any) -> bytes:
-    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()

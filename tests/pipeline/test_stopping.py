@@ -103,7 +103,7 @@ def test_an_output_that_fails_is_one_line_that_says_how_far_it_came(
     with pytest.raises(JobError) as broken:
         label(images, tmp_path / "out", small_config(), quiet=True)
     said = str(broken.value)
-    assert said.startswith(f"the job broke down: OutputError: cannot write {tmp_path}/out/masks/")
+    assert said.startswith(f"the job broke down: StoreError: cannot write {tmp_path}/out/masks/")
     assert "No space left on device" in said
     assert "; 0 of 3 shards are committed; the same command goes on from there" in said
     assert "\n" not in said

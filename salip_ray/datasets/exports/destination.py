@@ -1,35 +1,34 @@
-"""Where an export goes: whole files below one location, and ``export.json``, which says what it is.
+"""The output of an export: files under one location, and ``export.json``, the record of the export.
 
-``export.json`` is written first, with what the export is made of, and last, with ``complete``. An
-export that finds another one's stops: two exports must not be mixed in one folder. None is written
-into the output that it is made of, whose shards and labels are the job's alone.
+The record is written first, with the labels and options that the export was made from, and again
+at the end, with ``complete``. Two exports cannot share a location, and none can be in the output
+that it exports.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import salip_ray
 from salip_ray.errors import OutputError
-from salip_ray.output.writing import write_whole
-from salip_ray.sources.locations import filesystem, join, normalise, public_uri
-
-RECORD = "export.json"
+from salip_ray.output.claim import Record, as_json, claim_or_resume
+from salip_ray.output.layout import EXPORT
+from salip_ray.output.store import Store
 
 
 class Destination:
-    """Writes an export, local or to any store that fsspec knows.
+    """Writes an export to local disk or any store that fsspec knows.
 
     Args:
-        location: an empty or new place, or one that this very export began.
-        about: what the export is made of; JSON-ready, and the same each time. ``labels`` in it is
-            the URI of the output.
+        location: an empty or new location, or one that the same export claimed earlier.
+        about: what the export is made from; JSON-ready, and the same each time. ``labels`` in it is
+            the URI of the exported output.
         storage_options: fsspec options.
 
     Raises:
-        OutputError: something else is there, or it is in the output.
+        OutputError: the location holds other files, or is in the exported output.
+        ResumeError: the location holds another export.
     """
 
     def __init__(
@@ -38,62 +37,42 @@ class Destination:
         about: Mapping[str, Any],
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.location = normalise(location).rstrip("/")
-        self._fs, self._root = filesystem(self.location, storage_options)
-        self._about = {"salip_ray": salip_ray.__version__, **about}
+        self._store = Store(location, storage_options)
         labels = str(about.get("labels", "")).rstrip("/")
         if labels and f"{self}/".startswith(f"{labels}/"):
-            raise OutputError(f"{self} is in the output {labels}: export to another place")
-        self._there = self._listed()
-        self._require_ours()
-        self._write_record(complete=False)
+            raise OutputError(f"{self} is in the output {labels}: give a location outside of it")
+        version = {"salip_ray": salip_ray.__version__}
+        self._record = Record(
+            "export", EXPORT, about, key=None, before=version, after={"complete": False}
+        )
+        resumed = claim_or_resume(self._store, self._record) is not None
+        self._names = self._store.all_names()
+        if resumed:
+            self._write_record(complete=False)
 
     def __str__(self) -> str:
-        return public_uri(self.location)
+        return str(self._store)
 
     def has(self, *names: str) -> bool:
-        """Whether all of these files are there from an earlier run of this export."""
-        return self._there.issuperset(names)
+        """Return True if all of these files exist, from this run or an earlier one."""
+        return self._names.issuperset(names)
 
     def write(self, name: str, data: bytes | str) -> None:
-        """Put a file there in one step: it is whole or it is not there.
+        """Write a file in one step.
 
         Raises:
-            OutputError: it cannot be written.
+            StoreError: it cannot be written.
         """
-        content = data.encode() if isinstance(data, str) else data
-        try:
-            write_whole(self._fs, join(self._root, name), content)
-        except (OSError, ValueError) as error:
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise OutputError(f"cannot write {join(str(self), name)}: {said}") from None
-        self._there.add(name)
+        self._store.write(name, data.encode() if isinstance(data, str) else data)
+        self._names.add(name)
 
     def complete(self, **counts: int) -> None:
-        """Note that all is there, and how much it is."""
+        """Record that the export is complete, with its counts.
+
+        Raises:
+            StoreError: the record cannot be written.
+        """
         self._write_record(complete=True, **counts)
 
     def _write_record(self, **progress: Any) -> None:
-        self.write(RECORD, json.dumps({**self._about, **progress}, indent=1) + "\n")
-
-    def _listed(self) -> set[str]:
-        self._fs.invalidate_cache()
-        root = self._root.rstrip("/")
-        try:
-            found = self._fs.find(root)
-        except FileNotFoundError:
-            return set()
-        return {path[len(root) :].lstrip("/") for path in found}
-
-    def _require_ours(self) -> None:
-        if not self._there:
-            return
-        if RECORD not in self._there:
-            raise OutputError(f"{self} is not empty and holds no export: give a new location")
-        record = json.loads(self._fs.cat_file(join(self._root, RECORD)))
-        for name, value in json.loads(json.dumps(self._about)).items():
-            if name != "salip_ray" and record.get(name) != value:
-                raise OutputError(
-                    f"{self} holds an export with {name} = {record.get(name)!r}, "
-                    f"but this one has {value!r}: give a new location"
-                )
+        self.write(EXPORT, as_json({**self._record.content(), **progress}))

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from salip_ray.errors import OutputError
-from salip_ray.output.commit import commit_shard, merge_committed_rows
+from salip_ray.output.commit import commit_shard
+from salip_ray.output.committed_rows import merge_committed_rows
 from salip_ray.output.store import Store
 from salip_ray.pipeline.retry import failed_images
 from tests.unit.output.test_commit import CLASSES, refined, table

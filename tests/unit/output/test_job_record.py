@@ -44,7 +44,7 @@ def test_a_new_output_is_claimed_and_the_manifest_frozen(store):
     assert run["fingerprint"]["manifest"] == {"sha256": PLAN.digest, "images": 3}
     assert run["versions"]["ray"]
     frozen = pq.read_table(io.BytesIO(store.read("manifest.parquet")))
-    assert frozen.equals(PLAN.manifest)
+    assert frozen.equals(PLAN.frozen)
 
 
 def test_going_on_sees_committed_shards_only(store):
@@ -75,7 +75,7 @@ def test_shards_without_their_manifest_are_not_cut_anew(store, tmp_path):
     job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
     store.write("shards/part-00001.parquet", b"")
     store.delete("manifest.parquet")
-    with pytest.raises(ResumeError, match=r"has 1 committed shards, but \S+/out/manifest\.parquet"):
+    with pytest.raises(ResumeError, match=r"has 1 committed shard, but \S+/out/manifest\.parquet"):
         job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN))
     assert store.read("manifest.parquet") is None
 
@@ -86,7 +86,7 @@ def test_a_mistyped_manifest_is_named(store, tmp_path):
 
     job_record.claim_or_resume_job(kept("names.parquet"), PLAN, fingerprint())
     store.write("shards/part-00001.parquet", b"")
-    with pytest.raises(ResumeError, match=r"but \S+/nmaes\.parquet is not there.* by --manifest"):
+    with pytest.raises(ResumeError, match=r"but \S+/nmaes\.parquet, .* name it with --manifest"):
         job_record.claim_or_resume_job(kept("nmaes.parquet"), PLAN, fingerprint())
     assert not (tmp_path / "nmaes.parquet").exists()
     assert job_record.claim_or_resume_job(kept("names.parquet"), PLAN, fingerprint()).committed == {
@@ -97,7 +97,7 @@ def test_a_mistyped_manifest_is_named(store, tmp_path):
 def test_a_manifest_kept_elsewhere_stays_there(store, tmp_path):
     kept = Store(store.location, elsewhere={layout.MANIFEST: str(tmp_path / "names.parquet")})
     job_record.claim_or_resume_job(kept, PLAN, fingerprint())
-    with pytest.raises(ResumeError, match="kept elsewhere: give that file again with --manifest"):
+    with pytest.raises(ResumeError, match="stored elsewhere: give that file again with --manifest"):
         job_record.claim_or_resume_job(store, PLAN, fingerprint())
     assert store.read(layout.MANIFEST) is None
     job_record.claim_or_resume_job(kept, PLAN, fingerprint())
@@ -114,7 +114,7 @@ def test_a_manifest_kept_elsewhere_stays_there(store, tmp_path):
 def test_somebody_elses_folder_is_refused(store):
     store.write("thesis.docx", b"")
     with pytest.raises(
-        OutputError, match=r"not empty and was not made by salip_ray .*thesis\.docx"
+        OutputError, match=r"not empty and holds no job of salip-ray .*thesis\.docx"
     ):
         job_record.claim_or_resume_job(store, PLAN, fingerprint())
     assert store.names() == ["thesis.docx"]
@@ -123,7 +123,7 @@ def test_somebody_elses_folder_is_refused(store):
 @pytest.mark.parametrize("content", [b"{}", b"[1]", b"no json", b'{"schema_version": 2}'])
 def test_somebody_elses_run_json_is_refused(store, content):
     store.write("run.json", content)
-    with pytest.raises(OutputError, match="not a file of salip_ray"):
+    with pytest.raises(OutputError, match="not the record of a job of salip-ray"):
         job_record.claim_or_resume_job(store, PLAN, fingerprint())
 
 
@@ -134,7 +134,7 @@ def test_another_schema_is_refused(store, written, age):
     store.write("run.json", json.dumps({**run, "schema_version": written}).encode())
     with pytest.raises(
         ResumeError,
-        match=f"schema_version {written}, this version writes 2: go on with {age} salip-ray",
+        match=f"schema_version {written}, this version writes 2: resume with {age} salip-ray",
     ):
         job_record.claim_or_resume_job(store, PLAN, fingerprint())
 

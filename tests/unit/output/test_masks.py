@@ -58,7 +58,7 @@ def test_box_is_x_y_width_height() -> None:
 
 
 def test_stacked_masks_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"found \[1, 4, 5\]"):
+    with pytest.raises(ValueError, match=r"not \[1, 4, 5\]"):
         masks.encode_rle(np.zeros((1, 4, 5), np.bool_))
 
 

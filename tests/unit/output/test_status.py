@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.exceptions import NoCredentialsError
@@ -10,10 +11,10 @@ from fsspec.implementations.local import LocalFileSystem
 from typer.testing import CliRunner
 
 from salip_ray.cli import app
-from salip_ray.errors import OutputError
-from salip_ray.output import status
+from salip_ray.errors import StoreError
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.status import StatusReader, read_status
+from salip_ray.output.store import Store
 from salip_ray.sources import stores
 from tests.unit.output.outputs import commit, write_output
 
@@ -36,13 +37,14 @@ def test_status_of_a_complete_and_of_a_stopped_job(output):
 
 def test_status_of_a_running_job_has_rate_and_time_left(output):
     output.delete("shards/part-00000.parquet")
+    now = datetime.now(UTC)
     lease = {
         "owner": "x",
         "host": "node-7",
         "pid": 12,
         "started": "2026-01-01T00:00:00+00:00",
-        "renewed": "2026-01-01T00:10:00+00:00",
-        "expires": "2999-01-01T00:00:00+00:00",
+        "renewed": now.isoformat(),
+        "expires": (now + timedelta(seconds=60)).isoformat(),
         "progress": {"images": 101, "rows": {"refine": 50}, "seconds": 100.0},
     }
     output.write("lease.json", json.dumps(lease).encode())
@@ -61,15 +63,15 @@ def test_a_watch_fetches_only_what_is_new(tmp_path, monkeypatch):
     watch = StatusReader(store.location)
     assert (watch.read().done, watch.read().committed) == (2, 1)
     fetched = []
-    read = status.read_existing
+    read = Store.read_all
     monkeypatch.setattr(
-        status, "read_existing", lambda fs, paths: fetched.extend(paths) or read(fs, paths)
+        Store, "read_all", lambda self, names: fetched.extend(names) or read(self, names)
     )
     watch.read()
     assert fetched == []
     commit(store, 1)
     assert watch.read().done == 4
-    assert [path.rpartition("/")[2] for path in fetched] == ["part-00001.json"]
+    assert fetched == ["stats/part-00001.json"]
     stats = json.loads(store.read("stats/part-00000.json"))
     stats["status"] = {"ok": 2}  # as after a retry
     store.write("stats/part-00000.json", json.dumps(stats).encode())
@@ -81,22 +83,21 @@ def test_the_status_of_an_output_with_brackets_in_its_name(tmp_path):
     assert (found.state, found.done, found.failed) == ("complete", 5, 1)
 
 
-def test_a_store_that_does_not_answer_is_one_line_but_for_a_watch(output, monkeypatch):
-    watch = StatusReader(output.location)
+def test_store_that_does_not_answer_is_one_line(output, monkeypatch):
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    reader = StatusReader(output.location)
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise NoCredentialsError
 
-    monkeypatch.setattr(status, "read_existing", refuse)
-    with pytest.raises(OutputError, match=r"/out cannot be read: Unable to locate credentials"):
-        read_status(output.location)
-    with pytest.raises(NoCredentialsError):  # which may pass: whoever watches asks again
-        watch.read()
-    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.cat_file", refuse)
-    with pytest.raises(OutputError, match=r"/out cannot be read: Unable to locate credentials"):
-        LabelOutput.open(output.location)
-    with pytest.raises(NoCredentialsError):
-        StatusReader(output.location)
+    monkeypatch.setattr(LocalFileSystem, "cat_file", refuse)
+    for read in (
+        lambda: LabelOutput.open(output.location),
+        lambda: read_status(output.location),
+        reader.read,
+    ):
+        with pytest.raises(StoreError, match=r"cannot read \S+: Unable to locate credentials"):
+            read()
 
 
 def test_statistics_that_fail_to_come_once_are_asked_for_again(output, monkeypatch):
@@ -116,11 +117,11 @@ def test_statistics_that_fail_to_come_once_are_asked_for_again(output, monkeypat
 
 
 def test_a_manifest_kept_elsewhere(tmp_path):
-    names = str(tmp_path / "kept" / "names.parquet")
+    names = str(tmp_path / "elsewhere" / "names.parquet")
     store = write_output(tmp_path / "out", manifest=names)
     assert read_status(store.location, manifest=names).state == "complete"
     told = CliRunner().invoke(app, ["status", store.location, "--manifest", names])
     assert "3 of 3 shards" in told.output
     without = CliRunner().invoke(app, ["status", store.location])
     assert without.exit_code == 2
-    assert "kept elsewhere" in without.output
+    assert "stored elsewhere" in without.output

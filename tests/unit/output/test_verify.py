@@ -16,6 +16,7 @@ from salip_ray.cli import app
 from salip_ray.errors import OutputError
 from salip_ray.output.commit import describe
 from salip_ray.output.masks import encode_png
+from salip_ray.output.store import ATTEMPTS
 from salip_ray.output.verify import verify
 from salip_ray.sources import stores
 from tests.unit.output.outputs import write_output
@@ -75,7 +76,7 @@ def changed(rows, change):
 @pytest.mark.parametrize(
     ("change", "promise"),
     [
-        (lambda row: row.update(image_id="f" * 32), "1 rows are lost"),
+        (lambda row: row.update(image_id="f" * 32), "1 row is lost"),
         (lambda row: row.update(uri="/other"), "not in the order"),
         (lambda row: row.update(status="fine"), "status 'fine'"),
         (lambda row: row.update(height=5), "is of size [4, 6], the image 5 x 6"),
@@ -97,9 +98,9 @@ def test_a_broken_row_is_told(output, change, promise):
 def test_rows_lost_and_twice_are_told(output):
     rows = rows_of(output, 0)
     rewrite(output, 0, rows=rows.slice(0, 1))
-    assert any("1 rows are lost" in line for line in said(output))
+    assert any("1 row is lost" in line for line in said(output))
     rewrite(output, 0, rows=rows.take([0, 0, 1]))
-    assert any("1 rows are twice" in line for line in said(output))
+    assert any("1 row is twice" in line for line in said(output))
 
 
 def test_label_maps_that_are_not_their_rows_are_told(output):
@@ -113,7 +114,7 @@ def test_label_maps_that_are_not_their_rows_are_told(output):
         ([(name, b"no png"), (json_name, about)], "cannot be read"),
         ([(json_name, about)], "has no label map"),
         ([(name, png)], "has no JSON"),
-        ([(name, png), (json_name, b"{}")], "its JSON is not of its row"),
+        ([(name, png), (json_name, b"{}")], "its JSON differs from its row"),
         ([*good, ("../../etc/passwd", b"")], "'../../etc/passwd' belongs to no row"),
         ([*good, good[0]], "is there twice"),
     ):
@@ -148,7 +149,7 @@ def test_missing_surplus_and_left_over_files_are_told(output):
 
 def test_a_job_that_has_not_ended_is_only_whole_with_partial(output):
     output.delete("shards/part-00002.parquet")
-    assert any("1 of 3 are not committed" in line for line in said(output))
+    assert any("1 of 3 is not committed" in line for line in said(output))
     assert said(output, partial=True) == []
 
 
@@ -179,16 +180,16 @@ def fail(monkeypatch, method, name, times):
 def test_what_a_store_fails_to_answer_is_no_broken_promise(output, monkeypatch, method, name):
     fail(monkeypatch, method, name, 1)
     assert said(output) == []
-    fail(monkeypatch, method, name, 4)
+    fail(monkeypatch, method, name, ATTEMPTS)
     with pytest.raises(OutputError, match=r"503 Slow Down https://h/x$"):
         verify(output.location)
 
 
 def test_a_file_that_could_not_be_checked_is_named(output, monkeypatch):
-    fail(monkeypatch, "cat_file", "masks/part-00001.tar", 4)
+    fail(monkeypatch, "cat_file", "masks/part-00001.tar", ATTEMPTS)
     told = CliRunner().invoke(app, ["verify", output.location])
     assert told.exit_code == 2
-    assert f"{output}/masks/part-00001.tar could not be checked: 503 Slow Down" in told.output
+    assert f"cannot read {output}/masks/part-00001.tar: 503 Slow Down" in told.output
 
 
 def test_the_command_exits_with_1_and_names_the_first(output):
@@ -200,7 +201,7 @@ def test_the_command_exits_with_1_and_names_the_first(output):
 
 
 def test_a_manifest_kept_elsewhere_and_hidden_names(tmp_path):
-    names = str(tmp_path / "kept" / "names.parquet")
+    names = str(tmp_path / "elsewhere" / "names.parquet")
     store = write_output(tmp_path / "out", manifest=names, hidden=True)
     assert set(rows_of(store, 0)["uri"].to_pylist()) == {
         f"id:{image_id}" for image_id in rows_of(store, 0)["image_id"].to_pylist()
@@ -208,7 +209,7 @@ def test_a_manifest_kept_elsewhere_and_hidden_names(tmp_path):
     assert said(store, manifest=names) == []
     without = CliRunner().invoke(app, ["verify", store.location])
     assert without.exit_code == 2
-    assert "give the manifest if it is kept elsewhere" in without.output
+    assert "give the manifest with --manifest if it is stored elsewhere" in without.output
     assert CliRunner().invoke(app, ["verify", store.location, "--manifest", names]).exit_code == 0
     rewrite(store, 0, rows=changed(rows_of(store, 0), lambda row: row.update(uri="/in/0.png")))
     assert any("of other URIs" in line for line in said(store, manifest=names))

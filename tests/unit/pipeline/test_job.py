@@ -13,7 +13,9 @@ from PIL import Image
 
 from salip_ray.config import load_config
 from salip_ray.errors import LeaseError
-from salip_ray.output.commit import commit_shard, merge_committed_rows
+from salip_ray.output.commit import commit_shard
+from salip_ray.output.committed_rows import merge_committed_rows
+from salip_ray.output.layout import LEASE
 from salip_ray.pipeline import arrow
 from salip_ray.pipeline.job import label
 from salip_ray.pipeline.retry import retry
@@ -89,10 +91,10 @@ def add_image(folder, number):
     Image.fromarray(np.full((8, 8), number, np.uint8)).save(folder / "in" / f"{number}.png")
 
 
-def taken_over(*, store, lease, **_):
-    """Another driver has the output from now on, and this one has noticed."""
-    store.write("lease.json", json.dumps({"owner": "other"}).encode())
-    lease.lost.set()
+def taken_over(*, store, **_):
+    """Let another driver take the output over, unnoticed by this one."""
+    content = json.loads(store.read(LEASE))
+    store.write(LEASE, json.dumps({**content, "owner": "other"}).encode())
 
 
 def test_who_has_lost_the_output_writes_no_summary(job, played, tmp_path):

@@ -59,7 +59,7 @@ def test_an_input_given_again_finds_the_slices_of_its_volumes(tmp_path, monkeypa
     nibabel.save(volume, tmp_path / "v.nii.gz")
     config = load_config("brain")
     listing = list_images(tmp_path)
-    frozen = make_manifest(expand(listing, config)[0], 2).manifest
+    frozen = make_manifest(expand(listing, config)[0], 2).frozen
     column = listing.table.schema.get_field_index("address")
     address = f"{tmp_path}/v.nii.gz"  # as if it were a signed one
     signed = Listing(

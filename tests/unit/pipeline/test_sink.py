@@ -20,7 +20,9 @@ class Closed(StageReporter):
 
 def refused(tmp_path, committing):
     store = Store(tmp_path / "out")
-    sink = ShardSink(store, sizes=[1] * 8, classes={}, reporter=Closed(), committing=committing)
+    sink = ShardSink(
+        store, sizes=[1] * 8, classes={}, owner="me", reporter=Closed(), committing=committing
+    )
     with pytest.raises(StoppingError, match="shard 7 is left to the next run"):
         sink.write([ROWS], None)
     assert store.names() == []

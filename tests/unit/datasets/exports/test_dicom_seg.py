@@ -113,7 +113,7 @@ def test_a_series_that_is_not_complete_is_refused(labelled, tmp_path):
 
 def test_not_into_the_output(labelled, tmp_path):
     labels, _ = labelled
-    with pytest.raises(OutputError, match="export to another place"):
+    with pytest.raises(OutputError, match="give a location outside of it"):
         export_dicom_seg(labels, str(tmp_path / "out" / "seg"))
 
 

@@ -88,7 +88,7 @@ def test_next_queue_needs_a_new_location(output, tmp_path):
     review.export(PseudoLabels(str(output)), str(folder), limit=2)
     decide(folder, r1="accept", r2="accept")
     import_review(folder, str(output))
-    with pytest.raises(OutputError, match="give a new location"):
+    with pytest.raises(OutputError, match="give another output"):
         review.export(PseudoLabels(str(output)), str(folder), limit=2)
     assert len(list((folder / "masks").iterdir())) == 2
 
