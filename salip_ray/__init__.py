@@ -1,7 +1,12 @@
 """Bulk zero-shot pseudo-labels for medical images: the SaLIP cascade of SAM and CLIP on Ray Data.
 
-One image: ``Cascade(load_config("lungs"))(image)``. A folder or bucket:
-``label(input, output, load_config("lungs"))``. Inside a Ray Data pipeline: ``label_dataset``.
+- One image, without Ray: ``Cascade(load_config("lungs"))(image)``.
+- A folder or bucket: ``label(input, output, load_config("lungs"))``; then :func:`status`,
+  :func:`verify`, :func:`retry` and :func:`evaluate` on the output.
+- Inside of a Ray Data pipeline: :func:`label_dataset`.
+- Labels as training data: :class:`PseudoLabels`.
+
+Importing this package is light: torch and Ray are imported on first use.
 """
 
 from __future__ import annotations
@@ -10,23 +15,78 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from salip_ray.api import evaluate, status, verify
     from salip_ray.cascade.cascade import Cascade
     from salip_ray.config import load_config
-    from salip_ray.pipeline import label, label_dataset
+    from salip_ray.datasets.pseudo_labels import PseudoLabels
+    from salip_ray.errors import (
+        ClusterError,
+        ConfigError,
+        ImageError,
+        InputError,
+        JobError,
+        LeaseError,
+        MissingDependencyError,
+        NoJobError,
+        OutputError,
+        ResourceError,
+        ResumeError,
+        SalipError,
+        StoreError,
+        WeightsError,
+    )
+    from salip_ray.output.summary import Summary
+    from salip_ray.pipeline import label, label_dataset, retry
 
-__all__ = ["Cascade", "label", "label_dataset", "load_config"]
 __version__ = "0.1.0"
+__all__ = [
+    "Cascade",
+    "ClusterError",
+    "ConfigError",
+    "ImageError",
+    "InputError",
+    "JobError",
+    "LeaseError",
+    "MissingDependencyError",
+    "NoJobError",
+    "OutputError",
+    "PseudoLabels",
+    "ResourceError",
+    "ResumeError",
+    "SalipError",
+    "StoreError",
+    "Summary",
+    "WeightsError",
+    "evaluate",
+    "label",
+    "label_dataset",
+    "load_config",
+    "retry",
+    "status",
+    "verify",
+]
 
-_HOMES = {
+_MODULES = {
     "Cascade": "salip_ray.cascade.cascade",
+    "PseudoLabels": "salip_ray.datasets.pseudo_labels",
+    "Summary": "salip_ray.output.summary",
+    "evaluate": "salip_ray.api",
     "label": "salip_ray.pipeline",
     "label_dataset": "salip_ray.pipeline",
     "load_config": "salip_ray.config",
+    "retry": "salip_ray.pipeline",
+    "status": "salip_ray.api",
+    "verify": "salip_ray.api",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: neither torch nor Ray should slow down `salip-ray --help`.
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES.get(name, "salip_ray.errors")), name)
+    globals()[name] = value  # the next access finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

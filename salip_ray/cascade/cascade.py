@@ -84,6 +84,16 @@ class Cascade:
         WeightsError: a checkpoint is missing, altered or of another model.
         ConfigError: the configuration names an unknown model, a CUDA device that is not there, or a
             class that the bundled CLIP was not taught.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from salip_ray import Cascade, load_config
+        >>> cascade = Cascade(load_config("lungs"))
+        >>> image = np.asarray(Image.open("xrays/chest_xray-0000.png").convert("RGB"))
+        >>> result = cascade(image)  # uint8 RGB [H, W, 3] in, masks of the same size out
+        >>> [(mask.label, mask.mask.shape == image.shape[:2]) for mask in result.masks]
+        [('lungs', True)]
     """
 
     def __init__(

@@ -51,6 +51,13 @@ class PseudoLabels:
             its images and the manifest is missing.
         ConfigError: a class is unknown, or a limit is out of range.
         InputError: no image is left.
+
+    Example:
+        >>> from salip_ray import PseudoLabels
+        >>> labels = PseudoLabels("labels")
+        >>> sample = labels[0]  # image [H, W, 3], labels [H, W], confidence, image_id, uri
+        >>> len(labels), sample["image"].shape[:2] == sample["labels"].shape
+        (3, True)
     """
 
     def __init__(

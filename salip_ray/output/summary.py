@@ -39,6 +39,12 @@ class Summary:
         stages: time by stage.
         wall_seconds: duration of the run that completed the job.
         images_in_run: number of images labelled in that run; the others were committed before.
+
+    Example:
+        >>> from salip_ray import Summary
+        >>> summary = Summary("labels", images=4, shards=1, status={"ok": 3, "error": 1})
+        >>> summary.error_share
+        0.25
     """
 
     output: str

@@ -52,6 +52,16 @@ def label_dataset(
         InputError: the dataset has no such column, or has one of a label column's name.
         WeightsError: a checkpoint is missing or altered.
         ResourceError: the pools do not fit the cluster.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import ray
+        >>> from salip_ray import label_dataset, load_config
+        >>> data = Path("xrays/chest_xray-0000.png").read_bytes()
+        >>> images = ray.data.from_items([{"image": data}])
+        >>> labelled = label_dataset(images, load_config("lungs"))
+        >>> labelled.take(1)[0]["status"]
+        'ok'
     """
     if "gt_sam" in config.run.modes and reference is None:
         raise ConfigError("run.modes has gt_sam: name the column of reference masks as reference")

@@ -63,6 +63,12 @@ def label(
             is being written by another driver.
         ResourceError: the pools do not fit.
         JobError: the job was stopped or broke down, or ended with too many error rows.
+
+    Example:
+        >>> from salip_ray import label, load_config
+        >>> summary = label("xrays", "labels", load_config("lungs"), quiet=True)
+        >>> summary.images, summary.status
+        (3, {'ok': 3})
     """
     began = time.monotonic()
     progress = ProgressReporter(quiet=quiet)

@@ -71,6 +71,11 @@ def retry(
         OutputError: the output is not one of ours, is not complete, or (ResumeError) was made with
             other weights, or (LeaseError) is being written by another driver.
         JobError: the job was stopped or broke down, or too many rows are still errors.
+
+    Example:
+        >>> from salip_ray import retry
+        >>> retry("labels", quiet=True).error_share
+        0.0
     """
     began, progress = time.monotonic(), ProgressReporter(quiet=quiet)
     storage = storage or StorageConfig()
