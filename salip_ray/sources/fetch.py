@@ -1,46 +1,57 @@
-"""Fetching the bytes of many files at once, one failure never costing the others."""
+"""Fetch the bytes of many files together; the failure of one never costs another."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from salip_ray.errors import ImageError
+from salip_ray.config import ImageConfig
+from salip_ray.errors import ImageError, InputError
 from salip_ray.sources.formats.names import split_member
-from salip_ray.sources.locations import filesystem, is_remote, normalise, public_uri
-from salip_ray.sources.stores import (
-    ATTEMPTS,
-    FIRST_PAUSE,
-    http_status,
-    may_pass,
-    pause,
-    read_each,
-    said,
-)
+from salip_ray.sources.local_files import NotRegularError
+from salip_ray.sources.locations import filesystem, is_remote, normalise, public_uri, version_of
+from salip_ray.sources.readers import DamagedError, Read, RefusedError, Version, read_files
+from salip_ray.sources.stores import ATTEMPTS, FIRST_PAUSE, http_status, may_pass, pause, said
+
+__all__ = ["Version", "fetch_all"]
 
 #: Schemes whose paths name the whole place. Elsewhere a path means another file on another host.
 _WHOLE_PATHS = frozenset({"http", "https", "s3", "gs", "gcs"})
+_MAX_BYTES = ImageConfig().max_bytes
+_UNKNOWN = Version()
 
 
 def fetch_all(
     addresses: Sequence[str],
     storage_options: Mapping[str, Any] | None = None,
     *,
+    versions: Sequence[Version] | None = None,
+    max_bytes: int = _MAX_BYTES,
     attempts: int = ATTEMPTS,
     first_pause: float = FIRST_PAUSE,
 ) -> list[bytes | Exception]:
-    """The bytes of each address, in order, or the exception that its fetch ended with.
+    """Return the bytes of each address, in order, or the exception that its fetch ended with.
 
-    What may pass (time-outs, 5xx, throttling) is tried ``attempts`` times with growing pauses; a
-    missing file or a refusal is final at once. An error's message names public URIs only.
+    Errors that may pass (time-outs, 5xx, throttling, bytes that arrive damaged) are retried
+    ``attempts`` times with growing pauses; a missing file or a refusal is final at once. An error's
+    message names public URIs only.
+
+    Args:
+        addresses: what to fetch.
+        storage_options: fsspec's.
+        versions: of each address, as listed: a file that is another one by now is an error.
+        max_bytes: a larger file is an error, and is not read to its end.
+        attempts: how often a file is asked for.
+        first_pause: seconds before the second attempt.
     """
-    results: list[bytes | Exception] = [ImageError("not fetched")] * len(addresses)
-    pending = list(range(len(addresses)))
+    known = versions or [_UNKNOWN] * len(addresses)
+    reads = [Read(a, max_bytes, v) for a, v in zip(addresses, known, strict=True)]
+    results: list[bytes | Exception] = [ImageError("not fetched")] * len(reads)
+    pending = list(range(len(reads)))
     for attempt in range(attempts):
         if attempt:
             pause(attempt - 1, first_pause)
-        fetched = _fetch_once([addresses[index] for index in pending], storage_options)
+        fetched = _fetch_once([reads[index] for index in pending], storage_options)
         for index, result in zip(pending, fetched, strict=True):
             results[index] = result
         pending = [index for index in pending if may_pass(results[index])]
@@ -53,55 +64,59 @@ def fetch_all(
 
 
 def _fetch_once(
-    addresses: Sequence[str], storage_options: Mapping[str, Any] | None
+    reads: Sequence[Read], storage_options: Mapping[str, Any] | None
 ) -> list[bytes | Exception]:
-    results: list[bytes | Exception] = [ImageError("not fetched")] * len(addresses)
-    remote: dict[str, list[int]] = {}
-    for index, address in enumerate(addresses):
-        if is_remote(address):
-            remote.setdefault(_filesystem_of(address), []).append(index)
-        else:
-            results[index] = _read_local(address)
-    for indices in remote.values():
-        group = [addresses[index] for index in indices]
-        for index, result in zip(indices, _cat(group, storage_options), strict=True):
+    results: list[bytes | Exception] = [ImageError("not fetched")] * len(reads)
+    groups: dict[str, list[int]] = {}
+    for index, read in enumerate(reads):
+        groups.setdefault(_filesystem_of(read.address), []).append(index)
+    for indices in groups.values():
+        group = [reads[index] for index in indices]
+        for index, result in zip(indices, _read_group(group, storage_options), strict=True):
             results[index] = result
     return results
 
 
 def _filesystem_of(address: str) -> str:
-    """The same for addresses that one filesystem can be asked for together."""
+    """Return a name that is the same for addresses that one filesystem is asked for together."""
     uri = normalise(address)
+    if not is_remote(uri):
+        return ""
     scheme, _, rest = uri.partition("://")
     archive = split_member(uri)[1]
     host = "" if archive or scheme in _WHOLE_PATHS else rest.partition("/")[0]
     return f"{scheme}://{host}::{archive}"
 
 
-def _read_local(address: str) -> bytes | Exception:
-    try:
-        return Path(normalise(address)).read_bytes()
-    except OSError as error:
-        return error
-    except ValueError as error:  # a NUL in it
-        return ImageError(f"no file can have this name ({error})")
-
-
-def _cat(
-    addresses: Sequence[str], storage_options: Mapping[str, Any] | None
+def _read_group(
+    reads: Sequence[Read], storage_options: Mapping[str, Any] | None
 ) -> list[bytes | Exception]:
-    """Fetch addresses of one filesystem, concurrently where it can."""
+    """Read files of one filesystem, concurrently if it can."""
+    archive = split_member(normalise(reads[0].address))[1]
     try:
-        fs, _ = filesystem(addresses[0], storage_options)
-        paths = [fs._strip_protocol(split_member(normalise(a))[0]) for a in addresses]
-        found = read_each(fs, paths)
+        if not archive:
+            return read_files(filesystem(reads[0].address, storage_options)[0], reads)
+        store, path = filesystem(archive, storage_options)
+        before = version_of(store.info(path))
+        results = read_files(filesystem(reads[0].address, storage_options)[0], reads)
+        if before == version_of(store.info(path)):
+            return [
+                result if read.version.etag in {None, before} else _changed(archive)
+                for read, result in zip(reads, results, strict=True)
+            ]
+        return [_changed(archive)] * len(reads)
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises is the result)
-        return [error] * len(addresses)
-    return [found[path] for path in paths]
+        return [error] * len(reads)
+
+
+def _changed(archive: str) -> RefusedError:
+    return RefusedError(
+        f"archive {public_uri(archive)} was changed after it was listed: label it into a new output"
+    )
 
 
 def _explained(error: Exception, address: str) -> ImageError:
-    """An ImageError that says what happened without an address that could hold a signature."""
+    """Return an ImageError that says what happened without what gives access."""
     uri = public_uri(address)
     if isinstance(error, FileNotFoundError):
         return ImageError(f"{uri} does not exist")
@@ -109,7 +124,11 @@ def _explained(error: Exception, address: str) -> ImageError:
         return ImageError(f"access to {uri} was refused")
     if isinstance(error, IsADirectoryError):
         return ImageError(f"{uri} is a folder")
-    # Of an answer that is an error the status says it all, as of what is raised here the message.
-    plain = isinstance(error, ImageError) or http_status(error) is not None
+    if isinstance(error, RefusedError | NotRegularError):
+        return ImageError(str(error))
+    if isinstance(error, DamagedError):
+        return ImageError(f"{uri} could not be fetched: {error}")
+    # Of an answer that is an error the status describes it, as of our own errors the message.
+    plain = isinstance(error, InputError) or http_status(error) is not None
     kind = "" if plain else f"{type(error).__name__}: "
     return ImageError(f"{uri} could not be fetched: {kind}{said(error, address)}")
