@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,15 +16,14 @@ from salip_ray.pipeline.arrow import in_tables
 from salip_ray.pipeline.faults import MOST_DEATHS, WorkerDiedError, attempts_of
 from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.schema import Image, ImageRef, Mask
-from salip_ray.sources.decode import check_bytes, is_blank, only_picture, open_stack, picture_at
-from salip_ray.sources.fetch import fetch_all
+from salip_ray.sources.decode import is_blank, only_picture, open_stack, picture_at
+from salip_ray.sources.fetch import Version, fetch_all
 from salip_ray.sources.formats.stack import Stack
-from salip_ray.sources.locations import public_uri
+from salip_ray.sources.locations import is_remote, public_uri
 from salip_ray.sources.privacy import hides_uri, pseudonym, scrub
 from salip_ray.sources.references import References
 
 _TOGETHER = 16  # files fetched at once; their bytes are all in memory
-_BODIES = 3  # how often a body of the wrong length is fetched
 
 
 def fetch_and_decode(
@@ -62,6 +61,7 @@ def _rows(
         found = _fetch(rows, config)
         share = (time.perf_counter() - began) / rows.num_rows
         opened: tuple[str, Stack | Exception] | None = None
+        fetched_twice: set[str] = set()
         for index, data in enumerate(found):
             began = time.perf_counter()
             row = rows.slice(index, 1)
@@ -74,6 +74,12 @@ def _rows(
                     opened = None  # the volume before is let go before the next is unpacked
                     opened = uri, _opened(uri, data, config)  # one for all slices of a volume
                 values = _decoded(row, opened[1], config, references)
+                if uri not in fetched_twice and values["error"] is not None:
+                    fetched_twice.add(uri)
+                    again = _fetch_other_bytes(row, data, values["error"], config)
+                    if again is not None:  # the first ones were damaged on their way
+                        opened = uri, _opened(uri, again, config)
+                        values = _decoded(row, opened[1], config, references)
                 if isinstance(data, WorkerDiedError):
                     opened = None
             seconds = share + time.perf_counter() - began
@@ -106,42 +112,40 @@ def _files_at_once(batch: pa.Table) -> Iterator[pa.Table]:
 
 
 def _fetch(rows: pa.Table, config: Config) -> list[bytes | Exception]:
-    """Bytes or the reason why not; what is known to be too large is not fetched at all.
+    """Return the bytes of each file, or why there are none; the limit is that of the image config.
 
-    A body that is not as long as was listed is fetched again: some proxies end one early and say
-    that it is whole. Where it stays so the file itself is another. The slices of a volume share the
-    bytes of its file, fetched for the first of them.
+    The slices of a volume share the bytes of its file, fetched for the first of them.
     """
     one_file = rows["index"][0].is_valid
-    listed = rows.slice(0, 1 if one_file else None).select(["uri", "size", "address"]).to_pylist()
-    results: list[bytes | Exception] = [b""] * len(listed)
-    wanted: list[int] = []
-    for index, row in enumerate(listed):
-        try:
-            if not row["uri"]:  # padding
-                raise ImageError("no image")
-            check_bytes(row["size"] or 0, config.image)
-            wanted.append(index)
-        except ImageError as problem:
-            results[index] = problem
-    for _ in range(_BODIES):
-        addresses = [listed[index]["address"] or listed[index]["uri"] for index in wanted]
-        for index, data in zip(wanted, fetch_all(addresses, config.storage.input), strict=True):
-            results[index] = data
-        wanted = [index for index in wanted if _is_short(results[index], listed[index]["size"])]
-        if not wanted:
-            break
-    for index in wanted:
-        size = len(cast("bytes", results[index]))
-        results[index] = ImageError(
-            f"the file has {size:,} bytes, but {listed[index]['size']:,} when it was listed: "
-            "it was changed since, or did not arrive whole"
-        )
+    listed = rows.slice(0, 1 if one_file else None)
+    listed = listed.select(["uri", "size", "etag", "address"]).to_pylist()
+    results: list[bytes | Exception] = [ImageError("no image")] * len(listed)
+    wanted = [index for index, row in enumerate(listed) if row["uri"]]  # the others are padding
+    fetched = _fetch_files([listed[index] for index in wanted], config)
+    for index, data in zip(wanted, fetched, strict=True):
+        results[index] = data
     return results * rows.num_rows if one_file else results
 
 
-def _is_short(data: bytes | Exception, size: int | None) -> bool:
-    return isinstance(data, bytes) and size is not None and len(data) != size
+def _fetch_files(listed: Sequence[Mapping[str, Any]], config: Config) -> list[bytes | Exception]:
+    return fetch_all(
+        [row["address"] or row["uri"] for row in listed],
+        config.storage.input,
+        versions=[Version(row["size"], row["etag"]) for row in listed],
+        max_bytes=config.image.max_bytes,
+    )
+
+
+def _fetch_other_bytes(
+    row: pa.Table, data: bytes | Exception, error: Mapping[str, Any] | None, config: Config
+) -> bytes | None:
+    """Fetch a remote file that cannot be decoded again; return its bytes if they are others."""
+    undecodable = error is not None and error["stage"] == "decode" and isinstance(data, bytes)
+    listed = row.to_pylist()[0]
+    if not undecodable or not is_remote(listed["address"] or listed["uri"]):
+        return None
+    (again,) = _fetch_files([listed], config)
+    return again if isinstance(again, bytes) and again != data else None
 
 
 def _opened(uri: str, data: bytes | Exception, config: Config) -> Stack | Exception:

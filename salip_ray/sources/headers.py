@@ -18,7 +18,8 @@ from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.ordinary import own_pixel_limit
 from salip_ray.sources.formats.stack import check_frames
 from salip_ray.sources.locations import filesystem, public_uri
-from salip_ray.sources.opening import BLOCK, MISSING, ask, parsed
+from salip_ray.sources.opening import MISSING, ask, open_file, parsed
+from salip_ray.sources.readers import read_head
 from salip_ray.sources.series import SliceGeometry
 from salip_ray.sources.stores import said
 
@@ -88,8 +89,8 @@ def holds_dicom(address: str, storage_options: Mapping[str, Any] | None = None) 
         InputError: the store does not let it be read.
     """
 
-    def head(fs: Any, path: str) -> bytes:
-        return bytes(fs.cat_file(path, start=0, end=MARKED_BYTES))
+    def head(fs: Any, _: str) -> bytes:
+        return read_head(fs, address, MARKED_BYTES)
 
     found = ask(address, head, storage_options)
     return isinstance(found, bytes) and found[_MARK_AT:MARKED_BYTES] == _MARK
@@ -166,7 +167,7 @@ def read_frame_geometries(
     """
     try:
         fs, path = filesystem(address, storage_options)
-        with fs.open(path, "rb", block_size=BLOCK) as file, dicom.quiet():
+        with open_file(fs, path) as file, dicom.quiet():
             ds = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             frames = ds.get("PerFrameFunctionalGroupsSequence") or ()
             return [_frame_geometry(ds, frame) for frame in frames]

@@ -15,8 +15,11 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import IO, Any, TypeVar, cast
 
+from fsspec.implementations.local import LocalFileSystem
+
 from salip_ray.errors import InputError, SalipError
 from salip_ray.sources.formats.names import split_member
+from salip_ray.sources.local_files import open_regular
 from salip_ray.sources.locations import filesystem, public_uri
 from salip_ray.sources.stores import http_status, persistently, said, uncovered
 
@@ -44,7 +47,7 @@ def parsed(
     """
 
     def read(fs: Any, path: str) -> T | Exception:
-        with fs.open(path, "rb", block_size=BLOCK) as opened:
+        with open_file(fs, path) as opened:
             file = _Watched(opened)
             found: T | Exception
             try:
@@ -56,6 +59,13 @@ def parsed(
             return found
 
     return ask(address, read, storage_options, refusal=True)
+
+
+def open_file(fs: Any, path: str) -> IO[bytes]:
+    """Open a file of a filesystem to read parts of it; a local one must be a regular file."""
+    if isinstance(fs, LocalFileSystem):
+        return open_regular(path)
+    return cast("IO[bytes]", fs.open(path, "rb", block_size=BLOCK))
 
 
 def ask(

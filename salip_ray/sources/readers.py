@@ -86,6 +86,21 @@ def read_files(fs: Any, reads: Sequence[Read]) -> list[bytes | Exception]:
     return [results[index] for index in range(len(reads))]
 
 
+def read_head(fs: Any, address: str, count: int) -> bytes:
+    """Return the first bytes of a file, fewer if it is shorter."""
+    path = path_in(fs, address)
+    if isinstance(fs, LocalFileSystem):
+        with open_regular(path) as file:
+            return bytes(file.read(count))
+    if isinstance(fs, AsyncFileSystem) and _protocols(fs) & _WEB:
+        return bytes(sync(fs.loop, _web_head, fs, path, count))
+    return bytes(fs.cat_file(path, start=0, end=count))
+
+
+def _protocols(fs: Any) -> set[str]:
+    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+
+
 def _in_order(fs: Any, reads: Sequence[Read]) -> list[int]:
     order = list(range(len(reads)))
     if isinstance(
@@ -123,7 +138,7 @@ def _other(fs: Any, read: Read) -> bytes:
 
 
 async def _gather(fs: Any, reads: Sequence[Read]) -> list[Any]:
-    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    protocols = _protocols(fs)
     reader = _s3 if "s3" in protocols else _web if protocols & _WEB else _ranged
     return await asyncio.gather(*(reader(fs, read) for read in reads), return_exceptions=True)
 
@@ -176,6 +191,21 @@ async def _web(fs: Any, read: Read) -> bytes:
             return data, str(answer.headers.get("ETag", "")).strip('"')
 
     return await _intact(read, fetch, server=urlsplit(url).netloc)
+
+
+async def _web_head(fs: Any, url: str, count: int) -> bytes:
+    """Read the first bytes of an answer: not every server honours ranges."""
+    session = await fs.set_session()
+    options = {**fs.kwargs, "headers": {**fs.kwargs.get("headers", {}), **_range(count)}}
+    async with session.get(fs.encode_url(url), **options) as answer:
+        if answer.status == 404:
+            raise FileNotFoundError(url)
+        answer.raise_for_status()
+        return (await _read_body(answer.content, count))[:count]
+
+
+def _range(count: int) -> dict[str, str]:
+    return {"Range": f"bytes=0-{count - 1}"}
 
 
 async def _ranged(fs: Any, read: Read) -> bytes:
