@@ -61,12 +61,14 @@ class Web:
 
     def __init__(self, port):
         self.url = f"http://127.0.0.1:{port}"
-        self.answers = {}  # status and body of each request; the last one of all that follow
+        # Status, body and headers of each request; the last one of all that follow.
+        self.answers = {}
         self.asked = []
 
     def answer(self, path):
         answers = self.answers.get(path, [(404, b"")])
-        return answers.pop(0) if len(answers) > 1 else answers[0]
+        status, body, *headers = answers.pop(0) if len(answers) > 1 else answers[0]
+        return status, body, headers[0] if headers else {}
 
 
 @pytest.fixture
@@ -75,8 +77,10 @@ def web():
         def do_GET(self):
             path = self.path.partition("?")[0]
             found.asked.append((self.command, path))
-            status, body = found.answer(path)
+            status, body, headers = found.answer(path)
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command == "GET":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import tarfile
+import threading
 import zipfile
+from urllib.parse import parse_qs, quote, unquote
 
 import pytest
 
@@ -196,3 +199,49 @@ def test_include_exclude_and_limit_take_some_files_and_count_the_others(tmp_path
     for wrong in ({"limit": 0}, {"include": ("",)}):
         with pytest.raises(InputError):
             Selection(**wrong)
+
+
+@pytest.fixture
+def any_keys():
+    """An S3 server with keys that no file system can hold; gives its storage options."""
+    keys = ["/a.png", "x//y.png", "d/./e.png", "../up.png", "what?sig=b.png", "e::f.png", "50%.png"]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            path, _, query = self.path.partition("?")
+            key = unquote(path).removeprefix("/b/").removeprefix("/b")
+            if "list-type=2" in query:
+                prefix = parse_qs(query).get("prefix", [""])[0]
+                listed = "".join(
+                    f"<Contents><Key>{quote(k)}</Key><Size>{len(k)}</Size></Contents>"
+                    for k in keys
+                    if k.startswith(prefix)
+                )
+                self.answer(200, f"<R><EncodingType>url</EncodingType>{listed}</R>".encode())
+            else:
+                self.answer(200 if key in keys else 404, key.encode())
+
+        do_HEAD = do_GET
+
+        def answer(self, status, body):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        yield keys, {"anon": True, "endpoint_url": endpoint}
+        server.shutdown()
+
+
+def test_keys_that_no_file_system_can_hold_are_listed_and_fetched(any_keys):
+    keys, options = any_keys
+    uris = sorted(list_images("s3://b", options).table["uri"].to_pylist())
+    assert uris == sorted(f"s3://b/{key}" for key in keys)
+    assert fetch_all(uris, options) == [uri.removeprefix("s3://b/").encode() for uri in uris]
