@@ -107,7 +107,7 @@ def main(
         output,
         options,
         storage_options=storage_options("output", output_option),
-        say=lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
+        report=lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
     )
     if tests:
         pairs = list(zip(tests, masks, strict=True))

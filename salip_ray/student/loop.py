@@ -1,7 +1,7 @@
-"""The course of a training, epoch by epoch, as far as it needs no cluster.
+"""The training loop of a student, without a cluster.
 
-A :class:`Course` is all that changes while a student learns. Its state after an epoch, and nothing
-else, decides how it goes on: a run that was stopped ends as one that was not.
+A :class:`TrainingRun` is all that changes while a student learns. Its state after an epoch decides
+everything that follows, so a resumed run ends with the weights of one that was never stopped.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ Batch = Mapping[str, Tensor]  #: of :class:`salip_ray.student.samples.Example`, 
 
 @dataclass(frozen=True)
 class Total:
-    """A sum and how many it is of, so that workers can add theirs up."""
+    """A sum and the number of its terms, so that workers can add theirs."""
 
     sum: float = 0.0
     count: float = 0.0
 
     @property
     def mean(self) -> float:
-        """NaN of nothing."""
+        """The mean of the terms; NaN without any."""
         return self.sum / self.count if self.count else math.nan
 
 
-class Course:
-    """A net, its optimiser, and the best weights so far.
+class TrainingRun:
+    """A network, its optimiser, and the best weights so far.
 
     Args:
-        net: trained in place; on the device to use.
-        options: rate, epochs and confidence_power are used.
-        device: where batches go.
+        net: trained in place; already on ``device``.
+        options: of these, ``rate``, ``epochs`` and ``confidence_power`` matter here.
+        device: the device of the batches.
     """
 
     def __init__(self, net: nn.Module, options: StudentOptions, device: torch.device) -> None:
@@ -51,12 +51,12 @@ class Course:
         self.history: list[dict[str, float]] = []
 
     def learn(self, batches: Iterable[Batch]) -> Total:
-        """One epoch; returns the loss, summed over batches."""
-        rate = self.options.rate * _falling(self.epochs_done / self.options.epochs)
+        """Train for one epoch; return the loss, summed over batches."""
+        rate = self.options.rate * _decay(self.epochs_done / self.options.epochs)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.net.train()
-        spent, steps = 0.0, 0
+        loss_sum, steps = 0.0, 0
         for batch in batches:
             loss = student_loss(
                 self.net(batch["image"].to(self.device)),
@@ -67,31 +67,35 @@ class Course:
             loss.backward()
             nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
             self.optimiser.step()
-            spent, steps = spent + loss.item(), steps + 1
-        return Total(spent, steps)
+            loss_sum, steps = loss_sum + loss.item(), steps + 1
+        return Total(loss_sum, steps)
 
     def _weights(self, confidence: Tensor) -> Tensor:
         return (confidence.float() ** self.options.confidence_power).to(self.device)
 
     @torch.inference_mode()
     def validate(self, batches: Iterable[Batch]) -> Total:
-        """Dice with the pseudo-labels of images that are not trained on, over images and classes.
+        """Return the Dice with pseudo-labels of other images, summed over images and classes.
 
-        It says how far the student agrees with its teacher, not how good either is.
+        It measures how far the student agrees with its teacher, not how good either is.
         """
         self.net.eval()
         total, count = 0.0, 0.0
         for batch in batches:
             logits = self.net(batch["image"].to(self.device))
-            found = hard_dice(logits, batch["target"].to(self.device))
-            counted = found[~found.isnan()]
+            dice = hard_dice(logits, batch["target"].to(self.device))
+            counted = dice[~dice.isnan()]
             total, count = total + counted.sum().item(), count + counted.numel()
         return Total(total, count)
 
     def close_epoch(self, loss: Total, val: Total) -> dict[str, float]:
-        """Note an epoch's figures, of all workers, and keep the weights if they are the best.
+        """Record the figures of an epoch, and save the weights if they are the best so far.
 
-        Without validation the last ones count.
+        Without validation images, the last weights count as the best.
+
+        Args:
+            loss: of all workers.
+            val: the Dice of all workers.
         """
         self.epochs_done += 1
         if not val.count or val.mean >= self.best_dice:
@@ -105,7 +109,7 @@ class Course:
         return figures
 
     def state(self) -> dict[str, Any]:
-        """All that a run goes on from, as plain data and tensors."""
+        """Return everything that a resumed run needs, as plain data and tensors."""
         return {
             "net": unwrapped(self.net).state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -115,8 +119,8 @@ class Course:
             "history": self.history,
         }
 
-    def go_on_from(self, state: Mapping[str, Any]) -> None:
-        """Take up a state of :meth:`state`."""
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of :meth:`state`."""
         unwrapped(self.net).load_state_dict(state["net"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epochs_done, self.best_dice = state["epochs_done"], state["best_dice"]
@@ -124,12 +128,12 @@ class Course:
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
-    """The net within what lets several workers train it together."""
+    """Return the network inside the wrapper that lets several workers train it."""
     inner = getattr(net, "module", net)
     assert isinstance(inner, nn.Module)
     return inner
 
 
-def _falling(done: float) -> float:
-    """Half a cosine from 1 to 0."""
+def _decay(done: float) -> float:
+    """Return half a cosine: 1 at the start (0), 0 at the end (1)."""
     return 0.5 * (1 + math.cos(math.pi * done))

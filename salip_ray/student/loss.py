@@ -1,4 +1,4 @@
-"""What a student learns by: overlap and cross-entropy, as far as the labels are to be trusted."""
+"""The loss of a student: overlap and cross-entropy, weighted by the trust in each label."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.student.samples import IGNORED
 
-_SMOOTH = 1.0  # pixels; keeps the overlap of two empty masks at 1
+_SMOOTH = 1.0  # pixels; makes the overlap of two empty masks 1
 
 
 def student_loss(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy plus one minus soft Dice, each image counting by its weight.
+    """Return cross-entropy plus one minus soft Dice, averaged over images by weight.
 
-    Ignored pixels enter neither. An image of which every pixel is ignored counts for nothing, and
-    so does one of weight 0.
+    Ignored pixels count in neither term. An image counts for nothing if its weight is 0 or all of
+    its pixels are ignored.
 
     Args:
         logits: float [n, channels, h, w]; channel 0 is the background.
         target: int64 [n, h, w]: a channel, or :data:`~salip_ray.student.samples.IGNORED`.
-        weights: float [n], not negative.
+        weights: float [n], at least 0.
 
     Returns:
-        The weighted mean over the images; 0 where no image counts.
+        The weighted mean over the images; 0 if no image counts.
     """
     known = target != IGNORED
     pixels = known.sum(dim=(1, 2))
     entropy = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="none")
     per_image = entropy.sum(dim=(1, 2)) / pixels.clamp_min(1) + 1 - _soft_dice(logits, target)
-    counting = weights * (pixels > 0)
-    return (counting * per_image).sum() / counting.sum().clamp_min(1e-6)
+    used = weights * (pixels > 0)
+    return (used * per_image).sum() / used.sum().clamp_min(1e-6)
 
 
 def _soft_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over the classes of the Dice of probabilities and target, on known pixels; [n]."""
+    """Return the Dice of probabilities and target on known pixels, averaged over classes: [n]."""
     known = (target != IGNORED)[:, None]
     wanted = F.one_hot(target.clamp_min(0), logits.shape[1]).movedim(-1, 1)[:, 1:] * known
     given = logits.softmax(dim=1)[:, 1:] * known
@@ -44,15 +44,15 @@ def _soft_dice(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def hard_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Dice of the most likely channel with the target, on known pixels: [n, channels - 1].
+    """Return the Dice of the most likely channel with the target: [n, channels - 1].
 
-    NaN where a class is in neither.
+    Only known pixels count. NaN if a class is in neither.
     """
     known = target != IGNORED
     predicted = logits.argmax(dim=1)
-    found = []
+    dice = []
     for channel in range(1, logits.shape[1]):
         one, other = (predicted == channel) & known, target == channel
         total = one.sum(dim=(1, 2)) + other.sum(dim=(1, 2))
-        found.append(2 * (one & other).sum(dim=(1, 2)) / total)
-    return torch.stack(found, dim=1)
+        dice.append(2 * (one & other).sum(dim=(1, 2)) / total)
+    return torch.stack(dice, dim=1)

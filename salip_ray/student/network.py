@@ -23,9 +23,13 @@ _HEAD = "student"  # of the file's metadata
 
 @dataclass(frozen=True)
 class Student:
-    """A trained net with what it needs to label an image.
+    """A trained network with all that it needs to label an image.
 
-    ``class_ids`` maps labels to their ids in label maps, in the order of the net's channels.
+    Attributes:
+        net: the network.
+        class_ids: ids in label maps by class label, in the order of the network's channels.
+        size: long side of the images that the network sees, in pixels.
+        width: channels at full resolution.
     """
 
     net: nn.Module
@@ -35,7 +39,7 @@ class Student:
 
     @torch.inference_mode()
     def channels(self, image: Image) -> Tensor:
-        """The most likely channel of each pixel, int64 [H, W] of the image's own size."""
+        """Return the most likely channel of each pixel, int64 [H, W], at the size of the image."""
         device = next(self.net.parameters()).device
         picture, (height, width) = square_input(image, self.size)
         logits = self.net(picture[None].to(device))[:, :, :height, :width]
@@ -43,26 +47,28 @@ class Student:
         return full[0].argmax(dim=0)
 
     def __call__(self, image: Image) -> dict[str, Mask]:
-        """The mask [H, W] of each class in an image (uint8 RGB [H, W, 3])."""
-        found = self.channels(image).cpu().numpy()
-        return {label: found == channel for channel, label in enumerate(self.class_ids, start=1)}
+        """Return the mask [H, W] of each class in an image (uint8 RGB [H, W, 3])."""
+        channel_map = self.channels(image).cpu().numpy()
+        return {
+            label: channel_map == channel for channel, label in enumerate(self.class_ids, start=1)
+        }
 
     def label_map(self, image: Image) -> LabelMap:
-        """Class ids [H, W] of an image, 0 for the background."""
+        """Return the class ids [H, W] of an image, 0 for the background."""
         return label_map_of(self.channels(image).cpu().numpy(), list(self.class_ids.values()))
 
     def to_bytes(self) -> bytes:
-        """The student as one safetensors file."""
+        """Return the student as a safetensors file."""
         about = {"class_ids": dict(self.class_ids), "size": self.size, "width": self.width}
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
         return save(tensors, metadata={_HEAD: json.dumps(about)})
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "the file") -> Student:
-        """A student from its file, ready to label.
+        """Return a student, ready to label, from the content of its file.
 
         Raises:
-            WeightsError: the file is not one of :meth:`to_bytes`.
+            WeightsError: the file was not made by :meth:`to_bytes`.
         """
         try:
             length = int.from_bytes(data[:8], "little")
@@ -71,7 +77,7 @@ class Student:
             )
             net = make_net(len(about["class_ids"]), about["width"])
             net.load_state_dict(load(data))
-        except Exception as error:  # noqa: BLE001  (safetensors and torch raise what they like)
-            said = " ".join(str(error).split())
-            raise WeightsError(f"{name} is not a trained student: {said}") from None
+        except Exception as error:  # noqa: BLE001  (safetensors and torch raise many types)
+            problem = " ".join(str(error).split())
+            raise WeightsError(f"{name} is not a trained student: {problem}") from None
         return cls(net.eval(), about["class_ids"], about["size"], about["width"])

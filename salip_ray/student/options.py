@@ -1,4 +1,4 @@
-"""How a student is trained: everything that decides its weights, beside the labels."""
+"""The options of a student's training: with the labels, they decide its weights."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from dataclasses import dataclass
 
 from salip_ray.errors import ConfigError
 
-_SIDE_UNIT = 16  # the net halves its picture four times
+_SIDE_UNIT = 16  # the network halves the image four times
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions:
-    """What a training run is asked for.
+    """The options of a training run.
 
     Attributes:
-        size: long side of the pictures that the net sees, in pixels; a multiple of 16.
-        width: channels of the net's finest level; each coarser one has twice as many.
+        size: long side of the images that the network sees, in pixels; a multiple of 16.
+        width: channels at full resolution; each lower resolution has twice as many.
         epochs: how often every image is shown.
-        batch_size: images a step, of each worker.
+        batch_size: images per step and worker.
         rate: the highest learning rate; it falls to 0 along half a cosine.
-        seed: of the split, the weights, the order and the augmentation.
-        val_share: share of the images that choose the best epoch and are not trained on; 0 for
-            none, and the last epoch counts.
-        group_by: what must stay on one side of that split (see :mod:`salip_ray.datasets.splits`).
-        min_confidence: images with a label less certain than this are left out.
-        confidence_power: an image counts with its confidence to this power; 0 counts all alike.
-        ignore_disagreement: learn nothing where proposal and refined mask differ.
-        workers: processes that train together, each with a GPU where the cluster has them.
+        seed: seed of the split, the weights, the order and the augmentation.
+        val_share: share of the images that choose the best epoch and are not trained on. With 0,
+            the last epoch counts.
+        group_by: what the split keeps together (see :mod:`salip_ray.datasets.splits`).
+        min_confidence: images with a label of lower confidence are left out.
+        confidence_power: the weight of an image is its confidence to this power; 0 weights all
+            images alike.
+        ignore_disagreement: ignore pixels on which proposal and refined mask differ.
+        workers: processes that train together, each with a GPU if the cluster has enough.
         loaders: processes that read images for each worker; 0 reads in the worker itself.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Pseudo-labels as the net sees them: pictures of one size, class channels, and what to ignore."""
+"""Pseudo-labels as the network sees them: images of one size, and a channel for each pixel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from salip_ray.output.masks import LabelMap
 from salip_ray.schema import Image
 
 IGNORED = -1
-"""The target of a pixel from which nothing is learnt."""
+"""The target of a pixel that the loss ignores."""
 
 _SHARDS_MIXED = 4
 Target = npt.NDArray[np.int16]  #: channel of each pixel [h, w]: 0 background, or IGNORED
@@ -26,10 +26,10 @@ Matrix = npt.NDArray[np.float64]
 
 
 class Example(TypedDict):
-    """One picture to learn from.
+    """One image to learn from.
 
-    ``image`` is float32 [3, size, size], ``target`` int64 [size, size] (a channel of the net, or
-    :data:`IGNORED`), ``confidence`` how much the label is trusted, 0 to 1.
+    ``image`` is float32 [3, size, size]. ``target`` is int64 [size, size]: a channel of the
+    network, or :data:`IGNORED`. ``confidence`` is the trust in the label, 0 to 1.
     """
 
     image: Tensor
@@ -38,14 +38,14 @@ class Example(TypedDict):
 
 
 class Examples(Dataset[Example]):
-    """Pseudo-labels as examples of one size; augmented ones differ from epoch to epoch.
+    """Pseudo-labels as examples of one size. Augmented ones differ from epoch to epoch.
 
     Args:
-        labels: without a transform.
+        labels: the labels, without a transform.
         size: height and width of an example.
-        augment: whether to draw a new variation of a picture each time.
-        seed: of the augmentation, which follows from it, the epoch and the image alone, so that a
-            run that goes on sees what it would have seen.
+        augment: whether to vary an image each time.
+        seed: with the epoch and the image it determines the augmentation, so that a resumed run
+            sees the same examples.
     """
 
     def __init__(self, labels: PseudoLabels, size: int, *, augment: bool, seed: int) -> None:
@@ -62,29 +62,29 @@ class Examples(Dataset[Example]):
         target = _target(self.channel_of[sample["labels"]], picture.shape[:2], self.size)
         picture = _padded(picture, self.size)
         if self.augment:
-            chance = np.random.default_rng((self.seed, self.epoch, index))
-            picture, target = vary(picture, target, chance)
+            rng = np.random.default_rng((self.seed, self.epoch, index))
+            picture, target = augmented(picture, target, rng)
         confidence = sample["confidence"]
         return Example(
             image=as_input(picture),
             target=torch.from_numpy(target.astype(np.int64)),
-            # A label that nothing is known of is taken at its word.
+            # Unknown for outputs without confidences and for images without a label.
             confidence=1.0 if math.isnan(confidence) else float(confidence),
         )
 
 
 class MixedOrder(Sampler[int]):
-    """The order in which one of several workers reads: at random, but a few shards at a time.
+    """The order in which one of several workers reads: random, but a few shards at a time.
 
     A fully random order would read a part of another shard for every image, which over a network is
-    many times as slow. Every worker gets equally many, so that they step together; where the images
-    do not divide evenly, a few are read twice.
+    many times as slow. All workers get the same number of images, so that they step together; if
+    the images do not divide evenly, a few are read twice.
 
     Args:
         shards: the shard of each image.
-        seed: of the order; it also follows from :attr:`epoch`.
-        rank: which of the workers this is.
-        workers: how many there are.
+        seed: with :attr:`epoch` it determines the order.
+        rank: number of this worker.
+        workers: number of workers.
     """
 
     def __init__(self, shards: Sequence[str], *, seed: int, rank: int = 0, workers: int = 1):
@@ -95,25 +95,25 @@ class MixedOrder(Sampler[int]):
         return math.ceil(len(self.shards) / self.workers)
 
     def __iter__(self) -> Iterator[int]:
-        chance = np.random.default_rng((self.seed, self.epoch))
+        rng = np.random.default_rng((self.seed, self.epoch))
         members: dict[str, list[int]] = {}
         for index, shard in enumerate(self.shards):
             members.setdefault(shard, []).append(index)
         names = list(members)
-        chance.shuffle(names)
+        rng.shuffle(names)
         order: list[int] = []
         for start in range(0, len(names), _SHARDS_MIXED):
             mixed = [i for name in names[start : start + _SHARDS_MIXED] for i in members[name]]
-            chance.shuffle(mixed)
+            rng.shuffle(mixed)
             order += mixed
         order += order[: len(self) * self.workers - len(order)]
         return iter(order[self.rank :: self.workers])
 
 
 def channels(class_ids: Sequence[int], ignore_index: int) -> Target:
-    """A table from the values of a label map to channels: 0, then the classes in their order.
+    """Return a table from the values of a label map to channels: 0, then the classes in order.
 
-    A class that is not to be learnt is background.
+    Classes that are not learnt become background.
     """
     table: Target = np.zeros(ignore_index + 1, np.int16)
     for channel, class_id in enumerate(class_ids, start=1):
@@ -123,17 +123,18 @@ def channels(class_ids: Sequence[int], ignore_index: int) -> Target:
 
 
 def fit(image: Image, size: int) -> Image:
-    """The picture with its long side ``size``, uint8 RGB [h, w, 3]."""
+    """Return the image resized to a long side of ``size``, uint8 RGB [h, w, 3]."""
     scale = size / max(image.shape[:2])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (width, height), interpolation=interpolation)
+    return np.asarray(resized, np.uint8)
 
 
 def as_input(picture: Image) -> Tensor:
-    """A square picture, padded with black, as the net takes it: float32 [3, size, size].
+    """Return a square image as the network takes it: float32 [3, size, size].
 
-    Brought to mean 0 and deviation 1, for scanners agree on neither.
+    It has mean 0 and standard deviation 1, because scanners agree on neither.
     """
     values = picture.astype(np.float32)
     values = (values - values.mean()) / max(float(values.std()), 1.0)
@@ -141,7 +142,7 @@ def as_input(picture: Image) -> Tensor:
 
 
 def square_input(image: Image, size: int) -> tuple[Tensor, tuple[int, int]]:
-    """An image of any size as the net takes it, and the height and width it fills of that."""
+    """Return an image of any size as the network takes it, and the height and width it fills."""
     picture = fit(image, size)
     return as_input(_padded(picture, size)), (picture.shape[0], picture.shape[1])
 
@@ -161,36 +162,36 @@ def _target(channel_map: Target, shape: Any, size: int) -> Target:
     return target
 
 
-def vary(picture: Image, target: Target, chance: np.random.Generator) -> tuple[Image, Target]:
-    """Another view of the same: turned, scaled and shifted a little, in another light.
+def augmented(picture: Image, target: Target, rng: np.random.Generator) -> tuple[Image, Target]:
+    """Return an image and its target, rotated, scaled and shifted a little, in another light.
 
-    Never mirrored: left and right are different organs. What comes in from outside of the picture
-    is black and ignored.
+    Never mirrored, because left and right are different organs. Pixels from outside of the image
+    are black and ignored.
     """
     size = picture.shape[0]
-    matrix = _move(size, chance)
+    matrix = _transform(size, rng)
     picture = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR)  # type: ignore[assignment]
     target = cv2.warpAffine(  # type: ignore[assignment]
         target, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=IGNORED
     )
     light = picture.astype(np.float32) / 255
-    light = light ** chance.uniform(0.6, 1.6)
-    light = (light - 0.5) * chance.uniform(0.7, 1.3) + 0.5 + chance.uniform(-0.1, 0.1)
-    if chance.random() < 0.3:
-        light = np.asarray(cv2.GaussianBlur(light, (0, 0), chance.uniform(0.4, 1.2)))
-    light += chance.normal(0, chance.uniform(0, 0.06), light.shape[:2])[..., None]
+    light = light ** rng.uniform(0.6, 1.6)
+    light = (light - 0.5) * rng.uniform(0.7, 1.3) + 0.5 + rng.uniform(-0.1, 0.1)
+    if rng.random() < 0.3:
+        light = np.asarray(cv2.GaussianBlur(light, (0, 0), rng.uniform(0.4, 1.2)))
+    light += rng.normal(0, rng.uniform(0, 0.06), light.shape[:2])[..., None]
     return np.rint(np.clip(light, 0, 1) * 255).astype(np.uint8), target
 
 
-def _move(size: int, chance: np.random.Generator) -> Matrix:
-    angle, scale = chance.uniform(-15, 15), chance.uniform(0.85, 1.2)
+def _transform(size: int, rng: np.random.Generator) -> Matrix:
+    angle, scale = rng.uniform(-15, 15), rng.uniform(0.85, 1.2)
     matrix: Matrix = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)  # type: ignore[assignment]
-    matrix[:, 2] += chance.uniform(-0.08, 0.08, 2) * size
+    matrix[:, 2] += rng.uniform(-0.08, 0.08, 2) * size
     return matrix
 
 
 def label_map_of(channel_map: npt.NDArray[np.integer[Any]], class_ids: Sequence[int]) -> LabelMap:
-    """From the net's channels [h, w] back to class ids."""
+    """Return the class ids of the network's channels [h, w]."""
     table = np.array([0, *class_ids])
     kind = np.uint8 if table.max() <= 254 else np.uint16
     return table[channel_map].astype(kind)  # type: ignore[no-any-return]

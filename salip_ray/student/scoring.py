@@ -1,4 +1,4 @@
-"""The student beside its teacher, against references that neither learnt from."""
+"""Compare the student with its teacher on references that neither learnt from."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def score_student(
     image_options: Mapping[str, Any] | None = None,
     surfaces: bool = True,
 ) -> Evaluation:
-    """Score an output's labels and the student's own of the same images.
+    """Score the labels of an output, and those of the student on the same images.
 
-    The evaluation has the methods of the output and ``student``, on the same images each.
+    The evaluation has the methods of the output, and ``student``.
 
     Args:
-        student: the one.
-        labels: what the teacher made of images with references.
-        references: their masks.
+        student: the student.
+        labels: the teacher's labels of images with references.
+        references: the reference masks.
         trained_on: ids of the images that the student learnt from.
         image_options: fsspec options of the images.
-        surfaces: HD95 and NSD, too.
+        surfaces: whether to compute HD95 and NSD.
 
     Raises:
         ConfigError: the output has other classes than the student.
@@ -48,17 +48,18 @@ def score_student(
     known = {spec.label: spec.class_id for spec in labels.classes}
     if other := {k: v for k, v in student.class_ids.items() if known.get(k) != v}:
         raise ConfigError(
-            f"{labels.uri} has the classes {known}, but the student learnt {other} as well"
+            f"{labels.uri} has the classes {known}, but the student also learnt {other}: "
+            "give an output of the same task"
         )
     images = Images("", None, labels.image_config, dict(image_options or {}))
 
     def cells(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if row["image_id"] in trained_on:
             raise InputError(
-                f"image {row['uri']} of {labels.uri} is one that the student was trained on: "
-                "score it on images that it never saw"
+                f"the student was trained on image {row['uri']} of {labels.uri}: "
+                "test it on other images"
             )
-        masks = student(images.load(labels.image_ref(row)))
+        masks = student(images.load(labels.image_ref(row), row["uri"]))
         return [
             {"method": METHOD, "label": label, "rle": encode_rle(mask)}
             for label, mask in masks.items()
@@ -68,12 +69,12 @@ def score_student(
 
 
 def comparison(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """Student minus teacher by class: mean difference of Dice over images, and its interval.
+    """Return student minus teacher by class: the mean difference of Dice, and its interval.
 
-    Images on which either has no Dice (nothing there, nothing labelled) are left out.
+    Images without a Dice of both (nothing there and nothing labelled) are left out.
     """
     dice = {(s.label, s.image_id, s.method): s.dice for s in evaluation.scores}
-    found: dict[str, dict[str, Any]] = {}
+    by_class: dict[str, dict[str, Any]] = {}
     for label in dict.fromkeys(score.label for score in evaluation.scores):
         pairs = [
             (value, dice[label, image_id, TEACHER])
@@ -84,7 +85,7 @@ def comparison(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
         gains = [one - other for one, other in pairs]
         low, high = mean_interval(gains)
         n = len(gains)
-        found[label] = {
+        by_class[label] = {
             "n": n,
             METHOD: _mean([one for one, _ in pairs]),
             TEACHER: _mean([other for _, other in pairs]),
@@ -92,7 +93,7 @@ def comparison(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
             "interval": None if n < 2 else [low, high],
             "better_on": sum(bool(gain > 0) for gain in gains),
         }
-    return found
+    return by_class
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""Training a student on Ray Train: workers, checkpoints, and going on where a run was stopped."""
+"""Train a student on Ray Train: workers, checkpoints, and resuming a stopped run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from salip_ray.output.layout import STUDENT_CHECKPOINTS, STUDENT_HISTORY, STUDEN
 from salip_ray.output.store import Store
 from salip_ray.student.options import StudentOptions
 from salip_ray.student.output import claim_or_resume_training
+from salip_ray.wording import counted
 
 _STATE = "course.pt"
-_FAILURES = 3  # of workers or nodes, before a run is given up
+_FAILURES = 3  # of workers or nodes, before a run ends
 
 
 def train_student(
@@ -27,33 +28,34 @@ def train_student(
     options: StudentOptions,
     *,
     storage_options: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Store:
-    """Train a student on pseudo-labels, or go on with it; returns the output.
+    """Train a student on pseudo-labels, or resume its training; return the output.
 
-    Uses the Ray that this process is connected to, else the one at ``RAY_ADDRESS``, else starts one
-    on this machine. Every worker must see the output and the images.
+    Uses the Ray cluster that this process is connected to, else the one at ``RAY_ADDRESS``, else
+    starts Ray on this machine. Every worker must see the output and the images.
 
     Args:
-        labels: without a transform; its own confidence limit counts beside that of the options.
-        output: an empty or new location, or one that this very training began.
-        options: of the training.
+        labels: the labels, without a transform.
+        output: an empty or new location, or that of the same training, to resume it.
+        options: options of the training.
         storage_options: fsspec options of the output.
-        say: tells a person what is going on.
+        report: called with progress messages.
 
     Raises:
-        ConfigError: the images cannot be split as asked for.
-        OutputError: the output is not ours, or (ResumeError) was begun by another training.
+        ConfigError: the images cannot be split with these options.
+        OutputError: the output holds something else, or (ResumeError) another training.
         ResourceError: Ray could not be started.
-        JobError: the training broke down.
+        JobError: the training failed.
     """
     store = Store(output, storage_options)
     parts = _parts(labels, options)
     claim_or_resume_training(store, parts, options)
     if store.read(STUDENT_WEIGHTS) is not None:
-        say(f"{store} is complete: the student is trained")
+        report(f"{store} is complete: the student is trained")
         return store
-    say(f"training on {len(parts['train']):,} images with {options.workers} workers")
+    images, workers = counted(len(parts["train"]), "image"), counted(options.workers, "worker")
+    report(f"training on {images} with {workers}")
     with ray_session(lambda _machine: options.workers + 1) as machine:
         state = _fit(parts, store, options, machine)
     student = _student_of(state, labels, options)
@@ -75,16 +77,16 @@ def _fit(
     options: StudentOptions,
     machine: Machine,
 ) -> dict[str, Any]:
-    """The state after the last epoch."""
+    """Return the state of the run after the last epoch."""
     import torch
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    place, files = store.for_ray()
+    path, filesystem = store.for_ray()
     gpus = machine.gpus >= options.workers
     trainer = TorchTrainer(
-        _learn,
+        _train_worker,
         train_loop_config={
             "parts": dict(parts),
             "options": options,
@@ -93,8 +95,8 @@ def _fit(
         scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=gpus),
         run_config=RunConfig(
             name=STUDENT_CHECKPOINTS,
-            storage_path=place,
-            storage_filesystem=files,
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
@@ -104,31 +106,31 @@ def _fit(
     except TrainingFailedError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise JobError(
-            f"the training broke down: {lines[-1] if lines else type(error).__name__}; "
-            "the same command goes on from its last whole epoch"
+            f"the training failed: {lines[-1] if lines else type(error).__name__}. "
+            "Run the same command again to resume after the last complete epoch"
         ) from error
-    assert result.checkpoint is not None, "every epoch leaves a checkpoint"
+    assert result.checkpoint is not None, "every epoch writes a checkpoint"
     with result.checkpoint.as_directory() as folder:
         state: dict[str, Any] = torch.load(Path(folder, _STATE), weights_only=True)
     return state
 
 
-def _learn(given: Mapping[str, Any]) -> None:
-    """What each worker does."""
+def _train_worker(config: Mapping[str, Any]) -> None:
+    """Run the training loop in one worker."""
     import ray.train
     import ray.train.torch
     import torch
     from torch.utils.data import DataLoader
 
-    from salip_ray.student.loop import Course, Total
+    from salip_ray.student.loop import Total, TrainingRun
     from salip_ray.student.samples import Examples, MixedOrder
     from salip_ray.student.unet import make_net
 
-    options: StudentOptions = given["options"]
-    parts: Mapping[str, PseudoLabels] = given["parts"]
+    options: StudentOptions = config["options"]
+    parts: Mapping[str, PseudoLabels] = config["parts"]
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    torch.set_num_threads(given["threads"])
+    torch.set_num_threads(config["threads"])
     torch.manual_seed(options.seed)  # the same weights on every worker
     device = ray.train.torch.get_device()
     net = make_net(len(parts["train"].class_ids), options.width)
@@ -144,33 +146,31 @@ def _learn(given: Mapping[str, Any]) -> None:
             num_workers=options.loaders,
             multiprocessing_context="spawn" if options.loaders else None,
         )
-    course = Course(ray.train.torch.prepare_model(net), options, device)
+    run = TrainingRun(ray.train.torch.prepare_model(net), options, device)
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
-            course.go_on_from(
-                torch.load(Path(folder, _STATE), map_location=device, weights_only=True)
-            )
+            run.load_state(torch.load(Path(folder, _STATE), map_location=device, weights_only=True))
 
-    def of_all(total: Total) -> Total:
+    def over_workers(total: Total) -> Total:
         if workers == 1:
             return total
         both = torch.tensor([total.sum, total.count], dtype=torch.float64, device=device)
         torch.distributed.all_reduce(both)
         return Total(*both.tolist())
 
-    while course.epochs_done < options.epochs:
+    while run.epochs_done < options.epochs:
         for part, loader in loaders.items():
-            orders[part].epoch = course.epochs_done
-            loader.dataset.epoch = course.epochs_done  # type: ignore[attr-defined]
-        loss = of_all(course.learn(loaders["train"]))
-        val = of_all(course.validate(loaders["val"])) if "val" in loaders else Total()
-        figures = course.close_epoch(loss, val)
+            orders[part].epoch = run.epochs_done
+            loader.dataset.epoch = run.epochs_done  # type: ignore[attr-defined]
+        loss = over_workers(run.learn(loaders["train"]))
+        val = over_workers(run.validate(loaders["val"])) if "val" in loaders else Total()
+        figures = run.close_epoch(loss, val)
         with tempfile.TemporaryDirectory() as folder:
-            kept = None
+            saved = None
             if rank == 0:
-                torch.save(course.state(), Path(folder, _STATE))
-                kept = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(figures, checkpoint=kept)
+                torch.save(run.state(), Path(folder, _STATE))
+                saved = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(figures, checkpoint=saved)
 
 
 def _student_of(state: Mapping[str, Any], labels: PseudoLabels, options: StudentOptions) -> Any:

@@ -1,4 +1,4 @@
-"""A student is trained on Ray Train, stopped, gone on with, and scored beside its teacher."""
+"""A student is trained on Ray Train, stopped, resumed, and compared with its teacher."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def run_command(*given: object) -> str:
     return done.output
 
 
-def test_a_broken_training_goes_on_and_is_scored(local_ray, tmp_path, monkeypatch):
+def test_failed_training_resumes_and_is_scored(local_ray, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "_FAILURES", 0)
     learnt, tested = write_output(tmp_path / "a"), write_output(tmp_path / "b")
     student = tmp_path / "student"
     broken = PseudoLabels(str(learnt), ignore_disagreement=True, transform=Breaks(tmp_path))
-    with pytest.raises(JobError, match=r"the disk is gone.*goes on from its last whole epoch"):
+    with pytest.raises(JobError, match=r"the disk is gone.*resume after the last complete epoch"):
         trainer.train_student(broken, str(student), SMALL)
     assert not (student / "student.safetensors").exists()
     with pytest.raises(ResumeError, match=r"options\.epochs was 3, is 4"):
@@ -71,12 +71,12 @@ def test_a_broken_training_goes_on_and_is_scored(local_ray, tmp_path, monkeypatc
     with pytest.raises(OutputError, match="is not empty"):
         trainer.train_student(broken, str(learnt), SMALL)
 
-    # A mark on the first epoch's state, by which to know that it was gone on from.
-    (kept,) = student.glob("train/checkpoint_*/course.pt")
-    state = torch.load(kept, weights_only=True)
+    # A mark in the state of the first epoch, to recognise that the run resumed from it.
+    (checkpoint,) = student.glob("train/checkpoint_*/course.pt")
+    state = torch.load(checkpoint, weights_only=True)
     assert state["epochs_done"] == 1
     state["history"][0]["loss"] = 123.0
-    torch.save(state, kept)
+    torch.save(state, checkpoint)
     masks = tmp_path / "masks"
     masks.mkdir()
     for index in range(len(CONFIDENCES)):

@@ -44,7 +44,7 @@ def export(
         InputError: an image cannot be read.
     """
     destination = Destination(location, describe("coco", labels, split), storage_options)
-    in_place = _can_stay(labels)
+    images_stay = _can_stay(labels)
     for part, indices in split.parts(labels).items():
         name = f"annotations/instances_{part}.json"
         if destination.has(name):
@@ -54,7 +54,7 @@ def export(
         annotations: list[str] = []
         for index in indices:
             entry = labels.entries[index]
-            if in_place:
+            if images_stay:
                 file = entry.uri[len(labels.reader.images.base) :].lstrip("/")
             else:
                 file = f"images/{case_name(entry)}.png"

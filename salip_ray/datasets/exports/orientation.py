@@ -1,7 +1,6 @@
 """Find image files with an EXIF orientation, which some readers apply and others ignore.
 
-Labels are of the picture as it is meant to be seen. A trainer that opens such a file may see
-another one.
+Labels belong to the upright picture. A trainer that opens such a file may see another one.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def test_subsets_share_settings_and_leave_the_whole_unchanged(output):
     assert part.transform is None
 
 
-def test_moved_images_are_found_whatever_the_limits(output, tmp_path, scene):
+def test_limits_do_not_change_where_moved_images_are(output, tmp_path, scene):
     """The common folder is that of all images, not of those above the limits."""
     shutil.move(tmp_path / "images", tmp_path / "elsewhere")
     labels = PseudoLabels(str(output), images_root=str(tmp_path / "elsewhere"), min_confidence=0.92)

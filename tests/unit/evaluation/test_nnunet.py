@@ -22,16 +22,16 @@ def summary():
         {**row, "image_id": "b", "uri": "/b.png", "masks": []},
     ]
     references = {"/a.png": {"lungs": LEFT}, "/b.png": {"lungs": NONE}}
-    found = score_rows(
+    evaluation = score_rows(
         rows, lambda row: references[row["uri"]], labels=["lungs"], methods=["cascade"]
     )
-    text = nnunet_summary(found, {"lungs": 1}, reference_file=lambda of: f"/masks{of.uri}")
+    text = nnunet_summary(evaluation, {"lungs": 1}, reference_file=lambda of: f"/masks{of.uri}")
     return json.loads(text)
 
 
 def test_cases_and_means_have_the_names_and_counts_of_nnunet():
-    found = summary()
-    first, second = found["metric_per_case"]
+    written = summary()
+    first, second = written["metric_per_case"]
     assert first["metrics"]["1"] | {"HD95": 0, "NSD": 0} == {
         "Dice": 2 / 3,
         "IoU": 0.5,
@@ -46,8 +46,8 @@ def test_cases_and_means_have_the_names_and_counts_of_nnunet():
     }
     assert (first["prediction_file"], first["reference_file"]) == ("a.mask.png", "/masks/a.png")
     assert math.isnan(second["metrics"]["1"]["Dice"])
-    mean = found["mean"]["1"]
+    mean = written["mean"]["1"]
     assert mean["Dice"] == 2 / 3  # the empty image counts in no mean of overlap ...
     assert mean["n_empty"] == 1
     assert mean["TP"] == 3  # ... but in the pixel counts, as nnU-Net has it
-    assert found["foreground_mean"]["Dice"] == 2 / 3
+    assert written["foreground_mean"]["Dice"] == 2 / 3

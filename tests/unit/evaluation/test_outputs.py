@@ -39,7 +39,7 @@ def truth():
 
 
 def drawn(values, index):
-    """A slice as it is labelled: the front up, the patient's right on the left."""
+    """Return a slice in the orientation of its label: front up, the patient's right on the left."""
     return values[:, ::-1, index].T > 0
 
 
@@ -90,14 +90,14 @@ def test_each_slice_is_scored_against_its_own(output, truth, tmp_path, save):
     masks = tmp_path / "masks"
     masks.mkdir()
     save(masks, truth)
-    found = evaluate_output(output, References.open(str(masks)))
-    by_slice = {score.slice: score.dice for score in found.scores if score.method == "cascade"}
+    evaluation = evaluate_output(output, References.open(str(masks)))
+    by_slice = {score.slice: score.dice for score in evaluation.scores if score.method == "cascade"}
     assert by_slice == {0: 1.0, 1: pytest.approx(2 / 3)}
-    (volume,) = (score for score in volume_scores(found) if score.method == "cascade")
+    (volume,) = (score for score in volume_scores(evaluation) if score.method == "cascade")
     assert (volume.slices, volume.unscored, volume.uri) == (2, 1, URI)
     assert volume.dice == pytest.approx(2 * 4 / (4 + 5))  # no mean of slices
     _, summary = write_results(
-        found, tmp_path / "scores" / "e.json", output, References.open(str(masks))
+        evaluation, tmp_path / "scores" / "e.json", output, References.open(str(masks))
     )
     data = json.loads((tmp_path / "scores" / "e.json").read_text())
     assert max(item["dice"] for item in data["volumes"]) == pytest.approx(8 / 9)
@@ -107,8 +107,8 @@ def test_each_slice_is_scored_against_its_own(output, truth, tmp_path, save):
 
 def test_a_report_has_the_means_of_volumes(output, truth, tmp_path):
     volume_beside(tmp_path, truth)
-    found = evaluate_output(output, References.open(str(tmp_path)), surfaces=False)
-    scores = Scores.of(found)
+    evaluation = evaluate_output(output, References.open(str(tmp_path)), surfaces=False)
+    scores = Scores.of(evaluation)
     assert scores.means["lungs"]["cascade"]["dice_3d"] == pytest.approx(8 / 9)
     assert scores.means["lungs"]["unprompted"]["dice_3d"] == 0.0
     assert scores.figures == ("dice", "dice_3d", "iou")
@@ -122,9 +122,9 @@ def test_a_mask_of_other_slices_is_refused(output, truth, tmp_path):
 
 def test_tables_tell_slices_apart(output, truth, tmp_path):
     volume_beside(tmp_path, truth)
-    found = evaluate_output(output, References.open(str(tmp_path)), surfaces=False)
+    evaluation = evaluate_output(output, References.open(str(tmp_path)), surfaces=False)
     console = Console(width=120, file=io.StringIO())
-    console.print(image_table(found), volume_table(found))
+    console.print(image_table(evaluation), volume_table(evaluation))
     text = console.file.getvalue()
     assert "brain.nii.gz [0]" in text
     assert "brain.nii.gz [1]" in text

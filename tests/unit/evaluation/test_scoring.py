@@ -43,50 +43,50 @@ def test_mean_over_images():
         row("a", [("cascade", "lungs", LEFT)]),
         row("b", [("cascade", "lungs", ALL)]),
     ]
-    found = score_rows(
+    evaluation = score_rows(
         rows,
         references(a={"lungs": LEFT}, b={"lungs": LEFT}),
         labels=["lungs"],
         methods=["cascade"],
     )
-    assert [(s.image_id, s.dice, s.iou) for s in found.scores] == [
+    assert [(s.image_id, s.dice, s.iou) for s in evaluation.scores] == [
         ("id-a", 1.0, 1.0),
         ("id-b", pytest.approx(2 / 3), 0.5),
     ]
-    mean = found.averages()["lungs"]["cascade"]
+    mean = evaluation.averages()["lungs"]["cascade"]
     assert (mean.dice, mean.iou, mean.n, mean.empty) == (pytest.approx(5 / 6), 0.75, 2, 0)
 
 
-def test_nothing_found_where_something_is_counts_as_zero():
-    found = score_rows(
+def test_missing_label_scores_zero():
+    evaluation = score_rows(
         [row("a", status="empty"), row("b", [("cascade", "lungs", LEFT)])],
         references(a={"lungs": LEFT}, b={"lungs": LEFT}),
         labels=["lungs"],
         methods=["cascade"],
     )
-    assert [s.dice for s in found.scores] == [0.0, 1.0]
-    assert found.averages()["lungs"]["cascade"].dice == 0.5
+    assert [s.dice for s in evaluation.scores] == [0.0, 1.0]
+    assert evaluation.averages()["lungs"]["cascade"].dice == 0.5
 
 
-def test_nothing_found_where_nothing_is_stays_out_of_the_mean():
-    found = score_rows(
+def test_image_with_both_empty_is_in_no_mean():
+    evaluation = score_rows(
         [row("a", status="empty"), row("b", [("cascade", "lungs", LEFT)])],
         references(a={"lungs": NONE}, b={"lungs": LEFT}),
         labels=["lungs"],
         methods=["cascade"],
     )
-    mean = found.averages()["lungs"]["cascade"]
+    mean = evaluation.averages()["lungs"]["cascade"]
     assert (mean.dice, mean.n, mean.empty) == (1.0, 1, 1)
 
 
 def test_a_mean_over_no_image_is_null_in_json():
-    found = score_rows(
+    evaluation = score_rows(
         [row("a", status="empty")],
         references(a={"lungs": NONE}),
         labels=["lungs"],
         methods=["cascade"],
     )
-    data = json.loads(as_json(found))
+    data = json.loads(as_json(evaluation))
     mean = data["classes"]["lungs"]["cascade"]
     assert mean.items() >= {"dice": None, "iou": None, "n": 0, "empty": 1}.items()
     assert data["images"][0]["dice"] is None
@@ -134,8 +134,10 @@ def test_images_that_cannot_be_scored_are_listed():
         row("new", [("cascade", "lungs", LEFT)]),
         row("a", [("cascade", "lungs", LEFT)]),
     ]
-    found = score_rows(rows, references(a={"lungs": LEFT}), labels=["lungs"], methods=["cascade"])
-    data = json.loads(as_json(found))
+    evaluation = score_rows(
+        rows, references(a={"lungs": LEFT}), labels=["lungs"], methods=["cascade"]
+    )
+    data = json.loads(as_json(evaluation))
     assert (data["errors"], data["without_reference"]) == (1, 1)
     assert [(item["image_id"], item["reason"]) for item in data["unscored"]] == [
         ("id-broken", "error"),
@@ -154,10 +156,10 @@ def test_a_reference_of_another_size_names_the_image():
 
 def test_the_shape_of_the_json():
     rows = [row("a", [("cascade", "fetal head", LEFT)])]
-    found = score_rows(
+    evaluation = score_rows(
         rows, references(a={"fetal head": ALL}), labels=["fetal head"], methods=["cascade"]
     )
-    text = as_json(found)
+    text = as_json(evaluation)
     assert json.loads(text) == {
         "schema_version": 1,
         "classes": {

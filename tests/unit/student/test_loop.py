@@ -1,4 +1,4 @@
-"""A training learns, and goes on from its state as if it had never stopped."""
+"""A resumed training ends with the weights of one that was never stopped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from salip_ray.student.loop import Course, Total
+from salip_ray.student.loop import Total, TrainingRun
 from salip_ray.student.options import StudentOptions
 from salip_ray.student.unet import make_net
 
@@ -26,13 +26,13 @@ def batches(count: int = 3) -> list[dict[str, torch.Tensor]]:
     return made
 
 
-def course(epochs: int = 6, **options: float) -> Course:
+def course(epochs: int = 6, **options: float) -> TrainingRun:
     torch.manual_seed(0)
     chosen = StudentOptions(size=32, width=4, epochs=epochs, rate=5e-3, **options)  # type: ignore[arg-type]
-    return Course(make_net(1, 4), chosen, CPU)
+    return TrainingRun(make_net(1, 4), chosen, CPU)
 
 
-def run(learner: Course, epochs: int) -> None:
+def run(learner: TrainingRun, epochs: int) -> None:
     for _ in range(epochs):
         learner.close_epoch(learner.learn(batches()), learner.validate(batches()))
 
@@ -50,14 +50,14 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(tmp_path):
     run(first, 2)
     torch.save(first.state(), tmp_path / "state.pt")
     second = course()
-    second.go_on_from(torch.load(tmp_path / "state.pt", weights_only=True))
+    second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     run(second, 4)
     assert second.history == whole.history
     for name, value in whole.net.state_dict().items():
         torch.testing.assert_close(second.net.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_the_best_epoch_is_kept_and_without_validation_the_last():
+def test_the_best_epoch_is_saved_or_the_last_without_validation():
     learner = course()
     learner.close_epoch(Total(1, 1), Total(0.9, 1))
     best = {name: value.clone() for name, value in learner.best.items()}

@@ -70,6 +70,6 @@ def test_hard_dice_is_of_known_pixels_and_nan_where_nothing_is():
     target = torch.tensor([[[1, 1, 0, 0], [IGNORED, IGNORED, 0, 0]]])
     logits = torch.zeros(1, 3, 2, 4)
     logits[0, 1, :, :3] = 5  # class 1 on three columns of both rows
-    found = hard_dice(logits, target)
-    assert found[0, 0] == pytest.approx(2 * 2 / (4 + 2))
-    assert found[0, 1].isnan()
+    dice = hard_dice(logits, target)
+    assert dice[0, 0] == pytest.approx(2 * 2 / (4 + 2))
+    assert dice[0, 1].isnan()

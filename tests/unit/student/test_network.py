@@ -59,7 +59,7 @@ def test_another_file_is_refused_by_name(data):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"size": 100}, "size must be a multiple of 16"),
         ({"epochs": 0}, "epochs must be at least 1, found 0"),
@@ -68,6 +68,6 @@ def test_another_file_is_refused_by_name(data):
         ({"confidence_power": -1.0}, "confidence_power must not be negative"),
     ],
 )
-def test_options_out_of_range_are_named(change, said):
-    with pytest.raises(ConfigError, match=said):
+def test_options_out_of_range_are_named(change, message):
+    with pytest.raises(ConfigError, match=message):
         StudentOptions(**change)

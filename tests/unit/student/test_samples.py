@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from salip_ray.student.samples import IGNORED, Examples, MixedOrder, channels, square_input, vary
+from salip_ray.datasets.index import ClassFigures
+from salip_ray.student.samples import (
+    IGNORED,
+    Examples,
+    MixedOrder,
+    augmented,
+    channels,
+    square_input,
+)
 
 
 def test_an_example_has_channels_and_ignores_what_is_no_label(labels):
@@ -31,7 +39,7 @@ def test_pixels_of_a_class_left_out_are_background(labels):
 def test_confidence_is_the_labels_own_and_unknown_counts_whole(labels):
     examples = Examples(labels, 32, augment=False, seed=0)
     assert examples[0]["confidence"] == pytest.approx(labels.entries[0].confidence)
-    unknown = replace(labels.entries[0], confidences={"lung": float("nan")})
+    unknown = replace(labels.entries[0], figures={"lung": ClassFigures(confidence=float("nan"))})
     labels.entries = [unknown, *labels.entries[1:]]
     assert examples[0]["confidence"] == 1.0
 
@@ -52,7 +60,7 @@ def test_a_variation_moves_picture_and_target_together():
     target = np.zeros((64, 64), np.int16)
     picture[20:44, 10:30], target[20:44, 10:30] = 220, 1
     for seed in range(8):
-        moved, where = vary(picture, target, np.random.default_rng(seed))
+        moved, where = augmented(picture, target, np.random.default_rng(seed))
         bright = moved.mean(axis=2)
         assert bright[where == 1].mean() > bright[where == 0].mean() + 60
         assert np.argwhere(where == 1)[:, 1].mean() < 32 + 6  # never mirrored

@@ -1,4 +1,4 @@
-"""The student is scored beside its teacher, on images that it never saw."""
+"""The student is compared with its teacher on images that it never saw."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ def painter(**class_ids: int) -> Student:
     return Painter(torch.nn.Identity(), class_ids or {"lung": 1, "heart": 2}, 32, 2)
 
 
-def test_student_and_teacher_stand_side_by_side(tested):
-    found = score_student(painter(), *tested, surfaces=False)
-    data = json.loads(as_json(found))
+def test_student_and_teacher_are_scored_on_the_same_images(tested):
+    evaluation = score_student(painter(), *tested, surfaces=False)
+    data = json.loads(as_json(evaluation))
     assert set(data["classes"]["heart"]) == {"cascade", "student"}
     assert data["classes"]["lung"]["student"]["n"] == len(CONFIDENCES)
     assert data["classes"]["lung"]["student"]["dice"] == 1.0
     # The teacher left the first image's heart out.
     assert data["classes"]["heart"]["cascade"]["dice"] == pytest.approx(5 / 6)
     assert {item["reason"] for item in data["unscored"]} == {"without_reference", "error"}
-    heart = json.loads(json.dumps(comparison(found)))["heart"]
+    heart = json.loads(json.dumps(comparison(evaluation)))["heart"]
     assert heart["difference"] == pytest.approx(1 / 6)
     assert (heart["n"], heart["better_on"]) == (6, 1)
 
 
 def test_images_it_learnt_from_are_refused_by_name(tested):
     labels, references = tested
-    seen = next(row["image_id"] for row in labels.rows() if row["uri"].endswith("view3.png"))
-    with pytest.raises(InputError, match=r"view3\.png of .* is one that the student was trained"):
-        score_student(painter(), labels, references, trained_on={seen})
+    trained = next(row["image_id"] for row in labels.rows() if row["uri"].endswith("view3.png"))
+    with pytest.raises(InputError, match=r"the student was trained on image .*view3\.png"):
+        score_student(painter(), labels, references, trained_on={trained})
 
 
 def test_a_student_of_other_classes_is_refused(tested):
@@ -87,5 +87,5 @@ def test_images_without_a_figure_are_in_no_difference():
 
 def test_a_real_net_has_a_mask_for_every_class(tested):
     student = Student(make_net(2, 2).eval(), {"lung": 1, "heart": 2}, 32, 2)
-    found = score_student(student, *tested, surfaces=False)
-    assert sum(score.method == "student" for score in found.scores) == 2 * len(CONFIDENCES)
+    evaluation = score_student(student, *tested, surfaces=False)
+    assert sum(score.method == "student" for score in evaluation.scores) == 2 * len(CONFIDENCES)
