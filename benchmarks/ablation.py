@@ -17,7 +17,7 @@ variant, costs seconds. Nothing is chosen here: thresholds and options come from
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,13 +72,15 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def options_table(bench: Bench, count: int) -> dict[str, Any]:
-    """Every option on the tune bank: Dice of the recipe with it, and the change it makes."""
+def options_table(
+    bench: Bench, count: int, options: Mapping[str, tuple[str, ...]] = OPTIONS
+) -> dict[str, Any]:
+    """Return the Dice of the recipe with each option on the tune bank, and the change it makes."""
     table: dict[str, Any] = {}
     for task, kind in ORGANS.items():
         base = bench.variant(task, name="our recipe")
         variants = [base]
-        for name, overrides in OPTIONS.items():
+        for name, overrides in options.items():
             variant = bench.variant(task, *overrides, name=name)
             if variant.config != base.config:
                 variants.append(variant)

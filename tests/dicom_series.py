@@ -31,8 +31,9 @@ def write_slice(
     series: str = f"{STUDY}.1",
     orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
     spacing: tuple[float, float] = (2, 2),
+    **tags: object,
 ) -> Path:
-    """Write one CT slice [H, W] of int16, ``place`` mm along the normal of its orientation."""
+    """Write one CT slice [H, W] of int16, ``place`` mm along the normal; ``tags`` are set last."""
     name, pid, born, hospital, accession, doctor, private, study = SECRETS
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -56,6 +57,8 @@ def write_slice(
     ds.HighBit, ds.PixelRepresentation = 15, 1
     ds.WindowCenter, ds.WindowWidth = 500, 1000
     ds.PixelData = pixels.astype(np.int16).tobytes()
+    for keyword, value in tags.items():
+        setattr(ds, keyword, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     ds.save_as(path, enforce_file_format=True)
     return path

@@ -11,6 +11,7 @@ import salip_ray
 from salip_ray.cli.config import config
 from salip_ray.cli.demo import demo
 from salip_ray.cli.doctor import doctor
+from salip_ray.cli.errors import errors
 from salip_ray.cli.evaluate import evaluate
 from salip_ray.cli.export import export, import_review
 from salip_ray.cli.label import label
@@ -78,6 +79,7 @@ app.command()(label)
 app.command()(config)
 app.command()(plan)
 app.command()(demo)
+app.command()(errors)
 app.command()(retry)
 app.command()(status)
 app.command()(verify)

@@ -11,6 +11,8 @@ from rich.console import Console
 from salip_ray.cli.options import Manifest, storage_option, storage_options
 from salip_ray.errors import JobError
 
+_WORST = 20  # images and volumes that are printed by default
+
 
 def evaluate(
     labels: Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")],
@@ -23,7 +25,9 @@ def evaluate(
             metavar="FILE", help="Write all figures as JSON, and summary_nnunet.json next to it."
         ),
     ] = None,
-    images: Annotated[bool, typer.Option(help="Print the figures of each image.")] = True,
+    every_image: Annotated[
+        bool, typer.Option("--all", help="Print every image and volume, not only the worst twenty.")
+    ] = False,
     surfaces: Annotated[
         bool, typer.Option(help="Compute HD95 and NSD, which take most of the time.")
     ] = True,
@@ -59,13 +63,14 @@ def evaluate(
     if json is not None:
         write_results(evaluation, json, opened, references)
     console = Console()
-    if images and evaluation.scores:
-        console.print(image_table(evaluation))
-    if any(score.volume is not None for score in evaluation.scores):
-        console.print(volume_table(evaluation))
-    console.print(summary_table(evaluation))
-    if evaluation.walks:
-        console.print(stage_table(evaluation))
+    limit = None if every_image else _WORST
+    if evaluation.scores:
+        console.print(summary_table(evaluation))
+        if evaluation.stages:
+            console.print(stage_table(evaluation))
+        if any(score.volume is not None for score in evaluation.scores):
+            console.print(volume_table(evaluation, limit))
+        console.print(image_table(evaluation, limit))
     for note in notes(evaluation):
         console.print(note, highlight=False, markup=False)
     if not evaluation.scores:

@@ -16,6 +16,7 @@ from salip_ray.datasets.splits import GroupBy, split
 from salip_ray.errors import ConfigError, InputError
 from salip_ray.output.masks import LabelMap
 from salip_ray.output.reader import LabelOutput
+from salip_ray.sources.series import series_of
 
 __all__ = ["PseudoLabels", "Sample"]
 
@@ -191,9 +192,9 @@ class PseudoLabels:
     ) -> dict[str, list[int]]:
         """Return the indices of the parts of :meth:`split`."""
         by_image = group_by == "image"
-        # The files of a DICOM series are one image.
+        # All that a DICOM series holds shows one patient, in however many volumes.
         names = [
-            entry.volume if by_image and entry.volume else entry.picture.uri
+            series_of(entry.volume) if by_image and entry.volume else entry.picture.uri
             for entry in self.entries
         ]
         shown = [entry.uri for entry in self.entries]

@@ -1,4 +1,4 @@
-"""Confidence intervals of means, by a seeded bootstrap over images or volumes."""
+"""Means and their confidence intervals, by a seeded bootstrap over images or volumes."""
 
 from __future__ import annotations
 
@@ -15,29 +15,34 @@ SEED = 20_240_406
 _LARGEST_BATCH = 4_000_000  # resampled values in memory at once
 
 
+def nan_mean(values: Sequence[float]) -> float:
+    """Return the mean of the values that are not NaN; NaN if there are none."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
 def mean_interval(
     values: Sequence[float], groups: Sequence[Hashable] | None = None
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean, at :data:`LEVEL`.
+    """Return the percentile bootstrap interval of the mean, at :data:`LEVEL`.
 
-    NaN values are left out, as they are of the mean. Both ends are NaN for fewer than two values,
-    or groups: one image or volume says nothing about others. The same values give the same
-    interval.
+    NaN values are left out, as in the mean. Both ends are NaN for fewer than two values, or groups:
+    one image or volume says nothing about others. The same values give the same interval.
 
     Args:
-        values: one of each image.
-        groups: the volume of each, or what else is alike within: they are resampled whole, for the
-            slices of a volume say much about each other and little about other volumes.
+        values: one per image.
+        groups: the group of each value, such as its volume. Groups are resampled as a whole,
+            because the slices of a volume resemble each other more than those of other volumes.
     """
-    totals: dict[Hashable, list[float]] = {}
+    by_group: dict[Hashable, list[float]] = {}
     for number, value in enumerate(values):
         if not math.isnan(value):
-            totals.setdefault(number if groups is None else groups[number], []).append(value)
-    if len(totals) < 2:
+            by_group.setdefault(number if groups is None else groups[number], []).append(value)
+    if len(by_group) < 2:
         return math.nan, math.nan
-    sums = np.array([math.fsum(found) for found in totals.values()])
-    counts = np.array([len(found) for found in totals.values()])
-    found = stats.bootstrap(
+    sums = np.array([math.fsum(of_group) for of_group in by_group.values()])
+    counts = np.array([len(of_group) for of_group in by_group.values()])
+    interval = stats.bootstrap(
         (sums, counts),
         _ratio,
         paired=True,
@@ -48,7 +53,7 @@ def mean_interval(
         batch=max(1, _LARGEST_BATCH // len(sums)),
         rng=np.random.default_rng(SEED),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def _ratio(sums: Any, counts: Any, axis: int) -> Any:

@@ -1,4 +1,4 @@
-"""An evaluation under nnU-Net's names: the ``summary.json`` that its tools read."""
+"""An evaluation with nnU-Net's names: the ``summary.json`` that its tools read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from salip_ray.evaluation.scoring import Evaluation, Score
-
-FILE = "summary_nnunet.json"
+from salip_ray.evaluation.intervals import nan_mean
+from salip_ray.evaluation.scores import Evaluation, Score
 
 
 def nnunet_summary(
@@ -19,17 +18,17 @@ def nnunet_summary(
     method: str = "cascade",
     reference_file: Callable[[Score], str | None] = lambda _score: None,
 ) -> str:
-    """One method's scores as JSON text in the shape of nnU-Net's ``summary.json``.
+    """Return one method's scores as JSON text in the shape of nnU-Net's ``summary.json``.
 
-    ``Dice`` and ``IoU`` are NaN where prediction and reference are both empty, and means leave
-    those out, as nnU-Net's do; each mean adds ``n_empty``, their number, and ``HD95`` and ``NSD``
-    stand beside nnU-Net's own figures.
+    ``Dice`` and ``IoU`` are NaN if prediction and reference are both empty. Means leave those
+    out, as in nnU-Net; each mean has their number as ``n_empty``. ``HD95`` and ``NSD`` are added
+    to nnU-Net's figures.
 
     Args:
         evaluation: scores of one run.
-        class_ids: class id by label; ids are the keys that nnU-Net reads.
-        method: whose scores.
-        reference_file: the reference mask's URI, by a score of its image.
+        class_ids: class id by label; nnU-Net's keys are ids.
+        method: the method to write.
+        reference_file: returns the URI of the reference mask of a score's image.
     """
     scores = [s for s in evaluation.scores if s.method == method and s.label in class_ids]
     cases: dict[str, list[Score]] = {}
@@ -45,12 +44,12 @@ def nnunet_summary(
         "mean": means,
         "metric_per_case": [
             {
-                "metrics": {str(class_ids[s.label]): _metrics(s) for s in found},
+                "metrics": {str(class_ids[s.label]): _metrics(s) for s in of_image},
                 "prediction_file": f"{image_id}.mask.png",
-                "reference_file": reference_file(found[0]),
-                "image_file": found[0].uri,
+                "reference_file": reference_file(of_image[0]),
+                "image_file": of_image[0].uri,
             }
-            for image_id, found in cases.items()
+            for image_id, of_image in cases.items()
         ],
         "method": method,
     }
@@ -74,16 +73,10 @@ def _metrics(score: Score) -> dict[str, float]:
 
 def _mean(scores: Sequence[Score]) -> dict[str, float]:
     per_case = [_metrics(score) for score in scores]
-    found = {name: nan_mean([case[name] for case in per_case]) for name in per_case[0]}
-    return {**found, "n_empty": sum(math.isnan(score.dice) for score in scores)}
+    means = {name: nan_mean([case[name] for case in per_case]) for name in per_case[0]}
+    return {**means, "n_empty": sum(math.isnan(score.dice) for score in scores)}
 
 
 def _mean_of_means(means: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     names = [name for name in (means[0] if means else {}) if name != "n_empty"]
     return {name: nan_mean([mean[name] for mean in means]) for name in names}
-
-
-def nan_mean(values: Sequence[float]) -> float:
-    """The mean of what is not NaN; NaN where nothing is left."""
-    counted = [value for value in values if not math.isnan(value)]
-    return math.fsum(counted) / len(counted) if counted else math.nan

@@ -1,4 +1,4 @@
-"""From an output and a reference location to an evaluation: the files around the pure scoring."""
+"""Score an output against reference masks, and write the scores to files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from salip_ray.cascade.geometry import class_references
-from salip_ray.errors import OutputError
+from salip_ray.errors import InputError, OutputError
 from salip_ray.evaluation import Evaluation, Score, as_json, nnunet_summary, score_rows
-from salip_ray.evaluation.nnunet import FILE as SUMMARY_FILE
+from salip_ray.output.layout import EVALUATION_NNUNET
 from salip_ray.output.reader import LabelOutput
 from salip_ray.schema import Mask
-from salip_ray.sources.privacy import is_pseudonym
+from salip_ray.sources.privacy import is_pseudonym, scrub
 from salip_ray.sources.references import References
 
 _OF_IMAGE = ("image_id", "uri", "height", "width", "volume", "slice", "spacing")
 _COLUMNS = (*_OF_IMAGE, "status", "error", "masks")
 
-#: From a row to mask cells of a method that is not the output's own: ``method, label, rle``.
+#: Returns the mask cells (``method, label, rle``) of a row by a method that is not in the output.
 CellsOf = Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
 
 
@@ -33,17 +33,18 @@ def evaluate_output(
 ) -> Evaluation:
     """Score every committed row of an output against the masks of a reference location.
 
-    A slice or frame is scored against its own: of a mask volume that is cut as its image was, or a
-    mask of one slice. Images that share a stem have a mask only where an index lists them whole.
+    A slice or frame is scored against its own mask: a slice of a mask volume, cut as its image was,
+    or a mask file per slice. Images that share a stem have a mask only if an index lists them.
 
     Args:
         labels: the output.
         references: the masks.
-        surfaces: whether to compute HD95 and NSD, too: most of the time.
+        surfaces: whether to compute HD95 and NSD, which take most of the time.
         others: further methods to score on the same images, by name.
 
     Raises:
-        InputError: a reference mask cannot be read, or is not on the grid of its image.
+        InputError: a reference mask cannot be read, or is not on the grid of its image. If the run
+            hid the name of the image, the message hides that of its mask.
     """
     classes, config = labels.classes, labels.image_config
     tuned_on = labels.tuned_on
@@ -52,11 +53,18 @@ def evaluate_output(
     references = references.among(manifest["uri"].to_pylist())
 
     def masks_of(row: Mapping[str, Any]) -> Mapping[str, Mask] | None:
-        mask = references.find(labels.image_ref(row))
+        picture = labels.image_ref(row)
+        mask = references.find(picture)
         if mask is None:
             return None
         count = slices[row["volume"]]
-        ids = references.load(mask, config, count=count, spacing=row["spacing"])
+        try:
+            ids = references.load(mask, config, count=count, spacing=row["spacing"])
+        except InputError as error:
+            if not is_pseudonym(row["uri"]):
+                raise
+            message = scrub(str(error), (mask.uri, picture.uri), row["uri"])
+            raise InputError(f"the reference of {row['uri']}: {message}") from None
         return class_references(ids, classes)
 
     more = others or {}
@@ -82,9 +90,10 @@ def evaluate_output(
 def write_results(
     evaluation: Evaluation, file: Path, labels: LabelOutput, references: References
 ) -> tuple[Path, Path]:
-    """Write an evaluation to ``file``, and its nnU-Net summary of the cascade beside it.
+    """Write an evaluation to ``file``, and nnU-Net's summary of the cascade next to it.
 
-    Returns both paths.
+    Returns:
+        Both paths.
 
     Raises:
         OutputError: a file cannot be written.
@@ -92,20 +101,20 @@ def write_results(
 
     def reference_file(score: Score) -> str | None:
         if is_pseudonym(score.uri):
-            return None  # a mask is named as its image is
-        found = references.find(labels.image_ref(asdict(score)))
-        return None if found is None else found.uri
+            return None  # a mask has the name of its image
+        mask = references.find(labels.image_ref(asdict(score)))
+        return None if mask is None else mask.uri
 
     summary = nnunet_summary(
         evaluation,
         {spec.label: spec.class_id for spec in labels.classes},
         reference_file=reference_file,
     )
-    beside = file.parent / SUMMARY_FILE
-    for path, text in ((file, as_json(evaluation)), (beside, summary)):
+    summary_file = file.parent / EVALUATION_NNUNET
+    for path, text in ((file, as_json(evaluation)), (summary_file, summary)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror}") from None
-    return file, beside
+    return file, summary_file

@@ -1,7 +1,7 @@
 """Overlap of two masks.
 
-Both figures are NaN where both masks are empty: there is nothing to overlap, and neither 0 nor 1
-would be true. Means leave such images out and say how many there were.
+Both figures are NaN if both masks are empty: nothing can overlap, and neither 0 nor 1 would be
+right. Means leave such images out and count them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from salip_ray.schema import Mask
 
 
 def dice(prediction: Mask, reference: Mask) -> float:
-    """Dice's coefficient of two masks [H, W]: 2 |A and B| / (|A| + |B|).
+    """Return Dice's coefficient of two masks [H, W]: 2 |A and B| / (|A| + |B|).
 
     Raises:
-        ValueError: a mask is not bool of shape [H, W], or their shapes differ.
+        ValueError: a mask is not bool of shape [H, W], or the shapes differ.
     """
     check_masks(prediction, reference)
     total = np.count_nonzero(prediction) + np.count_nonzero(reference)
@@ -25,10 +25,10 @@ def dice(prediction: Mask, reference: Mask) -> float:
 
 
 def iou(prediction: Mask, reference: Mask) -> float:
-    """Intersection over union (Jaccard's index) of two masks [H, W]: |A and B| / |A or B|.
+    """Return the intersection over union of two masks [H, W]: |A and B| / |A or B|.
 
     Raises:
-        ValueError: a mask is not bool of shape [H, W], or their shapes differ.
+        ValueError: a mask is not bool of shape [H, W], or the shapes differ.
     """
     check_masks(prediction, reference)
     union = np.count_nonzero(prediction | reference)
@@ -43,7 +43,7 @@ def check_masks(prediction: Mask, reference: Mask) -> None:
                 f"the {name} must be a bool mask of shape [H, W], "
                 f"found {mask.dtype} {list(mask.shape)}"
             )
-    # Unequal shapes may broadcast, [1, W] against [H, W], to a figure that means nothing.
+    # NumPy would broadcast [1, W] against [H, W] to a meaningless figure.
     if prediction.shape != reference.shape:
         raise ValueError(
             f"the prediction is {prediction.shape[0]} x {prediction.shape[1]} (height x width), "

@@ -1,4 +1,4 @@
-"""The machine-readable form of an evaluation: one shape wherever figures are written."""
+"""The JSON form of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from salip_ray.evaluation.intervals import LEVEL, RESAMPLES, SEED
-from salip_ray.evaluation.nnunet import nan_mean
-from salip_ray.evaluation.scoring import Average, Evaluation, Score
-from salip_ray.evaluation.stages import GOOD, Walk, failures
+from salip_ray.evaluation.intervals import LEVEL, RESAMPLES, SEED, nan_mean
+from salip_ray.evaluation.scores import Average, Evaluation, Score
+from salip_ray.evaluation.stages import GOOD, StageDice, count_failures
 from salip_ray.evaluation.surfaces import TOLERANCE
 from salip_ray.evaluation.volumes import VolumeScore, volume_scores
 
@@ -19,14 +18,14 @@ SCHEMA_VERSION = 1
 
 
 def as_json(evaluation: Evaluation) -> str:
-    """An evaluation as JSON text, ending in a newline. A figure that is NaN becomes null.
+    """Return an evaluation as JSON text. NaN becomes null.
 
-    ``classes``: class -> method -> means, ``n`` images that count, ``empty`` that do not, the
-    bootstrap interval of Dice, HD95 in pixels over ``n_surface`` images, NSD. ``images``: every
-    score that a mean was made of. ``unscored``: images without one, and why. ``stages``: class ->
-    mean Dice of the best proposals, the picked ones and the refined label over the images with a
-    reference, and how many labels each stage lost; ``walks``: the same of each image. ``volumes``:
-    Dice and IoU in 3-D of each volume whose slices were scored.
+    - ``classes``: class -> method -> means. ``n`` images count and ``empty`` do not; HD95 is in
+      pixels, over ``n_surface`` images.
+    - ``images``: every score behind a mean. ``unscored``: images without a score, and why.
+    - ``stages``: class -> mean Dice of the best proposals, the picked ones and the refined label,
+      and how many labels each stage lost. ``walks``: the same for each image.
+    - ``volumes``: 3-D Dice and IoU of each volume.
     """
     data: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -43,8 +42,8 @@ def as_json(evaluation: Evaluation) -> str:
         "unscored": [asdict(item) for item in evaluation.unscored],
         "images": _figures(evaluation.scores),
         "volumes": _figures(volume_scores(evaluation)),
-        "stages": _stages(evaluation.walks),
-        "walks": _figures(evaluation.walks),
+        "stages": _stages(evaluation.stages),
+        "walks": _figures(evaluation.stages),
         "interval": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
         "nsd_tolerance_px": TOLERANCE,
     }
@@ -66,25 +65,25 @@ def _average(mean: Average) -> dict[str, Any]:
     return data if mean.variant is None else {**data, "variant": mean.variant}
 
 
-def _stages(walks: Sequence[Walk]) -> dict[str, Any]:
-    by_label: dict[str, list[Walk]] = {}
-    for walk in walks:
-        by_label.setdefault(walk.label, []).append(walk)
-    counts = failures(walks)
+def _stages(stages: Sequence[StageDice]) -> dict[str, Any]:
+    by_label: dict[str, list[StageDice]] = {}
+    for item in stages:
+        by_label.setdefault(item.label, []).append(item)
+    counts = count_failures(stages)
     return {
         label: {
-            "n": len(found),
+            "n": len(items),
             "good_dice": GOOD,
-            "proposed": _figure(nan_mean([walk.proposed for walk in found])),
-            "picked": _figure(nan_mean([walk.picked for walk in found])),
-            "refined": _figure(nan_mean([walk.refined for walk in found])),
+            "proposed": _figure(nan_mean([item.proposed for item in items])),
+            "picked": _figure(nan_mean([item.picked for item in items])),
+            "refined": _figure(nan_mean([item.refined for item in items])),
             "failed": counts[label],
         }
-        for label, found in by_label.items()
+        for label, items in by_label.items()
     }
 
 
-def _figures(items: Iterable[Score | VolumeScore | Walk]) -> list[dict[str, Any]]:
+def _figures(items: Iterable[Score | VolumeScore | StageDice]) -> list[dict[str, Any]]:
     return [{name: _figure(value) for name, value in asdict(item).items()} for item in items]
 
 

@@ -1,8 +1,8 @@
-"""Which stage of the cascade lost the Dice: SAM's proposals, CLIP's pick, or SAM's refinement.
+"""Which stage of the cascade lost a label: the proposals, the retrieval or the refinement.
 
 Three masks of a class on an image are compared with the reference: the best union of candidates
-that a retrieval could have picked, the union of those that were picked, and the refined label. A
-label below :data:`GOOD` is put down to the first of them that was below it already.
+that a retrieval could have picked, the union of those that it picked, and the refined label. A
+label below :data:`GOOD` is attributed to the first mask that is below it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ STAGES = {
     "refine": "bad refine",
     "proposal_or_pick": "no good proposal or wrong pick",
 }
-"""Where a label can fail, and how a person calls it.
+"""The stages at which a label can fail, and their names for people.
 
-``proposal_or_pick`` is what can be said of a run that had no references, and so kept nothing of
-the candidates it did not pick.
+``proposal_or_pick`` is for runs without references, which recorded nothing about candidates that
+were not picked.
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
-    """Dice of one image and class along the cascade, and the stage at which it failed.
+class StageDice:
+    """Dice of one image and class along the cascade, and the stage that lost the label.
 
-    ``proposed`` is that of the best candidates, ``picked`` of the retrieved ones, ``refined`` of
-    the label. ``failed`` is empty for a good label. A figure that the run did not keep is NaN.
+    Attributes:
+        proposed: Dice of the best candidates; NaN if the run did not record them.
+        picked: Dice of the retrieved candidates; NaN if the run did not record them.
+        refined: Dice of the label.
+        failed: a key of :data:`STAGES`; empty for a good label.
     """
 
     image_id: str
@@ -45,11 +48,11 @@ class Walk:
 
 
 def failed_stage(proposed: float, picked: float, refined: float, good: float = GOOD) -> str:
-    """The stage that lost a label, of :data:`STAGES`; empty where the label is good.
+    """Return the stage of :data:`STAGES` that lost a label; empty if the label is good.
 
     Args:
-        proposed: Dice of the best candidates, or NaN where it is not known.
-        picked: Dice of the retrieved candidates; 0 where there were none, NaN if unknown.
+        proposed: Dice of the best candidates; NaN if it is unknown.
+        picked: Dice of the retrieved candidates: 0 if there were none, NaN if it is unknown.
         refined: Dice of the label.
         good: Dice from which a mask counts as good.
     """
@@ -59,15 +62,15 @@ def failed_stage(proposed: float, picked: float, refined: float, good: float = G
         return "refine"
     if math.isnan(proposed):
         return "proposal_or_pick"
-    # What was picked is one of the proposals, whatever a greedy search found.
+    # The pick is one of the proposals, so a greedy search for the best may be below it.
     return "pick" if proposed >= good else "proposal"
 
 
-def failures(walks: Iterable[Walk]) -> dict[str, dict[str, int]]:
-    """How many labels of each class failed at each stage, the stages in their order."""
+def count_failures(stages: Iterable[StageDice]) -> dict[str, dict[str, int]]:
+    """Return the number of labels of each class that each stage lost, stages in order."""
     counts: dict[str, dict[str, int]] = {}
-    for walk in walks:
-        found = counts.setdefault(walk.label, dict.fromkeys(STAGES, 0))
-        if walk.failed:
-            found[walk.failed] += 1
+    for item in stages:
+        of_label = counts.setdefault(item.label, dict.fromkeys(STAGES, 0))
+        if item.failed:
+            of_label[item.failed] += 1
     return counts

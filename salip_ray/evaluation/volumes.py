@@ -1,4 +1,4 @@
-"""Whole volumes: the overlap in 3-D, from the pixels that were counted slice by slice."""
+"""The overlap of whole volumes in 3-D, from the pixel counts of their slices."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from salip_ray.evaluation.scoring import Evaluation, Score
+from salip_ray.evaluation.scores import Evaluation, Score
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeScore:
-    """One volume, class and method, over all its scored slices as one body of voxels.
+    """The score of one volume, class and method over all scored slices.
 
-    ``uri`` is that of its file, or None where each slice is a file of its own. Of its slices
-    ``slices`` were scored and ``unscored`` were not: error rows, or slices without a reference.
-    ``dice`` and ``iou`` are NaN where label and reference are empty throughout.
+    Attributes:
+        uri: the file of the volume; None if each slice is a file.
+        dice: NaN if label and reference are empty in every slice; ``iou`` likewise.
+        slices: number of scored slices.
+        unscored: number of slices that are error rows or have no reference.
     """
 
     volume: str
@@ -29,7 +31,7 @@ class VolumeScore:
 
 
 def volume_scores(evaluation: Evaluation) -> tuple[VolumeScore, ...]:
-    """The scores of the volumes of an evaluation, in their order; images in none are left out."""
+    """Return the scores of the volumes of an evaluation, in order; other images are left out."""
     unscored = Counter(item.volume for item in evaluation.unscored)
     grouped: dict[tuple[str, str, str], list[Score]] = {}
     for score in evaluation.scores:

@@ -7,7 +7,7 @@ slice each get their place in the volume of their series.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,11 +26,12 @@ from salip_ray.sources.decode import IMAGE_SUFFIXES, STACK_SUFFIXES
 from salip_ray.sources.headers import Header, read_header
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 from salip_ray.sources.locations import image_id
-from salip_ray.sources.series import group_series
+from salip_ray.sources.series import Volume, group_series
 
 _FEW = 512  # files whose heads are read without Ray
 _TOGETHER = 256  # files of a task
 _THREADS = 16
+_MOST_NOTES = 5
 
 
 def expand(listing: Listing, config: Config) -> tuple[Listing, list[str]]:
@@ -50,7 +51,7 @@ def expand(listing: Listing, config: Config) -> tuple[Listing, list[str]]:
     headers = dict(zip(uris, found, strict=True))
     places, notes = _in_series(headers, keep_uids=config.privacy.keep_uids)
     for uri, header in headers.items():
-        if header.count is not None:
+        if header.count is not None and uri not in places:
             places[uri] = [(index, image_id(uri), index) for index in range(header.count)]
     return Listing(_spread(table, where, uris, places), listing.skipped), notes
 
@@ -93,22 +94,75 @@ Places = dict[str, list[tuple[int | None, str | None, int | None]]]
 
 
 def _in_series(headers: Mapping[str, Header], *, keep_uids: bool) -> tuple[Places, list[str]]:
-    """Index, volume and slice of DICOM files that are slices, and what is odd about the series."""
-    volumes = group_series({uri: h.geometry for uri, h in headers.items() if h.geometry})
+    """Return index, volume and slice of the files of DICOM series, and notes about the series.
+
+    All volumes, multi-frame files and single images of one series have names that begin with the
+    id of the series, so that a split by :func:`salip_ray.sources.series.series_of` keeps them
+    together.
+    """
+    geometries = {uri: header.geometry for uri, header in headers.items() if header.geometry}
+    volumes: dict[str, list[Volume]] = defaultdict(list)
+    for volume in group_series(geometries):
+        volumes[volume.series].append(volume)
+    members: dict[str, list[str]] = defaultdict(list)
+    for uri in sorted(headers):
+        if series := headers[uri].series:
+            members[series].append(uri)
     places: Places = {}
-    odd: list[str] = []
-    orientations = Counter(volume.series for volume in volumes)
+    notes: list[str] = []
+    for series, uris in members.items():
+        if len(uris) < 2:
+            continue
+        name = series if keep_uids else image_id(series)
+        places |= _in_one_series(name, uris, headers, volumes[series])
+        notes += _notes(name, volumes[series])
+    if len(notes) > _MOST_NOTES:
+        more = len(notes) - _MOST_NOTES
+        notes[_MOST_NOTES:] = [f"{more} more notes about series are not shown"]
+    return places, notes
+
+
+def _in_one_series(
+    name: str, uris: Sequence[str], headers: Mapping[str, Header], volumes: Sequence[Volume]
+) -> Places:
+    """Return the places of the files of one series that has several."""
+    places: Places = {}
+    stacks = [volume for volume in volumes if len(volume.files) > 1]
+    frames = {uri: count for uri in uris if (count := headers[uri].count) is not None}
+    only_one = len(stacks) + len(frames) == 1
+    for volume in stacks:
+        own = name if only_one else f"{name}-{image_id(volume.files[0])[:8]}"
+        for index, uri in enumerate(volume.files):
+            places[uri] = [(None, own, index)]
+    for uri in uris:
+        own = name if only_one and uri in frames else f"{name}-{image_id(uri)[:8]}"
+        if uri in frames:
+            places[uri] = [(index, own, index) for index in range(frames[uri])]
+        elif uri not in places:
+            places[uri] = [(None, own, 0)]
+    return places
+
+
+def _notes(name: str, volumes: Sequence[Volume]) -> list[str]:
+    """Return what is remarkable about a series: how it was split and why, gaps, duplicates."""
+    notes: list[str] = []
+    short = name[:12]
+    reasons = sorted({reason for volume in volumes for reason in volume.split_by})
+    stacks = [volume for volume in volumes if len(volume.files) > 1]
+    alone = len(volumes) - len(stacks)
+    if len(volumes) > 1:
+        parts = [_count(len(stacks), "volume")] if stacks else []
+        parts += [_count(alone, "single slice")] if alone else []
+        notes.append(f"series {short} is split into {' and '.join(parts)}: {', '.join(reasons)}")
     for volume in volumes:
-        name = volume.series if keep_uids else image_id(volume.series)
-        if orientations[volume.series] > 1:
-            name = f"{name}-{image_id(volume.files[0])[:8]}"
-        for place, uri in enumerate(volume.files):
-            places[uri] = [(None, name, place)]
-        if said := str(volume):
-            odd.append(f"volume {name[:12]} of {len(volume.files)} slices has {said}")
-    if len(odd) > 5:
-        odd[5:] = [f"{len(odd) - 5} more volumes have gaps or duplicate positions"]
-    return places, odd
+        if remarks := str(volume):
+            slices = _count(len(volume.files), "slice")
+            notes.append(f"a volume of {slices} of series {short} has {remarks}")
+    return notes
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _spread(

@@ -10,7 +10,7 @@ from typing import Any
 
 from salip_ray.errors import InputError
 from salip_ray.evaluation import Evaluation, as_json
-from salip_ray.evaluation.nnunet import nan_mean
+from salip_ray.evaluation.intervals import nan_mean
 
 #: Figures of a mean, by their keys in ``evaluation.json``, and how a person calls them.
 FIGURES = {"dice": "Dice", "dice_3d": "3-D Dice", "iou": "IoU", "hd95": "HD95", "nsd": "NSD"}

@@ -1,19 +1,20 @@
-"""An evaluation as tables for a terminal."""
+"""An evaluation as tables for a terminal or a pipe: at most 80 columns wide."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from salip_ray.evaluation import Evaluation
-from salip_ray.evaluation.nnunet import nan_mean
-from salip_ray.evaluation.stages import GOOD, STAGES, failures
-from salip_ray.evaluation.volumes import VolumeScore, volume_scores
+from salip_ray.evaluation import Evaluation, Score, VolumeScore, volume_scores
+from salip_ray.evaluation.intervals import nan_mean
+from salip_ray.evaluation.stages import GOOD, count_failures
+from salip_ray.sources.privacy import is_pseudonym
+from salip_ray.wording import counted
 
 METHOD_NAMES = {
     "unprompted": "un-prompted SAM",
@@ -21,14 +22,22 @@ METHOD_NAMES = {
     "student": "student",
     "gt_sam": "GT-SAM",
 }
-"""The headline methods, in the order in which they are shown, and how a person calls them."""
+"""The headline methods in the order in which they are shown, and their names for people."""
+
+_PSEUDONYM_LETTERS = 16
+_STAGE_COLUMNS = {
+    "proposal": "lost at\nproposal",
+    "pick": "lost at\npick",
+    "refine": "lost at\nrefine",
+    "proposal_or_pick": "proposal\nor pick",
+}
 
 
 def dice_table(evaluation: Evaluation, title: str | None = None) -> Table:
-    """Mean Dice per class for the headline methods: one row a class."""
+    """Return the mean Dice per class of the headline methods, one row per class."""
     averages = evaluation.averages()
     shown = [name for name in METHOD_NAMES if any(name in m for m in averages.values())]
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = _table(title)
     table.add_column("Dice")
     for name in shown:
         table.add_column(METHOD_NAMES[name], justify="right")
@@ -36,23 +45,22 @@ def dice_table(evaluation: Evaluation, title: str | None = None) -> Table:
     for label, methods in averages.items():
         figures = [_figure(methods[name].dice) if name in methods else "" for name in shown]
         n = max(mean.n for mean in methods.values())
-        table.add_row(label, *figures, str(n))
+        table.add_row(Text(label), *figures, str(n))
     return table
 
 
 def summary_table(evaluation: Evaluation) -> Table:
-    """Means per class and method, and how many images they are made of."""
-    table = Table(title="Means", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for name in ("class", "method"):
-        table.add_column(name)
-    for name in ("Dice", "95 %", "IoU", "HD95 px", "NSD", "images", "both empty"):
-        table.add_column(name, justify="right")
+    """Return the means per class and method, and the number of images behind them."""
+    table = _table("Means")
+    table.add_column("class and method", overflow="fold")
+    for name in ("Dice", "95 %", "IoU", "HD95\npx", "NSD", "images", "both\nempty"):
+        table.add_column(name, justify="right", no_wrap=True)
     for label, methods in evaluation.averages().items():
-        for number, (method, mean) in enumerate(methods.items()):
-            name = method if mean.variant is None else f"{method} (= {mean.variant})"
+        table.add_row(Text(label, "bold"))
+        for method, mean in methods.items():
+            variant = (mean.variant or "").removeprefix(f"{method}_")
             table.add_row(
-                "" if number else label,
-                name,
+                f" {method} ({variant})" if variant else f" {method}",
                 _figure(mean.dice),
                 _interval(mean.dice_interval),
                 _figure(mean.iou),
@@ -61,114 +69,110 @@ def summary_table(evaluation: Evaluation) -> Table:
                 str(mean.n),
                 str(mean.empty),
             )
-        table.add_section()
     return table
 
 
 def stage_table(evaluation: Evaluation) -> Table:
-    """Mean Dice along the cascade, and how many labels each stage lost."""
-    table = Table(
-        title=f"Where the Dice went (a label below {GOOD:g} failed)",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        title_style="bold",
-    )
-    table.add_column("class")
-    for name in ("best proposals", "picked", "refined", "images", *STAGES.values()):
-        table.add_column(name, justify="right")
-    for label, counts in failures(evaluation.walks).items():
-        walks = [walk for walk in evaluation.walks if walk.label == label]
+    """Return the mean Dice along the cascade, and how many labels each stage lost."""
+    counts = count_failures(evaluation.stages)
+    shown = [stage for stage in _STAGE_COLUMNS if any(of[stage] for of in counts.values())]
+    title = f"Dice along the cascade, and labels (below {GOOD:g}) lost at each stage"
+    table = _table(title, narrow=True)
+    table.add_column("class", overflow="fold")
+    for name in ("proposed", "picked", "refined", "images"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for stage in shown:
+        table.add_column(_STAGE_COLUMNS[stage], justify="right", no_wrap=True)
+    for label, of_label in counts.items():
+        stages = [item for item in evaluation.stages if item.label == label]
         table.add_row(
-            label,
+            Text(label),
             *(
-                _figure(nan_mean([getattr(walk, name) for walk in walks]))
+                _figure(nan_mean([getattr(item, name) for item in stages]))
                 for name in ("proposed", "picked", "refined")
             ),
-            str(len(walks)),
-            *(str(counts[stage]) for stage in STAGES),
+            str(len(stages)),
+            *(str(of_label[stage]) for stage in shown),
         )
     return table
 
 
-def volume_table(evaluation: Evaluation) -> Table:
-    """Dice in 3-D of each volume and class, one column a method, and their means."""
-    found = volume_scores(evaluation)
-    methods = list(dict.fromkeys(score.method for score in found))
+def volume_table(evaluation: Evaluation, limit: int | None = None) -> Table:
+    """Return the 3-D Dice of each volume and class, one column per method, and the means.
+
+    Args:
+        evaluation: the scores.
+        limit: show only so many rows, the lowest Dice of the main method first.
+    """
+    scores = volume_scores(evaluation)
+    methods = _methods(scores)
     rows: dict[tuple[str, str], dict[str, VolumeScore]] = {}
-    for score in found:
+    for score in scores:
         rows.setdefault((score.volume, score.label), {})[score.method] = score
-    table = Table(
-        title="Dice in 3-D", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
-    )
+    names, title = _lowest_first(rows, methods, limit, "volume")
+    table = _table(f"3-D Dice: {title}")
     table.add_column("volume", overflow="fold", min_width=12)
-    table.add_column("class")
-    for method in methods:
-        table.add_column(method.replace("_", "\n"), justify="right", no_wrap=True)
+    table.add_column("class", overflow="fold")
+    _add_method_columns(table, methods)
     table.add_column("slices", justify="right")
-    for (_, label), cells in rows.items():
+    for name in names:
+        cells = rows[name]
         (any_one, *_) = cells.values()
         slices = str(any_one.slices)
         if any_one.unscored:
             slices += f" of {any_one.slices + any_one.unscored}"
-        figures = [_figure(cells[method].dice) if method in cells else "" for method in methods]
-        name = any_one.volume[:12] if any_one.uri is None else _name(any_one.uri)
-        table.add_row(name, label, *figures, slices)
-    labels = list(dict.fromkeys(score.label for score in found))
+        shown = any_one.volume[:12] if any_one.uri is None else _short_name(any_one.uri)
+        table.add_row(Text(shown), Text(name[1]), *_dice_cells(cells, methods), slices)
+    labels = list(dict.fromkeys(score.label for score in scores))
     if len(rows) > len(labels):
         table.add_section()
         for label in labels:
-            of_label = [score for score in found if score.label == label]
+            of_label = [score for score in scores if score.label == label]
             means = [nan_mean([s.dice for s in of_label if s.method == m]) for m in methods]
-            table.add_row("mean", label, *map(_figure, means), "")
+            table.add_row("mean", Text(label), *map(_figure, means), "")
     return table
 
 
-def image_table(evaluation: Evaluation) -> Table:
-    """Dice / IoU of each image and class, one column a method; a dash where both are empty."""
-    methods = list(dict.fromkeys(score.method for score in evaluation.scores))
-    names: dict[str, str] = {}
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for score in evaluation.scores:
-        cell = f"{_figure(score.dice)} / {_figure(score.iou)}"
-        rows.setdefault((score.image_id, score.label), {})[score.method] = cell
-        place = "" if score.slice is None else f" [{score.slice}]"
-        names[score.image_id] = f"{_name(score.uri)}{place}"
-    table = Table(
-        title="Dice / IoU of each image",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        title_style="bold",
-    )
-    table.add_column("image", overflow="fold", min_width=12)
-    table.add_column("class")
-    for method in methods:
-        table.add_column(method.replace("_", "\n"), justify="right", no_wrap=True)
-    for (image_id, label), cells in rows.items():
-        name = Text(names[image_id])  # its brackets are no markup
-        table.add_row(name, label, *(cells.get(method, "") for method in methods))
-    return table
+def image_table(evaluation: Evaluation, limit: int | None = None) -> Table:
+    """Return the Dice of each image and class, one column per method; a dash if both are empty.
 
-
-def comparison_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """Student against teacher, a row for each test and class.
-
-    ``found`` maps a test to what :func:`salip_ray.student.scoring.comparison` says of it.
+    Args:
+        evaluation: the scores.
+        limit: show only so many rows, the lowest Dice of the main method first.
     """
-    table = Table(
-        title="Does the student beat its teacher? (Dice)",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        title_style="bold",
-    )
+    methods = _methods(evaluation.scores)
+    rows: dict[tuple[str, str], dict[str, Score]] = {}
+    for score in evaluation.scores:
+        rows.setdefault((score.image_id, score.label), {})[score.method] = score
+    names, title = _lowest_first(rows, methods, limit, "image")
+    table = _table(f"Dice: {title}")
+    table.add_column("image", overflow="fold", min_width=12)
+    table.add_column("class", overflow="fold")
+    _add_method_columns(table, methods)
+    for name in names:
+        cells = rows[name]
+        (any_one, *_) = cells.values()
+        number = "" if any_one.slice is None else f" [{any_one.slice}]"
+        shown = Text(f"{_short_name(any_one.uri)}{number}")
+        table.add_row(shown, Text(name[1]), *_dice_cells(cells, methods))
+    return table
+
+
+def comparison_table(comparisons: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """Return student against teacher, one row per test and class.
+
+    ``comparisons`` maps a test to the result of :func:`salip_ray.student.scoring.comparison`.
+    """
+    table = _table("Student against teacher (Dice)")
     for name in ("test", "class"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("cascade", "student", "difference", "95 %", "better on"):
         table.add_column(name, justify="right")
-    for test, classes in found.items():
+    for test, classes in comparisons.items():
         for label, figures in classes.items():
             table.add_row(
-                test,
-                label,
+                Text(test),
+                Text(label),
                 *(_figure(_number(figures[name])) for name in ("cascade", "student")),
                 f"{_number(figures['difference']):+.3f}",
                 _interval(tuple(figures["interval"] or (math.nan, math.nan))),
@@ -177,25 +181,72 @@ def comparison_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Ta
     return table
 
 
+def notes(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a line for each group of images that is in no mean."""
+    reasons = [item.reason for item in evaluation.unscored]
+    for reason, text in (
+        ("error", "in no mean: not labelled because of an error"),
+        ("without_reference", "in no mean: no reference mask"),
+        ("tuned_on", "in no mean: used to choose the recipe (task.tuned_on)"),
+    ):
+        if n := reasons.count(reason):
+            yield f"{counted(n, 'image')} {text}"
+    if n := evaluation.not_committed:
+        yield f"{counted(n, 'image')} in no mean: not labelled yet (resume the label command)"
+
+
+def _table(title: str | None, *, narrow: bool = False) -> Table:
+    return Table(
+        title=title,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        padding=(0, 0 if narrow else 1, 0, 0),
+        pad_edge=False,
+    )
+
+
+def _methods(scores: Sequence[Score] | Sequence[VolumeScore]) -> list[str]:
+    return list(dict.fromkeys(score.method for score in scores))
+
+
+def _lowest_first(
+    rows: Mapping[tuple[str, str], Mapping[str, Score | VolumeScore]],
+    methods: Sequence[str],
+    limit: int | None,
+    noun: str,
+) -> tuple[list[tuple[str, str]], str]:
+    """Return the names of the rows to show, and how to call them."""
+    if limit is None or len(rows) <= limit:
+        return list(rows), f"each {noun}"
+    main = "cascade" if "cascade" in methods else methods[0]
+
+    def dice(name: tuple[str, str]) -> float:
+        score = rows[name].get(main)
+        # Both empty is the best there is.
+        return math.inf if score is None or math.isnan(score.dice) else score.dice
+
+    names = sorted(rows, key=dice)[:limit]
+    return names, f"the lowest {limit} of {len(rows):,} labels by {main} (--all prints the rest)"
+
+
+def _add_method_columns(table: Table, methods: Sequence[str]) -> None:
+    for method in methods:
+        table.add_column(method.replace("_", "\n"), justify="right", no_wrap=True)
+
+
+def _dice_cells(cells: Mapping[str, Score | VolumeScore], methods: Sequence[str]) -> Iterator[str]:
+    return (_figure(cells[method].dice) if method in cells else "" for method in methods)
+
+
+def _short_name(uri: str) -> str:
+    if is_pseudonym(uri):
+        return uri[:_PSEUDONYM_LETTERS]
+    return uri.rstrip("/").rpartition("/")[2]
+
+
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def notes(evaluation: Evaluation) -> Iterator[str]:
-    """A line for each thing that the means do not say."""
-    reasons = [item.reason for item in evaluation.unscored]
-    if errors := reasons.count("error"):
-        yield f"{errors} images are error rows and count in no mean"
-    if missing := reasons.count("without_reference"):
-        yield f"{missing} images have no reference mask and count in no mean"
-    if tuned := reasons.count("tuned_on"):
-        yield f"{tuned} images chose the recipe (task.tuned_on) and count in no mean"
-    if evaluation.not_committed:
-        yield f"{evaluation.not_committed} images are not labelled yet: the run is not finished"
-
-
-def _name(uri: str) -> str:
-    return uri.rstrip("/").rpartition("/")[2]
 
 
 def _figure(value: float) -> str:
@@ -204,4 +255,4 @@ def _figure(value: float) -> str:
 
 def _interval(ends: tuple[float, float]) -> str:
     low, high = ends
-    return "-" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+    return "-" if math.isnan(low) else f"{low:.3f}-{high:.3f}"

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-import pydicom
 from PIL import Image as Pil
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
-from salip_ray.sources.formats import dicom, nifti
+from salip_ray.sources.formats import DICOM_SUFFIXES, nifti
+from salip_ray.sources.formats import dicom_dataset as dicom
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.ordinary import own_pixel_limit
 from salip_ray.sources.formats.stack import check_frames
 from salip_ray.sources.locations import filesystem, public_uri
 from salip_ray.sources.opening import MISSING, ask, open_file, parsed
 from salip_ray.sources.readers import read_head
-from salip_ray.sources.series import SliceGeometry
+from salip_ray.sources.series import MARKS, SliceGeometry
 from salip_ray.sources.stores import said
 
-_DICOM = frozenset({".dcm", ".dicom"})
-_MARK_AT, _MARK = 128, b"DICM"
-MARKED_BYTES = _MARK_AT + len(_MARK)  #: what a file with DICOM's mark has at least
+MARKED_BYTES = 132  #: enough of a file to know whether it is DICOM
+#: By each mark of a series, the keywords that may hold it: plain, and in functional groups.
+_MARKS = {
+    **{keyword: (keyword,) for keyword in MARKS},
+    "TemporalPositionIdentifier": ("TemporalPositionIdentifier", "TemporalPositionIndex"),
+    "AcquisitionNumber": ("AcquisitionNumber", "FrameAcquisitionNumber"),
+    "EchoTime": ("EchoTime", "EffectiveEchoTime"),
+    "AcquisitionTime": ("AcquisitionTime", "FrameAcquisitionDateTime"),
+    "ImageType": ("FrameType", "ImageType"),
+}
+_SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 _TAGS = [
     "NumberOfFrames",
+    "SOPInstanceUID",
     "SeriesInstanceUID",
     "ImageOrientationPatient",
     "ImagePositionPatient",
@@ -35,6 +45,8 @@ _TAGS = [
     "InstanceNumber",
     "Rows",
     "Columns",
+    _SHARED,
+    *{keyword for keywords in _MARKS.values() for keyword in keywords},
 ]
 
 
@@ -43,13 +55,15 @@ class Header:
     """The head of one file.
 
     Attributes:
-        count: pictures of a file that holds slices, frames or pages; None where it is one picture,
-            or cannot be read (its row will say why).
+        count: how many slices, frames or pages a file of several holds; None for one picture, or if
+            the head cannot be read (the row of the file will report why).
         geometry: of a DICOM slice; None if the file has several frames or no position.
+        series: SeriesInstanceUID of a DICOM file.
     """
 
     count: int | None = None
     geometry: SliceGeometry | None = None
+    series: str | None = None
 
 
 def read_header(
@@ -77,7 +91,7 @@ def _read(file: IO[bytes], ending: str, config: ImageConfig) -> Header:
             count = int(getattr(image, "n_frames", 1))
         check_frames(count, config)
         return Header(count if count > 1 else None)
-    if ending not in _DICOM and not _is_dicom(file):
+    if ending not in DICOM_SUFFIXES and not _is_dicom(file):
         return Header()
     return _read_dicom(file, config)
 
@@ -93,13 +107,13 @@ def holds_dicom(address: str, storage_options: Mapping[str, Any] | None = None) 
         return read_head(fs, address, MARKED_BYTES)
 
     found = ask(address, head, storage_options)
-    return isinstance(found, bytes) and found[_MARK_AT:MARKED_BYTES] == _MARK
+    return isinstance(found, bytes) and dicom.is_dicom(found)
 
 
 def _is_dicom(file: IO[bytes]) -> bool:
     head = file.read(MARKED_BYTES)
     file.seek(0)
-    return head[_MARK_AT:] == _MARK
+    return dicom.is_dicom(head)
 
 
 def _read_nifti(file: IO[bytes], config: ImageConfig) -> Header:
@@ -134,63 +148,84 @@ def _nifti_header(file: IO[bytes]) -> Any:
 
 def _read_dicom(file: IO[bytes], config: ImageConfig) -> Header:
     with dicom.quiet():
-        ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
+        ds = dicom.read_head(file, _TAGS)
+        series = str(ds.get("SeriesInstanceUID") or "") or None
         frames = dicom.frame_count(ds)
         check_frames(frames, config)
         if frames > 1:
-            return Header(frames)
-        orientation, position = ds.get("ImageOrientationPatient"), ds.get("ImagePositionPatient")
-        series = ds.get("SeriesInstanceUID")
-        if not series or orientation is None or position is None:
-            return Header()
-        if len(orientation) != 6 or len(position) != 3:
-            return Header()
-        return Header(
-            geometry=SliceGeometry(
-                series=str(series),
-                orientation=tuple(float(part) for part in orientation),
-                position=tuple(float(part) for part in position),
-                size=(int(ds.Rows), int(ds.Columns)),
-                number=int(ds.get("InstanceNumber") or 0),
-                spacing=_pair(ds.get("PixelSpacing")),
-            )
-        )
+            return Header(frames, series=series)
+        if _SHARED in ds:  # an enhanced object; the groups of one frame are small
+            file.seek(0)
+            ds = dicom.read_head(file, [*_TAGS, _PER_FRAME])
+        return Header(geometry=_geometry(ds, 0), series=series)
 
 
 def read_frame_geometries(
     address: str, storage_options: Mapping[str, Any] | None = None
 ) -> list[SliceGeometry]:
-    """Where the frames of a multi-frame DICOM object lie, in their order.
+    """Read where the frames of a multi-frame DICOM object lie, in their order.
 
     Raises:
-        InputError: the file cannot be read, or does not say it of each frame.
+        InputError: the file cannot be read, or a frame has no position.
     """
     try:
         fs, path = filesystem(address, storage_options)
         with open_file(fs, path) as file, dicom.quiet():
-            ds = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-            frames = ds.get("PerFrameFunctionalGroupsSequence") or ()
-            return [_frame_geometry(ds, frame) for frame in frames]
-    except Exception:  # noqa: BLE001  (a message could quote what names a patient)
-        raise InputError("its file cannot be read, or its frames have no position") from None
+            ds = dicom.read_head(file)
+            frames = range(len(ds.get(_PER_FRAME) or ()))
+            geometries = [_geometry(ds, frame) for frame in frames]
+    except Exception:  # noqa: BLE001  (a message could quote values that name a patient)
+        raise InputError("its file cannot be read") from None
+    if not geometries or None in geometries:
+        raise InputError("its frames have no position")
+    return [geometry for geometry in geometries if geometry is not None]
 
 
-def _frame_geometry(ds: Any, frame: Any) -> SliceGeometry:
-    def told(group: str, name: str) -> Any:
-        for groups in (frame, *(ds.get("SharedFunctionalGroupsSequence") or ())):
-            if group in groups and name in groups[group][0]:
-                return groups[group][0][name].value
+def _geometry(ds: Any, frame: int) -> SliceGeometry | None:
+    """Return the geometry of a frame; None if its data set lacks one or has a corrupt one."""
+    items = list(dicom.functional_groups(ds, frame))
+
+    def value(keyword: str) -> Any:
+        for item in items:
+            if item.get(keyword) not in (None, ""):
+                return item[keyword].value
+        return ds.get(keyword)
+
+    try:
+        orientation = _numbers(value("ImageOrientationPatient"), 6)
+        position = _numbers(value("ImagePositionPatient"), 3)
+        size = int(ds.Rows), int(ds.Columns)
+        number = int(ds.get("InstanceNumber") or 0)
+        series = ds.get("SeriesInstanceUID")
+        marks = [(mark, _text(map(value, keywords))) for mark, keywords in _MARKS.items()]
+        spacing = dicom.pair_of(value("PixelSpacing"))
+    except Exception:  # noqa: BLE001  (values of a corrupt file raise anything)
         return None
-
-    orientation = told("PlaneOrientationSequence", "ImageOrientationPatient")
+    if not series or orientation is None or position is None:
+        return None
     return SliceGeometry(
-        series=str(ds.get("SeriesInstanceUID")),
-        orientation=tuple(float(part) for part in orientation),
-        position=tuple(float(p) for p in told("PlanePositionSequence", "ImagePositionPatient")),
-        size=(int(ds.Rows), int(ds.Columns)),
-        spacing=_pair(told("PixelMeasuresSequence", "PixelSpacing")),
+        series=str(series),
+        orientation=orientation,
+        position=position,
+        size=size,
+        number=number,
+        spacing=spacing,
+        instance=str(ds.get("SOPInstanceUID") or ""),
+        marks=tuple((mark, text) for mark, text in marks if text),
     )
 
 
-def _pair(values: Any) -> tuple[float, float] | None:
-    return (float(values[0]), float(values[1])) if values and len(values) == 2 else None
+def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
+    if values is None or len(values) != count:
+        return None
+    numbers = tuple(float(part) for part in values)
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def _text(values: Iterable[Any]) -> str:
+    """Return the first value that is there, as text."""
+    for value in values:
+        if value not in (None, ""):
+            many = not isinstance(value, str) and isinstance(value, Iterable)
+            return "\\".join(map(str, value)) if many else str(value)
+    return ""

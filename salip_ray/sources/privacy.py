@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable
 
 from salip_ray.config import PrivacyConfig
-from salip_ray.sources.formats import IMAGE_SUFFIXES
+from salip_ray.sources.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.locations import public_uri
 
 _SCHEME = "id:"
 _PATH = re.compile(r"(?:\w[\w+.-]*:/)?/\S*")
 #: Other names may be those of DICOM files, which often have no suffix, or a UID's digits.
-_NOT_DICOM = IMAGE_SUFFIXES - {".dcm", ".dicom"}
+_NOT_DICOM = IMAGE_SUFFIXES - DICOM_SUFFIXES
 
 
 def hides_uri(uri: str, privacy: PrivacyConfig) -> bool:

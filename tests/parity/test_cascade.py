@@ -1,7 +1,7 @@
-"""The whole cascade against a loop over the official packages: same parts, order, picks, labels.
+"""The cascade gives the candidates, order, picks and masks of a loop over the official packages.
 
-Rounding differs, as the same sums are made in another order: a pixel whose logit is zero but for
-rounding may fall on either side. So masks may differ by single pixels, never more.
+The same sums are made in another order, so rounding differs: a pixel whose logit is nearly zero may
+fall on either side. Masks may therefore differ in single pixels, never more.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def clip():
 
 
 def both(task, sam, clip, image, overrides):
-    """The results of both on an image; the official SAM is not touched."""
+    """Return the results of both on an image; the official SAM is not changed."""
     config = load_config(task, overrides=overrides)
     quick = copy.deepcopy(sam)
     quicken(quick)
@@ -57,7 +57,7 @@ def assert_parity(ours, official, stray=_STRAY_PIXELS):
 
 
 def image_of(kind, size, index=0):
-    """A phantom, its aspect changed to ``size`` (height, width) by cutting."""
+    """Return a phantom, cut to ``size`` (height, width)."""
     phantom = make_phantom(kind, index, bank="tune", size=max(size)).image
     return np.ascontiguousarray(phantom[: size[0], : size[1]])
 
@@ -93,18 +93,25 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_bundled_models_over_settings(clip, name):
-    knobs = {"points_per_side": 8, **SETTINGS[name]}
+    propose = {"points_per_side": 6, **SETTINGS[name]}
     image = image_of("chest_xray", (256, 230))
-    ours, official = both("lungs", load_bundled_sam(), clip, image, {"propose": knobs})
+    ours, official = both("lungs", load_bundled_sam(), clip, image, {"propose": propose})
     assert_parity(ours, official)
     assert ours.candidates
 
 
 @pytest.mark.parametrize(
-    ("task", "kind"),
-    [("lungs", "chest_xray"), ("brain", "brain_mri"), ("fetal_head", "fetal_ultrasound")],
+    ("task", "kind", "size"),
+    [
+        ("lungs", "chest_xray", (256, 256)),
+        ("lungs", "chest_xray", (97, 61)),
+        ("brain", "brain_mri", (200, 256)),
+        ("brain", "brain_mri", (300, 411)),
+        ("fetal_head", "fetal_ultrasound", (97, 61)),
+        ("fetal_head", "fetal_ultrasound", (256, 200)),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("size", [(256, 256), (200, 256), (97, 61), (300, 411)], ids=str)
 def test_bundled_models_over_kinds_and_sizes(clip, task, kind, size):
     overrides = {"propose": {"points_per_side": 6, "pred_iou_thresh": 0.3}}
     image = image_of(kind, size, index=1)
@@ -116,9 +123,9 @@ def test_bundled_models_over_kinds_and_sizes(clip, task, kind, size):
 @pytest.mark.parametrize("padding", ["none", "square"])
 def test_every_visual_prompt(clip, prompt, padding):
     overrides = {
-        "propose": {"points_per_side": 5, "pred_iou_thresh": 0.2, "min_mask_region_area": 0},
+        "propose": {"points_per_side": 3, "pred_iou_thresh": 0.2, "min_mask_region_area": 0},
         "retrieve": {"visual_prompt": prompt, "padding": padding},
-        "task": {"min_area": 0},  # parts of a few pixels, too
+        "task": {"min_area": 0},  # candidates of a few pixels, too
     }
     image = image_of("brain_mri", (256, 224))
     ours, official = both("brain", load_bundled_sam(), clip, image, overrides)
@@ -128,16 +135,16 @@ def test_every_visual_prompt(clip, prompt, padding):
 
 @pytest.mark.parametrize("layers", [0, 1])
 def test_no_candidates(clip, layers):
-    knobs = {"points_per_side": 4, "pred_iou_thresh": 1, "crop_n_layers": layers}
+    propose = {"points_per_side": 4, "pred_iou_thresh": 1, "crop_n_layers": layers}
     image = image_of("chest_xray", (256, 256))
-    ours, official = both("lungs", load_bundled_sam(), clip, image, {"propose": knobs})
+    ours, official = both("lungs", load_bundled_sam(), clip, image, {"propose": propose})
     assert_parity(ours, official)
     assert ours.n_proposed == 0
     assert not ours.masks
 
 
 def random_sam(side: int, seed: int = 0) -> Sam:
-    """A SAM of ViT-B's structure, windows and global blocks included, but narrow, at ``side``."""
+    """Return a narrow SAM with ViT-B's structure, windows and global blocks, at ``side`` pixels."""
     torch.manual_seed(seed)
     grid, channels = side // 16, 32
     sam = Sam(
@@ -167,7 +174,7 @@ def random_sam(side: int, seed: int = 0) -> Sam:
 
 
 def with_contrast(sam: Sam, rel_pos: float = 0.02) -> Sam:
-    """Random weights whose relative positions matter and whose masks have some contrast."""
+    """Set random weights so that relative positions matter and masks have contrast."""
     for name, parameter in sam.named_parameters():
         if "rel_pos" in name:
             nn.init.normal_(parameter, std=rel_pos)
@@ -191,7 +198,7 @@ ALL_OF_FEW = {
 
 @pytest.mark.parametrize("size", [(700, 1024), (512, 340)], ids=str)
 def test_a_random_sam_at_1024(clip, size):
-    """Its masks mean nothing, but every shape of the official models passes."""
+    """Every tensor has the shape of the official models; the masks mean nothing."""
     image = image_of("chest_xray", size)
     overrides = {
         "image": {"long_side": max(image.shape)},
@@ -205,7 +212,7 @@ def test_a_random_sam_at_1024(clip, size):
 @pytest.mark.slow
 @pytest.mark.parametrize("index", range(3))
 def test_vit_b_at_its_full_size(clip, index):
-    """Minutes of work: the official encoder's 12 blocks, with random weights."""
+    """Run the official encoder's 12 blocks, with random weights (minutes)."""
     overrides = {
         "image": {"long_side": 1024},
         **ALL_OF_FEW,

@@ -29,7 +29,7 @@ from salip_ray.datasets.selection import LabelLimits
 from salip_ray.errors import InputError, MissingDependencyError
 from salip_ray.output.reader import LabelOutput
 from salip_ray.sources.fetch import fetch_all
-from salip_ray.sources.formats.dicom import quiet
+from salip_ray.sources.formats.dicom_dataset import quiet
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.stack import one_line
 from salip_ray.sources.privacy import scrub

@@ -79,8 +79,11 @@ def export_nifti(
     destination = Destination(location, about, storage_options)
     writer = _VolumeWriter(labels, tidy, source_options)
     names = _Names(output)
-    written, dropped, notes = 0, 0, []
+    written, dropped, alone, notes = 0, 0, 0, []
     for volume in labelled_volumes(output):
+        if len(volume.sources) == 1 and volume.sources[0].index is None:
+            alone += 1  # an image of a DICOM series that is in no volume
+            continue
         name = names.of(volume)
         try:
             data, gaps = writer.volume(volume)
@@ -99,6 +102,8 @@ def export_nifti(
         dropped += sum(labels.dropped(r) for r in volume.rows.values() if r["status"] != "error")
     if dropped:
         notes.append(f"{counted(dropped, 'label')} of slices below the limits, background here")
+    if alone:
+        notes.append(f"{counted(alone, 'single image')} of DICOM series left out: no volume")
     destination.complete(volumes_written=written)
     return written, notes
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from salip_ray.errors import InputError
-from salip_ray.sources.series import SliceGeometry, usual_step
+from salip_ray.sources.series import SliceGeometry, common_depths, usual_step
 
 _TOLERANCE = 0.1  # of a step, by which a slice may miss its position
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's x runs to the left, its y to the back
@@ -34,15 +34,19 @@ class SeriesGrid:
         """Return the grid of the slices of a volume, in any order.
 
         Raises:
-            InputError: the pixel spacing is missing or not positive, or the slices are not evenly
-                spaced on a line, so that no affine describes them.
+            InputError: the pixel spacing is missing, the slices differ in size, spacing or
+                orientation, or they are not evenly spaced on a line, so that no affine describes
+                them.
         """
-        depth_of = np.array([geometry.depth for geometry in slices])
+        if len(slices) < 2:
+            raise InputError("it is a single slice")
+        if reason := next(filter(None, (slices[0].difference(other) for other in slices)), ""):
+            raise InputError(f"its slices differ in {reason}")
+        depth_of = common_depths(slices)
         order = np.argsort(depth_of, kind="stable")
         first, last = slices[order[0]], slices[order[-1]]
-        if first.spacing is None or not min(first.spacing) > 0:
-            value = "missing" if first.spacing is None else f"{first.spacing[0]:g} mm"
-            raise InputError(f"its PixelSpacing is {value}, so its voxels have no size")
+        if first.spacing is None:
+            raise InputError("its PixelSpacing is missing or not above 0")
         depths = depth_of[order] - depth_of[order[0]]
         step = usual_step(depths)
         if step <= 0:

@@ -8,28 +8,33 @@ from __future__ import annotations
 
 from salip_ray.config import ImageConfig
 from salip_ray.sources.formats import dicom, nifti, ordinary
+from salip_ray.sources.formats.dicom_dataset import is_dicom
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.stack import Reader, Stack
 
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".dc3", ".ima"})
+"""Names of DICOM files that have a suffix; ``.ima`` is Siemens'."""
+
 _BY_SUFFIX: dict[str, Reader] = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"), ordinary.read),
-    **dict.fromkeys((".dcm", ".dicom"), dicom.read),
+    **dict.fromkeys(DICOM_SUFFIXES, dicom.read),
     **dict.fromkeys((".nii", ".nii.gz"), nifti.read),
 }
 
 IMAGE_SUFFIXES = frozenset(_BY_SUFFIX)
 """Names that a listing takes for images."""
 
-STACK_SUFFIXES = frozenset({".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz"})
+STACK_SUFFIXES = frozenset({".tif", ".tiff", ".nii", ".nii.gz"}) | DICOM_SUFFIXES
 """Names of files that may hold several pictures, or one slice of a series."""
 
 
 def read(data: bytes, name: str, config: ImageConfig) -> Stack:
-    """Open the bytes of a file; what no suffix names is left to Pillow, which looks at the bytes.
+    """Open the bytes of a file; without a known suffix Pillow looks at the bytes.
 
     Raises:
         ImageError: not a file of a known format, corrupt, or above a limit.
     """
-    if data[128:132] == b"DICM":  # DICOM files often have no suffix
-        return dicom.read(data, config)
-    return _BY_SUFFIX.get(suffix(name), ordinary.read)(data, config)
+    reader = _BY_SUFFIX.get(suffix(name))
+    if data[128:132] == b"DICM" or (reader is None and is_dicom(data[:256])):
+        return dicom.read(data, config)  # DICOM files often have no suffix
+    return (reader or ordinary.read)(data, config)

@@ -2,37 +2,43 @@
 
 Modality LUT or rescale, then VOI LUT or window, then the inversion of MONOCHROME1; palettes and YBR
 become RGB. An enhanced multi-frame object has these values per frame. Greys of up to 8 bits without
-a window are taken as they are. Compressed transfer syntaxes need the extra ``dicom``.
+a window are not scaled. Compressed transfer syntaxes need the extra ``dicom``.
 
-Messages never quote the file's data set, whose values may name a patient.
+Messages quote neither the file's data set, whose values may name a patient, nor pydicom.
 """
 
 from __future__ import annotations
 
-import io
-import logging
-import re
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import (
-    apply_color_lut,
-    apply_modality_lut,
-    apply_voi_lut,
-    apply_windowing,
-)
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 
 from salip_ray.config import ImageConfig, Window
 from salip_ray.errors import ImageError
 from salip_ray.schema import Image
+from salip_ray.sources.formats.codestreams import Codestream, read_codestream
+from salip_ray.sources.formats.dicom_dataset import (
+    PIXELS,
+    frame_count,
+    frame_dataset,
+    pair_of,
+    pixel_bytes,
+    quiet,
+    read_data,
+)
+from salip_ray.sources.formats.dicom_grey import (
+    file_window,
+    is_padding,
+    modality_values,
+    read_table,
+    voi_table,
+    whole_range,
+)
 from salip_ray.sources.formats.intensity import (
     Grey,
     Range,
@@ -42,17 +48,16 @@ from salip_ray.sources.formats.intensity import (
     to_rgb,
     window_range,
 )
-from salip_ray.sources.formats.stack import Spacing, Stack, check_frames, check_pixels, one_line
+from salip_ray.sources.formats.stack import Spacing, Stack, check_frames, check_pixels
 
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_GROUPS = (
-    "FrameVOILUTSequence",
-    "PixelValueTransformationSequence",
-    "PixelMeasuresSequence",
-)
 _DECODERS, _LAST_DECODER = ("pylibjpeg", "pyjpegls", "pillow", "pydicom"), "gdcm"
-_FAR = 1e15  # beyond every window
-_TEXT = frozenset({"AE", "AS", "CS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UI", "UT"})
+_COLOURS = frozenset(
+    {"RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"}
+    | {"YBR_ICT", "YBR_RCT"}
+)
+_GREYS = frozenset({"MONOCHROME1", "MONOCHROME2"})
+_DEFAULTS = {"SamplesPerPixel": 1, "PixelRepresentation": 0}
+_BITS = 64  # more than any sample has
 
 
 def read(data: bytes, config: ImageConfig) -> Stack:
@@ -62,8 +67,8 @@ def read(data: bytes, config: ImageConfig) -> Stack:
         ImageError: not DICOM, without pixels, or above a limit.
     """
     with quiet():
-        ds = _dataset(data)
-        if not any(name in ds for name in _PIXELS):
+        ds = read_data(data, config)
+        if not any(name in ds for name in PIXELS):
             raise ImageError("the DICOM file holds no pixels")
         try:
             rows, columns, frames = int(ds.Rows), int(ds.Columns), frame_count(ds)
@@ -73,18 +78,36 @@ def read(data: bytes, config: ImageConfig) -> Stack:
             ) from None
         check_frames(frames, config)
         check_pixels(columns, rows, config)
-        spacing = _spacing(_of_frame(ds, 0))
+        _check_attributes(ds)
+        spacing = _spacing(frame_dataset(ds, 0))
     pictures = _Frames(ds, frames, config)
     return Stack(frames, "frame" if frames > 1 else "image", pictures.picture, spacing)
 
 
-def frame_count(ds: Dataset) -> int:
-    """NumberOfFrames, 1 where it is not given."""
-    return max(1, int(ds.get("NumberOfFrames") or 1))
+def _check_attributes(ds: Dataset) -> None:
+    """Set attributes that have a usual value, and raise ImageError if others are impossible."""
+    for keyword, value in _DEFAULTS.items():
+        if ds.get(keyword) is None:
+            setattr(ds, keyword, value)
+    interpretation = str(ds.get("PhotometricInterpretation") or "").strip()
+    if "PixelData" in ds:
+        try:
+            allocated = int(ds.get("BitsAllocated") or 0)
+            stored = int(allocated if ds.get("BitsStored") is None else ds.BitsStored)
+        except (TypeError, ValueError):
+            allocated = stored = 0
+        if not 1 <= stored <= allocated <= _BITS:
+            raise ImageError("the DICOM file has an impossible BitsAllocated or BitsStored")
+        ds.BitsStored = stored
+    if not interpretation:
+        raise ImageError("the DICOM file has no PhotometricInterpretation")
+    if interpretation not in _COLOURS | _GREYS:
+        known = ", ".join(sorted(_COLOURS | _GREYS))
+        raise ImageError(f"the DICOM file has another PhotometricInterpretation than {known}")
 
 
 class _Frames:
-    """The frames of a data set; they share one range where the file names no window."""
+    """The frames of a data set; they share one range if the file names no window."""
 
     def __init__(self, ds: Dataset, count: int, config: ImageConfig) -> None:
         self._ds, self._count, self._config = ds, count, config
@@ -92,173 +115,191 @@ class _Frames:
 
     def picture(self, index: int) -> Image:
         with quiet():
+            frame = frame_dataset(self._ds, index)
+            stored = self._stored(index)
             try:
-                values = self._decoded(index)
-                frame = _of_frame(self._ds, index)
-                if values.ndim == 3 or frame.PhotometricInterpretation == "PALETTE COLOR":
-                    return self._colour(values)
-                grey = self._grey(apply_modality_lut(values, frame), frame)
-            except (ImageError, KeyboardInterrupt, SystemExit, GeneratorExit):
+                if stored.ndim == 3 or frame.PhotometricInterpretation == "PALETTE COLOR":
+                    return self._colour(stored)
+                grey = self._grey(stored, frame)
+            except (ImageError, MemoryError):
                 raise
-            # Decoders raise whatever they meet; those in Rust panic with what is no Exception.
-            except BaseException as error:  # noqa: BLE001
-                raise ImageError(f"cannot be decoded: {_without_values(error, self._ds)}") from None
+            except Exception as error:  # noqa: BLE001  (corrupt attributes make it raise anything)
+                kind = type(error).__name__
+                raise ImageError(
+                    f"cannot be shown: an attribute of its pixels is missing or corrupt ({kind})"
+                ) from None
         if frame.PhotometricInterpretation == "MONOCHROME1":
             grey = 255 - grey
         return to_rgb(grey)
 
-    def _decoded(self, index: int) -> Values:
+    def _stored(self, index: int) -> Values:
+        """Return the stored values of a frame: [H, W] or [H, W, samples]."""
+        ds = self._ds
+        encoded = ds.file_meta.TransferSyntaxUID.is_encapsulated
+        codestream = self._codestream(index) if encoded else None
+        shift = 0 if encoded else _high_bit(ds) + 1 - int(ds.get("BitsStored") or 0)
         place = index if self._count > 1 else None
-        first: Exception | None = None
-        for plugin in _decoders(self._ds):
+        plugins = _decoders(ds)
+        for plugin in plugins:
             try:
-                values = np.asarray(pixel_array(self._ds, index=place, decoding_plugin=plugin))
-                return values.astype(values.dtype.newbyteorder("="), copy=False)
-            except Exception as error:  # noqa: BLE001  (the next may be able to)
-                first = first or error
-        assert first is not None
-        raise first
+                values = np.asarray(
+                    pixel_array(
+                        ds, index=place, decoding_plugin=plugin, correct_unused_bits=shift <= 0
+                    )
+                )
+            except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+                raise
+            except Exception:  # noqa: BLE001, S112  (decoders raise anything; the next may succeed)
+                continue
+            except BaseException:  # noqa: BLE001  (decoders in Rust panic with what is no Exception)
+                break
+            values = values.astype(values.dtype.newbyteorder("="), copy=False)
+            return _shifted(values, shift, ds) if shift > 0 else values
+        raise ImageError(self._why(codestream, bool(plugins)))
+
+    def _codestream(self, index: int) -> Codestream | None:
+        """Return the header of an encoded frame, if it is of a kind that has one.
+
+        Raises:
+            ImageError: a decoder would unpack other pixels than the data set describes.
+        """
+        ds = self._ds
+        try:
+            extended = ds.get("ExtendedOffsetTable"), ds.get("ExtendedOffsetTableLengths")
+            header = read_codestream(
+                get_frame(
+                    ds.PixelData,
+                    index,
+                    number_of_frames=self._count,
+                    extended_offsets=extended if all(extended) else None,
+                )
+            )
+        except Exception:  # noqa: BLE001  (pydicom raises many kinds)
+            raise ImageError("the encoded pixels are corrupt or truncated") from None
+        if header is None:
+            return None
+        rows, columns, samples = int(ds.Rows), int(ds.Columns), int(ds.SamplesPerPixel)
+        if (header.columns, header.rows) != (columns, rows) or header.samples != samples:
+            raise ImageError(
+                f"its {header.kind} data has {header.columns} x {header.rows} pixels of "
+                f"{header.samples} samples, but Columns x Rows are {columns} x {rows} and "
+                f"SamplesPerPixel is {samples}"
+            )
+        return header
+
+    def _why(self, header: Codestream | None, tried: bool) -> str:
+        ds = self._ds
+        syntax = ds.file_meta.TransferSyntaxUID
+        if not syntax.is_encapsulated:
+            found, needed = len(ds.get("PixelData") or b""), pixel_bytes(ds)
+            if "PixelData" in ds and found < needed:
+                return f"truncated: the pixels have {found:,} bytes, {needed:,} are needed"
+            return "cannot be decoded: an attribute of its pixels is missing or corrupt"
+        name = syntax.name if syntax.is_transfer_syntax else "of an unknown transfer syntax"
+        if header is not None and header.lossy_12_bit:
+            return "no installed decoder reads 12-bit lossy JPEG (pylibjpeg-libjpeg does)"
+        if not tried:
+            return f"no decoder is installed for {name}: install salip-ray[dicom]"
+        return f"cannot be decoded: its pixels ({name}) are corrupt, truncated or of a rare kind"
 
     def _colour(self, values: Values) -> Image:
         bits = int(self._ds.BitsStored)
         if values.ndim == 2:
-            values = apply_color_lut(values, self._ds)[..., :3]
-            bits = values.dtype.itemsize * 8
+            values, bits = _palette(values, self._ds)
         if bits > 8:
-            return np.ascontiguousarray(to_grey(values, (0.0, float(2**bits - 1))))
+            return np.ascontiguousarray(to_grey(values[..., :3], (0.0, float(2**bits - 1))))
         return np.array(values[..., :3], np.uint8, order="C")
 
-    def _grey(self, values: Values, frame: Dataset) -> Grey:
+    def _grey(self, stored: Values, frame: Dataset) -> Grey:
+        values = modality_values(stored, frame)
         if isinstance(self._config.window, Window):
             return to_grey(values, window_range(self._config.window))
-        if frame.get("VOILUTSequence"):
-            shown = apply_voi_lut(values, frame)
-            return to_grey(shown, (0.0, float(2 ** _lut_bits(frame) - 1)))
-        if _has_window(frame):
-            low, high = apply_windowing(np.array([-_FAR, _FAR]), frame)
-            return to_grey(apply_windowing(values, frame), (float(low), float(high)))
-        if self._config.window == "from_file" or int(frame.get("BitsStored", 16)) <= 8:
-            return to_grey(values, _whole_range(frame, values))
+        limits = whole_range(frame, values)
+        if table := voi_table(frame, limits):
+            return to_grey(table(values), table.range)
+        if window := file_window(frame):
+            return window.grey(values, limits)
+        if self._config.window == "from_file" or int(frame.get("BitsStored") or 16) <= 8:
+            return to_grey(values, limits)
         if self._range is None:
-            self._range = self._shared_range(values)
+            self._range = self._shared_range(stored, values, frame)
         return to_grey(values, self._range)
 
-    def _shared_range(self, values: Values) -> Range:
-        if self._count > 1:
-            size = self._count * values.size * values.dtype.itemsize
-            if size > self._config.max_bytes:
-                raise ImageError(
-                    f"its {self._count} frames have {size:,} bytes unpacked, "
-                    f"above image.max_bytes = {self._config.max_bytes:,}"
-                )
-            frames = ((self._decoded(i), _of_frame(self._ds, i)) for i in range(self._count))
-            values = np.stack([apply_modality_lut(stored, frame) for stored, frame in frames])
-        return range_of(_unpadded(values, self._ds), self._config)
+    def _shared_range(self, stored: Values, values: Values, frame: Dataset) -> Range:
+        if self._count == 1:
+            return range_of(_unpadded(stored, values, frame), self._config)
+        size = self._count * values.size * values.dtype.itemsize
+        if size > self._config.max_bytes:
+            raise ImageError(
+                f"its {self._count} frames have {size:,} bytes unpacked, "
+                f"above image.max_bytes = {self._config.max_bytes:,}"
+            )
+        return range_of(np.concatenate(list(self._all_unpadded())), self._config)
+
+    def _all_unpadded(self) -> Iterator[Values]:
+        for index in range(self._count):
+            frame, stored = frame_dataset(self._ds, index), self._stored(index)
+            yield _unpadded(stored, modality_values(stored, frame), frame)
 
 
 def _decoders(ds: Dataset) -> list[str]:
-    """The plugins that may unpack the pixels, best first; one without a name where none is needed.
+    """Return the plugins that may unpack the pixels, best first; ``[""]`` if none is needed.
 
-    What is wrong with a file GDCM throws as a C++ exception, past Python, which ends the process.
-    Where another plugin is there it is not even tried, for it would be given the corrupt files.
+    GDCM throws a C++ exception past Python if a file is corrupt, which ends the process. It is only
+    tried if there is no other plugin, or corrupt files would reach it.
     """
+    syntax = ds.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated:
+        return [""]
     try:
-        found = set(get_decoder(ds.file_meta.TransferSyntaxUID).available_plugins)
-    except (AttributeError, NotImplementedError):
-        found = set()  # pydicom says what is wrong
-    return [name for name in _DECODERS if name in found] or [_LAST_DECODER] * bool(found) or [""]
+        available = set(get_decoder(syntax).available_plugins)
+    except NotImplementedError:
+        return []
+    first = [name for name in _DECODERS if name in available]
+    return first or [_LAST_DECODER] * bool(available)
 
 
-def _unpadded(values: Values, ds: Dataset) -> Values:
-    """Without what is there only to fill a rectangle, which would stretch the range."""
-    padding = ds.get("PixelPaddingValue")
-    if padding is None or not isinstance(padding, int):
-        return values
-    kept = values[values != apply_modality_lut(np.array([padding]), ds)[0]]
-    return kept if kept.size else values
+def _high_bit(ds: Dataset) -> int:
+    """Return HighBit; that of values without a shift if it is missing or impossible."""
+    stored = int(ds.get("BitsStored") or 0)
+    high = ds.get("HighBit")
+    possible = isinstance(high, int) and stored <= high + 1 <= int(ds.get("BitsAllocated") or 0)
+    return int(high) if possible else stored - 1
 
 
-def _has_window(frame: Dataset) -> bool:
-    return frame.get("WindowCenter") is not None and frame.get("WindowWidth") is not None
+def _shifted(values: Values, shift: int, ds: Dataset) -> Values:
+    """Return values whose bits end at HighBit, moved down and with their sign."""
+    bits, width = int(ds.BitsStored), values.dtype.itemsize * 8
+    up = width - bits - shift
+    return np.right_shift(np.left_shift(values, up), width - bits)
 
 
-def _lut_bits(frame: Dataset) -> int:
-    return int(frame.VOILUTSequence[0].LUTDescriptor[2])
+def _palette(values: Values, ds: Dataset) -> tuple[Values, int]:
+    """Return the colours [H, W, 3] of palette indices, and the bits of a sample."""
+    big = not ds.file_meta.TransferSyntaxUID.is_little_endian
+    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+    if all(f"{name}Data" in ds for name in names):
+        descriptors = [ds.get(f"{name}Descriptor") for name in names]
+        data = [bytes(ds[f"{name}Data"].value) for name in names]
+        tables = [
+            read_table(descriptor, table, big, f"{name}Data")
+            for descriptor, table, name in zip(descriptors, data, names, strict=True)
+        ]
+        return np.stack([table(values) for table in tables], axis=-1), tables[0].bits
+    colours = apply_color_lut(values, ds)[..., :3]
+    return colours, colours.dtype.itemsize * 8
 
 
-def _whole_range(frame: Dataset, values: Values) -> Range:
-    """All that BitsStored can hold, rescaled as the values are; of floats what there is."""
-    if values.dtype.kind == "f" and "PixelData" not in frame:
-        return float(np.nanmin(values)), float(np.nanmax(values))
-    bits = int(frame.BitsStored)
-    if frame.get("ModalityLUTSequence"):
-        return 0.0, float(2 ** int(frame.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
-    signed = int(frame.PixelRepresentation) == 1
-    ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
-    low, high = sorted(float(end) for end in apply_modality_lut(ends, frame))
-    return low, high
-
-
-def _of_frame(ds: Dataset, index: int) -> Dataset:
-    """The data set as it is for one frame: shared and own functional groups laid over it."""
-    shared = ds.get("SharedFunctionalGroupsSequence") or ()
-    own = ds.get("PerFrameFunctionalGroupsSequence") or ()
-    groups = [*shared[:1], *own[index : index + 1]]
-    if not groups:
-        return ds
-    frame = Dataset()
-    frame.update({e.tag: e for e in ds.group_dataset(0x0028)})
-    for group in groups:
-        for name in _GROUPS:
-            for item in group.get(name) or ():
-                frame.update(item)
-    for name in _PIXELS:
-        if name in ds:
-            frame[name] = ds[name]
-    return frame
+def _unpadded(stored: Values, values: Values, frame: Dataset) -> Values:
+    """Return the values without padding, which would stretch the range."""
+    padding = is_padding(stored, frame)
+    if padding is None or padding.all():
+        return values.ravel()
+    return values[~padding]
 
 
 def _spacing(frame: Dataset) -> Spacing | None:
     for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        found = frame.get(name)
-        if found is not None and len(found) == 2:
-            return float(found[0]), float(found[1])
+        if (spacing := pair_of(frame.get(name))) is not None:
+            return spacing
     return None
-
-
-def _dataset(data: bytes) -> Dataset:
-    try:
-        return pydicom.dcmread(io.BytesIO(data), force=data[128:132] != b"DICM")
-    except InvalidDicomError:
-        raise ImageError("not a DICOM file") from None
-    except Exception as error:  # noqa: BLE001  (a corrupt file makes it raise anything)
-        raise ImageError(f"not a DICOM file, or a corrupt one: {type(error).__name__}") from None
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom's remarks, which quote values of the data set, out of warnings and logs."""
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
-
-
-def _without_values(error: BaseException, ds: Dataset) -> str:
-    """An error's message without any text that the data set holds."""
-    said = one_line(error)
-    for element in ds.iterall():
-        if element.VR in _TEXT and element.value:
-            for value in _each(element.value):
-                if len(value) > 1:
-                    said = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "...", said)
-    return said
-
-
-def _each(value: Any) -> Iterator[str]:
-    values = value if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else (value,)
-    yield from (str(item) for item in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -185,10 +186,16 @@ def test_evaluate_prints_and_writes_the_figures(labelled, tmp_path):
     assert len(data["images"]) == 2 * 4
 
 
-def test_no_images_hides_the_image_table(labelled):
-    done = run("evaluate", *labelled, "--no-images")
+def test_evaluate_prints_the_worst_images_unless_all_are_requested(labelled, monkeypatch):
+    # The attribute of the package is the command, not its module.
+    monkeypatch.setattr(importlib.import_module("salip_ray.cli.evaluate"), "_WORST", 1)
+    done = run("evaluate", *labelled)
     assert done.exit_code == 0
-    assert "a.jpg" not in done.output
+    assert sum(name in done.output for name in ("a.jpg", "b.jpg")) == 1
+    assert "(--all prints the rest)" in " ".join(done.output.split())
+    everything = run("evaluate", *labelled, "--all").output
+    assert "a.jpg" in everything
+    assert "b.jpg" in everything
 
 
 def test_evaluate_reads_an_index(labelled, tmp_path):
@@ -196,7 +203,7 @@ def test_evaluate_reads_an_index(labelled, tmp_path):
     (tmp_path / "index.csv").write_text("image,mask\nsome/a.jpg,masks/a.png\n")
     done = run("evaluate", out, tmp_path / "index.csv", "--json", tmp_path / "scores.json")
     assert done.exit_code == 0, done.output
-    assert "1 images have no reference mask" in done.output
+    assert "1 image in no mean: no reference mask" in done.output
     assert json.loads((tmp_path / "scores.json").read_text())["without_reference"] == 1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from salip_ray.evaluation import score_rows
-from salip_ray.evaluation.stages import failed_stage, failures
+from salip_ray.evaluation.stages import count_failures, failed_stage
 from salip_ray.output.masks import encode_rle
 
 NAN = math.nan
@@ -42,15 +42,15 @@ def test_rows_tell_the_stage():
 
     row = {"image_id": "a", "uri": "/a.png", "height": 10, "width": 10, "status": "ok"}
     cells = [cell("cascade", wrong, wrong), cell("gt_sam", reference, reference)]
-    found = score_rows(
+    evaluation = score_rows(
         [{**row, "masks": cells}],
         lambda uri: {"lungs": reference},
         labels=["lungs"],
         methods=["cascade", "gt_sam"],
     )
-    (walk,) = found.walks
-    assert (walk.proposed, walk.picked, walk.refined, walk.failed) == (1.0, 0.0, 0.0, "pick")
-    assert failures(found.walks)["lungs"]["pick"] == 1
+    (stage,) = evaluation.stages
+    assert (stage.proposed, stage.picked, stage.refined, stage.failed) == (1.0, 0.0, 0.0, "pick")
+    assert count_failures(evaluation.stages)["lungs"]["pick"] == 1
 
 
 def test_rows_without_proposals_are_scored_all_the_same():
@@ -58,11 +58,11 @@ def test_rows_without_proposals_are_scored_all_the_same():
     rle = encode_rle(~reference | np.eye(4, dtype=np.bool_))
     row = {"image_id": "a", "uri": "/a.png", "height": 4, "width": 4, "status": "ok"}
     mask = {"method": "cascade", "label": "lungs", "rle": rle}
-    found = score_rows(
+    evaluation = score_rows(
         [{**row, "masks": [mask]}],
         lambda uri: {"lungs": reference},
         labels=["lungs"],
         methods=["cascade"],
     )
-    assert math.isnan(found.walks[0].picked)
-    assert found.walks[0].failed == "proposal_or_pick"
+    assert math.isnan(evaluation.stages[0].picked)
+    assert evaluation.stages[0].failed == "proposal_or_pick"

@@ -18,6 +18,7 @@ from salip_ray.pipeline.expand import expand
 from salip_ray.sources.decode import open_stack
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.locations import image_id
+from salip_ray.sources.series import series_of
 from tests.dicom_series import STUDY, write_slice
 
 
@@ -52,7 +53,7 @@ def test_volumes_series_and_pages_become_rows(folder):
     series = {f"ct/{n}.dcm": [(None, place)] for n, place in ((1, 2), (2, 0), (3, 1))}
     assert found == {
         **series,
-        "ct/again.dcm": [(None, None)],
+        "ct/again.dcm": [(None, 0)],
         "broken.nii": [(None, None)],
         "page.tif": [(None, None)],
         "pages.tif": [(0, 0), (1, 1)],
@@ -65,6 +66,10 @@ def test_volumes_series_and_pages_become_rows(folder):
     assert first["volume"] == image_id(first["uri"])
     assert len(notes) == 1
     assert "1 duplicate position" in notes[0]
+    duplicate = next(row for row in rows if row["uri"].endswith("again.dcm"))
+    slices = [row["volume"] for row in rows if row["uri"].endswith("ct/1.dcm")]
+    assert duplicate["volume"] not in slices
+    assert series_of(duplicate["volume"]) == slices[0]
     assert STUDY not in str(notes + rows)
 
 
@@ -135,3 +140,85 @@ def test_a_file_that_lies_about_its_frames_is_one_row_that_says_so(tmp_path):
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(ImageError, match="2 pictures, above"):
         open_stack((tmp_path / "pages.tif").read_bytes(), "pages.tif", shallow)
+
+
+def volumes_of(folder):
+    """Slices by volume, in order: (file name, slice)."""
+    plan, notes = planned(folder)
+    volumes = {}
+    for row in plan.manifest.to_pylist():
+        name = row["uri"].rpartition("/")[2].removesuffix(".dcm")
+        volumes.setdefault(row["volume"], []).append((row["slice"], name))
+    return {name: [file for _, file in sorted(rows)] for name, rows in volumes.items()}, notes
+
+
+def test_time_points_are_volumes_of_one_series(tmp_path):
+    grey = np.zeros((8, 9), np.int16)
+    for time in (1, 2):
+        for n in range(3):
+            tags = {"TemporalPositionIdentifier": time, "SOPInstanceUID": f"1.2.{time}{n}"}
+            write_slice(tmp_path / f"{n}{time}.dcm", grey, 3.0 * n, number=n, **tags)
+    volumes, notes = volumes_of(tmp_path)
+    assert sorted(volumes.values()) == [["01", "11", "21"], ["02", "12", "22"]]
+    assert len({series_of(name) for name in volumes}) == 1
+    assert len(notes) == 1
+    assert "is split into 2 volumes: TemporalPositionIdentifier" in notes[0]
+    assert STUDY not in notes[0]
+
+
+def test_mixed_pixel_spacings_are_volumes_of_one_series(tmp_path):
+    grey = np.zeros((8, 9), np.int16)
+    for n in range(5):
+        write_slice(tmp_path / f"{n}.dcm", grey, 3.0 * n, number=n, spacing=(1 + n // 3,) * 2)
+    volumes, notes = volumes_of(tmp_path)
+    assert sorted(volumes.values()) == [["0", "1", "2"], ["3", "4"]]
+    assert len({series_of(name) for name in volumes}) == 1
+    assert "split into 2 volumes: PixelSpacing" in notes[0]
+
+
+def enhanced(path, depth, *, shared):
+    """Write an enhanced object of one frame, its geometry in functional groups alone."""
+    write_slice(path, np.zeros((8, 9), np.int16), 0.0, number=int(depth) + 1)
+    ds = pydicom.dcmread(path)
+    del ds.ImagePositionPatient, ds.ImageOrientationPatient, ds.PixelSpacing
+    position, orientation, measures = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    position.ImagePositionPatient = [0, 0, depth]
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    measures.PixelSpacing = [2, 3]
+    own, common = pydicom.Dataset(), pydicom.Dataset()
+    own.PlanePositionSequence = [position]
+    (common if shared else own).PlaneOrientationSequence = [orientation]
+    common.PixelMeasuresSequence = [measures]
+    ds.NumberOfFrames = 1
+    ds.PerFrameFunctionalGroupsSequence = [own]
+    ds.SharedFunctionalGroupsSequence = [common]
+    ds.save_as(path)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_enhanced_objects_of_one_frame_make_a_volume(tmp_path, shared):
+    for name, depth in (("a", 6), ("b", 0), ("c", 3)):
+        enhanced(tmp_path / f"{name}.dcm", depth, shared=shared)
+    volumes, notes = volumes_of(tmp_path)
+    assert list(volumes.values()) == [["b", "c", "a"]]
+    assert notes == []
+
+
+def test_all_that_a_series_holds_has_its_name(tmp_path):
+    """Two radiographs without a position, a slice of another orientation and a multi-frame file."""
+    grey = np.zeros((8, 9), np.int16)
+    write_slice(tmp_path / "ct0.dcm", grey, 0.0, number=1)
+    write_slice(tmp_path / "ct1.dcm", grey, 3.0, number=2)
+    write_slice(tmp_path / "scout.dcm", grey, 0.0, orientation=(0, 1, 0, 0, 0, -1), number=3)
+    lone = write_slice(tmp_path / "xray.dcm", grey, 0.0, number=4)
+    several = write_slice(tmp_path / "cine.dcm", np.zeros((16, 9), np.int16), 0.0, number=5)
+    for path, rows in ((lone, 8), (several, 8)):
+        ds = pydicom.dcmread(path)
+        del ds.ImagePositionPatient
+        ds.Rows, ds.NumberOfFrames = rows, 2 if path == several else 1
+        ds.save_as(path)
+    write_slice(tmp_path / "other" / "alone.dcm", grey, 0.0, series="1.2.3")
+    volumes, _ = volumes_of(tmp_path)
+    assert volumes.pop(None) == ["alone"]
+    assert sorted(volumes.values()) == [["cine", "cine"], ["ct0", "ct1"], ["scout"], ["xray"]]
+    assert len({series_of(name) for name in volumes}) == 1

@@ -31,8 +31,8 @@ CONFIG = ImageConfig()
 REFUSED = {
     "JPEG-lossy.dcm": "12-bit",
     "JPGExtended.dcm": "12-bit",
-    "JPEG2000-embedded-sequence-delimiter.dcm": "failed to read the header",
-    "MR_truncated.dcm": "less than expected",
+    "JPEG2000-embedded-sequence-delimiter.dcm": "JPEG 2000 data has",
+    "MR_truncated.dcm": "truncated: the pixels have 8,130 bytes, 8,192 are needed",
     "badVR.dcm": "NumberOfFrames",
     "meta_missing_tsyntax.dcm": "lacks Rows",
     "nested_priv_SQ.dcm": "lacks Rows",
@@ -158,7 +158,7 @@ def test_a_decoder_that_panics_costs_its_file_alone(capfd):
     ds.file_meta.TransferSyntaxUID = RLELossless
     buffer = io.BytesIO()
     ds.save_as(buffer, enforce_file_format=True)
-    with pytest.raises(ImageError, match="cannot be decoded: index out of bounds"):
+    with pytest.raises(ImageError, match=r"its pixels \(RLE Lossless\) are corrupt"):
         decode(buffer.getvalue(), "a.dcm", CONFIG)
     assert "panicked" in capfd.readouterr().err
 
