@@ -24,7 +24,7 @@ from salip_ray.config import Config
 from salip_ray.models.clip.load import ClipModel
 from salip_ray.models.weights import identify
 from salip_ray.schema import Candidate, Image, Mask
-from salip_ray.tuning.cache import Features, ViewKey, digest, look
+from salip_ray.tuning.cache import Features, PromptKey, features_by_mask, mask_digest
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Kept:
     reference: Mask
     candidates: tuple[Candidate, ...]
     embedding: Tensor
-    features: dict[ViewKey, Features]
+    features: dict[PromptKey, Features]
     seconds: dict[str, float]
 
 
@@ -57,7 +57,7 @@ def keep(
     folder: Path,
     config: Config,
     items: Iterable[Item],
-    views: Iterable[ViewKey],
+    views: Iterable[PromptKey],
     proposer: SamProposer,
     clip: ClipModel,
 ) -> Iterator[Kept]:
@@ -92,7 +92,7 @@ def keep(
             if not looked.exists():
                 _look(looked, config, item, view, kept.candidates, clip)
             with np.load(looked) as data:
-                seen = (digest(candidate.mask) for candidate in kept.candidates)
+                seen = (mask_digest(candidate.mask) for candidate in kept.candidates)
                 kept.features[view] = dict(zip(seen, data["features"], strict=True))
                 kept.seconds[name] = float(data["seconds"])
         yield kept
@@ -127,7 +127,7 @@ def _look(
     path: Path,
     config: Config,
     item: Item,
-    view: ViewKey,
+    view: PromptKey,
     candidates: Sequence[Candidate],
     clip: ClipModel,
 ) -> None:
@@ -135,8 +135,8 @@ def _look(
     shown = {"visual_prompt": view[0], "padding": view[1], "ensemble": ()}
     how = config.retrieve.model_copy(update=shown)
     start = time.process_time()
-    seen = look(clip, how, working, candidates)
-    features = np.array([seen[digest(candidate.mask)] for candidate in candidates], np.float32)
+    seen = features_by_mask(clip, how, working, candidates)
+    features = np.array([seen[mask_digest(candidate.mask)] for candidate in candidates], np.float32)
     _save(path, features=features, seconds=np.array(time.process_time() - start))
 
 

@@ -8,19 +8,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from kept import Item, Kept, keep
 
 from salip_ray.cascade.cascade import CascadeMasks, compose
 from salip_ray.cascade.geometry import to_original
+from salip_ray.cascade.ranking import Ranker
 from salip_ray.cascade.refiner import SamRefiner
+from salip_ray.cascade.retriever import mean_features
 from salip_ray.cli.demo import TASKS
 from salip_ray.config import Config, load_config
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
 from salip_ray.models.loading import load_proposer, load_retriever
 from salip_ray.schema import Candidate, ClipScores, Image, ImageRef, Mask, Selection
-from salip_ray.tuning.cache import view_keys
-from salip_ray.tuning.trials import CachedRetriever
+from salip_ray.tuning.cache import mask_digest, prompt_keys
 
 #: Task -> kind of phantom.
 ORGANS = {task: kind for kind, (task, _) in TASKS.items()}
@@ -78,15 +80,13 @@ class Bench:
 
     def kept(self, items: Sequence[Item], *variants: Variant) -> Iterator[Kept]:
         """The images with all that the variants need of them, one at a time."""
-        views = {view for v in variants for view, _ in view_keys(v.config.retrieve)}
+        views = {view for v in variants for view, _ in prompt_keys(v.config.retrieve)}
         return keep(self.folder, self.config, items, views, self.proposer, self.clip)
 
     def variant(self, task: str, *overrides: str, name: str = "") -> Variant:
         """The cascade with a preset's options changed."""
         config = load_config(task, preset=self.preset, overrides=overrides)
-        return Variant(
-            name, config, CachedRetriever(self.clip, config), SamRefiner(self.sam, config)
-        )
+        return Variant(name, config, Ranker(self.clip, config), SamRefiner(self.sam, config))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Variant:
 
     name: str
     config: Config
-    retriever: CachedRetriever
+    ranker: Ranker
     refiner: SamRefiner
 
     def candidates(self, kept: Kept) -> list[Candidate]:
@@ -107,7 +107,7 @@ class Variant:
         """Label an image; of given selections, where retrieval is not what is measured."""
         candidates = self.candidates(kept)
         if selections is None:
-            selections = self.retriever.choose(kept.features, candidates)
+            selections = self._select(kept, candidates)
         (spec,) = self.config.task.classes
         return compose(
             self.config,
@@ -120,6 +120,17 @@ class Variant:
             original_size=(kept.reference.shape[0], kept.reference.shape[1]),
             references={spec.label: kept.reference},
         )
+
+    def _select(self, kept: Kept, candidates: Sequence[Candidate]) -> tuple[Selection, ...]:
+        """Select candidates by their cached features."""
+        if not candidates:
+            return ()
+        digests = [mask_digest(candidate.mask) for candidate in candidates]
+        features = [
+            torch.from_numpy(np.stack([kept.features[key][digest] for digest in digests]))
+            for key, _ in prompt_keys(self.config.retrieve)
+        ]
+        return self.ranker.select(mean_features(features), candidates)
 
     def oracle(self, kept: Kept) -> float:
         """The Dice that the best choice of candidates would have given.

@@ -23,7 +23,8 @@ from segment_anything.modeling import Sam
 from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.cascade.geometry import to_working
-from salip_ray.cascade.retriever import ClipRetriever, views
+from salip_ray.cascade.ranking import Ranker
+from salip_ray.cascade.retriever import mean_features, single_prompts
 from salip_ray.cascade.visual_prompts import visual_prompt
 from salip_ray.config import Config
 from salip_ray.models.clip.load import ClipModel
@@ -63,7 +64,7 @@ class SerialCascade:
         self.generator = SamAutomaticMaskGenerator(sam, **knobs)
         self.predictor = SamPredictor(sam)
         self.clip = clip
-        self.retriever = ClipRetriever(clip, config)
+        self.ranker = Ranker(clip, config)
 
     def __call__(self, image: Image) -> SerialResult:
         """Label one image, uint8 RGB [H, W, 3]."""
@@ -76,7 +77,7 @@ class SerialCascade:
         clock.append(time.perf_counter())
         selections: tuple[Selection, ...] = ()
         if candidates:
-            selections = self.retriever.select(self._features(working, candidates), candidates)
+            selections = self.ranker.select(self._features(working, candidates), candidates)
         for selection in selections:
             result.picks.setdefault(selection.label, []).append(selection.candidate_id)
         clock.append(time.perf_counter())
@@ -105,14 +106,14 @@ class SerialCascade:
     @torch.no_grad()
     def _features(self, working: Image, candidates: list[Candidate]) -> torch.Tensor:
         seen = []
-        for config in views(self.config.retrieve):
+        for config in single_prompts(self.config.retrieve):
             rows = []
             for candidate in candidates:
                 picture = visual_prompt(working, candidate, config)
                 pixels = self.clip.preprocess(PIL.Image.fromarray(picture)).to(self.clip.device)
                 rows.append(F.normalize(self.clip.model.encode_image(pixels[None])[0], dim=-1))
             seen.append(torch.stack(rows))
-        return seen[0] if len(seen) == 1 else F.normalize(torch.stack(seen).mean(dim=0), dim=-1)
+        return mean_features(seen)
 
     def _segment(self, box: Box, scale: tuple[float, float]) -> npt.NDArray[np.bool_]:
         prompt = np.array(box) * np.array([*scale, *scale])

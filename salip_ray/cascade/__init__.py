@@ -1,15 +1,17 @@
-"""The SaLIP cascade (Aleem et al., CVPR workshops 2024), pure: arrays and tensors in and out.
+"""The SaLIP cascade (Aleem et al., CVPR workshops 2024) on arrays and tensors, without any I/O.
 
-One step a module:
+Read the modules in this order:
 
-    resolution   the working image, and the way back to the original pixels
-    prompting    SAM in three moves: encode, decode, upscale
-    propose      SAM's automatic masks: candidates with ids, and the image embedding
-    crops        how a candidate is shown to CLIP: the five visual prompts
-    texts        a class's sentences as one text feature
-    retrieve     the k candidates of each class that CLIP scores highest
-    refine       SAM prompted with the boxes of the retrieved candidates
-    baselines    un-prompted SAM, and SAM prompted with the reference's boxes
-    reference    reference masks as class masks and boxes
-    cascade      all of it on one image
+    interfaces       proposer, retriever and refiner, and their results
+    cascade          all steps on one image
+    proposer         steps 1 and 2: SAM's automatic masks, filtered by area
+    candidates       from decoded masks to candidates with ids
+    visual_prompts   step 3: the five pictures of a candidate that CLIP can be shown
+    retriever        steps 3 and 4: image features of the candidates
+    ranking          step 4: text features, scores, and the k best candidates of each class
+    refiner          step 5: SAM prompted with the boxes of the retrieved candidates
+    baselines        un-prompted SAM, and SAM prompted with boxes of the reference
+    confidence       an estimate of each label's Dice
+    sam_ops          SAM's operations: encode, decode, upscale
+    geometry         sizes, masks and boxes
 """

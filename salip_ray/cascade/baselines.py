@@ -1,9 +1,9 @@
-"""The baselines SaLIP is measured against, on the same images in the same run.
+"""The baselines of SaLIP, on the same images in the same run.
 
-Un-prompted SAM knows neither text nor reference: of the candidates that passed the area filter it
-takes the k SAM is most confident of (``unprompted_confident``), or the k largest
-(``unprompted_largest``). GT-SAM (``gt_sam``) is SAM prompted with the reference's own boxes: the
-upper bound of what any retrieval could reach.
+Un-prompted SAM uses neither text nor reference: of the candidates that passed the area filter it
+takes the k of highest predicted IoU (``unprompted_confident``) or the k largest
+(``unprompted_largest``). GT-SAM (``gt_sam``) prompts SAM with boxes of the reference, which is the
+upper bound for any retrieval.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _RANKINGS: dict[str, Callable[[Candidate], float]] = {
 def unprompted(
     classes: Sequence[ClassSpec], candidates: Sequence[Candidate], original_size: Size
 ) -> list[ClassMask]:
-    """The two un-prompted labels of every class: unions of k candidates' own masks.
+    """Return both un-prompted labels of every class: unions of k candidates' own masks.
 
-    Without candidates there is no label. Of equal candidates the lower id is taken.
+    Without candidates there is no label. Of equal candidates the lower id wins.
     """
     masks = []
     for method, merit in _RANKINGS.items():
@@ -72,17 +72,26 @@ def gt_sam(
     working_size: Size,
     original_size: Size,
 ) -> list[ClassMask]:
-    """SAM's masks from the boxes of the references (original size, by label), united per class.
+    """Prompt SAM with the boxes of the references; return one mask per class.
 
-    A class whose reference is missing, empty, or in parts too small for a box has no mask. Beside
-    each the best of the ``candidates`` are kept, so that an evaluation can tell a bad proposal
-    from a wrong pick.
+    A class has no mask if its reference is missing, empty, or has only parts too small for a box.
+    ``proposed`` of each mask is the union of the best candidates, so that an evaluation can tell a
+    bad proposal from a wrong pick.
+
+    Args:
+        classes: of the task.
+        refiner: the box-prompted SAM.
+        embedding: [1, C, h, w] of the working image.
+        references: bool [H, W] of the original size, by label.
+        candidates: those that passed the area filter.
+        working_size: height, width.
+        original_size: height, width.
     """
     masks = []
     for spec in classes:
         reference = references.get(spec.label)
-        found = [] if reference is None else reference_boxes(reference)
-        boxes = [box_to_working(box, original_size, working_size) for box in found]
+        originals = [] if reference is None else reference_boxes(reference)
+        boxes = [box_to_working(box, original_size, working_size) for box in originals]
         if not boxes:
             continue
         refined = refiner(

@@ -1,4 +1,4 @@
-"""The cascade on one image: propose, retrieve, refine, and the baselines beside it."""
+"""The cascade on one image: propose, retrieve, refine, and the baselines."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CascadeMasks:
-    """The class masks of every method asked for, and what became of each class in the cascade."""
+    """The class masks of every method in ``run.modes``, and the outcome of each class."""
 
     masks: tuple[ClassMask, ...]
     outcomes: tuple[Outcome, ...]
@@ -50,11 +50,16 @@ class CascadeMasks:
 
 @dataclass(frozen=True)
 class CascadeResult:
-    """All that the cascade made of one image of ``height`` x ``width`` pixels.
+    """The result of the cascade on one image.
 
-    ``candidates`` passed the area filter, out of ``n_proposed``, and live on the working image;
-    ``masks`` are of the image's own size. ``outcomes`` holds one per class (none where
-    ``run.modes`` leaves the cascade out).
+    Attributes:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        candidates: those that passed the area filter, on the working image.
+        n_proposed: number of candidates before the area filter.
+        selections: candidates retrieved for each class.
+        masks: masks of the image's size, for every method in ``run.modes``.
+        outcomes: one per class; none if ``run.modes`` does not have ``cascade``.
     """
 
     height: int
@@ -67,23 +72,22 @@ class CascadeResult:
 
 
 class Cascade:
-    """SaLIP on single images, in this process.
+    """Label single images with SaLIP, in this process.
 
     Args:
-        config: a job's configuration (:func:`salip_ray.load_config`); its task, models and modes
-            count, its pools and rows do not.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; by default what ``run.device`` says.
-        sam: the SAM to use in place of the one the configuration names.
-        clip: the CLIP to use in place of the one the configuration names.
-        propose: what proposes parts, in place of SAM's mask generator.
-        retrieve: what selects candidates, in place of CLIP.
-        refine: what segments boxes, in place of SAM. It is asked to encode the working image where
-            it is not given the proposer's embedding: where ``refine.sam`` is set.
+        config: a job's configuration (:func:`salip_ray.load_config`); pools and shards are ignored.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; by default ``run.device``.
+        sam: a SAM to use instead of the configured one.
+        clip: a CLIP to use instead of the configured one.
+        propose: a proposer to use instead of SAM's mask generator.
+        retrieve: a retriever to use instead of CLIP.
+        refine: a refiner to use instead of SAM. It gets the proposer's embedding, or its own
+            (:meth:`~salip_ray.cascade.interfaces.Refiner.encode`) if ``refine.sam`` is set.
 
     Raises:
         WeightsError: a checkpoint is missing, altered or of another model.
-        ConfigError: the configuration names an unknown model, a CUDA device that is not there, or a
-            class that the bundled CLIP was not taught.
+        ConfigError: the configuration names an unknown model, a CUDA device that does not exist, or
+            a class that the bundled CLIP was not taught.
 
     Example:
         >>> import numpy as np
@@ -124,11 +128,12 @@ class Cascade:
 
         Args:
             image: uint8 RGB, [H, W, 3].
-            references: the reference mask of each class, bool [H, W], by label; needed where
+            references: the reference mask of each class, bool [H, W], by label; needed if
                 ``run.modes`` has ``gt_sam``.
 
         Raises:
-            ImageError: the array is not such an image, or a reference is of another size.
+            ImageError: the array is not such an image, or a reference has another size.
+            InputError: ``run.modes`` has ``gt_sam`` and there are no references.
         """
         check_image(image)
         original_size = image.shape[0], image.shape[1]
@@ -138,7 +143,7 @@ class Cascade:
         proposals = self.propose(working)
         selections = self.retrieve(working, proposals.candidates) if self.retrieve else ()
         reuse = self.config.refine.sam is None
-        labels = compose(
+        result = compose(
             self.config,
             self.refine,
             candidates=proposals.candidates,
@@ -155,8 +160,8 @@ class Cascade:
             candidates=proposals.candidates,
             n_proposed=proposals.n_proposed,
             selections=selections,
-            masks=labels.masks,
-            outcomes=labels.outcomes,
+            masks=result.masks,
+            outcomes=result.outcomes,
         )
 
 
@@ -172,32 +177,32 @@ def compose(
     original_size: Size,
     references: Mapping[str, Mask] | None = None,
 ) -> CascadeMasks:
-    """From candidates and selections to class masks, for every mode of ``run.modes``.
+    """Make class masks from candidates and selections, for every mode of ``run.modes``.
 
     Args:
-        config: task and modes are used.
+        config: its task, modes and ``refine`` section are used.
         refiner: the box-prompted SAM.
         candidates: those that passed the area filter.
-        n_proposed: how many there were before it.
-        embedding: of the working image, by the refiner's weights.
-        selections: what was retrieved.
+        n_proposed: number of candidates before the area filter.
+        embedding: [1, C, h, w] of the working image, by the refiner's weights.
+        selections: candidates retrieved for each class.
         working_size: height, width.
         original_size: height, width of the masks to make.
         references: bool [H, W] by label, for ``gt_sam``; a class without one has no such mask.
 
     Raises:
-        ImageError: a reference is not of the original size.
+        ImageError: a reference has another size than the image.
     """
     sizes = {"working_size": working_size, "original_size": original_size}
     masks: list[ClassMask] = []
     outcomes: list[Outcome] = []
     if "cascade" in config.run.modes:
         by_id = {candidate.id: candidate for candidate in candidates}
-        # The calibration says nothing about a class that CLIP was not taught.
+        # The calibration does not hold for a class that CLIP was not taught.
         uncalibrated = untaught_classes(config) if config.clip.allow_untaught else ()
-        taken = [s for s in selections if _is_present(s, config)]
+        present = [s for s in selections if _is_present(s, config)]
         for spec in config.task.classes:
-            chosen = [choice for choice in taken if choice.class_id == spec.class_id]
+            chosen = [choice for choice in present if choice.class_id == spec.class_id]
             if not chosen:
                 refused = [s for s in selections if s.class_id == spec.class_id]
                 reason = _why_none(n_proposed, refused, config)
@@ -206,7 +211,7 @@ def compose(
             retrieved = [by_id[choice.candidate_id] for choice in chosen]
             prompts = prompts_for(
                 retrieved,
-                [by_id[s.candidate_id] for s in taken if s.class_id != spec.class_id],
+                [by_id[s.candidate_id] for s in present if s.class_id != spec.class_id],
                 config.refine,
             )
             refined = refine(refiner, embedding, prompts, config.refine, **sizes)

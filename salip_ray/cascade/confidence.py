@@ -1,13 +1,13 @@
-"""How good a label is likely to be, from what the cascade knows without a reference.
+"""Estimate the Dice of a label without a reference.
 
-Three figures that SAM's own behaviour gives: the IoU it predicts for the refined mask, that mask's
-stability, and its agreement with the proposal it was refined from. A logistic model turns them into
-an estimate of Dice between 0 and 1. Its few numbers are in ``confidence.json``; they were fitted on
-phantoms of the ``tune`` bank with the bundled models (``benchmarks/confidence.py`` does so, and
-measures it elsewhere). With another SAM the order of labels still means something, the value less.
+A logistic model estimates Dice, 0 to 1, from three figures: the IoU that SAM predicts for the
+refined mask, the stability of that mask, and its Dice with the candidates it was refined from. The
+parameters are in ``confidence.json``. ``benchmarks/confidence.py`` fitted them on phantoms of the
+``tune`` bank with the bundled models. With another SAM, use the estimate to rank labels and not as
+a Dice.
 
-CLIP's score and margin, and its agreement over the five visual prompts, are not part of it: on
-those phantoms they added nothing to the rank correlation with Dice.
+CLIP's score and margin, and its agreement over the five visual prompts, are not used: on those
+phantoms they did not improve the rank correlation with Dice.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ import numpy.typing as npt
 FEATURES = ("predicted_iou", "stability_score", "agreement")
 _FILE = Path(__file__).with_name("confidence.json")
 _RIDGE = 1e-3
-# No feature may speak against a label, or say nothing: with a SAM that errs seldom, few labels are
-# left to tell what disagreement with the proposal means, and chance would.
+# Every weight is positive: if SAM rarely errs, too few bad labels remain to estimate a weight.
 _LEAST_WEIGHT = 0.05
 
 
@@ -35,8 +34,8 @@ _LEAST_WEIGHT = 0.05
 class Calibration:
     """A logistic model of Dice over :data:`FEATURES`.
 
-    A feature is cut to the range ``low`` to ``high`` seen in the fit, for nothing is known beyond
-    it, then standardised by ``centre`` and ``scale``.
+    A feature is clipped to ``low`` and ``high``, its range in the fit, and standardised by
+    ``centre`` and ``scale``.
     """
 
     intercept: float
@@ -47,25 +46,25 @@ class Calibration:
     high: tuple[float, ...]
 
     def __call__(self, predicted_iou: float, stability_score: float, agreement: float) -> float:
-        """The expected Dice, 0 to 1. A NaN counts as the worst value that the fit saw."""
+        """Return the expected Dice, 0 to 1. A NaN counts as the lowest value of the fit."""
         total = self.intercept
         for value, weight, centre, scale, low, high in zip(
             (predicted_iou, stability_score, agreement),
             *(self.weights, self.centre, self.scale, self.low, self.high),
             strict=True,
         ):
-            known = low if math.isnan(value) else min(max(value, low), high)
-            total += weight * (known - centre) / scale
+            clipped = low if math.isnan(value) else min(max(value, low), high)
+            total += weight * (clipped - centre) / scale
         return 1 / (1 + math.exp(-total))
 
     def to_json(self, about: dict[str, Any]) -> str:
-        """The model as JSON text, with what is to be known about its fit."""
+        """Return the model as JSON text, with a description of its fit."""
         data = {"features": FEATURES, **asdict(self), "about": about}
         return json.dumps(data, indent=1) + "\n"
 
 
 def fit(features: npt.NDArray[np.float64], dice: Sequence[float]) -> Calibration:
-    """Fit the model to labels whose Dice is known; it rises with each feature.
+    """Fit the model to labels of known Dice; the estimate rises with each feature.
 
     Args:
         features: [n, 3], the columns of :data:`FEATURES`, finite.
@@ -98,7 +97,7 @@ def fit(features: npt.NDArray[np.float64], dice: Sequence[float]) -> Calibration
 
 @functools.cache
 def calibration() -> Calibration:
-    """The model that ships with the package."""
+    """Return the model that ships with the package."""
     data = json.loads(_FILE.read_text(encoding="utf-8"))
     fields = {name: data[name] for name in ("weights", "centre", "scale", "low", "high")}
     return Calibration(data["intercept"], **{name: tuple(v) for name, v in fields.items()})

@@ -1,11 +1,7 @@
-"""The working image, and the way back to the original pixels.
+"""Sizes, masks and boxes: between original and working image, and against a reference.
 
-Candidates, thresholds in pixels and prompt boxes live on the working image; the labels on the
-original one.
-
-Candidates' own masks, against each other and against a reference.
-
-Reference masks, as class masks and as boxes: what GT-SAM and the evaluation look at.
+Candidates, thresholds in pixels and prompt boxes are in pixels of the working image; labels and
+references in pixels of the original one.
 """
 
 from __future__ import annotations
@@ -25,19 +21,19 @@ from salip_ray.schema import Box, Candidate, Image, Mask, Size
 
 
 def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
-    """``(height, width)`` of the working image: the aspect is kept, no side falls below 1 pixel.
+    """Return ``(height, width)`` of the working image: same aspect, at least 1 pixel per side.
 
-    Rounded as SAM's own ``ResizeLongestSide`` does, so that a working image whose long side is
-    SAM's input size passes through SAM's resize untouched.
+    Rounded like SAM's ``ResizeLongestSide``, so that SAM does not resize a working image whose long
+    side is its input size.
     """
     scale = long_side / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def to_working(image: Image, long_side: int) -> Image:
-    """The image resized so that its long side is ``long_side``; itself where it has that size.
+    """Resize an image so that its long side is ``long_side``; return it unchanged if it already is.
 
-    Pillow's antialiased bilinear filter, the one SAM was trained with and resizes by.
+    The filter is Pillow's antialiased bilinear one, which SAM uses itself.
 
     Args:
         image: uint8 RGB, [H, W, 3].
@@ -51,12 +47,12 @@ def to_working(image: Image, long_side: int) -> Image:
 
 
 def to_original(mask: Mask, size: tuple[int, int]) -> Mask:
-    """A working mask on the original pixels (``size``: height, width), by nearest neighbour."""
+    """Resize a working mask to the original ``size`` (height, width), by nearest neighbour."""
     return _resized(mask, size)
 
 
 def to_working_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """An original mask on the working pixels (``size``: height, width), by nearest neighbour."""
+    """Resize an original mask to the working ``size`` (height, width), by nearest neighbour."""
     return _resized(mask, size)
 
 
@@ -71,10 +67,10 @@ def _resized(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def box_to_working(box: Box, original_size: tuple[int, int], size: tuple[int, int]) -> Box:
-    """An inclusive xyxy box of the original image, on the working image of ``size``.
+    """Convert an inclusive xyxy box from the original image to the working image of ``size``.
 
-    The outline of the covered pixels is what scales, so a box over the whole image covers the whole
-    working image; a box that shrinks below a pixel keeps its first corner.
+    The outline of the covered pixels is scaled, so a box over the whole image covers the whole
+    working image. A box that would be smaller than a pixel keeps its first corner.
     """
     x0, y0, x1, y1 = box
     y_scale, x_scale = (w / o for w, o in zip(size, original_size, strict=True))
@@ -93,7 +89,7 @@ def check_image(image: Image) -> None:
 
 
 def union_of(candidates: Sequence[Candidate], original_size: Size) -> Mask:
-    """The candidates' masks united, on the original pixels [H, W]; empty where there is none."""
+    """Return the union of the candidates' masks, bool [H, W] of the original size."""
     union: Mask = np.zeros(original_size, np.bool_)
     for candidate in candidates:
         union |= to_original(candidate.mask, original_size)
@@ -101,15 +97,16 @@ def union_of(candidates: Sequence[Candidate], original_size: Size) -> Mask:
 
 
 def overlap(one: Mask, other: Mask) -> float:
-    """Dice of two masks of one shape; NaN where both are empty."""
+    """Return the Dice of two masks of one shape; NaN if both are empty."""
     total = np.count_nonzero(one) + np.count_nonzero(other)
     return 2 * np.count_nonzero(one & other) / total if total else math.nan
 
 
 def closest(candidates: Sequence[Candidate], reference: Mask, k: int) -> list[Candidate]:
-    """Up to ``k`` candidates whose union comes closest to a reference, by Dice.
+    """Return up to ``k`` candidates whose union is closest to a reference, by Dice.
 
-    Greedy: the best alone, then whatever raises the Dice of the union most. Of equals the lower id.
+    The search is greedy: the best candidate first, then the one that raises the Dice of the union
+    most. Of equal candidates the lower id wins.
 
     Args:
         candidates: masks of the working image.
@@ -119,27 +116,27 @@ def closest(candidates: Sequence[Candidate], reference: Mask, k: int) -> list[Ca
     chosen: list[Candidate] = []
     union: Mask = np.zeros_like(reference)
     reached = 0.0
-    left = sorted(candidates, key=lambda candidate: candidate.id)
-    while left and len(chosen) < k:
-        gains = [overlap(union | candidate.mask, reference) for candidate in left]
+    remaining = sorted(candidates, key=lambda candidate: candidate.id)
+    while remaining and len(chosen) < k:
+        gains = [overlap(union | candidate.mask, reference) for candidate in remaining]
         best = int(np.argmax(np.nan_to_num(gains)))
         if not gains[best] > reached:
             break
         reached = gains[best]
-        chosen.append(left.pop(best))
+        chosen.append(remaining.pop(best))
         union |= chosen[-1].mask
     return chosen
 
 
-MIN_SHARE = 0.005
+MIN_SHARE = 0.005  #: of the image: smaller parts of a reference get no box
 
 
 def class_references(
     reference: npt.NDArray[np.integer[Any]], classes: Sequence[ClassSpec]
 ) -> dict[str, Mask]:
-    """The mask [H, W] of each class in a reference image [H, W].
+    """Return the mask [H, W] of each class in a reference image [H, W].
 
-    With one class every value above 0 is it; with several the values are class ids.
+    With one class, every value above 0 is that class; with several, values are class ids.
     """
     if len(classes) == 1:
         return {classes[0].label: reference > 0}
@@ -147,9 +144,9 @@ def class_references(
 
 
 def reference_boxes(mask: Mask, min_share: float = MIN_SHARE) -> list[Box]:
-    """A box (xyxy, inclusive) round each part of a mask that covers ``min_share`` of the image.
+    """Return a box (xyxy, inclusive) of each part of a mask that covers ``min_share`` of the image.
 
-    Parts are 8-connected; their order is that of their first pixel, row by row.
+    Parts are 8-connected, in the order of their first pixels, row by row.
     """
     _count, _parts, stats, _centres = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=8

@@ -1,9 +1,9 @@
-"""Step 1 and 2, propose and filter: the parts SAM sees, as candidates with ids.
+"""Steps 1 and 2: propose candidates with SAM, and filter them by area.
 
 Reproduces ``segment_anything.SamAutomaticMaskGenerator`` (1.0): the same candidates in the same
-order, with three differences on purpose. The embedding of the full view is kept for the refiner.
-No candidate at all is an ordinary result. Non-maximum suppression is stable: of equal scores the
-lower index wins, however many boxes there are.
+order, with three deliberate differences. The embedding of the full view is returned for the
+refiner. An image without any candidate is an ordinary result. Non-maximum suppression is stable:
+of equal scores the lower index wins, however many boxes there are.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from torch import Tensor
 
 from salip_ray.cascade import sam_ops
 from salip_ray.cascade.candidates import (
-    Parts,
+    DecodedMasks,
+    filter_view,
     mask_boxes,
-    merge,
-    no_parts,
+    merge_views,
+    no_masks,
     pack,
-    without_duplicates,
 )
 from salip_ray.cascade.interfaces import Proposals
 from salip_ray.config import Config
@@ -39,19 +39,19 @@ from salip_ray.errors import ConfigError
 from salip_ray.schema import Image, Size
 
 _Box = tuple[int, int, int, int]  # xyxy, end exclusive
-_VIEWS_TOGETHER = 5  # the full view and the four crops of one layer
+_VIEWS_PER_BATCH = 5  # the full view and the four crops of one layer
 _CACHE_BYTES = 4 * 1024**2  # of logits
 
 
 class SamProposer:
-    """Runs SAM's automatic mask generation on working images.
+    """Run SAM's automatic mask generation on working images.
 
     Args:
         sam: a SAM in eval mode, on the device to use.
         config: its ``propose`` section and the area limits of its ``task`` are used.
 
     Raises:
-        ConfigError: a crop layer would have no point.
+        ConfigError: the grid of a crop layer would have no point.
     """
 
     def __init__(self, sam: Sam, config: Config) -> None:
@@ -71,11 +71,12 @@ class SamProposer:
         )
 
     def __call__(self, working: Image) -> Proposals:
-        """Propose candidates on a working image (uint8 RGB, [H, W, 3])."""
+        """Propose candidates on a working image, uint8 RGB [H, W, 3]."""
         settings, size = self.settings, (working.shape[0], working.shape[1])
-        embeddings, seen = self._see(working, {})
-        # One view after the other: the masks of all points of all views might not fit.
-        candidates = merge([without_duplicates(parts, settings) for parts in seen], settings, size)
+        embeddings, views = self._decode_lazily(working, {})
+        # View by view: the masks of all points of all views might not fit into memory.
+        filtered = [filter_view(masks, settings) for masks in views]
+        candidates = merge_views(filtered, settings, size)
         low, high = self.task.area_limits(*size)
         return Proposals(
             candidates=tuple(c for c in candidates if low < c.area < high),
@@ -87,39 +88,43 @@ class SamProposer:
         """Decode ``size`` points at a time from now on."""
         self.settings = self.settings.model_copy(update={"points_per_batch": size})
 
-    def look(
+    def decode_views(
         self, working: Image, encoded: dict[_Box, Tensor] | None = None
-    ) -> tuple[tuple[Parts, ...], Tensor]:
-        """All that was decoded in each view, and the full view's embedding.
+    ) -> tuple[tuple[DecodedMasks, ...], Tensor]:
+        """Return the decoded masks of each view, and the embedding of the full view.
 
-        :func:`~salip_ray.cascade.candidates.settle` makes candidates of it, by the same thresholds
-        or stricter ones. ``encoded`` holds embeddings of the views by their box, for proposers
-        of the same SAM; what is missing is added.
+        :func:`~salip_ray.cascade.candidates.make_candidates` turns them into candidates, with the
+        thresholds of this proposer or stricter ones.
+
+        Args:
+            working: uint8 RGB [H, W, 3].
+            encoded: embeddings of views by their box, shared by proposers of one SAM; missing ones
+                are added.
         """
-        embeddings, seen = self._see(working, {} if encoded is None else encoded)
-        return tuple(seen), embeddings[0]
+        embeddings, views = self._decode_lazily(working, {} if encoded is None else encoded)
+        return tuple(views), embeddings[0]
 
-    def _see(
+    def _decode_lazily(
         self, working: Image, encoded: dict[_Box, Tensor]
-    ) -> tuple[list[Tensor], Iterator[Parts]]:
-        """The embeddings of all views, and their parts as they are asked for."""
+    ) -> tuple[list[Tensor], Iterator[DecodedMasks]]:
+        """Return the embeddings of all views, and an iterator that decodes one view at a time."""
         size = working.shape[0], working.shape[1]
         views = self._views(size)
         new = [box for box, _ in views if box not in encoded]
         encoded.update(zip(new, self._encode(working, new), strict=True))
         embeddings = [encoded[box] for box, _ in views]
-        seen = (
+        decoded = (
             self._decode(embedding, box, self.point_grids[layer], size)
             for (box, layer), embedding in zip(views, embeddings, strict=True)
         )
-        return embeddings, seen
+        return embeddings, decoded
 
     def _views(self, size: Size) -> list[tuple[_Box, int]]:
-        """Box (xyxy, end exclusive) and crop layer of each view; the full image is the first."""
+        """Return box (xyxy, end exclusive) and crop layer of each view, the full image first."""
         boxes, layers = generate_crop_boxes(
             size, self.settings.crop_n_layers, self.settings.crop_overlap_ratio
         )
-        # A crop layer deeper than the image has pixels gives empty boxes.
+        # Crop layers that are too deep for the size of the image give empty boxes.
         return [
             ((x0, y0, x1, y1), layer)
             for (x0, y0, x1, y1), layer in zip(boxes, layers, strict=True)
@@ -127,51 +132,53 @@ class SamProposer:
         ]
 
     def _encode(self, working: Image, boxes: Sequence[_Box]) -> list[Tensor]:
-        """The embedding [1, C, h, w] of each view, some views at a time."""
+        """Return the embedding [1, C, h, w] of each view."""
         crops = [working[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes]
         embeddings: list[Tensor] = []
-        for start in range(0, len(crops), _VIEWS_TOGETHER):
-            batch = sam_ops.encode_views(self.sam, crops[start : start + _VIEWS_TOGETHER])
+        for start in range(0, len(crops), _VIEWS_PER_BATCH):
+            batch = sam_ops.encode_views(self.sam, crops[start : start + _VIEWS_PER_BATCH])
             embeddings += batch.split(1)
         return embeddings
 
     def _decode(
         self, embedding: Tensor, crop_box: _Box, grid: npt.NDArray[np.float64], size: Size
-    ) -> Parts:
-        """All the masks of one view, the full image or a crop."""
+    ) -> DecodedMasks:
+        """Decode the masks of one view from a grid of points [n, 2], 0 to 1 across the view."""
         x0, y0, x1, y1 = crop_box
         points = torch.as_tensor(grid * np.array([x1 - x0, y1 - y0]))
-        return Parts.concatenate(
+        return DecodedMasks.concatenate(
             [
-                self._batch(embedding, batch, crop_box, size)
+                self._decode_batch(embedding, batch, crop_box, size)
                 for batch in torch.split(points, self.settings.points_per_batch)
             ]
         )
 
-    def _batch(self, embedding: Tensor, points: Tensor, crop_box: _Box, size: Size) -> Parts:
-        """Three masks for each of a batch of points [n, 2], filtered by quality and place."""
+    def _decode_batch(
+        self, embedding: Tensor, points: Tensor, crop_box: _Box, size: Size
+    ) -> DecodedMasks:
+        """Decode three masks for each of a batch of points [n, 2] of a view, and filter them."""
         x0, y0, x1, y1 = crop_box
         view_size = y1 - y0, x1 - x0
         logits, predicted_iou, prompt = sam_ops.decode_above(
             self.sam, embedding, view_size, points=points, min_iou=self.settings.pred_iou_thresh
         )
         if not len(logits):
-            return no_parts(size)
-        together = len(logits)
-        if logits.device.type == "cpu":  # the pixels stay in the cache from one step to the next
-            together = max(1, _CACHE_BYTES // (4 * view_size[0] * view_size[1]))
-        few = (x.split(together) for x in (logits, predicted_iou, points[prompt.cpu()]))
-        return Parts.concatenate(
+            return no_masks(size)
+        chunk = len(logits)
+        if logits.device.type == "cpu":  # chunks that stay in the cache from step to step
+            chunk = max(1, _CACHE_BYTES // (4 * view_size[0] * view_size[1]))
+        chunks = (x.split(chunk) for x in (logits, predicted_iou, points[prompt.cpu()]))
+        return DecodedMasks.concatenate(
             [
-                self._parts(some, ious, places, crop_box, size)
-                for some, ious, places in zip(*few, strict=True)
+                self._filter(chunk_logits, ious, prompts, crop_box, size)
+                for chunk_logits, ious, prompts in zip(*chunks, strict=True)
             ]
         )
 
-    def _parts(
+    def _filter(
         self, logits: Tensor, predicted_iou: Tensor, points: Tensor, crop_box: _Box, size: Size
-    ) -> Parts:
-        """Those of some masks (logits [n, 4h, 4w]) that are stable and not cut off by the view."""
+    ) -> DecodedMasks:
+        """Upscale logits [n, 4h, 4w]; drop masks that are unstable or cut off by their view."""
         settings, threshold = self.settings, self.sam.mask_threshold
         x0, y0, x1, y1 = crop_box
         height, width = size
@@ -185,7 +192,7 @@ class SamProposer:
             keep &= stability >= settings.stability_score_thresh
         masks = uncrop_masks(masks[keep], crop_box, height, width)
         boxes = uncrop_boxes_xyxy(boxes[keep], crop_box)
-        return Parts(
+        return DecodedMasks(
             masks=pack(masks),
             boxes=boxes.cpu(),
             predicted_iou=predicted_iou[keep].cpu(),

@@ -1,9 +1,7 @@
-"""Step 5, refine: SAM prompted with boxes, on the embedding that the proposals were made from.
+"""Step 5: prompt SAM with the boxes of the retrieved candidates.
 
-Step 5 beyond the paper: prompts richer than a box, and tidier masks. All of it is optional.
-
-Where no option of ``refine`` is set, this is the :class:`~salip_ray.cascade.refiner.SamRefiner` and
-nothing else.
+The paper prompts with the box alone, which is what :class:`SamRefiner` does when called. Options of
+``refine`` go beyond the paper: richer prompts (:meth:`SamRefiner.refine_prompt`) and cleaner masks.
 """
 
 from __future__ import annotations
@@ -27,16 +25,16 @@ from salip_ray.schema import Box, Candidate, Image, Mask, Size
 
 
 class SamRefiner:
-    """Segments what lies in a box.
+    """Segment what lies in a box, with SAM.
 
     Args:
-        sam: a SAM in eval mode, on the device to use. Its image encoder is needed for
-            :meth:`encode` alone.
-        config: ``refine.batch_size`` and ``propose.stability_score_offset`` are used.
+        sam: a SAM in eval mode, on the device to use. Only :meth:`encode` needs its image encoder.
+        config: its ``refine`` section and ``propose.stability_score_offset`` are used.
     """
 
     def __init__(self, sam: Sam, config: Config) -> None:
         self.sam = sam
+        self.config = config.refine
         self.batch_size = config.refine.batch_size
         self.offset = config.propose.stability_score_offset
 
@@ -45,7 +43,7 @@ class SamRefiner:
         self.batch_size = size
 
     def encode(self, working: Image) -> Tensor:
-        """The working image's embedding by this SAM, where its weights are not the proposer's."""
+        """Return this SAM's embedding of a working image, float32 [1, C, h, w]."""
         return sam_ops.encode(self.sam, working)
 
     def __call__(
@@ -58,8 +56,8 @@ class SamRefiner:
     ) -> RefinedMasks:
         """Predict one mask per box.
 
-        The logits are brought to the original size before they are cut at SAM's threshold, so the
-        outline is as fine as the image, not as the working image.
+        Logits are resized to the original size before SAM's threshold is applied, so outlines have
+        the resolution of the original image.
 
         Args:
             embedding: float [1, C, h, w] of the working image.
@@ -76,7 +74,7 @@ class SamRefiner:
             low_res, predicted = sam_ops.decode(
                 self.sam, embedding, working_size, boxes=batch, multimask=False
             )
-            # One by one: full-size logits of a batch need not fit into memory.
+            # One by one: the full-size logits of a batch might not fit into memory.
             for index, logits in enumerate(low_res, start):
                 full = sam_ops.upscale(self.sam, logits, working_size, original_size)
                 masks[index] = (full[0] > threshold).cpu().numpy()
@@ -84,15 +82,36 @@ class SamRefiner:
             ious[start : start + self.batch_size] = predicted[:, 0]
         return RefinedMasks(masks, ious.numpy(), stability.numpy())
 
+    def refine_prompt(
+        self, embedding: Tensor, prompt: Prompt, working_size: Size, original_size: Size
+    ) -> tuple[Mask, float, float]:
+        """Predict the mask of one prompt, by the options of ``refine``.
+
+        Returns:
+            Mask [H, W] of ``original_size``, predicted IoU and stability score.
+        """
+        sam = self.sam
+        embedding = embedding.to(sam.device, torch.float32)
+        low_res, iou = decode(sam, embedding, working_size, prompt, self.config)
+        logits = sam_ops.upscale(sam, low_res, working_size, original_size)
+        stability = sam_ops.stability_score(logits, sam.mask_threshold, self.offset)
+        return (logits[0] > sam.mask_threshold).cpu().numpy(), iou, float(stability[0])
+
 
 Point = tuple[float, float]  #: x, y
 
-_SEED = 0  # of the jitter: the same for every prompt, so that a label depends on its image alone
+_SEED = 0  # of the jitter: the same for every prompt, so that labels are reproducible
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What SAM is told of one retrieved candidate, on the working image."""
+    """The prompt of one retrieved candidate, in pixels of the working image.
+
+    Attributes:
+        box: xyxy, inclusive.
+        inside: foreground points.
+        outside: background points.
+    """
 
     box: Box
     inside: tuple[Point, ...] = ()
@@ -102,11 +121,11 @@ class Prompt:
 def prompts_for(
     candidates: Sequence[Candidate], others: Sequence[Candidate], config: RefineConfig
 ) -> tuple[Prompt, ...]:
-    """A prompt for each of a class's retrieved candidates.
+    """Return a prompt for each retrieved candidate of a class.
 
     Args:
-        candidates: those retrieved for the class; they are negative to each other, too.
-        others: those retrieved for other classes.
+        candidates: retrieved for the class; each is background for the others.
+        others: retrieved for other classes.
         config: ``centre_point`` and ``negative_points`` are used.
     """
     prompts = []
@@ -128,10 +147,10 @@ def refine(
     working_size: Size,
     original_size: Size,
 ) -> RefinedMasks:
-    """One mask per prompt, on the original pixels, as ``refine`` wants them made and tidied.
+    """Predict one mask per prompt and clean it, by the options of ``refine``.
 
     Args:
-        refiner: the box-prompted SAM.
+        refiner: the model.
         embedding: float [1, C, h, w] of the working image.
         prompts: at least one.
         config: the ``refine`` section.
@@ -139,18 +158,18 @@ def refine(
         original_size: height, width.
 
     Raises:
-        ConfigError: prompts are to be richer than boxes, and the refiner is not SAM's.
+        ConfigError: an option needs prompts beyond boxes, which only :class:`SamRefiner` takes.
     """
     sizes = {"working_size": working_size, "original_size": original_size}
     if config.plain:
         refined = refiner(embedding, boxes=[prompt.box for prompt in prompts], **sizes)
     elif not isinstance(refiner, SamRefiner):
         raise ConfigError(
-            "the options of refine that change a prompt need SAM as the refiner, found "
-            f"{type(refiner).__name__}: leave them out"
+            "refine.centre_point, negative_points, box_jitter and mask_feedback need SAM as the "
+            f"refiner, found {type(refiner).__name__}: remove these options"
         )
     else:
-        refined = _enriched(refiner, embedding, prompts, config, **sizes)
+        refined = _refine_prompts(refiner, embedding, prompts, **sizes)
     masks = refined.masks
     if config.fill_holes:
         masks = np.stack([filled(mask) for mask in masks])
@@ -159,26 +178,16 @@ def refine(
     return RefinedMasks(masks, refined.predicted_iou, refined.stability)
 
 
-def _enriched(
+def _refine_prompts(
     refiner: SamRefiner,
     embedding: Tensor,
     prompts: Sequence[Prompt],
-    config: RefineConfig,
     *,
     working_size: Size,
     original_size: Size,
 ) -> RefinedMasks:
-    sam = refiner.sam
-    embedding = embedding.to(sam.device, torch.float32)
-    masks, ious, stabilities = [], [], []
-    for prompt in prompts:
-        low_res, iou = decode(sam, embedding, working_size, prompt, config)
-        logits = sam_ops.upscale(sam, low_res, working_size, original_size)
-        masks.append((logits[0] > sam.mask_threshold).cpu().numpy())
-        ious.append(iou)
-        stabilities.append(
-            float(sam_ops.stability_score(logits, sam.mask_threshold, refiner.offset)[0])
-        )
+    refined = [refiner.refine_prompt(embedding, p, working_size, original_size) for p in prompts]
+    masks, ious, stabilities = zip(*refined, strict=True)
     return RefinedMasks(
         np.stack(masks), np.array(ious, np.float32), np.array(stabilities, np.float32)
     )
@@ -188,25 +197,25 @@ def _enriched(
 def decode(
     sam: Sam, embedding: Tensor, size: Size, prompt: Prompt, config: RefineConfig
 ) -> tuple[Tensor, float]:
-    """Low-resolution logits [1, 4h, 4w] and predicted IoU for one prompt: means over its boxes.
+    """Return low-resolution logits [1, 4h, 4w] and predicted IoU of a prompt, means over its boxes.
 
     Args:
         sam: the model.
         embedding: [1, C, h, w], of the image the prompt lies on.
         size: height, width of that image.
-        prompt: the prompt.
+        prompt: in pixels of that image.
         config: ``box_jitter``, ``jitter_share`` and ``mask_feedback`` are used.
     """
     transform = ResizeLongestSide(sam.image_encoder.img_size)
-    placed = jittered(prompt.box, size, config.box_jitter, config.jitter_share)
+    boxes_on_image = jittered(prompt.box, size, config.box_jitter, config.jitter_share)
     boxes = torch.as_tensor(
-        transform.apply_boxes(placed, size), dtype=torch.float, device=sam.device
+        transform.apply_boxes(boxes_on_image, size), dtype=torch.float, device=sam.device
     )
     points: tuple[Tensor, Tensor] | None = None
     if prompt.inside or prompt.outside:
-        places = np.array(prompt.inside + prompt.outside, np.float64)
+        xy = np.array(prompt.inside + prompt.outside, np.float64)
         coords = torch.as_tensor(
-            transform.apply_coords(places, size), dtype=torch.float, device=sam.device
+            transform.apply_coords(xy, size), dtype=torch.float, device=sam.device
         )
         signs = [1] * len(prompt.inside) + [0] * len(prompt.outside)
         labels = torch.tensor(signs, dtype=torch.int, device=sam.device)
@@ -226,9 +235,10 @@ def decode(
 
 
 def jittered(box: Box, size: Size, count: int, share: float) -> npt.NDArray[np.float64]:
-    """The box and ``count`` more like it, xyxy [1 + count, 4], within an image of ``size``.
+    """Return the box and ``count`` shifted copies, xyxy [1 + count, 4], within ``size``.
 
-    Each side is moved by up to ``share`` of the box's width or height, the same way for every box.
+    Each side moves by up to ``share`` of the box's width or height. The shifts are the same for
+    every box.
     """
     height, width = size
     x0, y0, x1, y1 = box
@@ -241,7 +251,7 @@ def jittered(box: Box, size: Size, count: int, share: float) -> npt.NDArray[np.f
 
 
 def innermost(mask: Mask) -> Point:
-    """The pixel of a non-empty mask farthest from its outline and from the image's border."""
+    """Return the pixel (x, y) of a non-empty mask farthest from its outline and the border."""
     padded = np.pad(mask, 1).astype(np.uint8)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     row, column = np.unravel_index(int(depth.argmax()), mask.shape)
@@ -249,7 +259,7 @@ def innermost(mask: Mask) -> Point:
 
 
 def filled(mask: Mask) -> Mask:
-    """The mask with everything that it surrounds."""
+    """Return the mask with its holes filled."""
     outlines, _hierarchy = cv2.findContours(
         mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
@@ -259,11 +269,11 @@ def filled(mask: Mask) -> Mask:
 
 
 def without_small_parts(mask: Mask, share: float) -> Mask:
-    """The mask without its (8-connected) parts smaller than ``share`` of the largest."""
+    """Return the mask without 8-connected parts smaller than ``share`` of its largest part."""
     _count, parts, stats, _centres = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=8
     )
     areas = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
     areas[0] = 0  # the background
-    kept = areas >= max(1.0, share * areas.max())
-    return np.asarray(kept[parts])
+    large = areas >= max(1.0, share * areas.max())
+    return np.asarray(large[parts])

@@ -1,7 +1,7 @@
-"""SAM in three moves: encode an image, decode prompts on its embedding, upscale the logits.
+"""The operations of SAM: encode an image, decode prompts on its embedding, upscale the logits.
 
-The same computations as ``segment_anything.SamPredictor``, apart from its state, so that one
-embedding serves the proposals and the box prompts.
+The same computations as ``segment_anything.SamPredictor``, without its state, so that one embedding
+serves proposals and box prompts.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from salip_ray.schema import Image, Size
 
 
 def input_size(sam: Sam, size: Size) -> Size:
-    """Size of an image of ``size`` once SAM has resized it, before padding.
+    """Return the size that SAM resizes an image of ``size`` to, before padding.
 
     Raises:
-        ImageError: the image is so long and thin that its short side vanishes.
+        ImageError: the short side would be less than 1 pixel.
     """
     height, width = ResizeLongestSide.get_preprocess_shape(*size, sam.image_encoder.img_size)
     if min(height, width) < 1:
@@ -92,17 +92,17 @@ def decode(
 def decode_above(
     sam: Sam, embedding: Tensor, size: Size, *, points: Tensor, min_iou: float
 ) -> Decoded:
-    """Predict three masks for each of n foreground points; keep those of a predicted IoU above.
+    """Predict three masks for each of n foreground points; drop those of low predicted IoU.
 
-    Unlike the official generator before they are upscaled, or, where the decoder can, even made:
-    most fall here.
+    Most masks are dropped here, so it happens before they are upscaled (the official generator
+    drops them after that), and with our decoder even before they are made.
 
     Args:
         sam: the model.
         embedding: [1, C, h, w], of the image the points lie on.
         size: height, width of that image.
         points: [n, 2] xy in its pixels.
-        min_iou: exclusive; 0 keeps all, whatever their IoU.
+        min_iou: exclusive; with 0 no mask is dropped, not even one of a negative IoU.
     """
     if min_iou > 0 and isinstance(sam.mask_decoder, QuickMaskDecoder):
         sparse, dense = _embed_prompts(sam, size, points, None)
@@ -117,7 +117,7 @@ def decode_above(
 def _embed_prompts(
     sam: Sam, size: Size, points: Tensor | None, boxes: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Sparse and dense embeddings, float32 always: in half precision a point moves by pixels."""
+    """Return sparse and dense embeddings in float32: half precision would move points by pixels."""
     transform = ResizeLongestSide(sam.image_encoder.img_size)
     prompt: tuple[Tensor, Tensor] | None = None
     if points is not None:
@@ -133,18 +133,24 @@ def _embed_prompts(
 
 
 def _positions(sam: Sam) -> Tensor:
-    """The positional encoding of the embedding's pixels."""
+    """Return the positional encoding of the embedding's pixels."""
     encoding: Tensor = sam.prompt_encoder.get_dense_pe()
     return encoding
 
 
 @torch.no_grad()
 def upscale(sam: Sam, logits: Tensor, size: Size, output_size: Size) -> Tensor:
-    """Logits [n, h, w] of an image of ``size`` -> [n, H, W] at ``output_size``.
+    """Resize low-resolution logits [n, h, w] of an image of ``size`` to [n, H, W].
 
-    SAM's ``postprocess_masks`` resizes to its input square, cuts the padding off, and resizes to
-    the output. Where the last step changes nothing it is left out; else the three are folded into
-    one linear map of the rows and one of the columns.
+    SAM's ``postprocess_masks`` resizes to its input square, removes the padding, and resizes to the
+    output. If the last step changes the size, the three are computed as one linear map of the rows
+    and one of the columns.
+
+    Args:
+        sam: the model.
+        logits: [n, h, w].
+        size: height, width of the image that was encoded.
+        output_size: height, width to return.
     """
     square, low_res = int(sam.image_encoder.img_size), (logits.shape[-2], logits.shape[-1])
     height, width = input_size(sam, size)
@@ -159,33 +165,39 @@ def upscale(sam: Sam, logits: Tensor, size: Size, output_size: Size) -> Tensor:
 
 
 @functools.lru_cache(maxsize=256)
-def _resize_matrix(low_res: int, square: int, kept: int, output: int) -> Tensor:
-    """What ``postprocess_masks`` does along one axis, as a matrix [output, low_res]."""
+def _resize_matrix(low_res: int, square: int, unpadded: int, output: int) -> Tensor:
+    """Return ``postprocess_masks`` along one axis as a matrix [output, low_res]."""
     unit = torch.eye(low_res, dtype=torch.float64)[None]
-    full = F.interpolate(unit, square, mode="linear", align_corners=False)[..., :kept]
+    full = F.interpolate(unit, square, mode="linear", align_corners=False)[..., :unpadded]
     resized = F.interpolate(full, output, mode="linear", align_corners=False)
     return resized[0].T.float().contiguous()
 
 
 def stability_score(logits: Tensor, threshold: float, offset: float) -> Tensor:
-    """IoU of the masks [n, H, W] cut at ``threshold + offset`` and ``threshold - offset``.
+    """Return the IoU [n] of the masks at ``threshold + offset`` and ``threshold - offset``.
 
-    NaN where both are empty. As the official ``calculate_stability_score``, but for any width.
+    NaN if both are empty. Equal to the official ``calculate_stability_score``, which fails for
+    some widths.
+
+    Args:
+        logits: [n, H, W].
+        threshold: of the mask.
+        offset: of the two masks that are compared.
     """
     inner, outer = above(logits, threshold + offset), above(logits, threshold - offset)
     return count(inner) / count(outer)
 
 
 def above(logits: Tensor, threshold: float) -> Tensor:
-    """Where logits (float32) are above a threshold, bool."""
+    """Return bool masks of the logits (float32) above a threshold."""
     if logits.device.type != "cpu":
         return logits > threshold
-    return torch.from_numpy(logits.numpy() > np.float32(threshold))  # in a fifth of torch's time
+    return torch.from_numpy(logits.numpy() > np.float32(threshold))  # 5 times as fast as torch
 
 
 def count(masks: Tensor) -> Tensor:
-    """Pixels of each boolean mask [n, H, W], int64 [n]."""
+    """Return the number of pixels of each bool mask [n, H, W], int64 [n]."""
     if masks.device.type != "cpu":
         return masks.flatten(1).sum(1)
-    # NumPy counts bytes by vector instructions; torch widens each to 64 bits first.
+    # NumPy counts bytes with vector instructions; torch converts each to 64 bits first.
     return torch.tensor([np.count_nonzero(mask) for mask in masks.numpy()], dtype=torch.int64)

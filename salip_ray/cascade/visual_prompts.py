@@ -1,7 +1,7 @@
-"""Step 3, crop: how a candidate is shown to CLIP.
+"""Step 3: visual prompts, the pictures of a candidate that CLIP scores.
 
-Five visual prompts under SaLIP's names. Boxes are inclusive of their last row and column, so a mask
-one pixel wide is a crop one pixel wide, not an empty one.
+Five visual prompts under SaLIP's names. Boxes include their last row and column, so a mask that is
+one pixel wide gives a crop that is one pixel wide.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ _GREY = 128
 
 
 def visual_prompt(working: Image, candidate: Candidate, config: RetrieveConfig) -> Image:
-    """The picture of one candidate that CLIP scores.
+    """Return the visual prompt of one candidate.
 
     Args:
-        working: the working image, uint8 RGB [H, W, 3]; left as it is.
+        working: the working image, uint8 RGB [H, W, 3]; not changed.
         candidate: a candidate of that image.
-        config: ``visual_prompt`` (see the functions below), ``expand_px``, ``padding``.
+        config: ``visual_prompt`` (see the functions below), ``expand_px`` and ``padding`` are used.
 
     Returns:
-        uint8 RGB [h, w, 3]; square where ``padding`` is.
+        uint8 RGB [h, w, 3]; a square if ``padding`` is ``square``.
     """
-    picture = _PROMPTS[config.visual_prompt](working, candidate, config)
-    return pad_to_square(picture) if config.padding == "square" else picture
+    prompt = _PROMPTS[config.visual_prompt](working, candidate, config)
+    return pad_to_square(prompt) if config.padding == "square" else prompt
 
 
 def crops(working: Image, candidate: Candidate, _: RetrieveConfig) -> Image:
-    """The candidate alone, its background black, cut to its box."""
+    """Cut the candidate out along its box, with a black background."""
     box = _slices(candidate)
     return working[box] * candidate.mask[box][..., None]
 
 
 def crop_expand(working: Image, candidate: Candidate, config: RetrieveConfig) -> Image:
-    """The box made ``expand_px`` wider on every side, its background kept."""
+    """Cut the box, ``expand_px`` wider on every side, with its background."""
     return working[_slices(candidate, config.expand_px)]
 
 
 def bbox(working: Image, candidate: Candidate, _: RetrieveConfig) -> Image:
-    """The whole image with the box drawn in red."""
+    """Draw the box in red on the whole image."""
     x0, y0, x1, y1 = (int(value) for value in candidate.box)
     drawn = working.copy()
     cv2.rectangle(drawn, (x0, y0), (x1, y1), _RED, _line_width(working))
@@ -54,7 +54,7 @@ def bbox(working: Image, candidate: Candidate, _: RetrieveConfig) -> Image:
 
 
 def reverse_box_mask(working: Image, candidate: Candidate, _: RetrieveConfig) -> Image:
-    """The whole image, blended half and half with grey outside of the box."""
+    """Blend the whole image outside the box half and half with grey."""
     box = _slices(candidate)
     greyed = ((working.astype(np.uint16) + _GREY) // 2).astype(np.uint8)
     greyed[box] = working[box]
@@ -62,7 +62,7 @@ def reverse_box_mask(working: Image, candidate: Candidate, _: RetrieveConfig) ->
 
 
 def contour(working: Image, candidate: Candidate, _: RetrieveConfig) -> Image:
-    """The whole image with the candidate's outlines drawn in red."""
+    """Draw the candidate's outer contours in red on the whole image."""
     outlines, _hierarchy = cv2.findContours(
         candidate.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
@@ -80,18 +80,18 @@ _PROMPTS: dict[str, Callable[[Image, Candidate, RetrieveConfig], Image]] = {
 }
 
 
-def pad_to_square(picture: Image) -> Image:
-    """The picture centred on a black square, so that CLIP's centre crop cuts nothing off."""
-    height, width = picture.shape[:2]
+def pad_to_square(prompt: Image) -> Image:
+    """Centre a visual prompt on a black square, so that CLIP's centre crop removes none of it."""
+    height, width = prompt.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
     square: npt.NDArray[np.uint8] = np.zeros((side, side, 3), dtype=np.uint8)
-    square[top : top + height, left : left + width] = picture
+    square[top : top + height, left : left + width] = prompt
     return square
 
 
 def _slices(candidate: Candidate, margin: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of the candidate's box, ``margin`` pixels wider, within the image."""
+    """Return rows and columns of the candidate's box, ``margin`` pixels wider, in the image."""
     x0, y0, x1, y1 = (int(value) for value in candidate.box)
     rows = slice(max(0, y0 - margin), y1 + margin + 1)
     columns = slice(max(0, x0 - margin), x1 + margin + 1)
@@ -99,6 +99,6 @@ def _slices(candidate: Candidate, margin: int = 0) -> tuple[slice, slice]:
 
 
 def _line_width(working: Image) -> int:
-    """2 px on a 256 px image, in proportion on others: CLIP sees them all at one size."""
+    """Return 2 px for a 256 px image, in proportion for others: CLIP resizes all to one size."""
     long_side = int(max(working.shape[:2]))
     return max(1, round(long_side / 128))

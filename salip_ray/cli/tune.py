@@ -70,7 +70,7 @@ def tune(
 
     chosen = default_space(settings) if space is None else read_space(space)
     options = storage_options("reference", reference_option)
-    from salip_ray.output.layout import TUNED_TASK
+    from salip_ray.output import layout
     from salip_ray.tuning import search as tuning
 
     console = Console(quiet=quiet)
@@ -84,12 +84,12 @@ def tune(
         limit=limit,
         seed=seed,
         reference_options=options,
-        say=lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
+        report=lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
     )
     best, untuned = result["best"], result["untuned"]["dice"]
     changes = ", ".join(f"{field}={value}" for field, value in best["changes"].items())
     typer.echo(
         f"best: trial {best['trial']}, Dice {best['dice']:.4f} (untuned: {untuned:.4f}) on the "
         f"{counted(len(result['images']), 'image')} of the search\n"
-        f"changes: {changes or 'none'}\nrecipe: {output.rstrip('/')}/{TUNED_TASK}"
+        f"changes: {changes or 'none'}\nrecipe: {output.rstrip('/')}/{layout.TUNED_TASK}"
     )

@@ -1,1 +1,1 @@
-"""SaLIP's test-time search: the recipe that labels a few images with references best."""
+"""Step 6 of SaLIP: search the recipe that labels a few images with references best."""

@@ -1,8 +1,9 @@
-"""What the slow half of the cascade makes of a labelled image, kept: a trial then costs little.
+"""Cache what the encoders compute for a labelled image, so that a trial is fast.
 
-SAM's decoded parts and CLIP's features depend on the models, and hardly on what is searched. An
-image is encoded once; its parts are decoded once for each grid of points, by the laxest thresholds
-of all recipes; and a candidate's picture is shown to CLIP once, however many recipes propose it.
+SAM's decoded masks and CLIP's features depend on the models, and on few of the settings that a
+search varies. Each image is encoded once. Its masks are decoded once for each grid of points, with
+the loosest thresholds of all recipes. Each visual prompt of a candidate is encoded once, however
+many recipes propose that candidate.
 """
 
 from __future__ import annotations
@@ -19,163 +20,171 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from salip_ray.cascade.candidates import Parts, settle
+from salip_ray.cascade.candidates import DecodedMasks, make_candidates
 from salip_ray.cascade.geometry import to_working
 from salip_ray.cascade.proposer import SamProposer
-from salip_ray.cascade.retriever import ClipRetriever, views
+from salip_ray.cascade.retriever import mean_features, prompt_features, single_prompts
 from salip_ray.config import Config, ProposeConfig, RetrieveConfig
 from salip_ray.models.clip.load import ClipModel
 from salip_ray.schema import Candidate, Image, Mask
 
-#: The knobs that ``settle`` applies after decoding; all others change what is decoded.
-_SETTLED = (
+#: Settings that ``make_candidates`` applies after decoding; all others change what is decoded.
+_APPLIED_AFTER_DECODING = (
     *("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"),
     *("min_mask_region_area", "points_per_batch"),
 )
-ViewKey = tuple[str, str, int]  #: visual prompt, padding, expand_px
-#: CLIP's unit vectors, float32 [d], by the :func:`digest` of a candidate's mask.
+PromptKey = tuple[str, str, int]  #: visual prompt, padding, expand_px
+#: CLIP's unit vectors, float32 [d], by the :func:`mask_digest` of a candidate.
 Features = Mapping[bytes, npt.NDArray[np.float32]]
 
 
-def grid_key(knobs: ProposeConfig) -> str:
-    """Names what is decoded: the same for recipes that differ in thresholds alone."""
-    data = knobs.model_dump(mode="json", exclude=set(_SETTLED))
+def grid_key(settings: ProposeConfig) -> str:
+    """Return a key of what is decoded; recipes that differ only in thresholds share it."""
+    data = settings.model_dump(mode="json", exclude=set(_APPLIED_AFTER_DECODING))
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def laxest(knobs: Iterable[ProposeConfig]) -> ProposeConfig:
-    """Knobs of one grid whose decoded parts hold those of all."""
-    knobs = list(knobs)
+def loosest_settings(settings: Iterable[ProposeConfig]) -> ProposeConfig:
+    """Return settings of one grid that decode every mask that any of ``settings`` needs."""
+    settings = list(settings)
     lowest = {
-        name: min(getattr(each, name) for each in knobs)
+        name: min(getattr(each, name) for each in settings)
         for name in ("pred_iou_thresh", "stability_score_thresh")
     }
-    return knobs[0].model_copy(update=lowest)
+    return settings[0].model_copy(update=lowest)
 
 
-def view_keys(config: RetrieveConfig) -> list[tuple[ViewKey, RetrieveConfig]]:
-    """The pictures of a candidate that a recipe shows to CLIP."""
-    return [((v.visual_prompt, v.padding, v.expand_px), v) for v in views(config)]
+def prompt_keys(config: RetrieveConfig) -> list[tuple[PromptKey, RetrieveConfig]]:
+    """Return a key and the settings of each visual prompt that a recipe shows to CLIP."""
+    return [((c.visual_prompt, c.padding, c.expand_px), c) for c in single_prompts(config)]
 
 
-def digest(mask: Mask) -> bytes:
-    """Knows a candidate's pixels again, whichever recipe proposed it."""
+def mask_digest(mask: Mask) -> bytes:
+    """Return a digest that identifies a candidate's mask, whichever recipe proposed it."""
     return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()
 
 
 @dataclass(frozen=True)
-class KeptImage:
+class CachedImage:
     """All that trials need of one image.
 
-    ``references`` are bool [H, W] by class; ``parts`` are those of each view, by grid;
-    ``features`` CLIP's unit vectors by view and the digest of a candidate's mask.
+    Attributes:
+        working_size: height, width.
+        original_size: height, width.
+        references: bool [H, W] by class.
+        embedding: of the working image by the refiner's weights, float32 [1, C, h, w].
+        decoded: masks of each view, by :func:`grid_key`.
+        features: CLIP's unit vectors, by visual prompt and mask.
     """
 
     working_size: tuple[int, int]
     original_size: tuple[int, int]
     references: Mapping[str, Mask]
     embedding: Tensor
-    parts: Mapping[str, tuple[Parts, ...]]
-    features: Mapping[ViewKey, Features]
+    decoded: Mapping[str, tuple[DecodedMasks, ...]]
+    features: Mapping[PromptKey, Features]
 
     def candidates(self, config: Config) -> tuple[list[Candidate], int]:
-        """A recipe's candidates within its area limits, and how many there were before."""
-        found = settle(self.parts[grid_key(config.propose)], config.propose, self.working_size)
+        """Return a recipe's candidates within its area limits, and their number before these."""
+        views = self.decoded[grid_key(config.propose)]
+        candidates = make_candidates(views, config.propose, self.working_size)
         low, high = config.task.area_limits(*self.working_size)
-        return [c for c in found if low < c.area < high], len(found)
+        return [c for c in candidates if low < c.area < high], len(candidates)
+
+    def image_features(self, config: RetrieveConfig, candidates: Sequence[Candidate]) -> Tensor:
+        """Return unit image features of candidates, float32 [n, d], n > 0, on the CPU."""
+        digests = [mask_digest(candidate.mask) for candidate in candidates]
+        return mean_features(
+            [
+                torch.from_numpy(np.stack([self.features[key][digest] for digest in digests]))
+                for key, _ in prompt_keys(config)
+            ]
+        )
 
 
-def keep_image(
+def cache_image(
     image: Image,
     references: Mapping[str, Mask],
     recipes: Sequence[Config],
     proposers: Mapping[str, SamProposer],
     clip: ClipModel,
     encode: Callable[[Image], Tensor] | None = None,
-) -> KeptImage:
-    """Do for one image all that needs a model's encoder, for every recipe.
+) -> CachedImage:
+    """Run the encoders on one image, for every recipe.
 
     Args:
         image: uint8 RGB [H, W, 3].
         references: bool [H, W] of each class.
-        recipes: all that may be tried on it.
-        proposers: by :func:`grid_key`, of the :func:`laxest` thresholds. Their encoders are used
-            once, as long as their views are the same.
+        recipes: all recipes that may be tried on the image.
+        proposers: one for each :func:`grid_key`, with the :func:`loosest_settings` of its recipes.
+            They share one SAM, so that each view is encoded once.
         clip: the model.
-        encode: of a refiner with weights of its own, the working image's embedding.
+        encode: returns the working image's embedding, for a refiner with its own weights.
     """
     working = to_working(image, recipes[0].image.long_side)
-    parts: dict[str, tuple[Parts, ...]] = {}
+    decoded: dict[str, tuple[DecodedMasks, ...]] = {}
     embedding: Tensor | None = None
     encoded: dict[tuple[int, int, int, int], Tensor] = {}
     for key, proposer in proposers.items():
-        parts[key], embedding = proposer.look(working, encoded)
+        decoded[key], embedding = proposer.decode_views(working, encoded)
     assert embedding is not None, "there is at least one recipe"
-    kept = KeptImage(
+    cached = CachedImage(
         working_size=(working.shape[0], working.shape[1]),
         original_size=(image.shape[0], image.shape[1]),
         references=references,
         embedding=(embedding if encode is None else encode(working)).float().cpu(),
-        parts=parts,
+        decoded=decoded,
         features={},
     )
-    wanted: dict[ViewKey, tuple[RetrieveConfig, dict[bytes, Candidate]]] = {}
+    needed: dict[PromptKey, tuple[RetrieveConfig, dict[bytes, Candidate]]] = {}
     for config in recipes:
-        candidates, _ = kept.candidates(config)
-        for view, how in view_keys(config.retrieve):
-            _, known = wanted.setdefault(view, (how, {}))
-            known.update((digest(candidate.mask), candidate) for candidate in candidates)
+        candidates, _ = cached.candidates(config)
+        for prompt, settings in prompt_keys(config.retrieve):
+            _, by_digest = needed.setdefault(prompt, (settings, {}))
+            by_digest.update((mask_digest(candidate.mask), candidate) for candidate in candidates)
     features = {
-        view: look(clip, how, working, list(known.values()))
-        for view, (how, known) in sorted(wanted.items())
+        prompt: features_by_mask(clip, settings, working, list(by_digest.values()))
+        for prompt, (settings, by_digest) in sorted(needed.items())
     }
-    return replace(kept, features=features)
+    return replace(cached, features=features)
 
 
-def look(
-    clip: ClipModel, how: RetrieveConfig, working: Image, candidates: Sequence[Candidate]
+def features_by_mask(
+    clip: ClipModel, config: RetrieveConfig, working: Image, candidates: Sequence[Candidate]
 ) -> Features:
-    """What CLIP sees in one picture of each candidate of a working image."""
-    found = _Looking(clip, how).image_features(working, candidates).float().cpu().numpy()
-    return dict(zip((digest(c.mask) for c in candidates), found, strict=True))
+    """Return CLIP's features of one visual prompt of each candidate of a working image."""
+    features = prompt_features(clip, working, candidates, config).float().cpu().numpy()
+    return dict(zip((mask_digest(c.mask) for c in candidates), features, strict=True))
 
 
-class _Looking(ClipRetriever):
-    """The part of a retriever that needs no text."""
-
-    def __init__(self, clip: ClipModel, config: RetrieveConfig) -> None:
-        self.clip, self.config = clip, config
-        self.text_features = clip.encode_texts(["nothing"])
-
-
-def to_bytes(kept: KeptImage) -> bytes:
-    """A kept image as one file."""
-    arrays: dict[str, npt.NDArray[Any]] = {"embedding": kept.embedding.numpy()}
-    for label, mask in kept.references.items():
+def to_bytes(cached: CachedImage) -> bytes:
+    """Return a cached image as the content of one file."""
+    arrays: dict[str, npt.NDArray[Any]] = {"embedding": cached.embedding.numpy()}
+    for label, mask in cached.references.items():
         arrays[f"reference/{label}"] = np.packbits(mask)
-    for key, of_views in kept.parts.items():
-        for number, parts in enumerate(of_views):
-            for field in fields(Parts):
-                arrays[f"parts/{key}/{number}/{field.name}"] = getattr(parts, field.name).numpy()
-    for view, known in kept.features.items():
-        name = "/".join(map(str, view))
-        arrays[f"digests/{name}"] = np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16)
-        arrays[f"features/{name}"] = np.array(list(known.values()), np.float32)
-    about = {"working_size": kept.working_size, "original_size": kept.original_size}
+    for key, views in cached.decoded.items():
+        for number, masks in enumerate(views):
+            for field in fields(DecodedMasks):
+                arrays[f"parts/{key}/{number}/{field.name}"] = getattr(masks, field.name).numpy()
+    for prompt, by_digest in cached.features.items():
+        name = "/".join(map(str, prompt))
+        arrays[f"digests/{name}"] = np.frombuffer(b"".join(by_digest), np.uint8).reshape(-1, 16)
+        arrays[f"features/{name}"] = np.array(list(by_digest.values()), np.float32)
+    about = {"working_size": cached.working_size, "original_size": cached.original_size}
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def from_bytes(data: bytes) -> KeptImage:
-    """A kept image from its file."""
+def from_bytes(data: bytes) -> CachedImage:
+    """Return the cached image of a file made by :func:`to_bytes`."""
     with np.load(io.BytesIO(data)) as arrays:
         about = json.loads(arrays["about"].tobytes())
         height, width = about["original_size"]
         references: dict[str, Mask] = {}
         columns: dict[str, dict[int, dict[str, Tensor]]] = {}
-        features: dict[ViewKey, dict[bytes, npt.NDArray[np.float32]]] = {}
+        features: dict[PromptKey, dict[bytes, npt.NDArray[np.float32]]] = {}
         for name in arrays.files:
             kind, _, rest = name.partition("/")
             if kind == "reference":
@@ -183,21 +192,21 @@ def from_bytes(data: bytes) -> KeptImage:
                 references[rest] = bits.reshape(height, width).view(np.bool_)
             elif kind == "parts":
                 key, number, field = rest.split("/")
-                of_view = columns.setdefault(key, {}).setdefault(int(number), {})
-                of_view[field] = torch.from_numpy(arrays[name])
+                view = columns.setdefault(key, {}).setdefault(int(number), {})
+                view[field] = torch.from_numpy(arrays[name])
             elif kind == "digests":
                 prompt, padding, expand = rest.split("/")
-                known = (row.tobytes() for row in arrays[name])
-                found = dict(zip(known, arrays[f"features/{rest}"], strict=True))
-                features[prompt, padding, int(expand)] = found
-        return KeptImage(
+                digests = (row.tobytes() for row in arrays[name])
+                by_digest = dict(zip(digests, arrays[f"features/{rest}"], strict=True))
+                features[prompt, padding, int(expand)] = by_digest
+        return CachedImage(
             working_size=(about["working_size"][0], about["working_size"][1]),
             original_size=(height, width),
             references=references,
             embedding=torch.from_numpy(arrays["embedding"]),
-            parts={
-                key: tuple(Parts(**of_views[number]) for number in sorted(of_views))
-                for key, of_views in columns.items()
+            decoded={
+                key: tuple(DecodedMasks(**views[number]) for number in sorted(views))
+                for key, views in columns.items()
             },
             features=features,
         )

@@ -1,4 +1,4 @@
-"""The labelled split of a search: a few images with references, and how they are read."""
+"""Choose and read the labelled split of a search: a few images with references."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from salip_ray.sources.references import References
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image with a reference: its id, where its pixels are, and how that is fetched."""
+    """An image with a reference.
+
+    Attributes:
+        image_id: its id in manifests.
+        picture: file and index of its pixels.
+        address: the URI to fetch; may carry a signature, unlike ``picture.uri``.
+    """
 
     image_id: str
     picture: ImageRef
@@ -32,18 +38,17 @@ class LabelledImage:
 def labelled_split(
     location: str, references: References, config: Config, *, limit: int, seed: int
 ) -> tuple[list[LabelledImage], int]:
-    """The images to tune on, and how many there are with a reference.
+    """Return up to ``limit`` images to tune on, and the number of images with a reference.
 
-    Chosen by a hash of seed and id, so that the same command takes the same ones, whatever else
-    the folder has gained.
+    Images are chosen by a hash of seed and id, so files added to the folder change few of them.
 
     Raises:
-        InputError: no image is found, or none has a reference.
+        InputError: there is no image, or none has a reference.
     """
     listing, _ = expand(list_images(location, config.storage.input), config)
     rows = with_volume_columns(listing.table).select(["uri", "address", "index"]).to_pylist()
     references = references.among(row["uri"] for row in rows)
-    found = [
+    labelled = [
         LabelledImage(
             image_id(row["uri"], row["index"]),
             ImageRef(row["uri"], row["index"]),
@@ -52,12 +57,12 @@ def labelled_split(
         for row in rows
         if references.find(ImageRef(row["uri"], row["index"])) is not None
     ]
-    if not found:
+    if not labelled:
         raise InputError(
             f"none of the {len(rows):,} images of {public_uri(location)} has a reference mask: "
             "a mask is named as its image is, or listed in an index.csv"
         )
-    chosen = {image.image_id: image for image in found}
+    chosen = {image.image_id: image for image in labelled}
     order = sorted(chosen, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
     return [chosen[key] for key in order[:limit]], len(chosen)
 
@@ -65,10 +70,10 @@ def labelled_split(
 def load(
     image: LabelledImage, references: References, config: Config
 ) -> tuple[Image, Mapping[str, Mask]]:
-    """Pixels [H, W, 3] and the reference of each class [H, W].
+    """Return the pixels, uint8 RGB [H, W, 3], and the reference of each class, bool [H, W].
 
     Raises:
-        InputError: the image or its mask cannot be read, or they differ in size.
+        InputError: the image or its mask cannot be read, or their sizes differ.
     """
     (data,) = fetch_all([image.address], config.storage.input)
     if isinstance(data, Exception):
@@ -77,12 +82,12 @@ def load(
     index = image.picture.index
     pixels = only_picture(stack) if index is None else stack.picture(index)
     masks = find_references(image.picture, pixels, config, references, stack)
-    assert masks is not None, "images without a reference are not chosen"
+    assert masks is not None, "every chosen image has a reference"
     return pixels, masks
 
 
 def named(images: Sequence[LabelledImage], config: Config) -> list[dict[str, object]]:
-    """The images as a record keeps them: without names that the configuration hides."""
+    """Return id, URI and index of each image for the record, without URIs that are private."""
     return [
         {
             "image_id": image.image_id,

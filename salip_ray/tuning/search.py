@@ -1,14 +1,8 @@
-"""SaLIP's test-time search on Ray Tune: seeded, in rungs, and gone on with where it was stopped.
+"""SaLIP's test-time search (step 6) on Ray Tune: seeded, in rungs, and resumable.
 
-An output of a search holds::
-
-    tuning.json   what was searched, on which images, and what came of it
-    tuned.yaml    the best recipe, as ``label --config`` takes it; written last
-    trials.csv    every trial: Dice, images, values
-    tuning.svg    the same as a picture
-    kept/         what SAM and CLIP made of the images, while the search goes on
-    trials/       the scores of each trial and rung
-    tune-0/       what Ray Tune keeps of a rung for itself
+A search writes to its output, under the names of :mod:`salip_ray.output.layout`: its record, the
+cached results of the encoders (deleted at the end), the scores of each trial and rung, the table
+and plot of all trials and, last, the best recipe as a task file for ``label --config``.
 """
 
 from __future__ import annotations
@@ -30,16 +24,8 @@ from salip_ray.config import Config
 from salip_ray.errors import ConfigError, JobError, OutputError, SalipError
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import identify, pin
+from salip_ray.output import layout
 from salip_ray.output.claim import Record, as_json, claim_or_resume
-from salip_ray.output.layout import (
-    TRIALS,
-    TRIALS_TABLE,
-    TUNED_TASK,
-    TUNING,
-    TUNING_CACHE,
-    TUNING_PLOT,
-    TUNING_RUN,
-)
 from salip_ray.output.store import Store
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.references import References
@@ -48,13 +34,21 @@ from salip_ray.tuning.labelled_split import LabelledImage, labelled_split, named
 from salip_ray.tuning.outcome import plot, summary, table, task_file
 from salip_ray.tuning.space import Range, Recipe, Space, draw_recipes
 
-_FAILURES = 2  # of a trial's worker, before the search is given up
-_GPU_SHARE = 0.25  # of a trial, which needs SAM's decoder alone
+_FAILURES = 2  # of a trial's worker, before the search fails
+_GPU_SHARE = 0.25  # of a trial, which runs only SAM's decoder
 
 
 @dataclass(frozen=True)
 class Search:
-    """What every worker of a search knows."""
+    """The state that every worker of a search gets.
+
+    Attributes:
+        store: the output of the search.
+        recipes: all recipes, by number.
+        images: the labelled split.
+        references: their reference masks.
+        threads: of each worker.
+    """
 
     store: Store
     recipes: Sequence[Recipe]
@@ -62,13 +56,18 @@ class Search:
     references: References
     threads: int
 
-    def kept_name(self, image: int) -> str:
-        """The file of what is kept of an image."""
-        return f"{TUNING_CACHE}/{self.images[image].image_id}.npz"
+    @property
+    def texts_name(self) -> str:
+        """Name of the file with the cached text features."""
+        return f"{layout.TUNING_CACHE}/texts.npz"
+
+    def cache_name(self, index: int) -> str:
+        """Return the name of the cache file of the image at ``index`` of the labelled split."""
+        return f"{layout.TUNING_CACHE}/{self.images[index].image_id}.npz"
 
     def trial_name(self, rung: int, number: int) -> str:
-        """The file of a trial's scores in a rung."""
-        return f"{TRIALS}/{rung}-{number:05d}.json"
+        """Return the name of the file with a trial's scores in a rung."""
+        return f"{layout.TRIALS}/{rung}-{number:05d}.json"
 
 
 def tune(
@@ -82,26 +81,26 @@ def tune(
     limit: int = 20,
     seed: int = 0,
     reference_options: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Search for the recipe that labels some images best; returns what ``tuning.json`` holds.
+    """Search for the recipe that labels some images best; return the content of ``tuning.json``.
 
     Args:
         images: as for :func:`salip_ray.label`.
         references: a folder of masks, or an ``index.csv``.
-        output: an empty or new location, or one that this very search began.
-        config: the recipe to begin with, which is tried as well, on all images.
-        space: what may change.
-        trials: recipes to try.
-        limit: images to try them on, of those with a reference.
+        output: an empty or new location, or the output of the same search, to resume it.
+        config: the recipe to start from; it is tried as well, on all images.
+        space: fields that may change, and their values.
+        trials: number of recipes to try.
+        limit: number of images to try them on, of those with a reference.
         seed: of the choice of images and recipes.
         reference_options: fsspec options of the references.
-        say: tells a person what is going on.
+        report: called with each line of progress.
 
     Raises:
-        ConfigError: the space holds hardly a valid recipe, or ``trials`` or ``limit`` is too small.
-        InputError: no image, or none with a reference.
-        OutputError: the output is not ours, or (ResumeError) of another search.
+        ConfigError: the space has hardly any valid recipe, or ``trials`` or ``limit`` is too small.
+        InputError: there is no image, or none with a reference.
+        OutputError: the output has other files, or (ResumeError) belongs to another search.
         JobError: the search was stopped, or the given recipe cannot be tried.
     """
     if trials < 2 or limit < 1:
@@ -109,7 +108,7 @@ def tune(
     require_taught_classes(config)
     known = References.open(references, reference_options)
     recipes = draw_recipes(config, space, trials, seed)
-    chosen, there = labelled_split(images, known, config, limit=limit, seed=seed)
+    chosen, available = labelled_split(images, known, config, limit=limit, seed=seed)
     store = Store(output, config.storage.output)
     weights = identify(config)
     job = {
@@ -122,11 +121,11 @@ def tune(
         "tuned_on": [image.image_id for image in chosen],
     }
     if _claim_or_resume(store, job):
-        say(f"{store} is complete")
-        return dict(json.loads(store.read(TUNING) or b"{}"))
-    say(
-        f"tuning on {len(chosen)} of {there:,} images with a reference; "
-        f"{trials} recipes (0 is the configuration as given)"
+        report(f"{store} is complete")
+        return dict(json.loads(store.read(layout.TUNING) or b"{}"))
+    report(
+        f"Tuning on {len(chosen)} of {available:,} images with a reference: "
+        f"{trials} recipes (0 is the given configuration)."
     )
     pinned = pin(config, weights)
     models = {name: getattr(pinned, name) for name in ("sam", "clip")}
@@ -134,67 +133,74 @@ def tune(
     with ray_session(lambda machine: machine.cores + 1) as machine:
         search = Search(store, recipes, chosen, known, threads=1)
         try:
-            standings = _climb(search, machine, say)
+            standings = _run_rungs(search, machine, report)
         except RayError as error:
-            said = str(error).strip().splitlines()[-1]
-            raise JobError(f"the search broke down: {said}; the same command goes on") from error
-    return _conclude(store, job, config, search, standings)
+            reason = str(error).strip().splitlines()[-1]
+            raise JobError(
+                f"the search failed: {reason}. Run the same command again to resume"
+            ) from error
+    return _write_results(store, job, config, search, standings)
 
 
 def _claim_or_resume(store: Store, job: Mapping[str, Any]) -> bool:
-    """Claim an empty output, or check that it is of this search; return True if it is complete."""
-    claim_or_resume(store, Record("search", TUNING, job, key="job", before={"schema_version": 1}))
-    return store.read(TUNED_TASK) is not None
+    """Claim an empty output, or check that it belongs to this search; return True if complete."""
+    record = Record("search", layout.TUNING, job, key="job", before={"schema_version": 1})
+    claim_or_resume(store, record)
+    return store.read(layout.TUNED_TASK) is not None
 
 
-def _climb(search: Search, machine: Machine, say: Callable[[str], None]) -> dict[int, Standing]:
-    """Rung by rung: keep what the models make of the new images, then try the recipes left."""
+def _run_rungs(
+    search: Search, machine: Machine, report: Callable[[str], None]
+) -> dict[int, Standing]:
+    """In each rung, cache the new images, then try the recipes that are left on them."""
     standings = {recipe.number: Standing(recipe.number) for recipe in search.recipes}
     running = sorted(standings)
     steps = rungs(len(search.images))
-    for rung, places in enumerate(steps):
-        _try(search, rung, running, places, machine)
+    for rung, indices in enumerate(steps):
+        _run_trials(search, rung, running, indices, machine)
         for number in running:
             data = search.store.read(search.trial_name(rung, number))
             if data is None:
                 raise JobError(
-                    f"stopped in rung {rung + 1} of {len(steps)}; the same command goes on"
+                    f"the search stopped in rung {rung + 1} of {len(steps)}. "
+                    "Run the same command again to resume"
                 )
-            found = json.loads(data)
-            standings[number].error = found["error"]
+            scores = json.loads(data)
+            standings[number].error = scores["error"]
             standings[number].scores += [
                 {label: math.nan if dice is None else dice for label, dice in image.items()}
-                for image in found["scores"]
+                for image in scores["scores"]
             ]
         if standings[0].error:
-            raise JobError(f"the configuration as given cannot be tried: {standings[0].error}")
+            raise JobError(f"the given configuration cannot be tried: {standings[0].error}")
         running_now = [standings[number] for number in running]
         best = max(s.dice for s in running_now if not math.isnan(s.dice))
-        say(
-            f"rung {rung + 1} of {len(steps)}: {len(running)} recipes on {places.stop} images, "
-            f"the best {best:.3f}, as given {standings[0].dice:.3f}"
+        report(
+            f"Rung {rung + 1} of {len(steps)}: {len(running)} recipes on {indices.stop} "
+            f"{'image' if indices.stop == 1 else 'images'}. Best Dice {best:.3f}, "
+            f"given configuration {standings[0].dice:.3f}."
         )
         if rung + 1 < len(steps):
             running = survivors(running_now)
     return standings
 
 
-def _keep(search: Search, running: Sequence[int], places: range, machine: Machine) -> None:
-    """Encode, decode and look at the new images, once for all recipes that are left."""
-    there = set(search.store.names(TUNING_CACHE))
-    todo = [at for at in places if search.kept_name(at).rpartition("/")[2] not in there]
+def _cache_images(search: Search, running: Sequence[int], indices: range, machine: Machine) -> None:
+    """Run the encoders on the new images, once for all recipes that are left."""
+    cached = set(search.store.names(layout.TUNING_CACHE))
+    todo = [i for i in indices if search.cache_name(i).rpartition("/")[2] not in cached]
     if not todo:
         return
     from ray.util import ActorPool
 
-    from salip_ray.tuning.workers import Keeper
+    from salip_ray.tuning.workers import CacheWorker
 
     gpus = int(machine.gpus)
     count = min(len(todo), gpus or machine.cores)
-    actor = ray.remote(Keeper).options(num_cpus=1, num_gpus=1 if gpus else 0)
+    actor = ray.remote(CacheWorker).options(num_cpus=1, num_gpus=1 if gpus else 0)
     pool = ActorPool([actor.remote(search, list(running)) for _ in range(count)])
     try:
-        for _ in pool.map_unordered(lambda worker, at: worker.keep.remote(at), todo):
+        for _ in pool.map_unordered(lambda worker, index: worker.cache.remote(index), todo):
             pass
     except RayTaskError as error:
         if isinstance(error.cause, SalipError):
@@ -202,30 +208,30 @@ def _keep(search: Search, running: Sequence[int], places: range, machine: Machin
         raise
 
 
-def _try(
-    search: Search, rung: int, running: Sequence[int], places: range, machine: Machine
+def _run_trials(
+    search: Search, rung: int, running: Sequence[int], indices: range, machine: Machine
 ) -> None:
-    """One Ray Tune experiment: the recipes that are left, on a rung's images."""
-    there = set(search.store.names(TRIALS))
-    todo = [n for n in running if search.trial_name(rung, n).rpartition("/")[2] not in there]
+    """Run one Ray Tune experiment: the recipes that are left, on the images of a rung."""
+    scored = set(search.store.names(layout.TRIALS))
+    todo = [n for n in running if search.trial_name(rung, n).rpartition("/")[2] not in scored]
     if not todo:
         return
-    _keep(search, running, places, machine)
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables say less than the rung's line
+    _cache_images(search, running, indices, machine)
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables add nothing to the line of a rung
     from ray import tune as ray_tune
 
-    from salip_ray.tuning.workers import TrialRun
+    from salip_ray.tuning.workers import TrialWorker
 
-    trainable = ray_tune.with_parameters(TrialRun, search=search, rung=rung, places=places)
+    trainable = ray_tune.with_parameters(TrialWorker, search=search, rung=rung, indices=indices)
     share = _GPU_SHARE if machine.gpus else 0
-    place, files = search.store.for_ray()
+    path, files = search.store.for_ray()
     tuner = ray_tune.Tuner(
         ray_tune.with_resources(trainable, {"cpu": 1, "gpu": share}),
         param_space={"number": ray_tune.grid_search(todo)},
         tune_config=ray_tune.TuneConfig(reuse_actors=True),
         run_config=ray_tune.RunConfig(
-            name=f"{TUNING_RUN}-{rung}",
-            storage_path=place,
+            name=f"{layout.TUNING_RUN}-{rung}",
+            storage_path=path,
             storage_filesystem=files,
             failure_config=ray_tune.FailureConfig(max_failures=_FAILURES),
             verbose=0,
@@ -234,24 +240,27 @@ def _try(
     tuner.fit()
 
 
-def _conclude(
+def _write_results(
     store: Store,
     job: Mapping[str, Any],
     config: Config,
     search: Search,
     standings: Mapping[int, Standing],
 ) -> dict[str, Any]:
-    found = summary(job, search.recipes, standings, named(search.images, config))
-    best = found["best"]["trial"]
-    of = f"{found['best']['dice']:.4f} on {len(search.images)} images"
-    said = f"Trial {best} of {len(search.recipes)}, Dice {of} that are therefore no test of it."
-    # As given, without the digests that workers are pinned to.
+    results = summary(job, search.recipes, standings, named(search.images, config))
+    best, n_images = results["best"]["trial"], len(search.images)
+    comment = (
+        f"Trial {best} of {len(search.recipes)}: Dice {results['best']['dice']:.4f} on the "
+        f"{n_images} {'image' if n_images == 1 else 'images'} that chose it. Do not report it as "
+        "a test result."
+    )
+    # The given models, without the digests that workers are pinned to.
     recipe = search.recipes[best].config.model_copy(update={"sam": config.sam, "clip": config.clip})
-    store.write(TRIALS_TABLE, table(search.recipes, standings).encode())
-    store.write(TUNING_PLOT, plot(list(standings.values()), len(search.images)).encode())
-    store.write(TUNING, as_json(found))
-    store.write(TUNED_TASK, task_file(recipe, job["tuned_on"], said).encode())
-    with contextlib.suppress(OutputError):  # may not delete: they take up room, and that is all
-        for name in store.names(TUNING_CACHE):
-            store.delete(f"{TUNING_CACHE}/{name}")
-    return found
+    store.write(layout.TRIALS_TABLE, table(search.recipes, standings).encode())
+    store.write(layout.TUNING_PLOT, plot(list(standings.values()), len(search.images)).encode())
+    store.write(layout.TUNING, as_json(results))
+    store.write(layout.TUNED_TASK, task_file(recipe, job["tuned_on"], comment).encode())
+    with contextlib.suppress(OutputError):  # without the right to delete, they only use space
+        for name in store.names(layout.TUNING_CACHE):
+            store.delete(f"{layout.TUNING_CACHE}/{name}")
+    return results

@@ -1,4 +1,4 @@
-"""What a search may change, and the seeded recipes that it tries."""
+"""The space of a search: fields that may change, and the seeded recipes drawn from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from salip_ray.config import Config
 from salip_ray.errors import ConfigError
 
 _SECTIONS = ("task", "propose", "retrieve", "refine")
-#: Fields that say what is wanted, or with which weights, and not how well it is done.
+#: Fields that define the task, the weights or the batch sizes, and not the quality of labels.
 _FIXED = frozenset(
     {"task.name", "task.prompts", "task.distractors", "task.companions", "task.tuned_on"}
     | {"refine.sam", "retrieve.resize", "retrieve.batch_size", "refine.batch_size"}
@@ -38,7 +38,7 @@ Space = Mapping[str, tuple[Any, ...] | Range]
 
 @dataclass(frozen=True)
 class Recipe:
-    """One of the recipes that are tried; number 0 is the configuration as it was given."""
+    """A recipe to try; number 0 is the given configuration."""
 
     number: int
     changes: Mapping[str, Any]
@@ -46,9 +46,9 @@ class Recipe:
 
 
 def default_space(config: Config) -> dict[str, tuple[Any, ...] | Range]:
-    """The paper's knobs (thresholds, points, areas) and those of the retrieval, round a config.
+    """Return the paper's search space (thresholds, points, areas) and settings of the retrieval.
 
-    Nothing in it makes a label much dearer than the configuration's own.
+    It is centred on a configuration, and no recipe of it takes much longer than that one.
     """
     task, propose = config.task, config.propose
     points, area = propose.points_per_side, propose.min_mask_region_area
@@ -76,7 +76,7 @@ def default_space(config: Config) -> dict[str, tuple[Any, ...] | Range]:
 
 
 def read_space(path: Path) -> dict[str, tuple[Any, ...] | Range]:
-    """A space from YAML: a field's choices as a list, or its range as ``{low: 0.3, high: 0.9}``.
+    """Read a space from YAML: choices of a field as a list, or ``{low: 0.3, high: 0.9}``.
 
     Raises:
         ConfigError: the file is missing or malformed, or a field cannot be searched.
@@ -97,7 +97,9 @@ def read_space(path: Path) -> dict[str, tuple[Any, ...] | Range]:
         elif isinstance(values, dict) and set(values) == {"low", "high"}:
             low, high = values["low"], values["high"]
             if not all(isinstance(v, int | float) for v in (low, high)) or low > high:
-                raise ConfigError(f"{path}: {field} has no range from {low!r} to {high!r}")
+                raise ConfigError(
+                    f"{path}: the range of {field} must ascend, found {low!r} to {high!r}"
+                )
             space[str(field)] = Range(float(low), float(high))
         else:
             raise ConfigError(
@@ -118,28 +120,30 @@ def _check_field(field: str, origin: str) -> None:
 
 
 def draw_recipes(config: Config, space: Space, trials: int, seed: int) -> list[Recipe]:
-    """The given recipe and ``trials`` - 1 at random; the same arguments give the same ones.
+    """Return the given recipe and ``trials`` - 1 random ones; the same arguments give the same.
 
     Raises:
-        ConfigError: the space holds hardly a valid recipe.
+        ConfigError: the space has hardly any valid recipe.
     """
     chance = np.random.default_rng(seed)
     recipes = [Recipe(0, {}, config)]
-    attempts, said = 0, ""
+    attempts, reason = 0, ""
     while len(recipes) < trials:
         changes = {field: _drawn(values, chance) for field, values in space.items()}
         try:
             recipes.append(Recipe(len(recipes), changes, with_changes(config, changes)))
             attempts = 0
         except ValidationError as error:
-            attempts, said = attempts + 1, error.errors(include_url=False)[0]["msg"]
+            attempts, reason = attempts + 1, error.errors(include_url=False)[0]["msg"]
         if attempts == _ATTEMPTS:
-            raise ConfigError(f"{_ATTEMPTS} recipes of the space in a row are none: {said}")
+            raise ConfigError(
+                f"the space has hardly any valid recipe: {_ATTEMPTS} in a row failed with: {reason}"
+            )
     return recipes
 
 
 def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
-    """The configuration with fields changed."""
+    """Return the configuration with some fields changed and validated."""
     data = config.model_dump()
     for field, value in changes.items():
         section, _, name = field.partition(".")
@@ -149,6 +153,6 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
 
 def _drawn(values: tuple[Any, ...] | Range, chance: np.random.Generator) -> Any:
     if isinstance(values, Range):
-        # Four digits, so that what a file says is what was tried.
+        # Rounded before the trial, so that the value in a file is the value that was tried.
         return round(float(chance.uniform(values.low, values.high)), 4)
     return values[int(chance.integers(len(values)))]

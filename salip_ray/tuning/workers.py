@@ -1,4 +1,4 @@
-"""The workers of a search: what keeps images, and what tries recipes on them."""
+"""The Ray workers of a search: one kind caches images, the other tries recipes on them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from salip_ray.tuning.labelled_split import load
 if TYPE_CHECKING:
     from salip_ray.tuning.search import Search
 
-_TEXTS = "kept/texts.npz"
 
-
-class Keeper:
-    """Does for an image, once, all that needs SAM's or CLIP's encoder; an actor.
+class CacheWorker:
+    """An actor that runs SAM's and CLIP's encoders on images and caches the results.
 
     Args:
-        search: what is searched.
-        running: the recipes that are still tried.
+        search: the search.
+        running: numbers of the recipes that are still tried.
     """
 
     def __init__(self, search: Search, running: Sequence[int]) -> None:
@@ -31,7 +29,7 @@ class Keeper:
 
         from salip_ray.cascade.proposer import SamProposer
         from salip_ray.models.loading import load_proposer, load_refiner, load_retriever
-        from salip_ray.tuning.cache import grid_key, laxest
+        from salip_ray.tuning.cache import grid_key, loosest_settings
 
         torch.set_num_threads(search.threads)
         self.search = search
@@ -43,85 +41,86 @@ class Keeper:
         for each in self.configs:
             grids.setdefault(grid_key(each.propose), []).append(each.propose)
         self.proposers = {
-            key: SamProposer(sam, config.model_copy(update={"propose": laxest(knobs)}))
-            for key, knobs in grids.items()
+            key: SamProposer(sam, config.model_copy(update={"propose": loosest_settings(settings)}))
+            for key, settings in grids.items()
         }
         self.encode = None
         if config.refine.sam is not None:
             self.encode = load_refiner(config).encode
 
-    def keep(self, image: int) -> None:
-        """Write what trials need of the image at a place of the split."""
-        from salip_ray.tuning.cache import keep_image, to_bytes
-        from salip_ray.tuning.trials import KnownTexts
+    def cache(self, index: int) -> None:
+        """Cache what trials need of the image at ``index`` of the labelled split."""
+        from salip_ray.tuning.cache import cache_image, to_bytes
+        from salip_ray.tuning.trials import CachedTexts
 
         search, config = self.search, self.configs[0]
-        if search.store.read(_TEXTS) is None:
-            search.store.write(_TEXTS, KnownTexts.of(self.clip, config).to_bytes())
-        pixels, masks = load(search.images[image], search.references, config)
-        kept = keep_image(pixels, masks, self.configs, self.proposers, self.clip, self.encode)
-        search.store.write(search.kept_name(image), to_bytes(kept))
+        if search.store.read(search.texts_name) is None:
+            texts = CachedTexts.of(self.clip, config)
+            search.store.write(search.texts_name, texts.to_bytes())
+        pixels, masks = load(search.images[index], search.references, config)
+        cached = cache_image(pixels, masks, self.configs, self.proposers, self.clip, self.encode)
+        search.store.write(search.cache_name(index), to_bytes(cached))
 
 
-class TrialRun(Trainable):
-    """A recipe on a rung's images, one a step; its scores are written when it is through.
+class TrialWorker(Trainable):
+    """A recipe on the images of a rung, one image per step. It writes its scores at the end.
 
-    The models stay loaded when the actor goes on with another recipe.
+    The models stay loaded when the actor takes another recipe.
     """
 
-    def setup(  # type: ignore[override]  # Tune hands on what with_parameters was given
-        self, config: dict[str, Any], search: Search, rung: int, places: range
+    def setup(  # type: ignore[override]  # Tune passes on the arguments of with_parameters
+        self, config: dict[str, Any], search: Search, rung: int, indices: range
     ) -> None:
-        """Load the refiner's SAM and the texts, once for all trials of this actor."""
+        """Load the refiner's SAM and the cached texts, once for all trials of this actor."""
         import torch
 
         from salip_ray.models.loading import load_refiner
-        from salip_ray.tuning.trials import KnownTexts
+        from salip_ray.tuning.trials import CachedTexts
 
         torch.set_num_threads(search.threads)
-        self.search, self.rung, self.places = search, rung, places
+        self.search, self.rung, self.indices = search, rung, indices
         given: Config = search.recipes[0].config
         self.sam = load_refiner(given, decoder_only=True).sam
-        data = search.store.read(_TEXTS)
-        assert data is not None, "texts are kept before anything is tried"
-        self.texts = KnownTexts.from_bytes(data)
+        data = search.store.read(search.texts_name)
+        assert data is not None, "texts are cached before the first trial"
+        self.texts = CachedTexts.from_bytes(data)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up another recipe."""
+        """Take another recipe."""
         self.number: int = new_config["number"]
         self.scores: list[dict[str, float | None]] = []
         self.trial: Any = None
         return True
 
     def step(self) -> dict[str, Any]:
-        """Try the recipe on the next image. What it cannot do is its end, and not the search's."""
+        """Score the recipe on the next image. An error ends this recipe and not the search."""
         error = ""
         try:
-            self.scores.append(self._next())
+            self.scores.append(self._score_next())
         except Exception as problem:  # noqa: BLE001
             error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
-        done = bool(error) or len(self.scores) == len(self.places)
+        done = bool(error) or len(self.scores) == len(self.indices)
         if done:
-            found = {"scores": self.scores, "error": error}
+            scores = {"scores": self.scores, "error": error}
             name = self.search.trial_name(self.rung, self.number)
-            self.search.store.write(name, json.dumps(found).encode())
+            self.search.store.write(name, json.dumps(scores).encode())
         return {"images": len(self.scores), "done": done}
 
-    def _next(self) -> dict[str, float | None]:
+    def _score_next(self) -> dict[str, float | None]:
         from salip_ray.tuning.cache import from_bytes
         from salip_ray.tuning.trials import Trial
 
         if self.trial is None:
             self.trial = Trial(self.search.recipes[self.number].config, self.sam, self.texts)
-        place = self.places[len(self.scores)]
-        data = self.search.store.read(self.search.kept_name(place))
-        assert data is not None, "images are kept before anything is tried on them"
-        found = self.trial.dice(from_bytes(data))
-        return {label: None if math.isnan(value) else value for label, value in found.items()}
+        index = self.indices[len(self.scores)]
+        data = self.search.store.read(self.search.cache_name(index))
+        assert data is not None, "images are cached before the first trial"
+        scores = self.trial.dice(from_bytes(data))
+        return {label: None if math.isnan(value) else value for label, value in scores.items()}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial that broke off begins its rung again."""
+        """Save nothing: an interrupted trial starts its rung again."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing, as well."""
+        """Load nothing."""

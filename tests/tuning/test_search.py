@@ -1,4 +1,4 @@
-"""A tiny search on Ray Tune: it runs, goes on where it was stopped, and says what it used."""
+"""A tiny search on Ray Tune: it runs, resumes after a stop, and records its images."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from salip_ray.cli import app
 from salip_ray.evaluation.outputs import evaluate_output
 from salip_ray.models.bundled.phantoms import make_phantom
+from salip_ray.output import layout
 from salip_ray.output.reader import LabelOutput
 from salip_ray.pipeline import label
 from salip_ray.sources.references import References
@@ -29,12 +30,12 @@ def phantoms(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
     for index in range(7):
         phantom = make_phantom("chest_xray", index, bank="tune", size=64)
-        for place, picture in (
+        for name, picture in (
             ("images", phantom.image[:, :, ::-1]),
             ("masks", phantom.mask("lungs").astype(np.uint8) * 255),
         ):
-            (folder / place).mkdir(exist_ok=True)
-            cv2.imwrite(str(folder / place / f"p{index}.png"), picture)
+            (folder / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / name / f"p{index}.png"), picture)
     (folder / "masks" / "p6.png").unlink()
     (folder / "space.yaml").write_text(
         "propose.points_per_side: [2]\n"
@@ -50,18 +51,18 @@ def search(phantoms: Path, output: Path, *more: str):
     return CliRunner().invoke(app, ["tune", *map(str, given)], catch_exceptions=False)
 
 
-def test_a_search_is_seeded_resumes_and_is_never_scored(local_ray, phantoms, tmp_path):
+def test_search_resumes_and_its_images_are_never_scored(local_ray, phantoms, tmp_path):
     done = search(phantoms, tmp_path / "one")
     assert done.exit_code == 0, done.output
-    found = json.loads((tmp_path / "one" / "tuning.json").read_text())
+    results = json.loads((tmp_path / "one" / "tuning.json").read_text())
     rows = list(csv.DictReader((tmp_path / "one" / "trials.csv").open()))
     assert len(rows) == 4
     assert {row["error"] for row in rows} == {""}
-    assert len(found["images"]) == 5
-    assert found["best"]["dice"] >= found["untuned"]["dice"]
-    assert not list((tmp_path / "one" / "kept").glob("*"))
+    assert len(results["images"]) == 5
+    assert results["best"]["dice"] >= results["untuned"]["dice"]
+    assert not list((tmp_path / "one" / layout.TUNING_CACHE).glob("*"))
 
-    # Stopped before the end: what was tried is there, the rest is tried again, to the same end.
+    # As if stopped before the end: only the missing trial runs again.
     tuned = (tmp_path / "one" / "tuned.yaml").read_text()
     (tmp_path / "one" / "tuned.yaml").unlink()
     (trial,) = (tmp_path / "one" / "trials").glob("1-00000.json")
@@ -69,7 +70,7 @@ def test_a_search_is_seeded_resumes_and_is_never_scored(local_ray, phantoms, tmp
     before = {path: path.stat().st_mtime_ns for path in trial.parent.iterdir()}
     assert search(phantoms, tmp_path / "one").exit_code == 0
     assert (tmp_path / "one" / "tuned.yaml").read_text() == tuned
-    assert json.loads((tmp_path / "one" / "tuning.json").read_text()) == found
+    assert json.loads((tmp_path / "one" / "tuning.json").read_text()) == results
     assert {path: path.stat().st_mtime_ns for path in before} == before
     other = search(phantoms, tmp_path / "one", "--seed", "1")
     assert other.exit_code == 2
@@ -86,10 +87,10 @@ def test_a_search_is_seeded_resumes_and_is_never_scored(local_ray, phantoms, tmp
     reasons = [item.reason for item in scored.unscored]
     assert sorted(reasons) == ["tuned_on"] * 5 + ["without_reference"]
     tuned_on = {item.image_id for item in scored.unscored if item.reason == "tuned_on"}
-    assert tuned_on == {image["image_id"] for image in found["images"]}
+    assert tuned_on == {image["image_id"] for image in results["images"]}
 
 
-def test_images_without_references_are_refused_in_one_line(phantoms, tmp_path):
+def test_images_without_references_fail_with_one_line(phantoms, tmp_path):
     empty = tmp_path / "none"
     empty.mkdir()
     cv2.imwrite(str(empty / "other.png"), np.zeros((8, 8), np.uint8))

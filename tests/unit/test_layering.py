@@ -35,7 +35,6 @@ def test_cascade_evaluation_and_output_load_no_ray(package):
     assert "ray" not in loaded_by(all_of(f"salip_ray.{package}"), ROOT)
 
 
-@until("models no longer import storage")
 def test_the_cascade_loads_neither_ray_nor_storage_nor_file_formats():
     assert not loaded_by(["salip_ray.cascade.cascade"], ROOT) & {"ray", *IO}
 

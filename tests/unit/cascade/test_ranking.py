@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from salip_ray.cascade.retriever import quality, rank
+from salip_ray.cascade.ranking import quality, rank
 from salip_ray.config import RetrieveConfig
 from salip_ray.schema import Candidate
 
@@ -26,7 +26,7 @@ ALONE = torch.tensor([[True, False, False]])
 
 
 def test_cosine_is_the_papers_and_knows_no_probability():
-    ranking = rank(SCORES, ALONE, PARTS, RetrieveConfig(), math.nan)
+    ranking = rank(SCORES, ALONE, PARTS, RetrieveConfig(), None)
     assert ranking.probability is None
     assert ranking.presence is None
     assert torch.equal(ranking.merit, SCORES[:, :1])
@@ -50,7 +50,7 @@ def test_merits_differ_where_probabilities_are_all_one():
 
 
 def test_the_prior_adds_the_logarithm_of_sams_qualities():
-    ranking = rank(SCORES, ALONE, PARTS, RetrieveConfig(sam_prior=2.0), math.nan)
+    ranking = rank(SCORES, ALONE, PARTS, RetrieveConfig(sam_prior=2.0), None)
     qualities = np.array([0.9 * 0.8, 0.5 * 0.8, 0.9 * 0.4])
     np.testing.assert_allclose(
         ranking.merit[:, 0], SCORES[:, 0].numpy() + 2 * np.log(qualities), rtol=1e-6

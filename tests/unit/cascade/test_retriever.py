@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from salip_ray.cascade.retriever import ClipRetriever, class_features
+from salip_ray.cascade.ranking import class_features
+from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.schema import Candidate
 
 PROMPTS = {
@@ -191,7 +192,7 @@ def test_a_distractor_with_the_name_of_a_class_is_that_class(configure):
 
 def test_the_scale_is_the_one_clip_was_trained_to(clip, configure):
     config = configure(retrieve={"scoring": "softmax"})
-    assert ClipRetriever(clip, config).logit_scale == pytest.approx(
+    assert ClipRetriever(clip, config).ranker.logit_scale == pytest.approx(
         clip.model.logit_scale.exp().item()
     )
 

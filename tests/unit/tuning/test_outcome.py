@@ -1,4 +1,4 @@
-"""What a search leaves behind says which images it used, and can be labelled with."""
+"""The results of a search name its images, and its task file can be used to label."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def searched():
     return recipes, standings
 
 
-def test_the_best_is_one_that_was_tried_on_all_images(searched):
+def test_best_recipe_was_tried_on_all_images(searched):
     images = [{"image_id": "a", "uri": "/a.png"}, {"image_id": "b", "uri": "/b.png"}]
-    found = summary({"seed": 0}, *searched, images)
-    assert found["best"]["trial"] == 1
-    assert found["best"]["changes"] == {"task.top_k": 1}
-    assert found["untuned"]["dice"] == pytest.approx(0.7)
-    assert found["images"][1] == {**images[1], "untuned": {"lungs": 0.6}, "tuned": {"lungs": 0.7}}
+    results = summary({"seed": 0}, *searched, images)
+    assert results["best"]["trial"] == 1
+    assert results["best"]["changes"] == {"task.top_k": 1}
+    assert results["untuned"]["dice"] == pytest.approx(0.7)
+    assert results["images"][1] == {**images[1], "untuned": {"lungs": 0.6}, "tuned": {"lungs": 0.7}}
 
 
-def test_the_table_has_every_trial_the_furthest_and_best_first(searched):
+def test_table_lists_trials_by_images_then_dice(searched):
     rows = list(csv.DictReader(table(*searched).splitlines()))
     assert [row["trial"] for row in rows] == ["1", "0", "2", "3"]
     assert rows[0] == {
@@ -49,7 +49,7 @@ def test_the_table_has_every_trial_the_furthest_and_best_first(searched):
     assert rows[3]["error"] == "ValueError: no"
 
 
-def test_the_task_file_is_the_recipe_whole_and_names_its_images(searched, tmp_path):
+def test_task_file_holds_the_whole_recipe_and_its_images(searched, tmp_path):
     recipe = with_changes(searched[0][1].config, {"propose.pred_iou_thresh": 0.1234})
     (tmp_path / "tuned.yaml").write_text(task_file(recipe, ["a", "b"], "Trial 1."))
     loaded = load_config(tmp_path / "tuned.yaml")
@@ -59,11 +59,11 @@ def test_the_task_file_is_the_recipe_whole_and_names_its_images(searched, tmp_pa
     assert loaded.task == recipe.task.model_copy(update={"tuned_on": ("a", "b")})
 
 
-def test_the_plot_is_a_picture_with_a_point_for_each_trial_that_has_a_dice(searched):
+def test_plot_has_a_point_for_each_trial_with_a_dice(searched):
     root = ET.fromstring(plot(list(searched[1].values()), 2))
     titles = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
     assert titles == [
         "trial 0: 0.700 on 2 images",
         "trial 1: 0.800 on 2 images",
-        "trial 2: 0.950 on 1 images",
+        "trial 2: 0.950 on 1 image",
     ]

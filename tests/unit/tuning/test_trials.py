@@ -1,4 +1,4 @@
-"""A recipe on a kept image labels as the cascade would, though nothing is encoded again."""
+"""A trial on a cached image scores what the cascade would label, without any encoder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.clip.load import load_clip
 from salip_ray.models.sam.load import load_sam
-from salip_ray.tuning.cache import from_bytes, grid_key, keep_image, laxest, to_bytes
+from salip_ray.tuning.cache import cache_image, from_bytes, grid_key, loosest_settings, to_bytes
 from salip_ray.tuning.space import with_changes
-from salip_ray.tuning.trials import KnownTexts, Trial
+from salip_ray.tuning.trials import CachedTexts, Trial
 
 BASE = (
     "image.long_side=64",
@@ -39,7 +39,7 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def kept(models):
+def cached(models):
     config, sam, clip = models
     phantom = make_phantom("chest_xray", 5, bank="tune", size=96)
     recipes = [with_changes(config, changes) for changes in CHANGES]
@@ -48,8 +48,8 @@ def kept(models):
         grids.setdefault(grid_key(recipe.propose), []).append(recipe.propose)
     assert len(grids) == 3
     proposers = {
-        key: SamProposer(sam, config.model_copy(update={"propose": laxest(knobs)}))
-        for key, knobs in grids.items()
+        key: SamProposer(sam, config.model_copy(update={"propose": loosest_settings(settings)}))
+        for key, settings in grids.items()
     }
     encoded = []
     forward = sam.image_encoder.forward
@@ -61,19 +61,19 @@ def kept(models):
     sam.image_encoder.forward = counted
     try:
         references = {"lungs": phantom.mask("lungs")}
-        made = keep_image(phantom.image, references, recipes, proposers, clip)
+        made = cache_image(phantom.image, references, recipes, proposers, clip)
     finally:
         sam.image_encoder.forward = forward
     return phantom, recipes, from_bytes(to_bytes(made)), sum(encoded)
 
 
 @pytest.mark.parametrize("number", range(len(CHANGES)))
-def test_a_trial_is_what_the_cascade_does(models, kept, number):
+def test_a_trial_scores_what_the_cascade_labels(models, cached, number):
     _, sam, clip = models
-    phantom, recipes, image, _ = kept
+    phantom, recipes, image, _ = cached
     config = recipes[number]
-    texts = KnownTexts.from_bytes(KnownTexts.of(clip, config).to_bytes())
-    found = Trial(config, sam, texts).dice(image)
+    texts = CachedTexts.from_bytes(CachedTexts.of(clip, config).to_bytes())
+    scores = Trial(config, sam, texts).dice(image)
     result = Cascade(config, sam=sam, clip=clip)(phantom.image)
     masks = {mask.label: mask.mask for mask in result.masks}
     expected = dice(
@@ -82,15 +82,15 @@ def test_a_trial_is_what_the_cascade_does(models, kept, number):
     candidates, n_proposed = image.candidates(config)
     assert n_proposed == result.n_proposed
     assert [c.id for c in candidates] == [c.id for c in result.candidates]
-    assert found["lungs"] == pytest.approx(expected, abs=1e-3)
+    assert scores["lungs"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_an_image_is_encoded_once_a_view_for_all_recipes(kept):
-    assert kept[3] == 5  # the full view and four crops, for three grids
+def test_each_view_is_encoded_once_for_all_recipes(cached):
+    assert cached[3] == 5  # the full view and four crops, for three grids
 
 
-def test_recipes_differ(models, kept):
+def test_recipes_have_different_scores(models, cached):
     _, sam, clip = models
-    _, recipes, image, _ = kept
-    texts = KnownTexts.of(clip, recipes[0])
+    _, recipes, image, _ = cached
+    texts = CachedTexts.of(clip, recipes[0])
     assert len({round(Trial(recipe, sam, texts).dice(image)["lungs"], 6) for recipe in recipes}) > 2

@@ -1,0 +1,207 @@
+"""Step 4, second half: rank candidates for each class, and select the best.
+
+SaLIP takes the candidates whose image features are closest to a class's text feature. Two options
+go beyond the paper: ``scoring: softmax`` lets the other classes and distractors compete for a
+candidate, and ``sam_prior`` adds SAM's own scores of the candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from salip_ray.config import ClassSpec, Config, RetrieveConfig
+from salip_ray.schema import Candidate, ClipScores, RunnerUp, Selection
+
+_MIN_QUALITY = 1e-3  # the logarithm of a quality is taken
+
+
+class TextEncoder(Protocol):
+    """The text half of CLIP, or text features computed earlier."""
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor that CLIP was trained to multiply cosines by before a softmax."""
+
+    def encode_texts(self, sentences: Sequence[str], *, normalize: bool = True) -> Tensor:
+        """Return one feature per sentence, float32 [n, d], of unit length if ``normalize``."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The figures of n candidates for each class of a task, float32 [n, n_classes] on the CPU.
+
+    Attributes:
+        score: 100 * cosine.
+        merit: what candidates are ranked by; the highest is retrieved first.
+        probability: of the class among all classes and distractors; None unless
+            ``retrieve.scoring`` is ``softmax``.
+        presence: [n_classes], the mean over the candidates of the probability of the class or one
+            of its companions; None like ``probability``.
+    """
+
+    score: Tensor
+    merit: Tensor
+    probability: Tensor | None = None
+    presence: Tensor | None = None
+
+
+def rank(
+    scores: Tensor,
+    companions: Tensor,
+    candidates: Sequence[Candidate],
+    config: RetrieveConfig,
+    logit_scale: float | None,
+) -> Ranking:
+    """Rank candidates for each class.
+
+    Args:
+        scores: 100 * cosine of candidates and texts, [n, n_classes + n_distractors], on the CPU.
+        companions: bool [n_classes, n_classes + n_distractors]: the columns that count for the
+            presence of each class, its own column included.
+        candidates: the n candidates; ``sam_prior`` reads their SAM scores.
+        config: ``scoring`` and ``sam_prior`` are used.
+        logit_scale: factor of the cosines before the softmax; None without a softmax.
+    """
+    n_classes = len(companions)
+    score = scores[:, :n_classes]
+    probability = presence = None
+    if config.scoring == "softmax":
+        assert logit_scale is not None, "a softmax has a scale"
+        # Logarithms still differ where several probabilities are 1 in float32.
+        log_p = (logit_scale / 100 * scores).log_softmax(dim=1)
+        merit, probability = log_p[:, :n_classes], log_p[:, :n_classes].exp()
+        # The mean over all candidates is more reliable than the probability of a single one.
+        presence = (log_p.exp() @ companions.float().T).mean(dim=0)
+    else:
+        merit = score
+    if config.sam_prior > 0:
+        merit = merit + config.sam_prior * quality(candidates).log()[:, None]
+    return Ranking(score, merit, probability, presence)
+
+
+def quality(candidates: Sequence[Candidate]) -> Tensor:
+    """Return predicted IoU times stability score of each candidate, float32 [n], above 0.
+
+    A stability score that is NaN (an empty mask) counts as 0.
+    """
+    qualities = torch.tensor([c.predicted_iou * c.stability_score for c in candidates])
+    return qualities.nan_to_num(0.0).clamp_min(_MIN_QUALITY)
+
+
+def class_features(texts: TextEncoder, classes: Sequence[ClassSpec]) -> Tensor:
+    """Return one unit vector per class, float32 [n_classes, d] on the encoder's device.
+
+    The published code takes the mean of the sentence features without normalising them, and
+    normalises the mean. (open_clip's zero-shot classifier normalises each sentence as well.)
+    """
+    means = [texts.encode_texts(spec.sentences, normalize=False).mean(dim=0) for spec in classes]
+    return F.normalize(torch.stack(means), dim=-1)
+
+
+class Ranker:
+    """Select candidates for every class of a task from their image features.
+
+    The sentences are encoded once, in the constructor.
+
+    Args:
+        texts: CLIP's text tower, or its features of the task's sentences.
+        config: its ``retrieve`` section is used, and the classes, distractors, companions and top-k
+            of its ``task``.
+    """
+
+    def __init__(self, texts: TextEncoder, config: Config) -> None:
+        self.config = config.retrieve
+        self.classes = config.task.classes
+        softmax = self.config.scoring == "softmax"
+        known = (*self.classes, *(config.task.competitors if softmax else ()))
+        self.text_features = class_features(texts, known)
+        groups = [{c.label, *config.task.companions.get(c.label, ())} for c in self.classes]
+        self.companions = torch.tensor([[c.label in group for c in known] for group in groups])
+        self.logit_scale: float | None = None
+        if softmax:
+            self.logit_scale = self.config.logit_scale or texts.logit_scale
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Return 100 * cosine of image features [n, d] and classes, float32 [n, n_classes]."""
+        return (100 * features @ self.text_features[: len(self.classes)].T).cpu()
+
+    def select(self, features: Tensor, candidates: Sequence[Candidate]) -> tuple[Selection, ...]:
+        """Select up to ``top_k`` distinct candidates of each class, in class order, best first.
+
+        Of equal merits the lower candidate id wins.
+
+        Args:
+            features: unit image features [n, d] of the candidates.
+            candidates: in the order of their ids.
+        """
+        if not candidates:
+            return ()
+        scores = (100 * features @ self.text_features.T).cpu()
+        ranking = rank(scores, self.companions, candidates, self.config, self.logit_scale)
+        return tuple(
+            selection
+            for column, spec in enumerate(self.classes)
+            for selection in self._select_class(spec, column, ranking, candidates)
+        )
+
+    def _select_class(
+        self, spec: ClassSpec, column: int, ranking: Ranking, candidates: Sequence[Candidate]
+    ) -> list[Selection]:
+        merit, score = ranking.merit[:, column], ranking.score[:, column]
+        # torch.topk does not define the order of ties; a stable sort does.
+        order = torch.sort(merit, descending=True, stable=True).indices.tolist()
+        chosen = _first_distinct(order, candidates, spec.top_k, self.config.max_overlap)
+        others = [i for i in order if i not in chosen]
+        best_other = score[others[0]].item() if others else None
+        runners_up = tuple(
+            RunnerUp(candidates[i].id, score[i].item()) for i in others[: self.config.runners_up]
+        )
+        return [
+            Selection(
+                label=spec.label,
+                class_id=spec.class_id,
+                candidate_id=candidates[index].id,
+                rank=position,
+                clip=ClipScores(
+                    score=score[index].item(),
+                    margin=None if best_other is None else score[index].item() - best_other,
+                    probability=_value_at(ranking.probability, index, column),
+                    presence=_value_at(ranking.presence, column),
+                ),
+                runners_up=() if position else runners_up,
+            )
+            for position, index in enumerate(chosen)
+        ]
+
+
+def _value_at(values: Tensor | None, *index: int) -> float | None:
+    return None if values is None else values[index].item()
+
+
+def _first_distinct(
+    order: Sequence[int], candidates: Sequence[Candidate], k: int, max_overlap: float
+) -> list[int]:
+    """Return the first ``k`` indices of ``order`` whose masks do not duplicate an earlier one.
+
+    The overlap of two masks is the share of the smaller one that both cover.
+    """
+    chosen: list[int] = []
+    for index in order:
+        if len(chosen) == k:
+            break
+        mask = candidates[index].mask
+        shares = (
+            np.count_nonzero(mask & candidates[earlier].mask)
+            / max(1, min(candidates[index].area, candidates[earlier].area))
+            for earlier in chosen
+        )
+        if all(share <= max_overlap for share in shares):
+            chosen.append(index)
+    return chosen
