@@ -26,7 +26,7 @@ from salip_ray.models.weights import cache_dir, cached
 from salip_ray.output.store import Store
 from salip_ray.sources.listing import first_image
 from salip_ray.sources.locations import filesystem, is_remote, join, public_uri
-from salip_ray.sources.stores import said, uncovered
+from salip_ray.sources.stores import describe_error, underlying_error
 
 _PROBE = ".doctor.tmp"  # a name that a job takes for a left-over, where it cannot be deleted
 _GIB = 1024**3
@@ -271,5 +271,5 @@ def ray_cluster(address: str | None) -> str:
 
 
 def _said(problem: Exception, address: str = "") -> str:
-    text = said(uncovered(problem), address)
+    text = describe_error(underlying_error(problem), address)
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from salip_ray.errors import MissingDependencyError, WeightsError
 from salip_ray.sources.locations import filesystem, public_uri
-from salip_ray.sources.stores import persistently, said, uncovered
+from salip_ray.sources.stores import describe_error, underlying_error, with_retries
 
 if TYPE_CHECKING:
     from salip_ray.config import Config
@@ -150,7 +150,7 @@ def _download(
     partial = Path(name)
     try:
         fs, place = filesystem(uri, storage_options)
-        found = persistently(lambda: _copy(fs, place, partial))
+        found = with_retries(lambda: _copy(fs, place, partial))
         if sha256 is not None and found != sha256.lower():
             raise WeightsError(f"{shown}: its sha256 is {found}, expected {sha256.lower()}")
         partial.replace(path)
@@ -159,7 +159,7 @@ def _download(
     except FileNotFoundError:
         raise WeightsError(f"weights {shown} cannot be fetched: there is no such file") from None
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
-        problem = said(error, uri).replace(public_uri(uri), shown)
+        problem = describe_error(error, uri).replace(public_uri(uri), shown)
         raise WeightsError(f"weights {shown} cannot be fetched: {problem}") from None
     finally:
         partial.unlink(missing_ok=True)
@@ -180,7 +180,7 @@ def _copy(fs: Any, place: str, target: Path) -> str:
                 if known and len(chunk) < _CHUNK:
                     break  # the end, or an answer that was cut short
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
-        raise uncovered(error) from None
+        raise underlying_error(error) from None
     if known and arrived != size:
         raise OSError(f"{arrived:,} of its {size:,} bytes arrived")
     return hasher.hexdigest()

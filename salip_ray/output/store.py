@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from salip_ray.errors import OutputError, StoreError
 from salip_ray.output.local_files import create_file, is_temporary, replace_file
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
-from salip_ray.sources.stores import persistently as with_retries
-from salip_ray.sources.stores import read_existing, said, uncovered
+from salip_ray.sources.stores import describe_error, read_existing, underlying_error
+from salip_ray.sources.stores import with_retries as with_retries
 
 ATTEMPTS = 6
 _SECRET_OPTION = re.compile(
@@ -353,7 +353,9 @@ class Store:
         except OutputError:
             raise
         except Exception as error:  # noqa: BLE001  (each client raises errors of its own kind)
-            message = said(uncovered(error), self._elsewhere.get(name, self.location))
+            message = describe_error(
+                underlying_error(error), self._elsewhere.get(name, self.location)
+            )
             for secret in _secrets(self._options):
                 message = message.replace(secret, "***")
             raise StoreError(f"cannot {verb} {self.path_of(name)}: {message}") from None
@@ -361,7 +363,7 @@ class Store:
 
 def _require_missing(error: FileNotFoundError) -> None:
     """Raise the error behind ``error`` if that is something else than a missing file."""
-    cause = uncovered(error)
+    cause = underlying_error(error)
     if cause is not error:
         raise cause
 

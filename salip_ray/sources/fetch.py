@@ -11,7 +11,14 @@ from salip_ray.sources.formats.names import split_member
 from salip_ray.sources.local_files import NotRegularError
 from salip_ray.sources.locations import filesystem, is_remote, normalise, public_uri, version_of
 from salip_ray.sources.readers import DamagedError, Read, RefusedError, Version, read_files
-from salip_ray.sources.stores import ATTEMPTS, FIRST_PAUSE, http_status, may_pass, pause, said
+from salip_ray.sources.stores import (
+    ATTEMPTS,
+    FIRST_PAUSE,
+    describe_error,
+    http_status,
+    is_retryable,
+    pause,
+)
 
 __all__ = ["Version", "fetch_all"]
 
@@ -54,7 +61,7 @@ def fetch_all(
         fetched = _fetch_once([reads[index] for index in pending], storage_options)
         for index, result in zip(pending, fetched, strict=True):
             results[index] = result
-        pending = [index for index in pending if may_pass(results[index])]
+        pending = [index for index in pending if is_retryable(results[index])]
         if not pending:
             break
     return [
@@ -131,4 +138,4 @@ def _explained(error: Exception, address: str) -> ImageError:
     # Of an answer that is an error the status describes it, as of our own errors the message.
     plain = isinstance(error, InputError) or http_status(error) is not None
     kind = "" if plain else f"{type(error).__name__}: "
-    return ImageError(f"{uri} could not be fetched: {kind}{said(error, address)}")
+    return ImageError(f"{uri} could not be fetched: {kind}{describe_error(error, address)}")

@@ -22,7 +22,7 @@ from salip_ray.sources.locations import filesystem, public_uri
 from salip_ray.sources.opening import MISSING, ask, open_file, parsed
 from salip_ray.sources.readers import read_head
 from salip_ray.sources.series import MARKS, SliceGeometry
-from salip_ray.sources.stores import said
+from salip_ray.sources.stores import describe_error
 
 MARKED_BYTES = 132  #: enough of a file to know whether it is DICOM
 #: By each mark of a series, the keywords that may hold it: plain, and in functional groups.
@@ -132,7 +132,7 @@ def read_nifti_header(uri: str, storage_options: Mapping[str, Any] | None = None
     if isinstance(found, InputError):
         raise found
     if isinstance(found, Exception):
-        raise InputError(f"{public_uri(uri)} cannot be read: {said(found, uri)}")
+        raise InputError(f"{public_uri(uri)} cannot be read: {describe_error(found, uri)}")
     return found
 
 

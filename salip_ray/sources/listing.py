@@ -34,7 +34,7 @@ from salip_ray.sources.locations import is_remote, normalise, public_uri, root_o
 from salip_ray.sources.manifests import MANIFEST_SUFFIXES, read_addresses
 from salip_ray.sources.patterns import Selection
 from salip_ray.sources.scan import Entry, Skipped, find_local, find_remote, is_pattern
-from salip_ray.sources.stores import said
+from salip_ray.sources.stores import describe_error
 
 LISTING_SCHEMA = pa.schema(
     [
@@ -89,7 +89,7 @@ def list_images(
     except SalipError:
         raise
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
-        problem = said(error, where)
+        problem = describe_error(error, where)
         raise InputError(f"input {public_uri(where)} cannot be listed: {problem}") from None
     if table.num_rows == 0:
         raise _nothing_in(where, skipped)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from salip_ray.errors import InputError
 from salip_ray.sources.local_files import open_regular
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
-from salip_ray.sources.stores import said
+from salip_ray.sources.stores import describe_error
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".parquet"})
 _COLUMN = "uri"
@@ -63,7 +63,7 @@ def _read_column(
         raise InputError(f"manifest {shown} does not exist: check the path") from None
     except pa.ArrowException as error:
         # It quotes the line it fell over, signature and all.
-        raise InputError(f"manifest {shown} cannot be read: {said(error)}") from None
+        raise InputError(f"manifest {shown} cannot be read: {describe_error(error)}") from None
 
 
 def _require(names: list[str], shown: str) -> None:

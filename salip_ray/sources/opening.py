@@ -21,7 +21,7 @@ from salip_ray.errors import InputError, SalipError
 from salip_ray.sources.formats.names import split_member
 from salip_ray.sources.local_files import open_regular
 from salip_ray.sources.locations import filesystem, public_uri
-from salip_ray.sources.stores import http_status, persistently, said, uncovered
+from salip_ray.sources.stores import describe_error, http_status, underlying_error, with_retries
 
 BLOCK = 1 << 16  #: bytes read at a time from a store
 MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -91,19 +91,19 @@ def ask(
         try:
             return question(*filesystem(address, storage_options))
         except Exception as error:  # noqa: BLE001  (sorted below)
-            problem = uncovered(error)
+            problem = underlying_error(error)
             if _lies_in_file(problem, address) or (refusal and _is_refusal(problem)):
                 return problem
             raise problem from None
 
     try:
-        return persistently(answer)
+        return with_retries(answer)
     except SalipError:
         raise
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
         raise InputError(
-            f"{public_uri(address)} cannot be read: {said(error, address)}; make it readable or "
-            "leave it out, and run this again"
+            f"{public_uri(address)} cannot be read: {describe_error(error, address)}; "
+            "make it readable or leave it out, and run this again"
         ) from None
 
 

@@ -32,7 +32,7 @@ from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats import nifti
 from salip_ray.sources.formats.stack import Spacing
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
-from salip_ray.sources.stores import said
+from salip_ray.sources.stores import describe_error
 
 ClassIds = npt.NDArray[np.int32]  #: shape [H, W]
 SliceKey = tuple[str, int]  #: stem of the volume's file, index of the slice
@@ -71,7 +71,7 @@ class References:
         except SalipError:
             raise
         except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
-            problem = said(error, where)
+            problem = describe_error(error, where)
             raise InputError(f"reference {public_uri(where)} cannot be read: {problem}") from None
         return cls(masks, storage_options, slices)
 
@@ -155,7 +155,9 @@ class References:
             raise
         except Exception as error:  # noqa: BLE001  (Pillow's plugins raise whatever they meet)
             shown = public_uri(mask.uri)
-            raise ImageError(f"reference mask {shown} cannot be read: {said(error)}") from None
+            raise ImageError(
+                f"reference mask {shown} cannot be read: {describe_error(error)}"
+            ) from None
         if values.ndim == 3 and all(
             np.array_equal(values[..., 0], values[..., channel])
             for channel in range(1, min(values.shape[2], 3))
@@ -262,7 +264,7 @@ def _read_index(fs: Any, path: str, where: str) -> dict[str, str]:
     except FileNotFoundError:
         raise InputError(f"reference {shown} does not exist") from None
     except pa.ArrowException as error:
-        raise InputError(f"reference {shown}: {said(error)}") from None
+        raise InputError(f"reference {shown}: {describe_error(error)}") from None
     if missing := {"image", "mask"} - set(table.column_names):
         raise InputError(
             f"reference {shown} has no column {sorted(missing)[0]!r}; "

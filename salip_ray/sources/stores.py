@@ -53,13 +53,13 @@ def read_existing(
         if attempt:
             pause(attempt - 1)
         found |= read_each(fs, pending)
-        pending = {path for path in pending if may_pass(found[path])}
+        pending = {path for path in pending if is_retryable(found[path])}
         if not pending:
             break
     return {path: data for path, data in found.items() if not isinstance(data, FileNotFoundError)}
 
 
-def may_pass(found: bytes | Exception) -> bool:
+def is_retryable(found: bytes | Exception) -> bool:
     """Whether it is what went wrong, and the same request may do better."""
     return isinstance(found, Exception) and not is_final(found)
 
@@ -78,7 +78,7 @@ def _knobs(fs: Any) -> dict[str, Any]:
     return {"max_concurrency": 1} if "s3" in fs.protocol else {}
 
 
-def persistently(
+def with_retries(
     action: Callable[[], T], *, attempts: int = ATTEMPTS, first_pause: float = FIRST_PAUSE
 ) -> T:
     """Do it, again and again where what went wrong may pass; raise what the last attempt did."""
@@ -112,7 +112,7 @@ def http_status(error: BaseException | None) -> int | None:
     return error.status if isinstance(error, ClientResponseError) else None
 
 
-def uncovered(error: Exception) -> Exception:
+def underlying_error(error: Exception) -> Exception:
     """What is behind an error.
 
     fsspec opens a URL by asking for its size, and calls the file missing whatever that came to: a
@@ -126,7 +126,7 @@ def uncovered(error: Exception) -> Exception:
     return error
 
 
-def said(error: BaseException, address: str = "") -> str:
+def describe_error(error: BaseException, address: str = "") -> str:
     """What an error says, in one line without what gives access.
 
     Args:

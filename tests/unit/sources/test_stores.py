@@ -7,7 +7,13 @@ import fsspec
 import pytest
 from yarl import URL
 
-from salip_ray.sources.stores import is_final, persistently, read_each, read_existing, said
+from salip_ray.sources.stores import (
+    describe_error,
+    is_final,
+    read_each,
+    read_existing,
+    with_retries,
+)
 
 
 def answered(status, url="http://h/a.png?Signature=hush"):
@@ -66,7 +72,7 @@ def test_what_may_pass_is_tried_again(error, final):
 
     assert is_final(error) is final
     with pytest.raises(type(error)):
-        persistently(fail, attempts=3, first_pause=0.0001)
+        with_retries(fail, attempts=3, first_pause=0.0001)
     assert len(tries) == (1 if final else 3)
 
 
@@ -86,4 +92,4 @@ def test_what_may_pass_is_tried_again(error, final):
     ],
 )
 def test_an_error_is_said_in_one_line_without_what_gives_access(error, address, message):
-    assert said(error, address) == message
+    assert describe_error(error, address) == message
