@@ -54,8 +54,9 @@ def markdown(results: dict[str, Any]) -> str:
         lines += ["", "## CLIP", ""]
         lines.append(
             f"Crops of {naming['classes']} classes (mean recall among {naming['known']}): "
-            f"{naming['seen']:.3f} by sentences of the training wordings, {naming['held']:.3f} by "
-            f"single unseen sentences, {naming['held_mean']:.3f} by the mean of six."
+            f"{naming['trained']:.3f} by sentences of the training wordings, "
+            f"{naming['held']:.3f} by single unseen sentences, "
+            f"{naming['held_mean']:.3f} by the mean of six."
         )
     return "\n".join(lines) + "\n"
 

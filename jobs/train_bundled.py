@@ -2,8 +2,8 @@
 
     python jobs/train_bundled.py --model sam --out training-output --minutes 80
 
-Started again with the same --out, it goes on where it was stopped. With --init a new run starts
-from exported weights, such as the shipped ones: give it a lower --peak-rate. On CPUs, set
+Run the same command again to resume. With --init a new run starts from exported weights, such as
+the shipped ones: give it a lower --peak-rate. On CPUs, set
 GLIBC_TUNABLES=glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184
 before the start: page faults otherwise take half of the time.
 """
@@ -25,21 +25,23 @@ def main() -> None:
     parser.add_argument("--model", choices=("sam", "clip", "all"), default="all")
     parser.add_argument("--out", type=Path, default=Path("training-output"))
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=float, help="wall clock, each model (default: 90)")
-    budget.add_argument("--steps", type=int, help="optimiser steps instead, each model")
+    budget.add_argument("--minutes", type=float, help="wall-clock time per model (default: 90)")
+    budget.add_argument("--steps", type=int, help="optimiser steps per model, instead of minutes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=8, help="images a step")
+    parser.add_argument("--batch-size", type=int, default=8, help="images per step")
     parser.add_argument("--bank-size", type=int, default=3000, help="training phantoms per kind")
     parser.add_argument("--init", type=Path, help="weights to start from; needs one --model")
-    parser.add_argument("--peak-rate", type=float, help="highest learning rate, if not the usual")
+    parser.add_argument(
+        "--peak-rate", type=float, help="highest learning rate (default: the recipe's)"
+    )
     arguments = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
     model = arguments.pop("model")
     if arguments["init"] is not None and model == "all":
-        parser.error("--init needs --model sam or --model clip: the weights are of one of them")
+        parser.error("--init needs --model sam or --model clip: weights belong to one model")
     if arguments["steps"] is None and arguments["minutes"] is None:
         arguments["minutes"] = 90.0
     options = TrainOptions(**arguments)

@@ -1,4 +1,4 @@
-"""Training of the bundled models on phantoms alone: ``jobs/train_bundled.py`` runs it."""
+"""Training of the bundled models on phantoms only. Run it with ``jobs/train_bundled.py``."""
 
 from training.options import Progress, TrainOptions, warmup_cosine
 

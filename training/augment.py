@@ -1,9 +1,9 @@
 """Random changes of a phantom, so that a network learns the organ and not the generator.
 
-Geometry: flips, rotation, stretch, zoom, and the aspect of the picture, because real images come
-in any aspect and SAM pads them to a square. Appearance: gamma, inversion, uneven brightness, blur,
-coarse resolution, noise and speckle, black cut-outs and bars. Ranges are wider than life on
-purpose: the real images are never seen in training.
+Geometry: flips, rotation, stretch, zoom, and the aspect of the image, because real images have any
+aspect and SAM pads them to a square. Appearance: gamma, inversion, uneven brightness, blur,
+coarse resolution, noise and speckle, black cut-outs and bars. Ranges are wider than
+in real images on purpose: training never uses a real image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Sample:
     Attributes:
         image: float32 [S, S], grey levels 0..255; 0 beyond the content.
         labels: uint32 [S, S] bit field, 0 beyond the content.
-        content: (height, width) of the picture, in the canvas's upper left; SAM pads the rest.
+        content: (height, width) of the image, in the upper left of the canvas; SAM pads the rest.
     """
 
     image: FloatImage
@@ -40,7 +40,7 @@ class Sample:
 
 
 def augment(image: Grey, labels: BitField, kind: str, rng: np.random.Generator) -> Sample:
-    """One random variant of a phantom [h, w]; the same `rng` state gives the same variant."""
+    """Return a random variant of a phantom [h, w]; the same state of `rng` gives the same one."""
     size = max(image.shape)
     height, width = _content(size, rng)
     warp = _warp(image.shape, (height, width), kind, rng)
@@ -60,7 +60,7 @@ def augment(image: Grey, labels: BitField, kind: str, rng: np.random.Generator) 
 
 
 def _content(size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Height and width of a picture whose long side is `size`; square in four of ten cases."""
+    """Draw the height and width of an image with long side `size`; four of ten are square."""
     if rng.random() < 0.4:
         return size, size
     short = round(size * float(rng.uniform(0.6, 1.0)))
@@ -70,9 +70,9 @@ def _content(size: int, rng: np.random.Generator) -> tuple[int, int]:
 def _warp(
     shape: tuple[int, ...], content: tuple[int, int], kind: str, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """2x3 matrix from phantom to content coordinates."""
+    """Draw the 2x3 matrix from phantom to content coordinates."""
     angle = np.deg2rad(rng.normal(0.0, 8.0 if kind == "chest_xray" else 15.0))
-    # From showing the whole phantom, black around it, to filling the picture and cut off.
+    # From the whole phantom with black around it to one that is larger than the image.
     ratios = np.divide(content, shape)
     zoom = rng.uniform(ratios.min(), ratios.max()) * np.exp(rng.uniform(-0.2, 0.4))
     stretch = np.exp(rng.normal(0.0, 0.08))
@@ -88,7 +88,7 @@ def _warp(
 
 
 def _appearance(image: FloatImage, rng: np.random.Generator) -> FloatImage:
-    """Grey levels 0..1 changed as scanners, windows and file formats change them."""
+    """Change grey levels 0..1 as scanners, windows and file formats do."""
     height, width = image.shape
     if rng.random() < 0.7:
         image = image ** np.float32(np.exp(rng.normal(0.0, 0.35)))
@@ -124,16 +124,16 @@ def _float(image: npt.NDArray[Any]) -> FloatImage:
 
 
 def _grain(height: int, width: int, rng: np.random.Generator) -> FloatImage:
-    """Unit normal noise whose grains are one pixel or a few."""
+    """Draw unit normal noise with grains of one to three pixels."""
     grain = rng.integers(1, 4)
     coarse = rng.standard_normal((-(-height // grain), -(-width // grain)), dtype=np.float32)
     return _float(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def _cut_out(image: FloatImage, rng: np.random.Generator) -> FloatImage:
-    """One to three small rectangles in a flat grey: markers, devices, text fields.
+    """Draw one to three small rectangles in a flat grey: markers, devices, text fields.
 
-    The organ goes on under them: labels stay.
+    The organ continues under them, so the labels stay.
     """
     height, width = image.shape
     image = image.copy()
@@ -148,7 +148,7 @@ def _cut_out(image: FloatImage, rng: np.random.Generator) -> FloatImage:
 def _bars(
     image: FloatImage, labels: BitField, rng: np.random.Generator
 ) -> tuple[FloatImage, BitField]:
-    """In one of six pictures, flat bars that are part of the file along some of its sides."""
+    """Draw flat bars along some sides of one image in six, as if they were part of the file."""
     if rng.random() > 1 / 6:
         return image, labels
     height, width = image.shape

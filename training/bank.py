@@ -1,8 +1,8 @@
-"""Phantoms generated once and kept on disk, so that a training step does not wait for them.
+"""Phantoms that are generated once and cached on disk, so that no training step waits for them.
 
-A bank holds one kind of phantom: grey images and, for each pixel, a bit field whose bit `s` says
-whether structure `s` is there (structures nest and overlap: a ventricle lies in the brain, which
-lies in the head). Arrays are memory-mapped .npy files; a .json beside them names the bits.
+A bank holds one kind of phantom: grey images and, for each pixel, a bit field. Bit `s` is set where
+structure `s` is. Structures nest and overlap: a ventricle lies in the brain, which lies in the
+head. Arrays are memory-mapped .npy files; a .json file next to them names the bits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Grey = npt.NDArray[np.uint8]  #: [H, W]
 BitField = npt.NDArray[np.uint32]  #: [H, W], bit s set where structure s is
 
 _MAX_BITS = 32
-_MAX_NAMESAKES = 4  # of twenty ribs, four are kept: enough to learn what a rib is
+_MAX_NAMESAKES = 4  # four of twenty ribs are enough to learn what a rib is
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,12 @@ class Bank:
         return len(self.images)
 
     def phantom(self, index: int) -> tuple[Grey, BitField]:
-        """Image and labels of one phantom, [h, w] without padding."""
+        """Return image and labels of one phantom, [h, w] without padding."""
         height, width = self.shapes[index]
         return self.images[index, :height, :width], self.labels[index, :height, :width]
 
     def head(self, count: int) -> Bank:
-        """The first `count` phantoms."""
+        """Return the first `count` phantoms."""
         return Bank(
             self.kind,
             self.names,
@@ -72,10 +72,10 @@ class Bank:
 def open_bank(
     folder: Path, kind: str, split: Split, count: int, *, size: int = 256, workers: int = 2
 ) -> Bank:
-    """The first `count` phantoms of a split, from `folder` or generated into it.
+    """Return the first `count` phantoms of a split, from `folder` or generated into it.
 
-    A stored bank is used again only where it is large enough and its first phantom is the one
-    that the generator draws today.
+    A stored bank is reused only if it is large enough and its first phantom is the one that the
+    generator draws today.
     """
     stem = f"{kind}-{split}-{size}"
     if (folder / f"{stem}.json").exists():
@@ -114,7 +114,7 @@ def _draw(
 
 
 def _draw_one(index: int, *, kind: str, split: Split, size: int) -> tuple[Grey, list[_Structure]]:
-    """One phantom, its masks packed: small to send between processes."""
+    """Return one phantom with packed masks, which are small to send between processes."""
     phantom = make_phantom(kind, index, bank=split, size=size)
     masks: list[_Structure] = [(s.name, s.role, np.packbits(s.mask)) for s in phantom.structures]
     return phantom.image[..., 0], masks
@@ -129,7 +129,7 @@ def _write(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     listing = folder / f"{stem}.json"
-    listing.unlink(missing_ok=True)  # written last: a bank without it is no bank
+    listing.unlink(missing_ok=True)  # written last: a bank without it is incomplete
 
     def create(part: str, dtype: type[np.generic], *shape: int) -> npt.NDArray[Any]:
         return np.lib.format.open_memmap(
@@ -139,7 +139,7 @@ def _write(
     images = create("images", np.uint8, size, size)
     labels = create("labels", np.uint32, size, size)
     shapes = create("shapes", np.int64, 2)
-    bits: dict[tuple[str, str, int], int] = {}  # (name, role, which of its namesakes) -> bit
+    bits: dict[tuple[str, str, int], int] = {}  # (name, role, number among its namesakes) -> bit
     for index, (image, structures) in enumerate(phantoms):
         height, width = image.shape
         images[index, :height, :width] = image

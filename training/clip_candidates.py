@@ -1,9 +1,9 @@
 """Candidates to learn from: masks around the structures of a phantom, judged by what they cover.
 
-Retrieval asks CLIP to tell the organ from everything else that SAM proposes on the same image:
-pieces of the organ, the organ with its neighbours, neighbours alone, patches of nothing. Such masks
-are made here from a phantom's own structures; masks that a trained SAM proposes are judged the same
-way (see `clip_mining`).
+In retrieval, CLIP separates the organ from everything else that SAM proposes on the same image:
+pieces of the organ, the organ with its neighbours, neighbours alone, patches of nothing. This
+module makes such masks from a phantom's own structures. `judge` also judges the masks that a
+trained SAM proposes (see `clip_mining`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ CHEST, BRAIN, FETAL = "chest_xray", "brain_mri", "fetal_ultrasound"
 
 Grey = npt.NDArray[np.uint8]  #: [H, W]
 
-LEAST_PIXELS = 60  #: smaller masks are not proposed either (min_mask_region_area)
+LEAST_PIXELS = 60  #: the proposer removes smaller masks, too (min_mask_region_area)
 
-# A lung of one side is what top-k retrieval wants; both in one mask are worth less, not nothing.
+# Top-k retrieval wants one lung per mask; both in one mask are worth less, but not nothing.
 _BOTH_LUNGS = 0.75
 _TARGETS = {
     CHEST: (("left lung", 1.0), ("right lung", 1.0), ("lungs", _BOTH_LUNGS)),
@@ -51,8 +51,8 @@ class Verdict:
 
     Attributes:
         label: index of its class in `LABELS`.
-        other: index of the class it is next most like; equal to `label` where there is none.
-        share: how much it is `label` rather than `other`, 0.5..1.
+        other: index of the next most similar class; equal to `label` if there is none.
+        share: degree to which it is `label` rather than `other`, 0.5..1.
         grade: how good a prompt it is for the organ of its kind, 0..1: the mean of mask IoU and box
             IoU with the best instance (a refiner sees the box alone).
     """
@@ -64,13 +64,13 @@ class Verdict:
 
 
 def judge(masks: Sequence[Mask], structures: Sequence[NamedMask], kind: str) -> list[Verdict]:
-    """What each of the masks shows of a phantom with these structures."""
+    """Return what each mask shows of a phantom with these structures."""
     if not masks:
         return []
     drawn = np.stack([s.mask.ravel() for s in structures]).astype(np.float32)
-    found = np.stack([mask.ravel() for mask in masks]).astype(np.float32)
-    overlap = found @ drawn.T
-    areas = found.sum(axis=1)[:, None], drawn.sum(axis=1)[None]
+    proposed = np.stack([mask.ravel() for mask in masks]).astype(np.float32)
+    overlap = proposed @ drawn.T
+    areas = proposed.sum(axis=1)[:, None], drawn.sum(axis=1)[None]
     iou = overlap / np.maximum(areas[0] + areas[1] - overlap, 1)
     inside, covered = overlap / np.maximum(areas[0], 1), overlap / np.maximum(areas[1], 1)
     boxes = [np.array([box_of(mask) for mask in group]) for group in (masks, _masks(structures))]
@@ -84,7 +84,7 @@ def judge(masks: Sequence[Mask], structures: Sequence[NamedMask], kind: str) -> 
             kind,
             [_RENAMED.get(s.name, s.name) for s in structures],
             iou[row],
-            # The union of the lungs is only a target among others: a fragment is one of a lung.
+            # The union of the lungs is one of several targets: a fragment is one of a lung.
             inside[row, targets].max(initial=0.0),
             covered[row, targets].max(initial=0.0),
             float((grades[row, targets] * worths).max(initial=0.0)),
@@ -109,7 +109,7 @@ def _verdict(
         mistake = _UNION[kind]
     else:
         mistake = "background"
-    # From clearly not the organ (IoU .6) to clearly the organ (.85), both are partly right.
+    # Between clearly not the organ (IoU .6) and clearly the organ (.85), both are partly right.
     share = float(np.clip((iou[best] - 0.6) / 0.25, 0, 1))
     if names[best] == target and share > 0:
         first, second = LABELS.index(target), LABELS.index(mistake)
@@ -124,7 +124,7 @@ def _verdict(
 def structure_masks(
     image: Grey, structures: Sequence[NamedMask], kind: str, count: int, rng: np.random.Generator
 ) -> list[Mask]:
-    """At most `count` masks as a SAM might propose them, of all degrees of right and wrong."""
+    """Draw at most `count` masks as a SAM might propose them, from correct to wrong."""
     targets = {name for name, _ in _TARGETS[kind]}
     organs = [s.mask for s in structures if s.name in targets]
     others = [s.mask for s in structures if s.name not in targets]
@@ -134,19 +134,19 @@ def structure_masks(
         pool += [_cut(organ, rng), _tinted(image, organ, rng), _joined(organ, others, rng)]
         if rng.random() < 0.5:
             pool.append(_cut(_wobbled(organ, rng), rng))
-    kept = rng.permutation(len(others))[: count // 3]
-    pool += [_wobbled(others[i], rng) if rng.random() < 0.3 else others[i] for i in kept]
+    chosen = rng.permutation(len(others))[: count // 3]
+    pool += [_wobbled(others[i], rng) if rng.random() < 0.3 else others[i] for i in chosen]
     pool += [_region(image, rng) for _ in range(3)]
     pool += [~_joined(organs[0], others, rng), _blob(image.shape, rng)]
     pool = [mask for mask in pool if np.count_nonzero(mask) >= LEAST_PIXELS]
     order = rng.permutation(len(pool))[:count]
-    if 0 not in order:  # the first organ itself is always there to be found
+    if 0 not in order:  # the first organ itself is always among them
         order[0] = 0
     return [pool[i] for i in order]
 
 
 def candidate(mask: Mask, index: int = 0) -> Candidate:
-    """A mask as the cascade's candidate; the scores a SAM would give are left at 1."""
+    """Return a mask as a candidate of the cascade, with all scores of SAM set to 1."""
     height, width = mask.shape
     x0, y0, x1, y1 = box_of(mask)
     return Candidate(
@@ -162,7 +162,7 @@ def candidate(mask: Mask, index: int = 0) -> Candidate:
 
 
 def box_of(mask: Mask) -> tuple[int, int, int, int]:
-    """The box around a non-empty mask: x0, y0, x1, y1, inclusive."""
+    """Return the box around a non-empty mask: x0, y0, x1, y1, inclusive."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return x, y, x + width - 1, y + height - 1
 
@@ -172,7 +172,7 @@ def _masks(structures: Sequence[NamedMask]) -> list[Mask]:
 
 
 def _box_iou(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """IoU of inclusive xyxy boxes [n, 4] and [m, 4]: [n, m]."""
+    """Return the IoU [n, m] of inclusive xyxy boxes [n, 4] and [m, 4]."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.prod(np.maximum(high - low + 1, 0), axis=2)
@@ -181,7 +181,7 @@ def _box_iou(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[
 
 
 def _wobbled(mask: Mask, rng: np.random.Generator) -> Mask:
-    """The mask with its outline moved in and out, here and there."""
+    """Move the outline of the mask in and out at random."""
     scale = np.sqrt(np.count_nonzero(mask)) + 1.0
     soft = cv2.GaussianBlur(
         mask.astype(np.float32), (0, 0), max(0.6, scale * np.exp(rng.uniform(-4.5, -2.2)))
@@ -195,14 +195,14 @@ def _wobbled(mask: Mask, rng: np.random.Generator) -> Mask:
 
 
 def _reach(mask: Mask, scale: float) -> Mask:
-    """Pixels not much farther from the mask than a quarter of its size."""
+    """Return the pixels within about a quarter of the mask's size from the mask."""
     width = int(scale / 4) | 1
     grown = cv2.dilate(mask.astype(np.uint8), np.ones((width, width), np.uint8))
     return grown.astype(np.bool_)
 
 
 def _cut(mask: Mask, rng: np.random.Generator) -> Mask:
-    """One side of the mask along a random line, sometimes a curved one."""
+    """Cut the mask along a random line, sometimes a curved one, and return one side."""
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return mask
@@ -217,7 +217,7 @@ def _cut(mask: Mask, rng: np.random.Generator) -> Mask:
 
 
 def _tinted(image: Grey, mask: Mask, rng: np.random.Generator) -> Mask:
-    """The part of the mask (and sometimes of its surroundings) of similar brightness."""
+    """Return the part of the mask, sometimes with its surroundings, of similar brightness."""
     if not mask.any():
         return mask
     smooth = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.8, 4.0))
@@ -227,7 +227,7 @@ def _tinted(image: Grey, mask: Mask, rng: np.random.Generator) -> Mask:
 
 
 def _joined(mask: Mask, others: Sequence[Mask], rng: np.random.Generator) -> Mask:
-    """The mask with something that does not belong to it."""
+    """Add something to the mask that does not belong to it."""
     choice = rng.random()
     if choice < 0.5 and others:
         return np.asarray(mask | others[int(rng.integers(len(others)))])
@@ -244,7 +244,7 @@ def _joined(mask: Mask, others: Sequence[Mask], rng: np.random.Generator) -> Mas
 
 
 def _region(image: Grey, rng: np.random.Generator) -> Mask:
-    """Connected pixels of similar brightness around a random one."""
+    """Return connected pixels of similar brightness around a random pixel."""
     smooth = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.8, 4.0))
     height, width = image.shape
     seed = int(rng.integers(width)), int(rng.integers(height))
@@ -259,7 +259,7 @@ def _region(image: Grey, rng: np.random.Generator) -> Mask:
 
 
 def _blob(shape: tuple[int, ...], rng: np.random.Generator) -> Mask:
-    """A random ellipse."""
+    """Draw a random ellipse."""
     height, width = shape
     canvas = np.zeros((height, width), np.uint8)
     axes = np.exp(rng.uniform(np.log(0.03), np.log(0.35), 2)) * max(shape)

@@ -1,7 +1,7 @@
-"""The crops that CLIP trains on: generated once, kept on disk, drawn in groups of one image.
+"""The crops that CLIP trains on: generated once, cached on disk, drawn in groups of one image.
 
-A group is all that CLIP would see of one image: up to `GROUP` candidates shown as one visual
-prompt, through the very functions the cascade uses. Losses compare candidates within a group.
+A group is what CLIP sees of one image: up to `GROUP` candidates, shown as one visual prompt by the
+functions of the cascade. Losses compare candidates within a group.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from training.clip_candidates import (
     structure_masks,
 )
 
-GROUP = 16  #: candidates of one image that are kept
+GROUP = 16  #: most candidates of one image
 _PROMPTS: tuple[VisualPrompt, ...] = get_args(VisualPrompt)
 _SHARE_OF_CROPS = 0.6  # the cascade's default prompt; the other four share the rest
 _SEED = 20_240_612  # of the candidates drawn around a phantom's structures
@@ -42,13 +42,13 @@ _MAX_STRUCTURES = 32  # what a bit field of `augment` holds
 
 @dataclass(frozen=True, slots=True)
 class CropBank:
-    """N groups of M = `GROUP` crops; a group with fewer is filled up with invalid ones.
+    """N groups of M = `GROUP` crops; smaller groups are filled up with invalid crops.
 
     Attributes:
         crops: uint8 RGB [N, M, 64, 64, 3], resized and padded as the bundled preprocess does.
         labels: int16 [N, M, 2], class and next most likely class; -1 where invalid.
-        shares: float32 [N, M], how much a crop is the first of its two classes.
-        grades: float32 [N, M], how good a prompt for the organ of its kind.
+        shares: float32 [N, M], degree to which a crop is the first of its two classes.
+        grades: float32 [N, M], quality as a prompt for the organ of its kind.
         kinds: int16 [N], index into `phantoms.KINDS`.
     """
 
@@ -73,7 +73,7 @@ Group = dict[str, npt.NDArray[np.generic]]
 
 
 def open_crop_bank(folder: Path, split: Split, count: int, *, workers: int = 1) -> CropBank:
-    """`count` groups of a split made from structures, from `folder` or generated into it."""
+    """Return `count` groups made from structures, read from `folder` or generated into it."""
     stem = f"crops-{split}-{count}"
     if not (folder / f"{stem}.done").exists():
         write_crop_bank(folder, stem, count, _made(split, count, workers))
@@ -81,7 +81,7 @@ def open_crop_bank(folder: Path, split: Split, count: int, *, workers: int = 1) 
 
 
 def write_crop_bank(folder: Path, stem: str, count: int, groups: Iterator[Group]) -> None:
-    """Write `count` groups as .npy files, and last the marker that says they are whole."""
+    """Write `count` groups as .npy files, and last the marker of a complete bank."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {
         name: np.lib.format.open_memmap(
@@ -98,7 +98,7 @@ def write_crop_bank(folder: Path, stem: str, count: int, groups: Iterator[Group]
 
 
 def read_crop_bank(folder: Path, stem: str) -> CropBank:
-    """A bank that `write_crop_bank` wrote, memory-mapped."""
+    """Return a bank that `write_crop_bank` wrote, memory-mapped."""
     return CropBank(
         **{name: np.load(folder / f"{stem}.{name}.npy", mmap_mode="r") for name in _DTYPES}
     )
@@ -114,7 +114,7 @@ def _made(split: Split, count: int, workers: int) -> Iterator[Group]:
 
 
 def structure_group(index: int, *, split: Split) -> Group:
-    """Group `index` of a split: the kinds take turns, each phantom is used once."""
+    """Make group `index` of a split. The kinds take turns; each phantom is used once."""
     kind = KINDS[index % len(KINDS)]
     rng = np.random.default_rng((_SEED, index))
     image, structures = augmented(kind, index // len(KINDS), split, rng)
@@ -125,24 +125,24 @@ def structure_group(index: int, *, split: Split) -> Group:
 def augmented(
     kind: str, index: int, split: Split, rng: np.random.Generator
 ) -> tuple[Image, list[NamedMask]]:
-    """A phantom changed at random: image uint8 RGB [H, W, 3] and what is left of its structures."""
+    """Return an augmented phantom: image uint8 RGB [H, W, 3] and its visible structures."""
     phantom = make_phantom(kind, index, bank=split)
     drawn = phantom.structures
-    if len(drawn) > _MAX_STRUCTURES:  # of ribs there are many, and some will do
+    if len(drawn) > _MAX_STRUCTURES:  # there are many ribs, and some of them are enough
         ribs = [id(structure) for structure in drawn if structure.name == "rib"]
         left_out = set(ribs[: len(drawn) - _MAX_STRUCTURES])
         drawn = tuple(structure for structure in drawn if id(structure) not in left_out)
         drawn = drawn[:_MAX_STRUCTURES]
     bits = np.zeros(phantom.image.shape[:2], np.uint32)
-    for place, structure in enumerate(drawn):
-        bits |= structure.mask.astype(np.uint32) << np.uint32(place)
+    for bit, structure in enumerate(drawn):
+        bits |= structure.mask.astype(np.uint32) << np.uint32(bit)
     sample = augment(phantom.image[..., 0], bits, kind, rng)
     height, width = sample.content
     grey = sample.image[:height, :width].round().astype(np.uint8)
     labels = sample.labels[:height, :width]
     structures = [
-        NamedMask(structure.name, (labels >> np.uint32(place) & np.uint32(1)).astype(np.bool_))
-        for place, structure in enumerate(drawn)
+        NamedMask(structure.name, (labels >> np.uint32(bit) & np.uint32(1)).astype(np.bool_))
+        for bit, structure in enumerate(drawn)
     ]
     return np.repeat(grey[..., None], 3, axis=2), [s for s in structures if s.mask.any()]
 
@@ -154,7 +154,7 @@ def pack_group(
     kind: str,
     rng: np.random.Generator,
 ) -> Group:
-    """The arrays of one group: its candidates shown as one visual prompt, drawn at random."""
+    """Return the arrays of one group; one random visual prompt shows all its candidates."""
     others = [prompt for prompt in _PROMPTS if prompt != "crops"]
     prompt: VisualPrompt = (
         "crops" if rng.random() < _SHARE_OF_CROPS else others[rng.integers(len(others))]
@@ -162,19 +162,19 @@ def pack_group(
     group: Group = {name: np.zeros(shape, dtype=dtype) for name, (dtype, shape) in _DTYPES.items()}
     group["labels"][:] = -1
     group["kinds"] = np.asarray(KINDS.index(kind), np.int16)
-    pictures = show(image, masks, prompt)
-    for place, (picture, verdict) in enumerate(zip(pictures, verdicts, strict=True)):
-        group["crops"][place] = picture
-        group["labels"][place] = verdict.label, verdict.other
-        group["shares"][place] = verdict.share
-        group["grades"][place] = verdict.grade
+    crops = show(image, masks, prompt)
+    for index, (crop, verdict) in enumerate(zip(crops, verdicts, strict=True)):
+        group["crops"][index] = crop
+        group["labels"][index] = verdict.label, verdict.other
+        group["shares"][index] = verdict.share
+        group["grades"][index] = verdict.grade
     return group
 
 
 def show(image: Image, masks: Sequence[Mask], prompt: VisualPrompt) -> Iterator[Image]:
-    """Each mask as the bundled CLIP sees it before normalisation: uint8 RGB [64, 64, 3]."""
+    """Yield each mask as the bundled CLIP sees it before normalisation: uint8 RGB [64, 64, 3]."""
     config = RetrieveConfig(visual_prompt=prompt)
     resize, pad = bundled_preprocess().transforms[:2]  # type: ignore[attr-defined]
     for index, mask in enumerate(masks):
-        picture = PILImage.fromarray(visual_prompt(image, candidate(mask, index), config))
-        yield np.asarray(pad(resize(picture)))
+        crop = PILImage.fromarray(visual_prompt(image, candidate(mask, index), config))
+        yield np.asarray(pad(resize(crop)))

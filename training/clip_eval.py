@@ -2,7 +2,7 @@
 
     python -m training.clip_eval --split tune --phantoms 20
 
-Naming: does a crop lie nearest to an unseen sentence of its own class? Choosing: do the shipped
+Naming: is a crop nearest to an unseen sentence of the correct class? Choosing: do the shipped
 prompts find the organ among an image's candidates, drawn around structures or proposed by the
 bundled SAM?
 """
@@ -48,14 +48,16 @@ _SEED = 20_240_614
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """Share of crops given their own class, each class counting alike (mean recall).
+    """Share of crops that are given the correct class, averaged over classes (mean recall).
 
-    `seen` by sentences of the training wordings, `held` by single unseen sentences, `held_mean` by
-    the mean of a class's unseen sentences; `classes` is how many classes the crops were of, out of
-    as many as the model knows.
+    Attributes:
+        trained: by sentences of the training wordings.
+        held: by single unseen sentences.
+        held_mean: by the mean of a class's unseen sentences.
+        classes: number of classes that the crops show.
     """
 
-    seen: float
+    trained: float
     held: float
     held_mean: float
     classes: int
@@ -74,13 +76,13 @@ class Choosing:
 
 
 def as_clip_model(path: Path | None = None) -> ClipModel:
-    """The bundled CLIP, or another file of its weights, as the cascade holds it."""
+    """Return the bundled CLIP, with the shipped weights or another file's, for the cascade."""
     model, preprocess, tokenizer = load_bundled_clip(path)
     return ClipModel(model, preprocess, tokenizer, torch.device("cpu"))
 
 
 def naming(clip: ClipModel, split: Split, count: int) -> Naming:
-    """Name every crop of `count` phantoms a kind whose class is beyond doubt."""
+    """Name the crops of `count` phantoms of each kind, if their class is clear."""
     crops, labels = [], []
     for kind in KINDS:
         for index in range(count):
@@ -97,16 +99,16 @@ def naming(clip: ClipModel, split: Split, count: int) -> Naming:
     truth = torch.tensor(labels)
     rng = np.random.default_rng(_SEED)
     classes = load_vocabulary().classes
-    seen = [[train_sentence(taught, rng) for _ in range(6)] for taught in classes]
+    trained = [[train_sentence(taught, rng) for _ in range(6)] for taught in classes]
     held = [list(held_out_sentences(taught)) for taught in classes]
-    seen_texts, held_texts = (
+    trained_texts, held_texts = (
         clip.encode_texts([s for sentences in bank for s in sentences]).unflatten(
             0, (len(classes), -1)
         )
-        for bank in (seen, held)
+        for bank in (trained, held)
     )
     return Naming(
-        seen=_mean_recall(images, seen_texts, truth),
+        trained=_mean_recall(images, trained_texts, truth),
         held=_mean_recall(images, held_texts, truth),
         held_mean=_mean_recall(images, held_texts.mean(dim=1, keepdim=True), truth),
         classes=len(truth.unique()),
@@ -114,9 +116,9 @@ def naming(clip: ClipModel, split: Split, count: int) -> Naming:
 
 
 def _mean_recall(images: torch.Tensor, texts: torch.Tensor, truth: torch.Tensor) -> float:
-    """Mean over classes of the share of crops named right.
+    """Return the share of crops named correctly, averaged over classes.
 
-    Of `texts` [classes, sentences, d] one sentence of every class is taken at a time.
+    `texts` is [classes, sentences, d]; one sentence of every class is used at a time.
     """
     scores = torch.einsum("nd,csd->snc", images, F.normalize(texts, dim=-1))
     right = (scores.argmax(dim=2) == truth).float().mean(dim=0)
@@ -126,7 +128,7 @@ def _mean_recall(images: torch.Tensor, texts: torch.Tensor, truth: torch.Tensor)
 def choosing(
     clip: ClipModel, kind: str, split: Split, count: int, proposer: SamProposer | None
 ) -> Choosing:
-    """Choose among candidates of `proposer`, or drawn around structures where there is none."""
+    """Choose among candidates of `proposer`, or drawn around structures if there is none."""
     config = load_config(TASKS[kind])
     retriever = ClipRetriever(clip, config)
     dices = []

@@ -1,13 +1,13 @@
-"""What CLIP is trained to do: name a crop, and rank the candidates of one image for the organ.
+"""Losses of CLIP: name a crop, and rank the candidates of one image for the organ.
 
-The cascade reads CLIP text to image: of all candidates of an image, the one nearest to the class's
-sentences wins. So beside CLIP's usual contrast of a crop against the texts, two losses compare
-crops for one text: the candidates of the same image, whose order should follow how well each covers
-the organ, and all crops of the batch, of which those of other organs should stay below.
+The cascade uses CLIP from text to image: it takes the candidate nearest to the class's sentences.
+CLIP's usual loss compares a crop with the texts. Two more losses compare crops for one text: the
+candidates of one image, ordered by how well each covers the organ, and all crops of the batch, in
+which crops of other organs rank lower.
 
-Two towers that know nothing have nothing to align with. Each class therefore has an anchor, a
-learnt direction that plays one more sentence to the crops and a target to the sentences; anchors
-are thrown away after training.
+Two untrained towers have nothing to align with. Each class therefore has an anchor, a learnt
+direction that is one more sentence for the crops and a target for the sentences. Anchors are not
+part of the exported model.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from open_clip import CLIP
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-_SHARPNESS = 14.0  # of the wanted ranking: a grade .1 lower is worth a quarter as much
-_GOOD_ENOUGH = 0.6  # a group whose best candidate is worse teaches no ranking
+_SHARPNESS = 14.0  # of the target ranking: a grade .1 lower has a quarter of the weight
+_GOOD_ENOUGH = 0.6  # groups with a worse best candidate are not used for ranking
 _WEIGHTS = {"name": 1.0, "rank": 1.0, "find": 0.5, "read": 0.5}
 
 
@@ -30,9 +30,9 @@ class CropBatch:
 
     Attributes:
         crops: float32 [G * M, 3, 64, 64], normalised.
-        labels: int64 [G * M, 2], class and next most likely class; -1 where there is no crop.
-        shares: float32 [G * M], how much a crop is the first of them.
-        grades: float32 [G, M], how good a prompt for the organ a candidate is.
+        labels: int64 [G * M, 2], class and next most likely class; -1 if there is no crop.
+        shares: float32 [G * M], degree to which a crop is the first of them.
+        grades: float32 [G, M], quality of a candidate as a prompt for the organ.
         targets: int64 [G], class of the organ of each group.
     """
 
@@ -44,10 +44,9 @@ class CropBatch:
 
 
 def encode_text(clip: CLIP, tokens: Tensor) -> Tensor:
-    """`clip.encode_text`, not normalised, without the padding that all sentences end in.
+    """Return `clip.encode_text`, not normalised, without the padding after all sentences.
 
-    Attention is causal, so what comes after the end of a sentence changes nothing; leaving it out
-    makes a step several times cheaper.
+    Attention is causal, so the padding changes nothing. Without it a step is several times faster.
     """
     length = int((tokens.argmax(dim=1) + 1).max())
     tokens = tokens[:, :length]
@@ -66,12 +65,12 @@ class Anchors(nn.Module):
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(classes, width)))
 
     def forward(self) -> Tensor:
-        """Unit vectors [classes, d]."""
+        """Return unit vectors [classes, d]."""
         return F.normalize(self.weight, dim=-1)
 
 
 def clip_loss(clip: CLIP, anchors: Anchors, batch: CropBatch, tokens: Tensor) -> dict[str, Tensor]:
-    """Losses of one batch: "total" and its parts.
+    """Return the losses of one batch: "total" and its parts.
 
     Args:
         clip: the model, in training mode.
@@ -81,43 +80,43 @@ def clip_loss(clip: CLIP, anchors: Anchors, batch: CropBatch, tokens: Tensor) ->
     """
     views, classes = tokens.shape[:2]
     raw = encode_text(clip, tokens.flatten(0, 1)).unflatten(0, (views, classes))
-    if views > 1:  # each sentence on its own, and all of a class as one mean, as the cascade does
+    if views > 1:  # each sentence, and the mean of a class, as the cascade does
         raw = torch.cat((raw, raw.mean(dim=0, keepdim=True)))
     texts = torch.cat((F.normalize(raw, dim=-1), anchors()[None]))
     scale = clip.logit_scale.exp()
     valid = batch.labels[:, 0] >= 0
     images = F.normalize(clip.encode_image(batch.crops[valid]), dim=-1)
-    seen = scale * torch.einsum("nd,vcd->vnc", images, texts)
-    logits = seen.new_zeros(len(texts), len(valid), classes)
-    logits[:, valid] = seen
+    similar = scale * torch.einsum("nd,vcd->vnc", images, texts)
+    logits = similar.new_zeros(len(texts), len(valid), classes)
+    logits[:, valid] = similar
 
     losses = {
-        "name": _name(seen, batch.labels[valid], batch.shares[valid]),
+        "name": _name(similar, batch.labels[valid], batch.shares[valid]),
         "rank": _rank(logits, batch),
         "read": _read(scale * texts[:-1] @ texts[-1].T),
-        "find": _find(seen, batch.labels[valid, 0], batch.shares[valid]),
+        "find": _find(similar, batch.labels[valid, 0], batch.shares[valid]),
     }
     total = torch.stack([_WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
     return {"total": total, **losses}
 
 
 def _name(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
-    """Image to text: the class of each crop, split between two where it is of both."""
+    """Return the image-to-text loss: the class of each crop, or both classes by their share."""
     log_p = F.log_softmax(logits, dim=-1)
     chosen = log_p.gather(2, labels.expand(len(log_p), -1, -1))
-    # Where both classes are one, the parts add up to it.
+    # If both classes are the same, the parts add up to it.
     return -(shares * chosen[..., 0] + (1 - shares) * chosen[..., 1]).mean()
 
 
 def _read(logits: Tensor) -> Tensor:
-    """Text to anchor: sentences [views, classes] each name their class."""
+    """Return the text-to-anchor loss: each sentence [views, classes] names its class."""
     views, classes = logits.shape[:2]
     labels = torch.arange(classes, device=logits.device).repeat(views)
     return F.cross_entropy(logits.flatten(0, 1), labels)
 
 
 def _rank(logits: Tensor, batch: CropBatch) -> Tensor:
-    """Text to image within each group: the candidates' order by grade."""
+    """Return the text-to-image loss within each group: the order of candidates by grade."""
     groups, size = batch.grades.shape
     valid = (batch.labels[:, 0] >= 0).view(groups, size)
     of_target = logits.unflatten(1, (groups, size)).gather(
@@ -134,12 +133,12 @@ def _rank(logits: Tensor, batch: CropBatch) -> Tensor:
 
 
 def _find(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
-    """Text to image over the whole batch: every crop of a class above those of all others."""
+    """Return the text-to-image loss over the batch: crops of a class rank above all others."""
     log_p = F.log_softmax(logits, dim=1)
     wanted = F.one_hot(labels, logits.shape[2]).to(logits.dtype) * shares[:, None]
     total = wanted.sum(dim=0)
     per_class = -(wanted * log_p).sum(dim=1) / total.clamp_min(1e-6)
-    # Of crops that are all right, none can have more than its part: only the excess is a loss.
+    # The crops of a class share its probability: only the excess over this entropy is a loss.
     floor = -(
         (wanted / total.clamp_min(1e-6)) * (wanted / total.clamp_min(1e-6)).clamp_min(1e-12).log()
     ).sum(dim=0)

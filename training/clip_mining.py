@@ -1,9 +1,9 @@
-"""Crops of what a trained SAM really proposes on phantoms, for CLIP to learn from.
+"""Crops of the candidates that a trained SAM proposes on phantoms, to train CLIP.
 
     python -m training.clip_mining --out training-output --count 600
 
-Run between the training of the bundled SAM and that of CLIP: masks drawn around structures are
-cleaner, and wrong in other ways, than those a small SAM proposes.
+Run it after the training of the bundled SAM and before that of CLIP. Masks drawn around structures
+are cleaner than those of a small SAM, and wrong in other ways.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from training.clip_data import (
 )
 
 _STEM = "crops-mined"
-# Phantoms of the training bank from here on: CLIP's other crops come from those before.
+# First phantom of the training bank: CLIP's other crops use smaller indices.
 _FIRST = 100_000
 _SEED = 20_240_613
-# The shipped thresholds with a grid as coarse as a group has room for; of the task only its area
-# limits would matter, and it has none.
+# The shipped thresholds with a coarse grid, as a group is small. Only the area limits of the task
+# would matter, and it has none.
 _PROPOSE = {
     "task": {"name": "mining", "prompts": {"organ": ["an organ"]}},
     "propose": {"points_per_side": 8},
@@ -45,7 +45,7 @@ _PROPOSE = {
 
 
 def open_mined_bank(folder: Path) -> list[CropBank]:
-    """The mined bank of a run's folder of crops as a list of one, empty where there is none."""
+    """Return the mined bank in a run's folder of crops as a list of one, or an empty list."""
     return [read_crop_bank(folder, _STEM)] if (folder / f"{_STEM}.done").exists() else []
 
 
@@ -61,21 +61,19 @@ def _mined(proposer: SamProposer, count: int) -> Iterator[Group]:
 
 
 def mined_group(proposer: SamProposer, index: int, *, split: Split, first: int = 0) -> Group:
-    """Group `index`: the kinds take turns, each phantom is used once."""
+    """Make group `index`. The kinds take turns; each phantom is used once."""
     kind = KINDS[index % len(KINDS)]
     rng = np.random.default_rng((_SEED, index))
     image, structures = augmented(kind, first + index // len(KINDS), split, rng)
     masks = [c.mask for c in proposer(image).candidates if c.area >= LEAST_PIXELS]
     verdicts = judge(masks, structures, kind)
-    kept = _kept(verdicts, rng)
-    return pack_group(
-        image, [masks[place] for place in kept], [verdicts[place] for place in kept], kind, rng
-    )
+    chosen = _choose(verdicts, rng)
+    return pack_group(image, [masks[i] for i in chosen], [verdicts[i] for i in chosen], kind, rng)
 
 
-def _kept(verdicts: list[Verdict], rng: np.random.Generator) -> list[int]:
-    """At most `GROUP` places: the best half for the organ, and a random choice of the others."""
-    order = sorted(range(len(verdicts)), key=lambda place: -verdicts[place].grade)
+def _choose(verdicts: list[Verdict], rng: np.random.Generator) -> list[int]:
+    """Return at most `GROUP` indices: the best for the organ, then a random choice of others."""
+    order = sorted(range(len(verdicts)), key=lambda index: -verdicts[index].grade)
     best, others = order[: GROUP // 2], order[GROUP // 2 :]
     return best + [others[i] for i in rng.permutation(len(others))[: GROUP - len(best)]]
 

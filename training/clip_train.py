@@ -1,4 +1,4 @@
-"""Trains the bundled CLIP on crops of phantoms and exports it."""
+"""Training of the bundled CLIP on crops of phantoms."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ _CLIP_NORM = 1.0
 _AVERAGING = 0.98  # per step: weights averaged over the last fifty or so
 _HIGHEST_SCALE = math.log(100.0)  # CLIP's own bound of its logit scale
 _VIEWS = 1  # sentences a class and step
-_FORGOTTEN_WORDS = 0.06  # tokens replaced by "any other": what a word never learnt looks like
+_FORGOTTEN_WORDS = 0.06  # share of tokens replaced by "any other", as an unknown word is
 _LOG_EVERY = 20  # steps
-_SOUGHT_BY = 8  # sentences, where it is to be seen what a model chooses
+_SENTENCES_PER_ORGAN = 8  # in the search for groups that a model is bad at
 _TARGETS = torch.tensor([LABELS.index(TARGET_LABEL[kind]) for kind in KINDS])
 
 
 def train_clip(options: TrainOptions) -> Path:
-    """Train, or go on training, until the budget is spent; export after every checkpoint.
+    """Train, or resume training, until the budget is spent; export after every checkpoint.
 
     `options.batch_size` counts images, each with up to 16 candidates; `options.bank_size` counts
-    phantoms of a kind. Masks that a trained SAM proposed take part where `clip_mining` has put them
-    into `options.out`.
+    phantoms of a kind. Masks that a trained SAM proposed take part if `clip_mining` has written
+    them to `options.out`.
 
     Writes to `options.out`: `crops/`, `clip.checkpoint.pt` (to resume), `clip.log.jsonl` and
     `clip.safetensors`, the float16 weights averaged over recent steps: usable at any time, best
-    when the cosine is over.
+    at the end of the cosine.
 
     Returns:
         The exported weights.
@@ -87,9 +87,9 @@ def train_clip(options: TrainOptions) -> Path:
     state = load_checkpoint(checkpoint, seed=options.seed)
     chances: list[Tensor] | None = None if state is None else state["chances"]
     if state is None and options.init is not None:
-        log.info("looking for the groups that %s is bad at", options.init)
-        sought = sentences.of_organs(clip, options.seed)
-        chances = [torch.from_numpy(hard_groups(clip, bank, sought)) for bank in banks]
+        log.info("searching for the groups that %s is bad at", options.init)
+        organs = sentences.of_organs(clip, options.seed)
+        chances = [torch.from_numpy(hard_groups(clip, bank, organs)) for bank in banks]
     batches = CropBatches(
         banks, sentences, seed=options.seed, batch_size=options.batch_size, chances=chances
     )
@@ -109,7 +109,7 @@ def train_clip(options: TrainOptions) -> Path:
 
     weights = options.out / "clip.safetensors"
 
-    def keep() -> None:
+    def save() -> None:
         save_checkpoint(
             checkpoint,
             {
@@ -122,7 +122,7 @@ def train_clip(options: TrainOptions) -> Path:
         )
         save_bundled_clip(averaged.module.state_dict(), tokens, weights)
 
-    kept = progress.seconds
+    saved_at = progress.seconds
     for batch, texts in _prefetched(batches, progress.step):
         if progress.done:
             break
@@ -131,10 +131,10 @@ def train_clip(options: TrainOptions) -> Path:
         progress.step += 1
         if progress.step % _LOG_EVERY == 0:
             _log(options.out, progress, losses)
-        if progress.seconds - kept > 60.0 * options.checkpoint_minutes:
-            keep()
-            kept = progress.seconds
-    keep()
+        if progress.seconds - saved_at > 60.0 * options.checkpoint_minutes:
+            save()
+            saved_at = progress.seconds
+    save()
     return weights
 
 
@@ -144,32 +144,32 @@ class Sentences:
     def __init__(self) -> None:
         self.tokenizer: SimpleTokenizer = bundled_tokenizer()
         used = self.tokenizer(list(training_texts()))
-        # Start and end of a text are in it; so is 0, the padding, which needs no row.
+        # It contains the start and end of a text, and the padding 0, which needs no row.
         self.tokens = used[used > 0].unique()
 
     def draw(self, rng: np.random.Generator) -> Tensor:
-        """Int64 [_VIEWS, classes, 77]."""
+        """Draw sentences of every class: int64 [_VIEWS, classes, 77]."""
         classes = load_vocabulary().classes
         texts = [train_sentence(taught, rng) for _ in range(_VIEWS) for taught in classes]
         ids = compact_tokens(self.tokenizer(texts), self.tokens)
-        # The end of the text, the highest id, is found by its value: it must stay.
+        # CLIP finds the end of the text by its id, the highest one: it must stay.
         words = (ids > 0) & (ids < len(self.tokens) - 1)
         forgotten = torch.from_numpy(rng.random(ids.shape) < _FORGOTTEN_WORDS)
-        kept = ids.masked_fill(words & forgotten, 0)
-        return kept.reshape(_VIEWS, len(classes), -1)
+        known = ids.masked_fill(words & forgotten, 0)
+        return known.reshape(_VIEWS, len(classes), -1)
 
     @torch.no_grad()
     def of_organs(self, clip: CLIP, seed: int) -> Tensor:
-        """What `clip` makes of sentences about the organ of each kind, float32 [kinds, d]."""
+        """Return text features of the organ of each kind, float32 [kinds, d]."""
         rng = np.random.default_rng(seed)
-        ids = torch.cat([self.draw(rng) for _ in range(_SOUGHT_BY)])[:, _TARGETS]
+        ids = torch.cat([self.draw(rng) for _ in range(_SENTENCES_PER_ORGAN)])[:, _TARGETS]
         features = encode_text(clip, ids.flatten(0, 1).to(clip.logit_scale.device))
         each: Tensor = F.normalize(features, dim=-1).unflatten(0, ids.shape[:2])
         return each.mean(dim=0)
 
 
 class CropBatches:
-    """Batch `step` follows from the seed and `step` alone: a resumed run draws the same ones."""
+    """Batches that depend on the seed and the step only: a resumed run draws the same ones."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class CropBatches:
         batch_size: int,
         chances: Sequence[Tensor] | None = None,
     ) -> None:
-        """`chances`, float64 [N] a bank: how often each group is drawn (default: all alike)."""
+        """Draw each group of a bank by its probability in `chances` [N]; else equally."""
         self.banks = banks
         self.chances = None if chances is None else [c.numpy() for c in chances]
         self.seed = seed
@@ -190,11 +190,11 @@ class CropBatches:
         self.mean, self.std = (torch.tensor(values) for values in (normalise.mean, normalise.std))
 
     def batch(self, step: int) -> tuple[CropBatch, Tensor]:
-        """The crops of step `step`, augmented, and sentences int64 [views, classes, 77]."""
+        """Return the augmented crops of one step, and sentences int64 [views, classes, 77]."""
         rng = np.random.default_rng((self.seed, step))
         groups = []
-        for place in range(self.batch_size):
-            turn = place % len(self.banks)  # the banks take turns
+        for index in range(self.batch_size):
+            turn = index % len(self.banks)  # the banks take turns
             bank = self.banks[turn]
             chances = None if self.chances is None else self.chances[turn]
             groups.append((bank, int(rng.choice(len(bank), p=chances))))
@@ -206,7 +206,7 @@ class CropBatches:
             for name in ("labels", "shares", "grades")
         )
         kinds = torch.tensor([int(bank.kinds[index]) for bank, index in groups])
-        # A permuted view: channels last in memory, as the vision tower wants it.
+        # A permuted view has channels last in memory, which is fast in the vision tower.
         pixels = crops.flatten(0, 1).float().div_(255.0).sub_(self.mean).div_(self.std)
         batch = CropBatch(
             crops=pixels.permute(0, 3, 1, 2),
@@ -221,7 +221,7 @@ class CropBatches:
 def _augment(group: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Flip, zoom and shift the crops [M, S, S, 3] of a group a little and change their brightness.
 
-    All alike, as they would with another image; black stays black.
+    All crops change alike, as with another image; black stays black.
     """
     side = group.shape[1]
     zoom = 1 + rng.normal(0, 0.04, 2)
@@ -236,7 +236,7 @@ def _augment(group: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
 
 
 def _optimiser(model: nn.Module) -> torch.optim.AdamW:
-    """AdamW; decay for matrices and kernels only, not for norms, biases and embeddings."""
+    """Return AdamW with decay for matrices and kernels, not for norms, biases and embeddings."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -280,7 +280,7 @@ def _on(batch: CropBatch, device: str) -> CropBatch:
 
 
 def _prefetched(batches: CropBatches, step: int) -> Iterator[tuple[CropBatch, Tensor]]:
-    """Batches from `step` on, the next one being made while one is used."""
+    """Yield batches from `step` on; prepare the next one while one is used."""
     with ThreadPoolExecutor(1) as worker:
         coming = worker.submit(batches.batch, step)
         while True:
@@ -290,7 +290,7 @@ def _prefetched(batches: CropBatches, step: int) -> Iterator[tuple[CropBatch, Te
 
 
 def _log(folder: Path, progress: Progress, figures: dict[str, float]) -> None:
-    """One line of `clip.log.jsonl`."""
+    """Append one line to `clip.log.jsonl`."""
     line = {"step": progress.step, "seconds": round(progress.seconds, 1)}
     line |= {name: round(value, 5) for name, value in figures.items()}
     with (folder / "clip.log.jsonl").open("a") as file:

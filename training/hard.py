@@ -1,7 +1,7 @@
-"""What a trained model is still bad at, for a run that goes on from its weights to see more of.
+"""Phantoms that a trained model is bad at: a run from its weights draws them more often.
 
-Most phantoms are soon easy: brains are found well long before those at the base of the skull, one
-in four, are found at all. Drawn alike, the easy ones take most of the steps.
+Most phantoms become easy soon. A quarter of the brains, near the base of the skull, stay hard much
+longer. Equal probabilities would spend most steps on easy phantoms.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from training.bank import Bank
 from training.clip_data import CropBank
 from training.sam_eval import phantom_ious
 
-Chances = npt.NDArray[np.float64]  #: [N], how often each of N things is drawn; their sum is 1
+Chances = npt.NDArray[np.float64]  #: [N], probability of each of N phantoms or groups
 
-_EASY = 0.03  # what is done without fault is drawn as often as what lacks so much
+_EASY = 0.03  # added to every weight, so that easy ones are drawn, too
 
 
 def hard_phantoms(sam: Sam, bank: Bank) -> Chances:
-    """By what the IoU of the target organs lacks, prompted by a box and by a point."""
-    found = [
+    """Weight each phantom by 1 - IoU of its target organs, prompted by a box and by a point."""
+    ious = [
         np.array([(box, point) for box, point, _ in organs]) for organs in phantom_ious(sam, bank)
     ]
-    return _chances(np.array([1.0 - ious.mean() if len(ious) else 0.0 for ious in found]))
+    return _chances(np.array([1.0 - each.mean() if len(each) else 0.0 for each in ious]))
 
 
 @torch.no_grad()
 def hard_groups(clip: CLIP, bank: CropBank, texts: Tensor) -> Chances:
-    """By how much worse a prompt the candidate nearest to its text is than the group's best.
+    """Weight each group by the grade that the candidate nearest to its text lacks.
 
     Args:
         clip: the model.
         bank: of N groups.
-        texts: [kinds, d], what the organ of each kind is sought by.
+        texts: [kinds, d], text feature of the organ of each kind.
     """
     normalise = bundled_preprocess().transforms[-1]  # type: ignore[attr-defined]
     was_training = clip.training

@@ -1,4 +1,4 @@
-"""What a training run is told, and how far through it is: shared by SAM's and CLIP's training."""
+"""Options and progress of a training run, for SAM and CLIP."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class TrainOptions:
         seed: seeds initial weights, phantom order, augmentation and prompts.
         device: a torch device, "cpu" or "cuda".
         threads: torch's CPU threads.
-        batch_size: images a step.
-        bank_size: training phantoms per kind kept in the bank.
-        tune_size: tuning phantoms per kind that the figures in the log are taken on.
+        batch_size: images per step.
+        bank_size: training phantoms of each kind in the bank.
+        tune_size: tuning phantoms of each kind for the scores in the log.
         checkpoint_minutes: minutes between two checkpoints.
-        init: exported weights to start from, instead of random ones. Only the weights go on: the
-            optimiser, the schedule and what is thrown away after training begin anew.
+        init: exported weights to start from, instead of random ones. The
+            optimiser, the schedule and the auxiliary heads start anew.
         peak_rate: highest learning rate, instead of the recipe's; lower for a run with `init`.
     """
 
@@ -57,10 +57,10 @@ class TrainOptions:
 
 
 class Progress:
-    """Position in a run's budget, from 0 (start) to 1 (spent), whichever the budget counts.
+    """Position in a run's budget of minutes or steps, from 0 (start) to 1 (spent).
 
-    Counting minutes, the seconds of earlier parts of a resumed run are in `spent_seconds`; the
-    learning-rate schedule then follows the clock, so a slow machine still ends its cosine.
+    `spent_seconds` are those of earlier parts of a resumed run. With a budget of minutes the
+    learning rate follows the clock, so a slow machine still completes its cosine.
     """
 
     def __init__(self, options: TrainOptions, *, step: int = 0, spent_seconds: float = 0.0) -> None:
@@ -71,12 +71,12 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Seconds trained so far, earlier parts included."""
+        """Return the seconds trained so far, including earlier parts."""
         return self._earlier + time.monotonic() - self._started
 
     @property
     def fraction(self) -> float:
-        """Share of the budget that is spent, 0 to 1."""
+        """Return the share of the budget that is spent, 0 to 1."""
         if self._options.steps is not None:
             return min(1.0, self.step / self._options.steps)
         assert self._options.minutes is not None
@@ -84,12 +84,12 @@ class Progress:
 
     @property
     def done(self) -> bool:
-        """Whether the budget is spent."""
+        """Return True if the budget is spent."""
         return self.fraction >= 1.0
 
 
 def warmup_cosine(fraction: float, *, peak: float, warmup: float = 0.03) -> float:
-    """Learning rate at `fraction` of the run: linear rise to `peak`, then one cosine to 1 %."""
+    """Return the learning rate at `fraction` of the run: linear to `peak`, then a cosine to 1 %."""
     if fraction < warmup:
         return peak * (0.02 + 0.98 * fraction / warmup)
     cosine = 0.5 * (1.0 + math.cos(math.pi * (fraction - warmup) / (1.0 - warmup)))

@@ -1,4 +1,4 @@
-"""One training checkpoint on disk: written whole or not at all, read without unpickling code."""
+"""Training checkpoints on disk: written in one step, read without unpickling code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from salip_ray.errors import WeightsError
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors, numbers and containers of them; a kill in between leaves the old file."""
+    """Write tensors, numbers and containers of them. A kill leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(dict(state), partial)
@@ -20,10 +20,10 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, *, seed: int) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote, on the CPU; None where there is none.
+    """Return what `save_checkpoint` wrote, on the CPU; None if there is no file.
 
     Raises:
-        WeightsError: the file is no checkpoint, or of a run with another seed.
+        WeightsError: the file is not a checkpoint, or belongs to a run with another seed.
     """
     if not path.exists():
         return None

@@ -1,7 +1,7 @@
 """Batches for SAM's training: a pure function of (seed, step), so that a resumed run repeats none.
 
-Everything random about step 1,234 comes from a generator seeded with (seed, 1234): which phantoms,
-how they are augmented, which prompts are drawn.
+A generator seeded with (seed, 1234) decides everything random about step 1,234: the phantoms, their
+augmentation and the prompts.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from training.augment import Sample, augment
 from training.bank import Bank
 from training.sam_prompts import TARGET_ORGANS, Prompts, draw_prompts
 
-#: How often a kind is drawn, in proportion: lungs, of faint and varied outline, are the hardest.
+#: Relative frequency of each kind: lungs are the hardest, as their outlines are faint and varied.
 _SHARES = {"chest_xray": 5.0, "brain_mri": 3.0, "fetal_ultrasound": 2.0}
-_PLANE = 4 * GRID  #: side of target masks, that of the decoder's masks
+_PLANE = 4 * GRID  #: side of target masks and of the decoder's masks
 _MEAN = np.array((123.675, 116.28, 103.53), np.float32)[:, None, None]  # Sam.pixel_mean
 _STD = np.array((58.395, 57.12, 57.375), np.float32)[:, None, None]
 
@@ -36,8 +36,8 @@ class Batch:
         planes: float32 [B, S, 64, 64], coverage 0..1 of structure s in each cell of 4x4 pixels.
         points, point_image, point_targets: [P, 2] (x, y in pixels), [P], [P, 3] structures by role.
         boxes, box_image, box_targets: [Q, 4] (xyxy inclusive), [Q], [Q].
-        owner_image, owner_class, owner_planes: [A], [A], [A, 64, 64]: every structure that an
-            image's kind has, shown or not, with its class over all kinds, for the auxiliary head.
+        owner_image, owner_class, owner_planes: [A], [A], [A, 64, 64]: every structure of an image's
+            kind, visible or not, with its class over all kinds, for the auxiliary head.
     """
 
     images: Tensor
@@ -53,7 +53,7 @@ class Batch:
     owner_planes: Tensor
 
     def to(self, device: str) -> Batch:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
@@ -68,7 +68,7 @@ class SamBatches:
         batch_size: int,
         chances: Sequence[Tensor] | None = None,
     ) -> None:
-        """`chances`, float64 [N] a bank: how often each phantom is drawn (default: all alike)."""
+        """Draw each phantom of a bank by its probability in `chances` [N]; else equally."""
         self._banks = banks
         self._chances = None if chances is None else [c.numpy() for c in chances]
         self._seed = seed
@@ -80,7 +80,7 @@ class SamBatches:
         self._shares = shares / shares.sum()
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step: always the same for this seed and these banks."""
+        """Return the batch of one step, always the same for this seed and these banks."""
         rng = np.random.default_rng((self._seed, step))
         drawn = [self._draw(rng) for _ in range(self._batch_size)]
         planes = np.zeros((self._batch_size, self._planes, _PLANE, _PLANE), np.float32)
@@ -113,7 +113,7 @@ class SamBatches:
         )
 
     def _draw(self, rng: np.random.Generator) -> tuple[int, Sample, Prompts]:
-        """A random phantom (its bank's position), augmented, with prompts."""
+        """Draw a phantom; return the index of its bank, the augmented phantom and prompts."""
         while True:
             which = int(rng.choice(len(self._banks), p=self._shares))
             bank = self._banks[which]
@@ -126,7 +126,7 @@ class SamBatches:
 
 
 def _coverage(sample: Sample, structures: int) -> npt.NDArray[np.float32]:
-    """[S, 64, 64]: the share of each cell that structure s covers."""
+    """Return the share [S, 64, 64] of each cell that structure s covers."""
     coverage = np.zeros((structures, _PLANE, _PLANE), np.float32)
     shown = int(np.bitwise_or.reduce(sample.labels, axis=None))
     for s in range(structures):
@@ -137,7 +137,7 @@ def _coverage(sample: Sample, structures: int) -> npt.NDArray[np.float32]:
 
 
 def _normalised(sample: Sample) -> npt.NDArray[np.float32]:
-    """[3, S, S] as `Sam.preprocess` makes it: normalised, then padded with zeros."""
+    """Return [3, S, S] as `Sam.preprocess` does: normalised, then padded with zeros."""
     height, width = sample.content
     out = np.zeros((3, *sample.image.shape), np.float32)
     out[:, :height, :width] = (sample.image[:height, :width] - _MEAN) / _STD

@@ -1,7 +1,7 @@
-"""What SAM's training watches: IoU on target organs of held-out phantoms, by box and by point.
+"""IoU on target organs of held-out phantoms, prompted by box and by point, for the training log.
 
-Box IoU alone hides weak image features, since a box tells most of the mask. One point in the organ
-does not: the best of the three masks it gives is the figure to watch.
+Box IoU alone hides weak image features, since a box defines most of the mask. One point in the
+organ does not, so the best of its three masks is the better score.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from training.sam_prompts import TARGET_ORGANS
 
 
 def prompt_ious(sam: Sam, banks: Iterable[Bank], *, seed: int = 0) -> dict[str, float]:
-    """Mean IoU over each bank's target organs: {"KIND/box": ..., "KIND/point": ...}.
+    """Return the mean IoU of each bank's target organs: {"KIND/box": ..., "KIND/point": ...}.
 
     "box" is the single mask for the organ's tight box; "point" the best of the three masks for one
     random point in the organ, "chosen" the one of highest predicted IoU.
@@ -34,7 +34,7 @@ def prompt_ious(sam: Sam, banks: Iterable[Bank], *, seed: int = 0) -> dict[str, 
 def phantom_ious(
     sam: Sam, bank: Bank, *, seed: int = 0
 ) -> Iterator[list[tuple[float, float, float]]]:
-    """Of each phantom: (box, point, chosen) IoU, as above, of each of its target organs."""
+    """Yield for each phantom the (box, point, chosen) IoU of each of its target organs."""
     rng = np.random.default_rng(seed)
     was_training = sam.training
     sam.eval()
@@ -51,7 +51,7 @@ def _organ_ious(
     bank: Bank,
     rng: np.random.Generator,
 ) -> list[tuple[float, float, float]]:
-    """(box, best point, chosen point) IoU of each target organ shown in one phantom."""
+    """Return the (box, best point, chosen point) IoU of each target organ in one phantom."""
     rgb = torch.from_numpy(image.astype(np.float32)).to(sam.device).expand(3, -1, -1)
     embedding = sam.image_encoder(sam.preprocess(rgb[None]))
     position = sam.prompt_encoder.get_dense_pe()

@@ -16,10 +16,10 @@ _ROLE_WEIGHTS = (0.25, 0.5, 0.25)  # part, organ (twice), whole
 
 
 class StructureHead(nn.Module):
-    """Auxiliary: every structure of every kind, read off the embedding. Thrown away afterwards.
+    """Auxiliary head: segment every structure of every kind from the embedding.
 
-    Prompts train the encoder through a thin decoder and a few pixels; this head asks it at once
-    for all structures of the image.
+    Prompts train the encoder through a thin decoder and a few pixels. This head trains it on all
+    structures of the image at once. It is not part of the exported model.
     """
 
     def __init__(self, structures: int) -> None:
@@ -27,21 +27,21 @@ class StructureHead(nn.Module):
         self.read = nn.Conv2d(EMBED_DIM, structures * 16, 1)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """[B, 96, 16, 16] -> logits [B, structures, 64, 64]."""
+        """Map embeddings [B, 96, 16, 16] to logits [B, structures, 64, 64]."""
         return functional.pixel_shuffle(self.read(embedding), 4)
 
 
 def decode(
     decoder: MaskDecoder, embedding: Tensor, position: Tensor, sparse: Tensor, dense: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`MaskDecoder.predict_masks`, but each prompt with an embedding of its own.
+    """Run `MaskDecoder.predict_masks` with one embedding per prompt.
 
-    The official method repeats one image's embedding for its prompts; here prompts of many images
+    The official method repeats one image's embedding for its prompts. Here, prompts of many images
     share a batch.
 
     Args:
         decoder: the official decoder.
-        embedding: [P, C, 16, 16], of each prompt's image.
+        embedding: [P, C, 16, 16], of the image of each prompt.
         position: [1, C, 16, 16], `PromptEncoder.get_dense_pe()`.
         sparse: [P, T, C].
         dense: [P, C, 16, 16].
@@ -65,10 +65,10 @@ def decode(
 def sam_loss(
     sam: Sam, head: StructureHead, batch: Batch, *, with_mask: bool, with_point: bool
 ) -> dict[str, Tensor]:
-    """All losses of one batch, by name; "total" is what is minimised.
+    """Return all losses of one batch, by name; training minimises "total".
 
-    Boxes are prompted twice: alone, then with SAM's own mask fed back (`with_mask`), with a point
-    where it was wrong (`with_point`), or both.
+    Boxes are prompted twice: alone, then with SAM's own mask as feedback (`with_mask`), with a
+    point in the largest error (`with_point`), or both.
     """
     embedding = sam.image_encoder(batch.images)
     position = sam.prompt_encoder.get_dense_pe()
@@ -92,7 +92,7 @@ def sam_loss(
     wanted = batch.planes[batch.point_image[something, None], batch.point_targets[something]]
     by_role = _mask_loss(point_logits[:, 1:], wanted)  # [P', 3]
     point_loss = (by_role * by_role.new_tensor(_ROLE_WEIGHTS)).sum(1).mean()
-    # The single mask for a point is not used by the cascade; a light weight keeps it sensible.
+    # The cascade does not use the single mask of a point, so it has a small weight.
     point_loss = point_loss + 0.25 * _mask_loss(point_logits[:, 0], wanted[:, 1]).mean()
     truth = torch.zeros_like(iou[:points])
     truth[something] = torch.cat(
@@ -140,7 +140,7 @@ def sam_loss(
 def _second_prompt(
     sam: Sam, batch: Batch, logits: Tensor, wanted: Tensor, *, with_mask: bool, with_point: bool
 ) -> tuple[Tensor, Tensor]:
-    """Sparse and dense prompts of the second round: box, answer fed back, corrective point."""
+    """Return the sparse and dense prompts of the second round: box, mask feedback, point."""
     points = None
     if with_point:
         wrong = (logits > 0) != (wanted > 0.5)
@@ -148,10 +148,10 @@ def _second_prompt(
         error = functional.avg_pool2d(wrong.float()[:, None], 5, stride=1, padding=2)[:, 0].flatten(
             1
         )
-        place = error.argmax(1)
-        label = wanted.flatten(1).gather(1, place[:, None]) > 0.5
+        worst = error.argmax(1)
+        label = wanted.flatten(1).gather(1, worst[:, None]) > 0.5
         pixel = sam.image_encoder.img_size / LOW_RES
-        centre = torch.stack((place % LOW_RES, place // LOW_RES), dim=-1) * pixel + pixel / 2 - 0.5
+        centre = torch.stack((worst % LOW_RES, worst // LOW_RES), dim=-1) * pixel + pixel / 2 - 0.5
         points = (centre[:, None], label.float())
     masks = logits[:, None] if with_mask else None
     sparse, dense = sam.prompt_encoder(points, batch.boxes, masks)
@@ -159,7 +159,7 @@ def _second_prompt(
 
 
 def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """3 * binary cross-entropy + dice: [..., H, W] -> [...]. Targets are coverage, 0..1."""
+    """Return 3 * binary cross-entropy + dice: [..., H, W] -> [...]. Targets are coverage 0..1."""
     cross = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(
         (-2, -1)
     )
@@ -171,12 +171,12 @@ def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _iou(logits: Tensor, target: Tensor) -> Tensor:
-    """IoU of thresholded masks: [..., H, W] -> [...]."""
+    """Return the IoU of thresholded masks: [..., H, W] -> [...]."""
     answer, truth = logits > 0, target > 0.5
     union = (answer | truth).sum((-2, -1)).clamp(min=1)
     return (answer & truth).sum((-2, -1)) / union
 
 
 def _auxiliary_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean mask loss over the structures that each image's kind has."""
+    """Return mean mask loss over the structures that each image's kind has."""
     return _mask_loss(logits[batch.owner_image, batch.owner_class], batch.owner_planes).mean()

@@ -1,8 +1,8 @@
-"""Prompts for a training image, and the structures that SAM should answer with.
+"""Prompts for a training image, and the structures that SAM should return.
 
-The three masks SAM gives for a point have fixed roles here: part, organ, whole. A role that the
-point is not in falls back to the organ, so that every mask always has a target. Boxes have one
-answer, the structure they were drawn round.
+The three masks of a point have fixed roles: part, organ, whole. If the point is in no structure of
+a role, the organ is its target, so that every mask has one. A box has one target, the structure
+that it surrounds.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from training.augment import Sample
 
 ROLES = ("part", "organ", "whole")  #: of mask tokens 1, 2 and 3
 
-#: What a user asks for, and so what training favours; the two lungs are prompted one by one.
+#: Organs that users ask for and that training therefore prefers. Lungs are prompted one by one.
 TARGET_ORGANS = {
     "chest_xray": ("left lung", "right lung"),
     "brain_mri": ("brain",),
     "fetal_ultrasound": ("fetal head",),
 }
 
-#: Not things to point at: background by another name, the shell of an organ, or a texture in it.
+#: Never prompted: background by another name, the shell of an organ, or a texture in it.
 NOT_ASKED_FOR = frozenset(
     ("fan", "hilum", "opacity", "rib", "shadow", "skull", "skull ring", "white matter")
 )
 
-POINTS, BOXES = 7, 2  #: prompts an image
+POINTS, BOXES = 7, 2  #: prompts per image
 _ON_TARGET, _ON_NOTHING = 0.55, 0.12
-_SMALLEST = 40  #: visible pixels below which a structure is not asked for
+_SMALLEST = 40  #: structures with fewer visible pixels are not prompted
 NOTHING = -1
 
 
@@ -58,7 +58,7 @@ def draw_prompts(
     targets: tuple[str, ...],
     rng: np.random.Generator,
 ) -> Prompts | None:
-    """Random prompts, or None where the picture shows no structure worth asking for."""
+    """Draw random prompts; return None if the image shows no structure to ask for."""
     asked = [s for s, name in enumerate(names) if name not in NOT_ASKED_FOR]
     areas = np.zeros(len(names), np.int64)
     areas[asked] = [np.count_nonzero(sample.labels & (1 << s)) for s in asked]
@@ -94,21 +94,21 @@ def draw_prompts(
 def _by_role(
     here: int, chosen: int, areas: npt.NDArray[np.int64], roles: tuple[str, ...]
 ) -> tuple[int, int, int]:
-    """The structures under a point as (part, organ, whole); of several, the smallest."""
+    """Return the smallest structures under a point as (part, organ, whole)."""
     under = [s for s in range(len(roles)) if here >> s & 1 and areas[s] >= _SMALLEST]
-    found = dict.fromkeys(ROLES, NOTHING)
+    by_role = dict.fromkeys(ROLES, NOTHING)
     for s in sorted(under, key=lambda s: areas[s], reverse=True):
-        found[roles[s]] = s
-    organ = found["organ"] if found["organ"] != NOTHING else chosen
-    part = found["part"] if found["part"] != NOTHING else organ
-    whole = found["whole"] if found["whole"] != NOTHING else organ
+        by_role[roles[s]] = s
+    organ = by_role["organ"] if by_role["organ"] != NOTHING else chosen
+    part = by_role["part"] if by_role["part"] != NOTHING else organ
+    whole = by_role["whole"] if by_role["whole"] != NOTHING else organ
     return part, organ, whole
 
 
 def _jittered_box(
     sample: Sample, structure: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Box round a structure, each side moved by up to a tenth of the box (standard deviation)."""
+    """Return the box of a structure; move each side by up to a tenth of the box (deviation)."""
     mask = sample.labels & (1 << structure)
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     box = np.array((columns[0], rows[0], columns[-1], rows[-1]), np.float32)

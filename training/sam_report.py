@@ -21,7 +21,7 @@ from training.bank import open_bank
 from training.sam_eval import prompt_ious
 from training.sam_prompts import TARGET_ORGANS
 
-#: The generator's knobs for this model, chosen on the tuning bank.
+#: Settings of the generator for this model, chosen on the tuning bank.
 GENERATOR = {
     "points_per_side": 16,
     "pred_iou_thresh": 0.7,
@@ -33,10 +33,10 @@ GENERATOR = {
 
 
 def oracle_dice(sam: Sam, kind: str, split: str, count: int) -> tuple[float, float]:
-    """What a perfect retriever would reach: mean Dice of the best proposals, and their number.
+    """Return the mean Dice of the best proposals (a perfect retriever), and their mean number.
 
-    The target is covered by the automatic mask most like it, or by one for each of its organs
-    (of lungs, the best for either), whichever is better.
+    The target is covered by the most similar automatic mask, or by one for each of its organs (both
+    lungs), whichever is better.
     """
     generator = SamAutomaticMaskGenerator(sam, **GENERATOR)
     dices, counts = [], []
@@ -53,7 +53,7 @@ def oracle_dice(sam: Sam, kind: str, split: str, count: int) -> tuple[float, flo
 
 
 def _most_like(mask: Mask, proposals: list[Mask]) -> Mask:
-    """The proposal of highest Dice; an empty mask where there is none, or nothing to find."""
+    """Return the proposal of highest Dice, or an empty mask if there is none or no target."""
     if not proposals or not mask.any():
         return np.zeros_like(mask)
     return max(proposals, key=lambda proposal: _dice(proposal, mask))

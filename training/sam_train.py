@@ -1,4 +1,4 @@
-"""Trains the bundled SAM on phantoms and exports it."""
+"""Training of the bundled SAM on phantoms."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _LOG_EVERY = 20  # steps
 
 
 def train_sam(options: TrainOptions) -> Path:
-    """Train, or go on training, until the budget is spent; export after every checkpoint.
+    """Train, or resume training, until the budget is spent; export after every checkpoint.
 
     Writes to `options.out`: `banks/`, `sam.checkpoint.pt` (to resume), `sam.log.jsonl` (losses
     and tuning-bank IoU over steps and seconds) and `sam.safetensors`, the float16 weights averaged
-    over recent steps: usable at any time, best when the cosine is over.
+    over recent steps: usable at any time, best at the end of the cosine.
 
     Returns:
         The exported weights.
@@ -55,7 +55,7 @@ def train_sam(options: TrainOptions) -> Path:
     state = load_checkpoint(checkpoint, seed=options.seed)
     chances: list[Tensor] | None = None if state is None else state["chances"]
     if state is None and options.init is not None:
-        log.info("looking for the phantoms that %s is bad at", options.init)
+        log.info("searching for the phantoms that %s is bad at", options.init)
         chances = [torch.from_numpy(hard_phantoms(sam, bank)) for bank in banks]
     batches = SamBatches(banks, seed=options.seed, batch_size=options.batch_size, chances=chances)
 
@@ -77,7 +77,7 @@ def train_sam(options: TrainOptions) -> Path:
 
     weights = options.out / "sam.safetensors"
 
-    def keep() -> None:
+    def save() -> None:
         scores = prompt_ious(averaged.module, tune)
         _log(options.out, progress, scores)
         save_checkpoint(
@@ -93,7 +93,7 @@ def train_sam(options: TrainOptions) -> Path:
         )
         export_sam(averaged.module, weights)
 
-    kept = progress.seconds
+    saved_at = progress.seconds
     for batch in _prefetched(batches, progress.step):
         if progress.done:
             break
@@ -102,10 +102,10 @@ def train_sam(options: TrainOptions) -> Path:
         progress.step += 1
         if progress.step % _LOG_EVERY == 0:
             _log(options.out, progress, losses)
-        if progress.seconds - kept > 60.0 * options.checkpoint_minutes:
-            keep()
-            kept = progress.seconds
-    keep()
+        if progress.seconds - saved_at > 60.0 * options.checkpoint_minutes:
+            save()
+            saved_at = progress.seconds
+    save()
     return weights
 
 
@@ -119,7 +119,7 @@ def export_sam(sam: nn.Module, path: Path) -> None:
 
 
 def _optimiser(model: nn.Module) -> torch.optim.AdamW:
-    """AdamW; decay for matrices only, not for norms, biases and embeddings of a single row."""
+    """Return AdamW with decay for matrices, not for norms, biases and single-row embeddings."""
     decayed = [p for p in model.parameters() if p.ndim >= 2 and p.shape[0] > 1]
     others = [p for p in model.parameters() if not (p.ndim >= 2 and p.shape[0] > 1)]
     return torch.optim.AdamW(
@@ -141,7 +141,7 @@ def _step(
     rate = warmup_cosine(progress.fraction, peak=peak)
     for group in optimiser.param_groups:
         group["lr"] = rate
-    # The second prompt of a box is in turn its mask, mask and point, or point.
+    # The second prompt of a box alternates between its mask, mask and point, and point.
     turn = progress.step % 3
     losses = sam_loss(sam, head, batch, with_mask=turn != 2, with_point=turn != 0)
     optimiser.zero_grad(set_to_none=True)
@@ -154,7 +154,7 @@ def _step(
 
 
 def _prefetched(batches: SamBatches, step: int) -> Iterator[Batch]:
-    """Batches from `step` on, the next one being made while one is used."""
+    """Yield batches from `step` on; prepare the next one while one is used."""
     with ThreadPoolExecutor(1) as worker:
         coming = worker.submit(batches.batch, step)
         while True:
@@ -164,7 +164,7 @@ def _prefetched(batches: SamBatches, step: int) -> Iterator[Batch]:
 
 
 def _log(folder: Path, progress: Progress, figures: dict[str, float]) -> None:
-    """One line of `sam.log.jsonl`."""
+    """Append one line to `sam.log.jsonl`."""
     line = {"step": progress.step, "seconds": round(progress.seconds, 1)}
     line |= {name: round(value, 5) for name, value in figures.items()}
     with (folder / "sam.log.jsonl").open("a") as file:

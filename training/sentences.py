@@ -6,12 +6,12 @@ whose descriptions and patterns never occur in training.
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from salip_ray.models.bundled.vocabulary import (
     TaughtClass,
@@ -72,6 +72,6 @@ def held_out_sentences(taught: TaughtClass, count: int = 6) -> tuple[str, ...]:
 
 @cache
 def _held_out() -> dict[str, Any]:
-    text = Path(__file__).with_name("held_out.yaml").read_text(encoding="utf-8")
-    data: dict[str, Any] = yaml.safe_load(text)
+    text = Path(__file__).with_name("held_out.json").read_text(encoding="utf-8")
+    data: dict[str, Any] = json.loads(text)
     return data

@@ -46,7 +46,7 @@ def test_wheel_carries_weights_prompts_and_configs(wheel):
     for needed in (
         "salip_ray/models/bundled/sam.safetensors",
         "salip_ray/models/bundled/clip.safetensors",
-        "salip_ray/models/bundled/vocabulary.yaml",
+        "salip_ray/models/bundled/vocabulary.json",
         "salip_ray/py.typed",
         "salip_ray/report/templates/report.html",
         "salip_ray/report/templates/report.css",

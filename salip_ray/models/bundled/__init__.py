@@ -1,1 +1,1 @@
-"""The models that ship with the package, and everything that made them."""
+"""The models that ship with the package, and the phantoms that they are trained on."""

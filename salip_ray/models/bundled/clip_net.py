@@ -1,9 +1,9 @@
 """The bundled CLIP: a small open_clip model for crops of phantoms and the sentences about them.
 
 It is an ordinary `open_clip.CLIP`: a ModifiedResNet over 64x64 pixels, a text transformer over
-open_clip's standard tokenizer, a shared space of 128 dimensions. Its file is small because of the
-49,408 rows of the token table only those are stored that training saw; one more row, trained by
-replacing random words, stands for every other token. Loading fills the whole table again.
+open_clip's standard tokenizer, a shared space of 128 dimensions. Its file is small because it
+stores only the rows of the token table (49,408) that training used. One more row, trained by
+replacing random words, stands for every other token. Loading fills the whole table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STORED_IDS = "token_embedding.ids"
 
 
 def build_bundled_clip(vocabulary: int = VOCABULARY) -> CLIP:
-    """The bundled CLIP with random weights. Training gives it a smaller `vocabulary`."""
+    """Return the bundled CLIP with random weights. Training gives it a smaller `vocabulary`."""
     return CLIP(
         EMBED_DIM,
         vision_cfg={"layers": (2, 2, 2, 2), "width": 16, "image_size": IMAGE_SIZE},
@@ -48,10 +48,10 @@ def build_bundled_clip(vocabulary: int = VOCABULARY) -> CLIP:
 
 
 def bundled_preprocess() -> Callable[[Image], Tensor]:
-    """open_clip's inference transform: PIL image -> float32 [3, 64, 64], normalised.
+    """Return open_clip's inference transform: PIL image -> float32 [3, 64, 64], normalised.
 
-    The longer side is resized to 64 and the shorter padded with black, where open_clip's usual
-    choice would cut the ends off a long crop: half a lung is another class to this model.
+    The longer side is resized to 64 and the shorter padded with black. open_clip's default would
+    cut the ends off a long crop, and half a lung is another class for this model.
     """
     transform: Callable[[Image], Tensor] = never_vanishing(
         image_transform(IMAGE_SIZE, is_train=False, resize_mode="longest")
@@ -60,14 +60,14 @@ def bundled_preprocess() -> Callable[[Image], Tensor]:
 
 
 def bundled_tokenizer() -> SimpleTokenizer:
-    """open_clip's standard tokenizer: list of n sentences -> int64 [n, 77]."""
+    """Return open_clip's standard tokenizer: list of n sentences -> int64 [n, 77]."""
     return SimpleTokenizer(context_length=CONTEXT_LENGTH)
 
 
 def load_bundled_clip(
     path: Path | None = None,
 ) -> tuple[CLIP, Callable[[Image], Tensor], SimpleTokenizer]:
-    """The trained bundled CLIP in eval mode (float32, CPU), its preprocess and its tokenizer.
+    """Return the bundled CLIP in eval mode (float32, CPU), its preprocess and its tokenizer.
 
     Args:
         path: safetensors file that `save_bundled_clip` wrote; the shipped weights if None.
@@ -107,7 +107,7 @@ def save_bundled_clip(state: dict[str, Tensor], tokens: Tensor, path: Path) -> N
     Args:
         state: state dict of a model over the vocabulary of `compact` ids (see `compact_tokens`).
         tokens: int64 [n], ascending: the standard tokens that have a row.
-        path: file to write; a reader never sees half of it.
+        path: file to write, in one step.
     """
     table = state[_TABLE]
     # Row 0 of a compact table is "any other token"; it is stored last.
@@ -125,21 +125,21 @@ def save_bundled_clip(state: dict[str, Tensor], tokens: Tensor, path: Path) -> N
 
 
 def compact_state(model: CLIP, tokens: Tensor) -> dict[str, Tensor]:
-    """The state dict of a loaded model over the vocabulary of `tokens`, to go on training from.
+    """Return the state dict of a loaded model over the vocabulary of `tokens`, to train on.
 
-    A token that the model has no row of its own for begins as any other token.
+    A token without an own row starts as any other token.
     """
     state = dict(model.state_dict())
-    # Token 0 is the padding, which no file stores: its row is any other token's.
+    # No file stores token 0, the padding: it has the row of any other token.
     state[_TABLE] = state[_TABLE][torch.cat((tokens.new_zeros(1), tokens))]
     return state
 
 
 def compact_tokens(tokenised: Tensor, tokens: Tensor) -> Tensor:
-    """Standard token ids -> ids in a table of n + 1 rows: 1 + place in `tokens`, 0 for any other.
+    """Map standard token ids to rows of a table: 1 + index in `tokens`, 0 for any other token.
 
-    The order of ids is kept, so the end-of-text token is still the highest, where open_clip's
-    text tower looks for it.
+    The order of ids stays, so the end-of-text token is still the highest, which open_clip's text
+    tower relies on.
     """
-    place = torch.searchsorted(tokens, tokenised).clamp(max=len(tokens) - 1)
-    return torch.where(tokens[place] == tokenised, place + 1, torch.zeros_like(place))
+    index = torch.searchsorted(tokens, tokenised).clamp(max=len(tokens) - 1)
+    return torch.where(tokens[index] == tokenised, index + 1, torch.zeros_like(index))

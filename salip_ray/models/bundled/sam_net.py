@@ -1,9 +1,9 @@
 """The bundled SAM: a small image encoder under the official prompt encoder and mask decoder.
 
-Prompt encoder, mask decoder and `Sam` are those of ``segment_anything`` unchanged, so its automatic
-mask generator and its predictor run on this model as they do on ViT-B to ViT-H. The encoder is our
-own: convolutions down to a 16x16 grid, where patch 16 alone would lose edges, then transformer
-blocks of ``segment_anything`` with global attention and relative positions.
+Prompt encoder, mask decoder and `Sam` are those of ``segment_anything``, unchanged. Its automatic
+mask generator and its predictor run on this model as on ViT-B to ViT-H. The encoder is new:
+convolutions down to a 16x16 grid (patches of 16 would lose edges), then transformer blocks of
+``segment_anything`` with global attention and relative positions.
 
     256 px -> 128 (16 channels) -> 64 (32) -> 32 (64) -> 16 (128) -> 4 blocks -> 16x16x96
                                       |_________|__ folded into the embedding ______^
@@ -32,7 +32,7 @@ _STEM = (16, 32, 64, 128)
 
 
 def _halve(channels_in: int, channels_out: int) -> nn.Sequential:
-    """A 3x3 convolution of stride 2. Group norm: an image must not depend on its batch mates."""
+    """Return a 3x3 convolution of stride 2 with group norm, which is independent of the batch."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False),
         nn.GroupNorm(channels_out // 16, channels_out),
@@ -41,7 +41,7 @@ def _halve(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside the identity."""
+    """Two 3x3 convolutions and an identity connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> the same shape."""
+        """Map [B, C, H, W] to the same shape."""
         out: Tensor = x + self.body(x)
         return out
 
@@ -62,8 +62,8 @@ class Residual(nn.Module):
 class SmallImageEncoder(nn.Module):
     """[B, 3, 256, 256], normalised and padded as `Sam.preprocess` does -> [B, 96, 16, 16].
 
-    Offers what `Sam`, `SamPredictor` and `SamAutomaticMaskGenerator` ask of an encoder:
-    `img_size` and `forward`.
+    It has what `Sam`, `SamPredictor` and `SamAutomaticMaskGenerator` need of an encoder: `img_size`
+    and `forward`.
     """
 
     def __init__(self, *, depth: int = 4, heads: int = 4) -> None:
@@ -90,7 +90,7 @@ class SmallImageEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, 256, 256] -> [B, 96, 16, 16]."""
+        """Map images [B, 3, 256, 256] to embeddings [B, 96, 16, 16]."""
         at_64: Tensor = self.to_64(x)
         at_32: Tensor = self.to_32(at_64)
         tokens = self.to_16(at_32).permute(0, 2, 3, 1) + self.pos_embed
@@ -101,7 +101,7 @@ class SmallImageEncoder(nn.Module):
 
 
 def build_bundled_sam() -> Sam:
-    """The bundled SAM with random weights: about 2 M parameters, 256x256 input."""
+    """Return the bundled SAM with random weights: about 2 M parameters, 256x256 input."""
     return Sam(
         image_encoder=SmallImageEncoder(),
         prompt_encoder=PromptEncoder(
@@ -123,7 +123,7 @@ def build_bundled_sam() -> Sam:
 
 
 def load_bundled_sam(path: Path | None = None) -> Sam:
-    """The trained bundled SAM in eval mode, float32 on the CPU.
+    """Return the bundled SAM in eval mode, float32 on the CPU.
 
     Args:
         path: safetensors file (float16 or float32); the shipped weights if None.

@@ -1,19 +1,22 @@
 """The classes, sentences and words that the bundled CLIP was taught.
 
-`vocabulary.yaml` holds them. This module imports no torch, so that a configuration can be checked
-against the vocabulary before a model is loaded.
+`vocabulary.json` holds them. A class is what one crop can show: a structure of a phantom, or a
+mistake that a candidate can be (a fragment of the organ, the organ with its neighbours,
+background). The order of the lists is part of the training, as a random draw is an index. Wordings
+that are held out for evaluation are in `training/held_out.json`.
+
+This module imports no torch, so that a configuration can be checked before a model is loaded.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
-
-import yaml
 
 ANY_KIND = "any"  #: kind of a class that every kind of phantom shows
 
@@ -44,7 +47,7 @@ class Vocabulary:
     Attributes:
         classes: in the order of the training labels.
         scans: names of an image, by kind of phantom; under `ANY_KIND`, those of all kinds.
-        patterns: sentence patterns with fields in braces (see `vocabulary.yaml`).
+        patterns: sentence patterns for `fill_pattern`.
         fillers: words without a class that are added to some sentences.
         grammar: English words that any sentence may contain and that say nothing about an image.
     """
@@ -59,9 +62,8 @@ class Vocabulary:
 @cache
 def load_vocabulary() -> Vocabulary:
     """Return the vocabulary of the shipped weights."""
-    text = resources.files(__package__).joinpath("vocabulary.yaml").read_text(encoding="utf-8")
-    # The C loader, if PyYAML has it, takes a tenth of the time.
-    data: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    text = resources.files(__package__).joinpath("vocabulary.json").read_text(encoding="utf-8")
+    data: dict[str, Any] = json.loads(text)
     scans = {kind: tuple(names) for kind, names in data["scans"].items()}
     scans[ANY_KIND] = tuple(name for names in scans.values() for name in names)
     return Vocabulary(
@@ -111,7 +113,11 @@ def _bare(name: str) -> str:
 
 
 def fill_pattern(pattern: str, *, plural: bool, **parts: str) -> str:
-    """Return a sentence: `pattern` with `parts` filled in and verbs in the number of the name."""
+    """Return a sentence: `pattern` with `parts` filled in and verbs that agree with the name.
+
+    Fields are {name}, {look}, {other} (a second look), {scan}, and the verbs {is}, {appears} and
+    {shows}.
+    """
     verbs = (
         {"is": "are", "appears": "appear", "shows": "show"}
         if plural

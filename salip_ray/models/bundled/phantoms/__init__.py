@@ -1,11 +1,11 @@
 """Procedural phantoms: medical-looking images whose anatomy is known, to train and test on.
 
-Three kinds (chest X-ray, axial brain MRI, fetal head ultrasound), drawn from curves and noise
-alone: no pixel and no mask of a real image enters them. Everything is randomised far beyond what
-a scanner does, so that a model trained on phantoms meets real images as one more variation.
+There are three kinds: chest X-ray, axial brain MRI and fetal head ultrasound. They are drawn from
+curves and noise alone, without a pixel or mask of a real image. They vary far more than scanners
+do, so that real images look like one more variation to a model trained on phantoms.
 
-Each phantom follows from (kind, bank, index, size) and nothing else. Banks keep apart what
-models train on, what thresholds are chosen on and what results are reported on.
+A phantom depends on (kind, bank, index, size) only. Training, the choice of thresholds and the
+reported results each use a bank of phantoms that no other step uses.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _MIN_TARGET_AREA = 0.02
 
 
 def make_phantom(kind: str, index: int, *, bank: str = "train", size: int = 256) -> Phantom:
-    """The phantom `index` of `kind` in `bank`, its longer side `size` pixels.
+    """Draw phantom `index` of `kind` in `bank`; its longer side is `size` pixels.
 
     The same arguments give the same bytes. Raises ValueError for an unknown kind or bank, a
     negative index or a size under 64.
@@ -83,7 +83,7 @@ def contact_sheet(
     tile: int = 192,
     outline: bool = True,
 ) -> npt.NDArray[np.uint8]:
-    """Phantoms side by side, uint8 RGB [rows * tile, columns * tile, 3].
+    """Draw phantoms side by side, uint8 RGB [rows * tile, columns * tile, 3].
 
     With `outline` the target's contour is drawn in red.
     """

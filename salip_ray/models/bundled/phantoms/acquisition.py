@@ -1,4 +1,4 @@
-"""From drawn anatomy to a picture as archives hold it: pose, view, exposure, wear, text."""
+"""Pose, view, exposure, wear and text: from drawn anatomy to an image as archives hold it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LETTERS = "ABCDEFGHIKLMNOPRSTUVWX0123456789:./- "
 
 
 def chance(rng: np.random.Generator, probability: float) -> bool:
-    """True with `probability`."""
+    """Return True with `probability`."""
     return bool(rng.random() < probability)
 
 
 def image_shape(size: int, width_over_height: float) -> tuple[int, int]:
-    """[H, W] whose longer side is `size`."""
+    """Draw (H, W) with longer side `size`."""
     if width_over_height >= 1:
         return max(1, round(size / width_over_height)), size
     return size, max(1, round(size * width_over_height))
@@ -35,7 +35,7 @@ def pose(
     shear: float = 0.0,
     mirror: bool = False,
 ) -> Points:
-    """Matrix [2, 3] that puts the anatomical origin at pixel `centre` (x, y).
+    """Draw a matrix [2, 3] that puts the anatomical origin at pixel `centre` (x, y).
 
     `scale` is pixels per unit, `stretch` widens x against y, `angle` turns by radians.
     """
@@ -46,7 +46,7 @@ def pose(
 
 
 def view(rng: np.random.Generator, shape: tuple[int, int], *, bars: float, tilt: float) -> Mask:
-    """The part of the frame that shows anything, bool [H, W]: the rest is a bar or a film's edge.
+    """Draw the visible part of the frame, bool [H, W]; the rest is a bar or a film's edge.
 
     `bars` and `tilt` are the probabilities of letterbox bars and of a slightly turned film.
     """
@@ -55,7 +55,7 @@ def view(rng: np.random.Generator, shape: tuple[int, int], *, bars: float, tilt:
     right, bottom = width - 1.0, height - 1.0
     if chance(rng, bars):
         sides = rng.uniform(0.01, 0.14, 4) * (rng.random(4) < 0.5)
-        if chance(rng, 0.4):  # bars come in pairs where a picture was made square
+        if chance(rng, 0.4):  # bars come in pairs if an image was made square
             sides[:2] = sides[0], sides[0]
         left, right = width * sides[0], width * (1 - sides[1]) - 1
         top, bottom = height * sides[2], height * (1 - sides[3]) - 1
@@ -80,7 +80,7 @@ def expose(
     clip: float,
     headroom: float = 0.15,
 ) -> Field:
-    """Window, gamma, blur and noise: `density` of any range to brightness 0..1, [H, W].
+    """Apply window, gamma, blur and noise: `density` of any range to brightness 0..1, [H, W].
 
     The window spans the shown part's percentiles, up to `clip` per cent cut at each end, and may
     leave up to `headroom` of its width unused above. `gamma` is the mean and deviation of the
@@ -111,7 +111,7 @@ def expose(
 
 
 def wear(rng: np.random.Generator, image: Image) -> Image:
-    """What storing and copying do to a picture: thumbnails blown up, JPEG blocks. uint8 [H, W]."""
+    """Degrade an image as storing and copying do: enlarged thumbnails, JPEG. uint8 [H, W]."""
     if chance(rng, 0.2):
         height, width = image.shape
         factor = rng.uniform(0.4, 0.9)
@@ -142,7 +142,7 @@ def write_text(rng: np.random.Generator, image: Image, lines: int) -> None:
 
 
 def to_rgb(rng: np.random.Generator, image: Image) -> Image:
-    """Grey uint8 [H, W] to RGB [H, W, 3], now and then with a faint tint."""
+    """Convert grey uint8 [H, W] to RGB [H, W, 3], sometimes with a faint tint."""
     rgb = np.repeat(image[:, :, None], 3, axis=2)
     if chance(rng, 0.03):
         tint = 1 - rng.uniform(0, 0.2, 3) * (rng.random(3) < 0.6)

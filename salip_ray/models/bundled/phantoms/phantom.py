@@ -1,4 +1,4 @@
-"""What a phantom is: an image and the named structures drawn into it."""
+"""A phantom: an image and the named structures drawn into it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Phantom:
     index: int
 
     def mask(self, name: str) -> Mask:
-        """Union of the structures called `name`, bool [H, W]; all False where there is none."""
+        """Return the union of the structures called `name`, bool [H, W]; all False if none is."""
         union: Mask = np.zeros(self.image.shape[:2], dtype=np.bool_)
         for structure in self.structures:
             if structure.name == name:
@@ -59,15 +59,15 @@ class Legend:
         self._structures: list[Structure] = []
 
     def add(self, name: str, role: Role, coverage: Field | Mask) -> None:
-        """Note a structure by its coverage (0..1, in it from above one half) or mask, [H, W]."""
+        """Add a structure by its mask or its coverage (0..1, inside above one half), [H, W]."""
         self._structures.append(Structure(name, coverage > 0.5, role))
 
     def drop(self, *names: str) -> None:
-        """Forget the structures of these names."""
+        """Remove the structures of these names."""
         self._structures = [s for s in self._structures if s.name not in names]
 
     def structures(self, shown: Mask) -> tuple[Structure, ...]:
-        """What was added, cut to the pixels that are `shown` (bool [H, W]); specks are left out."""
+        """Return the structures, cut to the `shown` pixels (bool [H, W]), without specks."""
         least = _MIN_PIXELS_AT_256 * (max(shown.shape) / 256) ** 2
         visible = (Structure(s.name, s.mask & shown, s.role) for s in self._structures)
         return tuple(s for s in visible if np.count_nonzero(s.mask) >= least)

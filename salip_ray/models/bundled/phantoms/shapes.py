@@ -1,8 +1,8 @@
 """Smooth outlines in anatomical coordinates, and the canvas that rasterises them.
 
 Generators describe anatomy as curves around the origin, about one unit wide and high on each
-side, x to the right and y down. A `Canvas` places those curves into pixels: pose, crop and
-zoom act on the curves, so that no image or mask is ever resampled.
+side, x to the right and y down. A `Canvas` converts those curves to pixels. Pose, crop and zoom act
+on the curves, so that no image or mask is resampled.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SUBPIXEL_BITS = 4
 def smooth_curve(
     knots: Points | Sequence[Sequence[float]], *, closed: bool = True, steps: int = 8
 ) -> Points:
-    """A Catmull-Rom curve through `knots`, [..., N, 2].
+    """Return a Catmull-Rom curve through `knots`, [..., N, 2].
 
     It has N * steps points if closed, else (N - 1) * steps and not the last knot itself.
     """
@@ -42,7 +42,7 @@ def smooth_curve(
 
 
 def _catmull_rom(steps: int) -> npt.NDArray[np.float64]:
-    """Weights [steps, 4] of the four knots around a span."""
+    """Return weights [steps, 4] of the four knots around a span."""
     t = np.arange(steps) / steps
     powers = np.stack([np.ones(steps), t, t**2, t**3], axis=1)
     basis = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
@@ -59,7 +59,7 @@ def ellipse(
     squareness: float = 2.0,
     steps: int = 72,
 ) -> Points:
-    """An ellipse turned by `angle` radians: [steps, 2].
+    """Return an ellipse turned by `angle` radians: [steps, 2].
 
     `wobble` is the relative size of random bumps on the outline (it needs `rng`); `squareness`
     is the exponent of a superellipse, 2 for an ellipse and more for a boxier outline.
@@ -82,7 +82,7 @@ def ellipse(
 
 
 def jitter(knots: Sequence[Sequence[float]], rng: np.random.Generator, size: float) -> Points:
-    """Each knot moved by a normal step of standard deviation `size`: [N, 2]."""
+    """Move each knot by a normal step of standard deviation `size`: [N, 2]."""
     points = np.asarray(knots, dtype=np.float64)
     return np.asarray(points + rng.normal(0, size, points.shape))
 
@@ -100,7 +100,7 @@ class Warp:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, size: float, count: int = 5) -> Warp:
-        """A random warp of `count` waves, each moving points by about `size` units at most."""
+        """Draw a warp of `count` waves, each moving points by about `size` units at most."""
         waves = rng.normal(0, 2.2, (count, 2))
         return cls(
             waves,
@@ -109,7 +109,7 @@ class Warp:
         )
 
     def __call__(self, points: Points) -> Points:
-        """The displaced `points`, [..., 2]."""
+        """Return the displaced `points`, [..., 2]."""
         return np.asarray(points + np.sin(points @ self.waves.T + self.phases) @ self.steps)
 
 
@@ -129,22 +129,22 @@ class Canvas:
         scale = float(np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))))
         object.__setattr__(self, "scale", scale)
 
-    def place(self, points: Points) -> Points:
-        """Anatomical (x, y) to pixel (x, y): [..., 2]."""
+    def to_pixels(self, points: Points) -> Points:
+        """Convert anatomical (x, y) to pixel (x, y): [..., 2]."""
         if self.warp is not None:
             points = self.warp(points)
         return np.asarray(points @ self.matrix[:, :2].T + self.matrix[:, 2])
 
     def fill(self, *outlines: Points) -> Field:
-        """Coverage 0..1 [H, W] of the union of the closed outlines."""
+        """Return coverage 0..1 [H, W] of the union of the closed outlines."""
         sheet = np.zeros(self.shape, np.uint8)
         for outline in outlines:
-            pixels = _fixed_point(self.place(outline))
+            pixels = _fixed_point(self.to_pixels(outline))
             cv2.fillPoly(sheet, [pixels], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
         return coverage(sheet)
 
     def stroke(self, curves: Points, width: float | npt.ArrayLike) -> Field:
-        """Coverage 0..1 [H, W] of open curves [..., N, 2].
+        """Return coverage 0..1 [H, W] of open curves [..., N, 2].
 
         `width` is in units and is broadcast to [..., N].
         """
@@ -160,7 +160,7 @@ class Canvas:
         value: int = 255,
     ) -> None:
         """Draw as `stroke` does, into `sheet` (uint8 [H, W]) and with `value`."""
-        pixels = self.place(curves)
+        pixels = self.to_pixels(curves)
         along = np.empty_like(pixels)
         along[..., 1:-1, :] = pixels[..., 2:, :] - pixels[..., :-2, :]
         along[..., 0, :] = pixels[..., 1, :] - pixels[..., 0, :]
@@ -174,7 +174,7 @@ class Canvas:
             cv2.fillPoly(sheet, [ribbon], value, cv2.LINE_AA, _SUBPIXEL_BITS)
 
     def grid(self) -> tuple[Field, Field]:
-        """Anatomical x and y of each pixel, warp left out: two fields [H, W]."""
+        """Return anatomical x and y of each pixel, warp left out: two fields [H, W]."""
         inverse = cv2.invertAffineTransform(self.matrix).astype(np.float32)
         rows, columns = np.indices(self.shape, dtype=np.float32)
         x = inverse[0, 0] * columns + inverse[0, 1] * rows + inverse[0, 2]
@@ -183,15 +183,15 @@ class Canvas:
 
 
 def as_field(array: npt.ArrayLike) -> Field:
-    """`array` as float32, copied only where it is not that already."""
+    """Return `array` as float32; copy it only if it has another type."""
     return np.asarray(array, dtype=np.float32)
 
 
 def coverage(sheet: npt.NDArray[np.uint8]) -> Field:
-    """A drawn sheet 0..255 as coverage 0..1."""
+    """Convert a drawn sheet 0..255 to coverage 0..1."""
     return as_field(sheet / np.float32(255))
 
 
 def _fixed_point(pixels: Points) -> npt.NDArray[np.int32]:
-    """Pixel coordinates as cv2 takes them with fractional bits."""
+    """Convert pixel coordinates to cv2's integers with fractional bits."""
     return np.asarray(np.round(pixels * 2**_SUBPIXEL_BITS), dtype=np.int32)

@@ -1,6 +1,6 @@
-"""Random fields: smooth noise, folds, speckle, and the blur that goes with them.
+"""Random fields: smooth noise, folds, speckle and blur.
 
-Noise is drawn small and upsampled, which costs a fraction of filtering white noise at full size.
+Noise is drawn small and upsampled, which is much faster than filtering white noise.
 All fields are float32 [H, W].
 """
 
@@ -17,7 +17,7 @@ from salip_ray.models.bundled.phantoms.shapes import Field, as_field
 def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, int], cell: float | tuple[float, float]
 ) -> Field:
-    """Noise of zero mean and unit deviation, smooth over `cell` pixels (rows, columns)."""
+    """Draw noise of zero mean and unit deviation, smooth over `cell` pixels (rows, columns)."""
     cell_y, cell_x = cell if isinstance(cell, tuple) else (cell, cell)
     height, width = shape
     rows = max(4, math.ceil(height / max(cell_y, 1.0)) + 3)
@@ -42,7 +42,7 @@ def smooth_noise(
 def fractal_noise(
     rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves: int = 3
 ) -> Field:
-    """A sum of smooth noises, each half as coarse and 0.6 as strong as the one before."""
+    """Draw a sum of smooth noises, each half as coarse and 0.6 as strong as the one before."""
     total = np.zeros(shape, np.float32)
     for octave in range(octaves):
         total += np.float32(0.6**octave) * smooth_noise(rng, shape, max(cell / 2**octave, 1.0))
@@ -50,7 +50,7 @@ def fractal_noise(
 
 
 def folds(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Field:
-    """Distance-like field 0..1+, zero along meandering curves about `cell` pixels apart.
+    """Draw a distance-like field 0..1+, zero along meandering curves about `cell` pixels apart.
 
     Level sets of band-passed noise meander as sulci do.
     """
@@ -59,13 +59,13 @@ def folds(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Fiel
 
 
 def speckle(rng: np.random.Generator, shape: tuple[int, int], grain: tuple[float, float]) -> Field:
-    """Fully developed ultrasound speckle (Rayleigh amplitude, mean 1), `grain` in pixels (y, x)."""
+    """Draw ultrasound speckle (Rayleigh amplitude, mean 1), `grain` in pixels (y, x)."""
     real, imaginary = smooth_noise(rng, shape, grain), smooth_noise(rng, shape, grain)
     return cv2.magnitude(real, imaginary) * np.float32(1 / math.sqrt(math.pi / 2))
 
 
 def blur(field: Field, sigma: float) -> Field:
-    """Gaussian blur; wide ones work on a smaller copy."""
+    """Apply a Gaussian blur; a wide one works on a smaller copy."""
     if sigma < 0.2:
         return field
     if sigma <= 4:
@@ -82,6 +82,6 @@ def blur(field: Field, sigma: float) -> Field:
 
 
 def standardise(field: Field) -> Field:
-    """Zero mean, unit deviation."""
+    """Scale to zero mean and unit deviation."""
     mean, deviation = cv2.meanStdDev(field)
     return (field - np.float32(mean[0, 0])) * np.float32(1 / max(float(deviation[0, 0]), 1e-6))

@@ -1,4 +1,4 @@
-"""Axial slices through a head as MRI shows them, from the neck's end to the crown.
+"""Axial MRI slices through a head, from the base of the skull to the crown.
 
 Outlines use units of about half a head: midline at x = 0, forehead near y = -0.95, back of the
 head near y = 0.95.
@@ -37,7 +37,7 @@ _DENSITY = (0.02, 0.75, 0.5, 0.08, 0.45, 0.6, 0.75, 0.6, 0.6)
 
 
 def draw_brain(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Structure, ...]]:
-    """One brain phantom: RGB image [H, W, 3] and its structures."""
+    """Draw one brain phantom: RGB image [H, W, 3] and its structures."""
     level = rng.choice(
         ["neck", "base", "middle", "ventricles", "upper", "crown"],
         p=[0.09, 0.17, 0.17, 0.3, 0.17, 0.1],
@@ -45,7 +45,7 @@ def draw_brain(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     sideways = chance(rng, 0.35)  # volumes are sliced in any orientation
     aspect = rng.uniform(0.78, 1.05)
     shape = image_shape(size, 1 / aspect if sideways else aspect)
-    canvas = _place(rng, shape, sideways)
+    canvas = _draw_pose(rng, shape, sideways)
     slice_ = Slice(canvas, _weighting(rng), np.zeros(shape, np.float32))
     slice_.signal += np.float32(slice_.tissue["air"])
 
@@ -57,7 +57,7 @@ def draw_brain(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     return _scan(rng, slice_, brain)
 
 
-def _place(rng: np.random.Generator, shape: tuple[int, int], sideways: bool) -> Canvas:
+def _draw_pose(rng: np.random.Generator, shape: tuple[int, int], sideways: bool) -> Canvas:
     height, width = shape
     across, along = (height, width) if sideways else (width, height)
     fill = rng.uniform(0.85, 1.1)

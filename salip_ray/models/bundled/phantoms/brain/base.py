@@ -104,7 +104,7 @@ def draw_base(rng: np.random.Generator, slice_: Slice, *, with_temporal_lobes: b
 
 
 def _face(rng: np.random.Generator, slice_: Slice, head: Field) -> None:
-    """Skin, a patchwork of muscle, fat and bone, the nose's airways and the eyes."""
+    """Draw skin, a patchwork of muscle, fat and bone, the nose's airways and the eyes."""
     canvas = slice_.canvas
     shape, scale, tissue = canvas.shape, canvas.scale, slice_.tissue
     slice_.paint(head, "fat")

@@ -41,7 +41,7 @@ class Slice:
 def draw_cortex(
     rng: np.random.Generator, slice_: Slice, brain: Field, level: str, bx: float, by: float
 ) -> None:
-    """Cortex: sulci that cut in from the hull, grey matter along them, white matter inside."""
+    """Draw the cortex: sulci from the hull inwards, grey matter along them, white inside."""
     shape, scale = slice_.canvas.shape, slice_.canvas.scale
     depth = depth_within(brain, scale)
     fold = _sulci(rng, slice_.canvas, depth, meander=level in ("upper", "crown"))
@@ -70,7 +70,7 @@ def draw_cortex(
 
 
 def _sulci(rng: np.random.Generator, canvas: Canvas, depth: Field, *, meander: bool) -> Field:
-    """Field that is zero along sulci: radial ones that enter from the hull, or a labyrinth."""
+    """Draw a field that is zero along sulci: radial ones from the hull, or a labyrinth."""
     shape, scale = canvas.shape, canvas.scale
     labyrinth = folds(rng, shape, scale * rng.uniform(0.1, 0.16))
     if meander and chance(rng, 0.5):
@@ -89,13 +89,13 @@ def _sulci(rng: np.random.Generator, canvas: Canvas, depth: Field, *, meander: b
 
 
 def depth_within(coverage: Field, scale: float) -> Field:
-    """Distance to the edge of `coverage` in units, with `scale` pixels each; 0 outside, [H, W]."""
+    """Return the distance to the edge of `coverage`, in units of `scale` pixels; 0 outside."""
     distance = cv2.distanceTransform((coverage > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
     return as_field(distance / np.float32(scale))
 
 
 def draw_cerebellum(rng: np.random.Generator, slice_: Slice, cerebellum: Field) -> None:
-    """The cerebellum's fine leaves around a white tree."""
+    """Draw the fine leaves of the cerebellum around a white tree."""
     canvas = slice_.canvas
     shape, scale, tissue = canvas.shape, canvas.scale, slice_.tissue
     depth = depth_within(cerebellum, scale)

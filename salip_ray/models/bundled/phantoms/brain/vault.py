@@ -69,7 +69,7 @@ def draw_vault(rng: np.random.Generator, slice_: Slice, level: str) -> Field:
 
 
 def _brain_outline(rng: np.random.Generator, bx: float, by: float) -> Points:
-    """The brain's hull: an oval with dents at the midline, front and back."""
+    """Draw the outline of the brain: an oval with dents at the midline, front and back."""
     outline = ellipse((0, 0), (bx, by), rng=rng, wobble=0.012, squareness=rng.uniform(2.0, 2.3))
     angle = np.arctan2(outline[:, 1], outline[:, 0])
     front = np.exp(-(((angle + np.pi / 2) / 0.1) ** 2)) * rng.uniform(0, 0.04)
@@ -78,7 +78,7 @@ def _brain_outline(rng: np.random.Generator, bx: float, by: float) -> Points:
 
 
 def _fissure(rng: np.random.Generator, slice_: Slice, by: float, *, whole: bool) -> None:
-    """The gap between the hemispheres, grey on both sides."""
+    """Draw the gap between the hemispheres, grey on both sides."""
     spans = [(-1.0, 1.0)] if whole else [(-1.0, -0.45), (0.5, 1.0)]
     width = rng.uniform(0.006, 0.025) if chance(rng, 0.75) else rng.uniform(0.02, 0.05)
     for start, end in spans:
@@ -89,7 +89,7 @@ def _fissure(rng: np.random.Generator, slice_: Slice, by: float, *, whole: bool)
 
 
 def _ventricles(rng: np.random.Generator, slice_: Slice, bx: float, by: float, gap: float) -> None:
-    """Lateral ventricles and the grey nuclei beside them."""
+    """Draw the lateral ventricles and the grey nuclei next to them."""
     canvas, size = slice_.canvas, rng.uniform(0.7, 1.3) * (1 + 5 * gap)
     thickness = 0.05 * size
     total = np.zeros(canvas.shape, np.float32)
@@ -125,7 +125,7 @@ def _ventricles(rng: np.random.Generator, slice_: Slice, bx: float, by: float, g
 
 
 def _midbrain(rng: np.random.Generator, slice_: Slice, by: float) -> None:
-    """Brain stem in its cistern and, behind it, the top of the cerebellum."""
+    """Draw the brain stem in its cistern and, behind it, the top of the cerebellum."""
     canvas = slice_.canvas
     y = rng.uniform(-0.05, 0.12) * by
     cistern = canvas.fill(

@@ -1,7 +1,7 @@
 """Frontal chest X-rays: thicknesses of tissue added up along the beam, then developed.
 
 Outlines use units of about half a thorax: midline at x = 0, lung apices near y = -0.9, domes of
-the diaphragm near y = 0.45. As radiologists look at it, the patient's left is on the right.
+the diaphragm near y = 0.45. The patient's left is on the right, as radiologists view it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = ["draw_chest"]
 
 
 def draw_chest(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Structure, ...]]:
-    """One chest phantom: RGB image [H, W, 3] and its structures."""
+    """Draw one chest phantom: RGB image [H, W, 3] and its structures."""
     shape = image_shape(size, rng.uniform(0.85, 1.4))
-    canvas = _place(rng, shape)
+    canvas = _draw_pose(rng, shape)
     film = Film(canvas, np.zeros(shape, np.float32))
 
     right, left = lung_outline(rng, RIGHT), lung_outline(rng, LEFT)
@@ -64,7 +64,7 @@ def draw_chest(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     return _develop(rng, density, film)
 
 
-def _place(rng: np.random.Generator, shape: tuple[int, int]) -> Canvas:
+def _draw_pose(rng: np.random.Generator, shape: tuple[int, int]) -> Canvas:
     height, width = shape
     # Lungs span about 1.6 x 1.55 units; from filling the frame to half of it.
     extent = rng.uniform(1.5, 2.1) if chance(rng, 0.75) else rng.uniform(2.1, 2.7)

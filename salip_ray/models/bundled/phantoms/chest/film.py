@@ -10,7 +10,7 @@ from salip_ray.models.bundled.phantoms.phantom import Legend
 from salip_ray.models.bundled.phantoms.shapes import Canvas, Field
 from salip_ray.models.bundled.phantoms.texture import blur
 
-RIGHT, LEFT = -1.0, 1.0  # where a side of the patient lies along x
+RIGHT, LEFT = -1.0, 1.0  # sign of x on each side of the patient
 
 
 @dataclass

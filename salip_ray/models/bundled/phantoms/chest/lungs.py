@@ -22,7 +22,7 @@ FLOOR_POINTS = 32
 
 
 def lung_outline(rng: np.random.Generator, side: float) -> Points:
-    """Closed outline of one lung field, the part behind the heart and opacified lung included."""
+    """Return the closed outline of one lung field, with the part behind the heart and opacities."""
     apex = rng.uniform(-0.98, -0.78)
     base = rng.uniform(0.35, 0.6) + (0.05 if side == LEFT else 0.0)
     inner = rng.uniform(0.1, 0.2)
@@ -65,7 +65,7 @@ def lung_outline(rng: np.random.Generator, side: float) -> Points:
 
 
 def draw_vessels(rng: np.random.Generator, film: Film, lungs: Field) -> None:
-    """Hila, and vessels that branch from them and taper outwards."""
+    """Draw hila, and vessels that branch from them and taper outwards."""
     sheet = np.zeros(film.canvas.shape, np.uint8)
     width = rng.uniform(0.018, 0.04)
     for side in (RIGHT, LEFT):
@@ -116,7 +116,7 @@ def _branch(
 def draw_opacities(
     rng: np.random.Generator, film: Film, lungs: dict[float, Field], room: Field
 ) -> None:
-    """Pneumonia, oedema, effusion: lung that has turned white, from a patch to all of it.
+    """Draw pneumonia, oedema or effusion: white lung, from a patch to all of it.
 
     `room` [H, W] is the share of the beam that meets air: none is left to turn white elsewhere.
     """

@@ -1,4 +1,4 @@
-"""What lies over the lungs without belonging to them: bones, leads and tubes."""
+"""Bones, leads and tubes that are projected over the lungs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from salip_ray.models.bundled.phantoms.shapes import Field, coverage, ellipse, j
 
 
 def draw_bones(rng: np.random.Generator, film: Film, body: Field) -> None:
-    """Ribs (brighter at their edges), clavicles and shoulder blades."""
+    """Draw ribs (brighter at their edges), clavicles and shoulder blades."""
     canvas = film.canvas
     amount = rng.uniform(0.02, 0.13)
     width = rng.uniform(0.045, 0.075)
@@ -98,7 +98,7 @@ def draw_bones(rng: np.random.Generator, film: Film, body: Field) -> None:
 
 
 def draw_devices(rng: np.random.Generator, film: Film) -> None:
-    """Leads, tubes and electrodes."""
+    """Draw leads, tubes and electrodes."""
     if not chance(rng, 0.35):
         return
     sheet = np.zeros(film.canvas.shape, np.uint8)

@@ -12,7 +12,7 @@ from salip_ray.models.bundled.phantoms.texture import blur
 
 
 def draw_body(rng: np.random.Generator, film: Film) -> Field:
-    """Trunk, neck, arms and breasts; returns the trunk's coverage."""
+    """Draw trunk, neck, arms and breasts; return the coverage of the trunk."""
     side = rng.uniform(0.98, 1.25)
     shoulder = rng.uniform(-0.95, -0.7)
     raised = rng.uniform(0, 0.35)
@@ -75,7 +75,7 @@ def draw_body(rng: np.random.Generator, film: Film) -> Field:
 def draw_abdomen(
     rng: np.random.Generator, film: Film, body: Field, right: Points, left: Points
 ) -> None:
-    """What lies under the domes (liver, spleen) and the gas in stomach and bowel."""
+    """Draw liver and spleen under the diaphragm, and the gas in stomach and bowel."""
     domes = np.vstack([right[-FLOOR_POINTS:][::-1], left[-FLOOR_POINTS:]])
     low = max(left[-1, 1], right[-1, 1]) + 0.4
     corners = np.array([(1.6, low), (1.6, 2.6), (-1.6, 2.6), (-1.6, low)])
@@ -99,7 +99,7 @@ def draw_abdomen(
 
 
 def draw_mediastinum(rng: np.random.Generator, film: Film) -> Field:
-    """Great vessels, heart, spine and trachea.
+    """Draw great vessels, heart, spine and trachea.
 
     Returns how much of the lung's air their bulk displaces, 0..1 [H, W].
     """

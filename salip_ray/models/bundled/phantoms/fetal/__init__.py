@@ -17,9 +17,9 @@ from salip_ray.models.bundled.phantoms.acquisition import (
 from salip_ray.models.bundled.phantoms.fetal.fan import draw_fan, fan_speckle
 from salip_ray.models.bundled.phantoms.fetal.head import (
     draw_inside,
+    draw_pose,
     draw_skull,
     outline_of,
-    place_head,
     ring_mask,
 )
 from salip_ray.models.bundled.phantoms.fetal.womb import draw_surroundings, shade
@@ -30,12 +30,12 @@ __all__ = ["draw_fetal"]
 
 
 def draw_fetal(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Structure, ...]]:
-    """One ultrasound phantom: RGB image [H, W, 3] and its structures."""
+    """Draw one ultrasound phantom: RGB image [H, W, 3] and its structures."""
     aspect = 1.48 if chance(rng, 0.6) else rng.uniform(0.95, 1.6)
     shape = image_shape(size, aspect)
     canvas = Canvas(shape, pose((0, 0), 1.0))  # outlines here are in pixels
     fan = draw_fan(rng, canvas)
-    head = place_head(rng, shape)
+    head = draw_pose(rng, shape)
     legend = Legend()
 
     echo = draw_surroundings(rng, canvas, fan, head, legend)
@@ -49,7 +49,7 @@ def draw_fetal(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     noise = fan_speckle(rng, fan)
     strength = np.float32(rng.uniform(0.3, 0.8))
     echo = np.maximum(echo, 0) * (1 - strength + strength * noise)
-    # Log compression: what makes faint echoes visible beside bone.
+    # Log compression makes faint echoes visible next to bone.
     echo = np.log1p(echo * np.float32(rng.uniform(0.8, 8)))
 
     image = expose(rng, echo, fan.shown, gamma=(-0.05, 0.25), noise=0.03, clip=0.6)
@@ -59,13 +59,13 @@ def draw_fetal(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     picture = (image * 255).astype(np.uint8)
     _mark(rng, picture)
     legend.add("fan", "whole", fan.shown)
-    # The reference outline runs on where the sector's edge cuts the head.
+    # The reference outline continues outside the sector if its edge cuts the head.
     everywhere = np.ones(shape, np.bool_)
     return to_rgb(rng, wear(rng, picture)), legend.structures(everywhere)
 
 
 def _mark(rng: np.random.Generator, picture: Image) -> None:
-    """What the machine's screen adds and what anonymising takes away (in place)."""
+    """Add the marks of the scanner's screen and remove what anonymising removes, in place."""
     height, width = picture.shape
     if chance(rng, 0.6):  # grey scale bar
         top, bottom = int(height * rng.uniform(0.02, 0.1)), int(height * rng.uniform(0.2, 0.5))

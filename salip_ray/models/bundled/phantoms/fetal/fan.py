@@ -1,4 +1,4 @@
-"""The probe's view: a sector, the way sound runs through it, and its speckle."""
+"""The view of the probe: a sector, the direction of sound in it, and its speckle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Fan:
 
 
 def draw_fan(rng: np.random.Generator, canvas: Canvas) -> Fan:
-    """A sector probe, its apex above the frame; now and then a view without black corners."""
+    """Draw the view of a sector probe with its apex above the frame, sometimes to the corners."""
     height, width = canvas.shape
     apex_x = width * rng.normal(0.5, 0.04)
     above = height * rng.uniform(0.1, 1.6)  # the apex lies above the frame
@@ -51,7 +51,7 @@ def draw_fan(rng: np.random.Generator, canvas: Canvas) -> Fan:
 
 
 def fan_speckle(rng: np.random.Generator, fan: Fan) -> Field:
-    """Speckle of mean 1, drawn over (depth, angle): it widens with depth and follows the arcs."""
+    """Draw speckle of mean 1 over (depth, angle): it widens with depth and follows the arcs."""
     size = max(fan.depth.shape)
     fine = size / 256 * rng.uniform(0.7, 1.4)
     rows, columns = size, round(size * 0.7)

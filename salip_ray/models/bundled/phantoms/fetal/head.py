@@ -1,4 +1,4 @@
-"""The fetal head: where it lies, its ring of bone and what it holds."""
+"""The fetal head: its pose, its ring of bone and its contents."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Head:
     r: Field  # 1 on the outline
 
 
-def place_head(rng: np.random.Generator, shape: tuple[int, int]) -> Head:
-    """A head of random size and pose; most lie within the frame."""
+def draw_pose(rng: np.random.Generator, shape: tuple[int, int]) -> Head:
+    """Draw a head of random size and pose; most lie within the frame."""
     height, width = shape
     # Share of the frame from a twentieth (first trimester) to a half.
     area = rng.uniform(0.05, 0.5) * height * width
@@ -63,17 +63,17 @@ def place_head(rng: np.random.Generator, shape: tuple[int, int]) -> Head:
 
 
 def outline_of(head: Head) -> Points:
-    """The skull's outer edge in pixels, [N, 2]."""
+    """Return the skull's outer edge in pixels, [N, 2]."""
     return ellipse(head.centre, head.radii, head.angle)
 
 
 def ring_mask(head: Head) -> Mask:
-    """Where bone lies, whether it echoes there or not: the outer tenth, bool [H, W]."""
+    """Return the bone, echoing or not: the outer tenth of the head, bool [H, W]."""
     return np.asarray((head.r > 0.9) & (head.r <= 1.0))
 
 
 def to_pixels(head: Head, points: Points) -> Points:
-    """Head coordinates (x along the long axis, +-1 at the outline) to pixels."""
+    """Convert head coordinates (x along the long axis, +-1 at the outline) to pixels."""
     cos, sin = np.cos(head.angle), np.sin(head.angle)
     scaled = np.asarray(points, dtype=np.float64) * head.radii
     turn = np.array([[cos, sin], [-sin, cos]])
@@ -81,7 +81,7 @@ def to_pixels(head: Head, points: Points) -> Points:
 
 
 def draw_inside(rng: np.random.Generator, canvas: Canvas, head: Head, legend: Legend) -> Field:
-    """Echo strength inside the skull: dark brain, a haze near the probe, midline, plexus."""
+    """Draw the echo strength in the skull: dark brain, a haze near the probe, midline, plexus."""
     shape, long = canvas.shape, head.radii[0]
     early = long < 0.2 * max(shape) and chance(rng, 0.6)  # young brains fill with bright plexus
     level = rng.uniform(0.02, 0.22)
@@ -143,7 +143,7 @@ def draw_inside(rng: np.random.Generator, canvas: Canvas, head: Head, legend: Le
 
 
 def draw_skull(rng: np.random.Generator, fan: Fan, head: Head) -> Field:
-    """Echo of the bone [H, W].
+    """Draw the echo of the bone [H, W].
 
     Bone reflects where the beam meets it square on: above and below, rarely at the sides.
     """

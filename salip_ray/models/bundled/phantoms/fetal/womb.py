@@ -1,4 +1,4 @@
-"""What surrounds the head, and what sound loses on its way."""
+"""The surroundings of the head, and the loss of sound on its way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def draw_surroundings(
     head: Head,
     legend: Legend,
 ) -> Field:
-    """Echo strength of everything but the head: tissue in layers, fluid, placenta, a limb."""
+    """Draw the echo strength outside the head: tissue in layers, fluid, placenta, a limb."""
     shape, size = canvas.shape, max(canvas.shape)
     tissue = rng.uniform(0.06, 0.4)
     cloud = fractal_noise(rng, shape, size * 0.15, 4)
@@ -59,7 +59,7 @@ def draw_surroundings(
         grain = 1 + 0.25 * smooth_noise(rng, shape, size * 0.02)
         echo += (np.float32(rng.uniform(0.3, 0.9)) * grain - echo) * blur(blob, size / 200)
         legend.add("placenta", "organ", blob * fan.shown * (head.r > 1))
-    for _ in range(rng.integers(0, 3)):  # the body, a limb or another wall beside the head
+    for _ in range(rng.integers(0, 3)):  # the body, a limb or another wall next to the head
         direction = rng.uniform(0, 2 * np.pi)
         away = rng.uniform(1.25, 1.9)
         middle = to_pixels(head, np.array([[away * np.cos(direction), away * np.sin(direction)]]))[
@@ -85,7 +85,7 @@ def shade(
     head: Head,
     legend: Legend,
 ) -> Field:
-    """Loss with depth, dark sides, shadows."""
+    """Apply loss with depth, dark sides and shadows."""
     echo = as_field(echo * np.exp(-fan.depth * np.float32(rng.uniform(-0.3, 1.2))))
     side = np.float32(rng.uniform(0, 0.8))
     echo = as_field(echo * (1 - side * np.clip(np.abs(fan.angle) - 0.3, 0, 1)))
