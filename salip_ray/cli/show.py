@@ -55,17 +55,17 @@ def show(
         )
     pixels = only_picture(stack) if slice_ is None else picture_at(stack, slice_)
     from salip_ray.cascade.cascade import Cascade
-    from salip_ray.report.walkthrough import draw_walk, take_walk
+    from salip_ray.report.cascade_steps import draw_steps, run_with_steps
 
-    walk = take_walk(Cascade(settings), pixels)
+    steps = run_with_steps(Cascade(settings), pixels)
     suffix = "" if slice_ is None else f"-{slice_:04d}"
     path = png or Path(f"{stem(public_uri(image))}{suffix}.walk.png")
     name = public_uri(image).rpartition("/")[2] + (f" [{slice_}]" if suffix else "")
     labels = [spec.label for spec in settings.task.classes]
     try:
-        draw_walk(walk, labels, f"{name}: {settings.task.name}", path)
+        draw_steps(steps, labels, f"{name}: {settings.task.name}", path)
     except OSError as error:
         raise OutputError(f"--png {path} cannot be written: {error.strerror}") from None
-    for item in walk.result.outcomes:
+    for item in steps.result.outcomes:
         typer.echo(f"{item.label}: {item.outcome}{f' ({item.reason})' if item.reason else ''}")
     typer.echo(f"picture: {path}")

@@ -1,4 +1,4 @@
-"""From output locations to the text of a report."""
+"""Make the report of an output, or of several, as the text of an HTML file."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ def find_runs(
     storage_options: Mapping[str, Any] | None = None,
     manifest: str | None = None,
 ) -> tuple[list[LabelOutput], bytes | None]:
-    """The run at a location, or the runs in its folders, as the demo writes them.
+    """Return the run at a location, or the runs in its folders, as the demo writes them.
 
-    ``manifest`` is that of the one run, if it is not in its output.
+    Args:
+        output: the location.
+        storage_options: fsspec options.
+        manifest: location of the manifest of a single run, if it is not in its output.
 
     Returns:
-        The runs by the time at which they were begun, and the ``evaluation.json`` of a folder of
-        runs where it has one.
+        The runs in the order of their creation, and the content of ``evaluation.json`` if a folder
+        of runs has one.
 
     Raises:
-        OutputError: neither is there.
+        OutputError: the location holds neither a run nor folders with runs.
     """
     store = Store(output, storage_options)
     entries = store.names()
@@ -58,17 +61,17 @@ def make_report(
     seed: int = 0,
     per_group: int = 12,
 ) -> str:
-    """A report of what is committed at a location, as the text of an HTML file.
+    """Return a report of the committed rows at a location, as the text of an HTML file.
 
     Args:
-        output: of ``salip-ray label``, finished or not, or a folder of such outputs.
-        output_options: fsspec ``storage_options`` of the output.
-        input_options: those of the labelled images.
-        reference: reference masks to score every label against; by default an ``evaluation.json``
-            in the output is shown, and the references that the run was given are drawn.
-        reference_options: those of the references.
-        manifest: the run's, if it is kept elsewhere.
-        seed: of the random samples.
+        output: an output of ``salip-ray label``, complete or not, or a folder of outputs.
+        output_options: fsspec options of the output.
+        input_options: fsspec options of the labelled images.
+        reference: reference masks to score every label against. By default the report shows the
+            ``evaluation.json`` in the output, and draws the references of the run.
+        reference_options: fsspec options of the references.
+        manifest: location of the manifest, if it is not in the output.
+        seed: seed of the random samples.
         per_group: images in each group of the gallery.
 
     Raises:
@@ -99,13 +102,13 @@ def make_report(
 def _references(
     labels: LabelOutput, given: str | None, options: Mapping[str, Any] | None
 ) -> References | None:
-    """The references given, else those of the run where they can still be had."""
+    """Return the given references, else those of the run if they still exist."""
     if given is not None:
         return References.open(given, options)
-    where: Sequence[str] | str | None = labels.run["fingerprint"].get("references")
-    if not isinstance(where, str):
+    location: Sequence[str] | str | None = labels.run["fingerprint"].get("references")
+    if not isinstance(location, str):
         return None
     try:
-        return References.open(where, options)
+        return References.open(location, options)
     except (InputError, OSError):
-        return None  # moved or out of reach: the labels are worth looking at without them
+        return None  # moved or out of reach: the report is useful without them

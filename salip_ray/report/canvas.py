@@ -1,6 +1,6 @@
-"""Drawing pictures for people: a page, images fitted into tiles, masks on them.
+"""Draw pictures for people: a page with images fitted into tiles, and masks on them.
 
-Everything is drawn at twice the size and reduced at the end, for smooth edges.
+Everything is drawn at twice its size and reduced at the end, for smooth edges.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ INK: Colour = (28, 32, 38)
 SOFT_INK: Colour = (112, 120, 130)
 RULE: Colour = (224, 227, 231)
 TILE: Colour = (16, 18, 22)
-SCALE = 2  # drawn this many times larger than kept
+SCALE = 2  # drawn this many times larger than saved
 MARGIN = 28
 _TINT = 0.38
 
 
 class Canvas:
-    """A page of ``width`` x ``height``: coordinates are those of the kept picture.
+    """A page of ``width`` x ``height`` pixels; coordinates are those of the saved picture.
 
-    It is drawn at :data:`SCALE` times that, and reduced when it is saved.
+    It is drawn :data:`SCALE` times larger and reduced when it is saved.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -41,17 +41,17 @@ class Canvas:
     def text(
         self, x: float, y: float, text: str, size: float, colour: Colour, anchor: str = "ls"
     ) -> float:
-        """Write a line at an anchor (left, middle or right; baseline); returns its width."""
+        """Write a line at an anchor (left, middle or right; baseline); return its width."""
         font = ImageFont.load_default(size * SCALE)
         self.draw.text((x * SCALE, y * SCALE), text, colour, font=font, anchor=anchor)
         return self.draw.textlength(text, font=font) / SCALE
 
     def rule(self, x0: float, y: float, x1: float) -> None:
-        """A thin horizontal line."""
+        """Draw a thin horizontal line."""
         self.draw.line((x0 * SCALE, y * SCALE, x1 * SCALE, y * SCALE), RULE, SCALE)
 
     def swatch(self, x: float, y: float, colour: Colour, *, filled: bool = True) -> None:
-        """A small sign for a legend, its middle at ``y``."""
+        """Draw a small sign for a legend, its middle at ``y``."""
         box = tuple(v * SCALE for v in (x, y - 5, x + 14, y + 5))
         if filled:
             self.draw.rounded_rectangle(box, 2 * SCALE, colour)
@@ -59,7 +59,7 @@ class Canvas:
             self.draw.line((box[0], y * SCALE, box[2], y * SCALE), colour, 3 * SCALE)
 
     def picture(self, x: float, y: float, pixels: Image) -> None:
-        """Paste pixels that are at the drawing scale already."""
+        """Paste pixels that have the drawing scale already."""
         self.page.paste(Pil.fromarray(pixels), (round(x * SCALE), round(y * SCALE)))
 
     def save(self, path: Path) -> None:
@@ -68,9 +68,10 @@ class Canvas:
 
 
 def placed(shape: tuple[int, ...], tile: Tile) -> tuple[int, int, int, int]:
-    """Where an image of ``shape`` (height, width) lies when it is fitted into a tile.
+    """Return the box of an image of ``shape`` (height, width) that is fitted into a tile.
 
-    Left, top, width and height, at the drawing scale.
+    Returns:
+        Left, top, width and height, at the drawing scale.
     """
     width, height = (side * SCALE for side in tile)
     factor = min(width / shape[1], height / shape[0])
@@ -79,7 +80,7 @@ def placed(shape: tuple[int, ...], tile: Tile) -> tuple[int, int, int, int]:
 
 
 def fitted(image: Image, tile: Tile) -> Image:
-    """The image fitted into a tile, its surroundings dark, at the drawing scale."""
+    """Return the image fitted into a dark tile, at the drawing scale."""
     left, top, width, height = placed(image.shape, tile)
     smaller = width < image.shape[1]
     interpolation = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
@@ -91,7 +92,7 @@ def fitted(image: Image, tile: Tile) -> Image:
 
 
 def fitted_mask(mask: Mask, tile: Tile) -> Mask:
-    """A mask fitted into a tile as its image is, its edge where it was."""
+    """Return a mask fitted into a tile like its image."""
     left, top, width, height = placed(mask.shape, tile)
     page: Mask = np.zeros((tile[1] * SCALE, tile[0] * SCALE), np.bool_)
     smooth = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

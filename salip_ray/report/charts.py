@@ -1,7 +1,7 @@
 """The geometry of the report's charts; the template draws it.
 
-Positions and lengths are per cent of the plot's width or height. Words stand beside the drawing as
-text of the page, so that they keep their size on a narrow screen.
+Positions and lengths are per cent of the plot's width or height. Words are text of the page next to
+the drawing, so that their size does not change on a narrow screen.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from salip_ray.report.survey import Histogram
+from salip_ray.report.statistics import Histogram
 
 _BINS = 25
 _COLUMNS = 60
-_FEWEST_COLUMNS = 4  # fewer show no course
+_FEWEST_COLUMNS = 4  # fewer show no trend
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of a histogram: from ``x``, ``width`` wide, ``height`` high; ``title`` in words."""
+    """A bar of a histogram that starts at ``x``; ``title`` describes it in words."""
 
     x: float
     width: float
@@ -30,7 +30,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class HistogramChart:
-    """A histogram: its bars and the count of the tallest, the ends of its axis, its median."""
+    """A histogram: its bars, the count of the tallest, the ends of its axis, its median."""
 
     title: str
     bars: Sequence[Bar]
@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class StackedBar:
-    """A bar made of parts, one after the other."""
+    """A bar made of adjacent parts."""
 
     name: str
     parts: Sequence[Part]
@@ -62,7 +62,7 @@ class StackedBar:
 
 @dataclass(frozen=True)
 class StackedColumns:
-    """Stacked columns side by side, all to the scale of ``top``."""
+    """Stacked columns, all to the scale of ``top``."""
 
     columns: Sequence[StackedBar]
     top: str
@@ -73,7 +73,7 @@ class StackedColumns:
 def histogram(
     title: str, counts: Histogram, *, low: float | None = None, high: float | None = None
 ) -> HistogramChart | None:
-    """A histogram of at most 25 bars; None where nothing was counted.
+    """Return a histogram of at most 25 bars; None if nothing was counted.
 
     ``low`` and ``high`` are the ends of the axis, by default those of the values.
     """
@@ -111,7 +111,7 @@ def histogram(
 
 
 def stacked_bar(name: str, amounts: Mapping[str, float], words: Mapping[str, str]) -> StackedBar:
-    """A bar of the shares of several amounts; ``words`` says each in words."""
+    """Return a bar of the shares of several amounts; ``words`` describes each."""
     total = sum(amounts.values()) or 1.0
     parts, start = [], 0.0
     for key, amount in amounts.items():
@@ -123,9 +123,9 @@ def stacked_bar(name: str, amounts: Mapping[str, float], words: Mapping[str, str
 
 
 def stage_columns(shards: Sequence[Mapping[str, object]]) -> StackedColumns | None:
-    """Seconds per image by stage, shard by shard; in a long run neighbours share a column.
+    """Return the seconds per image by stage for each shard, or None for very few shards.
 
-    None where there are too few shards to show a course.
+    In a long run, neighbouring shards share a column.
 
     Args:
         shards: the statistics of each shard, in order: ``shard``, ``rows`` and ``seconds`` by
@@ -157,7 +157,7 @@ def stage_columns(shards: Sequence[Mapping[str, object]]) -> StackedColumns | No
         parts, start = [], 0.0
         for stage, value in mean.items():
             length = 100 * value / top
-            parts.append(Part(stage, start, length, f"{name}, {stage}: {value:.3g} s an image"))
+            parts.append(Part(stage, start, length, f"{name}, {stage}: {value:.3g} s per image"))
             start += length
         columns.append(StackedBar(name, parts))
     first, last = str(shards[0]["shard"]), str(shards[-1]["shard"])

@@ -1,4 +1,4 @@
-"""How sure the cascade is of a label, in one place for all that a person looks at."""
+"""How certain the cascade is of a label, for everything that a person looks at."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: Columns of a mask that :func:`confidence` reads, where they are there.
+#: Columns of a mask that :func:`confidence` reads if they exist.
 FIELDS = ("confidence", "clip_margin", "predicted_iou", "stability_score")
 
 
 def confidence(masks: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    """A figure from 0 to 1 for each mask, the surer the higher.
+    """Return a figure from 0 to 1 for each mask: higher is more certain.
 
-    A mask's own ``confidence`` counts where it has one. Else it is the geometric mean of what the
-    two models say: SAM's predicted IoU, its stability, and CLIP's margin over the best candidate
-    that was not retrieved, the latter brought to 0.5 (no margin) to 1. That is an order of masks
-    and not a probability. A figure that is NaN counts for nothing: without one at all the
-    confidence is NaN.
+    It is the ``confidence`` of the mask if it has one, else the geometric mean of three scores:
+    SAM's predicted IoU, SAM's stability score, and CLIP's margin over the best candidate that was
+    not retrieved, mapped to 0.5 (no margin) to 1. That mean orders masks; it is no probability.
+    Scores that are NaN are left out; without any score the confidence is NaN.
 
     Args:
         masks: columns of masks, each [n]; those of :data:`FIELDS` are read.

@@ -1,4 +1,4 @@
-"""The images of a report: each with its outlines, and with what the cascade knew of it."""
+"""The images of a report, each with its outlines and figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from salip_ray.sources.references import References
 
 @dataclass(frozen=True)
 class Layer:
-    """Outlines that are shown and hidden together: a method's masks, or the reference."""
+    """Outlines that are shown and hidden together: the masks of a method, or the reference."""
 
     key: str
     colour: int
@@ -31,7 +31,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class BoxMark:
-    """A candidate's box as a rectangle on the picture; of a retrieved one, what SAM was given."""
+    """The box of a candidate as a rectangle on the picture; a retrieved one is a prompt of SAM."""
 
     colour: int
     name: str
@@ -41,9 +41,9 @@ class BoxMark:
 
 @dataclass(frozen=True)
 class MaskLine:
-    """One mask in figures; NaN where there is none. ``area`` is a share of the image.
+    """One mask in figures; an unknown figure is NaN. ``area`` is a share of the image.
 
-    A confidence is the shown method's alone: it would say nothing of a baseline.
+    Only masks of the shown method have a confidence: it says nothing about a baseline.
     """
 
     label: str
@@ -60,10 +60,7 @@ class MaskLine:
 
 @dataclass(frozen=True)
 class CandidateLine:
-    """A candidate of a class: the retrieved ones, best first, then the runners-up.
-
-    ``box`` is the name of its box on the picture.
-    """
+    """A candidate of a class: retrieved or a runner-up; ``box`` names its box on the picture."""
 
     label: str
     colour: int
@@ -79,8 +76,11 @@ class CandidateLine:
 class Item:
     """One image of the gallery.
 
-    ``height`` and ``width`` are the image's, ``picture`` is its ``data:`` URI, or None with a
-    ``note`` that says why; ``size`` is height, width of the picture.
+    Attributes:
+        height: of the image; ``width`` likewise.
+        size: height and width of the picture.
+        picture: the picture as a ``data:`` URI, or None.
+        note: why there is no picture.
     """
 
     image_id: str
@@ -104,7 +104,7 @@ class Item:
 
     @property
     def name(self) -> str:
-        """The file's name, and which slice of it this is."""
+        """The name of the file, and the slice."""
         name = self.uri.partition("?")[0].rstrip("/").rpartition("/")[2] or self.uri
         return name if self.slice is None else f"{name} [{self.slice}]"
 
@@ -117,16 +117,16 @@ def make_items(
     references: References | None = None,
     dice: Mapping[tuple[str, str, str], float] | None = None,
 ) -> list[Item]:
-    """Fetch the images of some rows and make them items, in the same order.
+    """Fetch the images of some rows and return them as items, in the same order.
 
-    An image that can no longer be had is shown by its masks alone, with a note.
+    An image that no longer exists is shown by its masks alone, with a note.
 
     Args:
-        labels: the output the rows are of.
-        rows: whole rows.
-        input_options: fsspec ``storage_options`` of the images.
-        references: where reference masks are looked for.
-        dice: known scores by image id, label and method.
+        labels: the output of the rows.
+        rows: rows with all columns.
+        input_options: fsspec options of the images.
+        references: reference masks to draw.
+        dice: scores by image id, label and method.
     """
     rows = list(rows)
     items: dict[int, Item] = {}
@@ -214,12 +214,12 @@ def _reference_layers(
     if references is None:
         return []
     try:
-        where = references.find(labels.image_ref(row))
-        if where is None:
+        mask = references.find(labels.image_ref(row))
+        if mask is None:
             return []
-        ids = references.load(where, labels.image_config)
+        ids = references.load(mask, labels.image_config)
     except (InputError, OutputError):
-        return []  # the outline is an extra; scoring is where a bad reference is an error
+        return []  # only scoring treats a bad reference as an error
     if ids.shape != (row["height"], row["width"]):
         return []
     masks = class_references(ids, labels.classes)
@@ -233,7 +233,7 @@ def _reference_layers(
 def _boxes(
     row: Mapping[str, Any], main: str, working: tuple[int, int], size: tuple[int, int]
 ) -> Iterable[BoxMark]:
-    """The boxes of ranked candidates; of a run that ranked none, those that SAM was given."""
+    """Yield the boxes of ranked candidates, or the prompt boxes if the run ranked none."""
     boxes = [(item["class_id"], item["retrieved"], item["box"]) for item in row["ranking"] or ()]
     if not boxes:
         prompted = [mask for mask in row["masks"] or () if mask["method"] == main]

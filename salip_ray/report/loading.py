@@ -1,4 +1,4 @@
-"""The pictures of some rows, fetched a few files at a time, for as long as they can be had."""
+"""Load the images of some rows, a few files at a time, if they still exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.stack import Stack
 from salip_ray.sources.privacy import is_pseudonym, scrub
 
-_TOGETHER = 8  # images fetched at once; full-size pixels are let go one by one
+_TOGETHER = 8  # images fetched at once
 
 
 def load_pictures(
@@ -22,15 +22,15 @@ def load_pictures(
     rows: Sequence[Mapping[str, Any]],
     storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[int, Image | None, str]]:
-    """The pixels of each row, RGB [H, W, 3], in an order in which a volume is opened once.
+    """Yield the pixels of each row, in an order that opens each volume once.
 
     Yields:
-        The row's number; its pixels, or None; and why there are none, without any name that the run
-        hid.
+        The number of the row; its pixels (RGB [H, W, 3]) or None; and why there are none, without
+        names that the run hid.
     """
     try:
         pictures = [labels.image_ref(row) for row in rows]
-    except OutputError as problem:  # names were hidden, and what they are is kept elsewhere
+    except OutputError as problem:  # names are hidden, and the manifest is elsewhere
         yield from ((number, None, _note(problem)) for number in range(len(rows)))
         return
     for some in _files_at_once(pictures):
@@ -46,7 +46,7 @@ def load_pictures(
 
 
 def _files_at_once(pictures: Sequence[ImageRef]) -> Iterator[list[int]]:
-    """Numbers of pictures to fetch together: of a few image files, or of one volume."""
+    """Yield the numbers of images to fetch together: of a few files, or of one volume."""
     volumes: dict[str, list[int]] = {}
     files: list[int] = []
     for number, picture in enumerate(pictures):
@@ -74,11 +74,11 @@ def _decoded(
             if picture.uri not in stacks:
                 stacks[picture.uri] = open_stack(data, picture.uri, limits)
             image = picture_at(stacks[picture.uri], picture.index)
-    except Exception as problem:  # noqa: BLE001  (a report is made of what can be had)
-        said = str(problem)
+    except Exception as problem:  # noqa: BLE001  (a report shows what still exists)
+        message = str(problem)
         if is_pseudonym(row["uri"]):
-            said = scrub(said, (picture.uri,), row["uri"])
-        return None, _note(said)
+            message = scrub(message, (picture.uri,), row["uri"])
+        return None, _note(message)
     if row["height"] and image.shape[:2] != (row["height"], row["width"]):
         return None, (
             f"The image is now {image.shape[0]} x {image.shape[1]} pixels (height x width), "

@@ -1,7 +1,7 @@
-"""One picture of many labelled images, each beside its labels by several methods.
+"""One picture of many labelled images, each next to its labels by several methods.
 
-A mask is drawn as a tint with its outline, the reference as a light line over it, and the Dice of
-the two below. Everything is drawn at twice the size and reduced at the end, for smooth edges.
+A mask is drawn as a tint with its outline, the reference as a light line above it, and their Dice
+below. Everything is drawn at twice its size and reduced at the end, for smooth edges.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from salip_ray.report.canvas import (
     tinted,
 )
 from salip_ray.schema import Image, Mask
+from salip_ray.wording import counted
 
 _REFERENCE: Colour = (255, 214, 64)
 _METHOD_COLOURS: Mapping[str, Colour] = {
@@ -57,14 +58,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Band:
-    """The images of one class, with what is written beside them.
+    """The images of one class, and the text next to them.
 
     Attributes:
         title: the class.
         subtitle: what the images are, in a few words.
         panels: the images; all bands show the same methods.
-        mean_dice: the mean Dice of each method over all images of the class, not only those shown.
-        n: how many images these are.
+        mean_dice: mean Dice of each method over all images of the class, not only those shown.
+        n: number of images of the class.
     """
 
     title: str
@@ -84,16 +85,16 @@ def overview(
     tile: tuple[int, int] = (212, 184),
     columns: int = 2,
 ) -> None:
-    """Draw bands of labelled images, one below the other, and write them as a PNG.
+    """Draw bands of labelled images below each other, and write them as a PNG.
 
     Args:
-        bands: what to draw; a band takes as many lines as its panels need.
+        bands: the bands; each takes as many lines as its panels need.
         path: the file to write.
-        method_names: the methods to show and how a person calls them, in order.
+        method_names: the methods to show, in order, and their names for people.
         heading: the line at the top.
-        footnote: a line at the bottom, beside the legend.
+        footnote: a line at the bottom, next to the legend.
         tile: width and height of one picture, in pixels; images are fitted into it.
-        columns: panels side by side; each is the image and one picture a method.
+        columns: panels per line; each is the image and one picture per method.
     """
     methods = [name for name in method_names if any(name in band.mean_dice for band in bands)]
     tile_w, tile_h = tile
@@ -127,7 +128,7 @@ def _draw_notes(
 ) -> None:
     canvas.text(MARGIN, top + 20, band.title, 24, INK)
     canvas.text(MARGIN, top + 43, band.subtitle, 15, SOFT_INK)
-    canvas.text(MARGIN, top + 82, f"mean Dice, {band.n} images", 15, SOFT_INK)
+    canvas.text(MARGIN, top + 82, f"mean Dice, {counted(band.n, 'image')}", 15, SOFT_INK)
     for line, method in enumerate(methods):
         y = top + 108 + 25 * line
         canvas.swatch(MARGIN, y - 5, _METHOD_COLOURS.get(method, _OTHER_COLOUR))
@@ -182,7 +183,7 @@ def _marked(
     reference: Mask | None,
     colour: Colour,
 ) -> Image:
-    """The image fitted into a tile, with mask and reference on it, at the drawing scale."""
+    """Return the image fitted into a tile, with mask and reference, at the drawing scale."""
     pixels = fitted(image, tile)
     if mask is not None and mask.any():
         inside = fitted_mask(mask, tile)

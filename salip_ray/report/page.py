@@ -1,4 +1,4 @@
-"""The report: one HTML file of one run or several, which needs nothing beside it."""
+"""The report: one self-contained HTML file of one run or several."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from salip_ray.report.charts import (
 )
 from salip_ray.report.gallery import Item, make_items
 from salip_ray.report.scores import FIGURES, Scores
-from salip_ray.report.survey import Survey, rows_at, survey
+from salip_ray.report.statistics import RunStatistics, collect_statistics, read_rows
 from salip_ray.report.tables import METHOD_NAMES
 from salip_ray.sources.references import References
+from salip_ray.wording import counted
 
 GROUPS = {
-    "all": ("All labelled images", "the least confident first"),
-    "worst": ("Least confident", "look here first"),
+    "all": ("All labelled images", "the least certain first"),
+    "worst": ("Least certain", "check these first"),
     "median": ("Middle", "around the median confidence"),
-    "best": ("Most confident", "the surest first"),
-    "random": ("Random", "a fair sample of the rest"),
+    "best": ("Most certain", "the most certain first"),
+    "random": ("Random", "a random sample of the rest"),
     "empty": ("Without a label", "a random sample"),
 }
 STAGE_WORDS = {"fetch": "fetch and decode"}
@@ -51,7 +52,7 @@ METHOD_WORDS = {
 
 @dataclass(frozen=True)
 class ClassCharts:
-    """One class in charts: what became of it, and how its masks' figures are spread."""
+    """One class in charts: its outcomes, and the distributions of its figures."""
 
     label: str
     colour: int
@@ -63,13 +64,13 @@ class ClassCharts:
 
 @dataclass(frozen=True)
 class Section:
-    """All that a report says of one run."""
+    """The part of a report about one run."""
 
     anchor: str
     title: str
     labels: LabelOutput
     summary: Mapping[str, Any]
-    survey: Survey
+    statistics: RunStatistics
     classes: Sequence[ClassCharts]
     confidence: HistogramChart | None
     times: StackedColumns | None
@@ -81,7 +82,7 @@ class Section:
 
     @property
     def card(self) -> list[tuple[str, str]]:
-        """What made the run, as names and values."""
+        """What the run was made with, as names and values."""
         return list(_card(self.labels.run, self.summary))
 
     @property
@@ -94,15 +95,15 @@ class Section:
     def stage_bar(self) -> StackedBar:
         """Worker seconds per image by stage, as shares."""
         words = {
-            name: f"{STAGE_WORDS.get(name, name)}: {seconds:.3g} s an image"
+            name: f"{STAGE_WORDS.get(name, name)}: {seconds:.3g} s per image"
             for name, seconds in self.stages.items()
         }
         return stacked_bar("stages", self.stages, words)
 
     @property
     def finished(self) -> bool:
-        """Whether every image of the manifest is committed."""
-        return self.survey.rows == self.survey.n_images
+        """True if every image of the manifest is committed."""
+        return self.statistics.rows == self.statistics.n_images
 
 
 def make_section(
@@ -114,23 +115,23 @@ def make_section(
     seed: int = 0,
     per_group: int = 12,
 ) -> Section:
-    """Read a run and fetch the images that are shown of it.
+    """Read a run, fetch the images to show, and return its section.
 
     Args:
         labels: the output.
-        input_options: fsspec ``storage_options`` of the images.
-        references: for the outlines of the reference masks.
-        scores: figures to show; by default ``evaluation.json`` in the output is looked for.
-        seed: of the random samples.
+        input_options: fsspec options of the images.
+        references: reference masks to draw.
+        scores: scores to show; by default those of ``evaluation.json`` in the output.
+        seed: seed of the random samples.
         per_group: images in each group of the gallery.
 
     Raises:
         ConfigError: nothing is committed yet.
     """
-    found = survey(labels, seed=seed, per_group=per_group)
-    if not found.rows:
-        raise ConfigError(f"{labels.uri} holds no committed shard yet, so there is nothing to show")
-    rows = rows_at(labels, [place for places in found.picks.values() for place in places])
+    statistics = collect_statistics(labels, seed=seed, per_group=per_group)
+    if not statistics.rows:
+        raise ConfigError(f"{labels.uri} holds no committed shard yet: run the report later")
+    rows = read_rows(labels, [ref for refs in statistics.picks.values() for ref in refs])
     ids = {row["image_id"] for row in rows.values()}
     if scores is None and (data := labels.read(EVALUATION)) is not None:
         scores = Scores.parse(data, labels.store.path_of(EVALUATION))
@@ -139,12 +140,12 @@ def make_section(
     made = {
         group: make_items(
             labels,
-            [rows[place] for place in places],
+            [rows[ref] for ref in refs],
             input_options=input_options,
             references=references,
             dice=scores.of_images if scores else None,
         )
-        for group, places in found.picks.items()
+        for group, refs in statistics.picks.items()
     }
     stats = _stats(labels)
     name = str(labels.run["fingerprint"]["recipe"]["task"]["name"])
@@ -153,9 +154,9 @@ def make_section(
         title=name,
         labels=labels,
         summary=json.loads(labels.read(SUMMARY) or b"{}"),
-        survey=found,
-        classes=[_class_charts(labels, found, spec.label) for spec in labels.classes],
-        confidence=histogram("Confidence of the images", found.confidence, low=0, high=1),
+        statistics=statistics,
+        classes=[_class_charts(labels, statistics, spec.label) for spec in labels.classes],
+        confidence=histogram("Confidence of the images", statistics.confidence, low=0, high=1),
         times=stage_columns(stats),
         stages=_stage_means(stats),
         scores=_only(scores, [spec.label for spec in labels.classes]),
@@ -166,7 +167,7 @@ def make_section(
 
 
 def render(sections: Sequence[Section], heading: str) -> str:
-    """The report of some runs as the text of an HTML file."""
+    """Return the report of some runs as the text of an HTML file."""
     environment = _environment()
     script = environment.get_template("report.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -196,10 +197,10 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _class_charts(labels: LabelOutput, found: Survey, label: str) -> ClassCharts:
-    figures = found.classes[label]
+def _class_charts(labels: LabelOutput, statistics: RunStatistics, label: str) -> ClassCharts:
+    figures = statistics.classes[label]
     colour = next(spec.class_id for spec in labels.classes if spec.label == label)
-    errors = found.status.get("error", 0)
+    errors = statistics.status.get("error", 0)
     counts = {
         "labelled": figures.outcomes.get("labelled", 0) or figures.area.total,
         "empty": figures.outcomes.get("empty", 0),
@@ -227,7 +228,7 @@ def _stats(labels: LabelOutput) -> list[dict[str, Any]]:
 
 
 def _stage_means(stats: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Worker seconds per image by stage, over all shards."""
+    """Return the worker seconds per image by stage, over all shards."""
     rows = sum(shard["rows"] for shard in stats)
     spent: Counter[str] = Counter()
     for shard in stats:
@@ -259,9 +260,9 @@ def _card(run: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[tuple[
         yield "References", str(fingerprint["references"])
     if summary.get("wall_seconds"):
         seconds = float(summary["wall_seconds"])
-        yield "Last run", f"{summary['images_in_run']:,} images in {_duration(seconds)}"
+        yield "Last run", f"{counted(summary['images_in_run'], 'image')} in {_duration(seconds)}"
     if "created" in run:
-        yield "Begun", str(run["created"]).replace("T", " ").replace("+00:00", " UTC")
+        yield "Started", str(run["created"]).replace("T", " ").replace("+00:00", " UTC")
     for device in run.get("devices", ()):
         kinds = ", ".join(device.get("accelerators", ())) or "no accelerator"
         yield "Ran on", f"{device['cpus']:g} CPUs, {device['gpus']:g} GPUs ({kinds})"

@@ -1,6 +1,6 @@
-"""Images small enough to carry along, and masks as outlines that are drawn over them.
+"""Small pictures of images, and masks as outlines to draw over them.
 
-An outline is the ``d`` of an SVG path in the picture's pixels: it stays sharp at any size, weighs a
+An outline is the ``d`` of an SVG path in pixels of the picture. It is sharp at any size, takes a
 few hundred bytes, and can be shown and hidden.
 """
 
@@ -26,19 +26,19 @@ _OUTLINES = 200  # of one mask, the longest
 
 
 def picture_size(height: int, width: int) -> tuple[int, int]:
-    """``(height, width)`` of the picture of an image: never larger than the image."""
+    """Return height and width of the picture of an image: never larger than the image."""
     return working_size(height, width, min(LONG_SIDE, max(height, width)))
 
 
 def data_uri(image: Image) -> str:
-    """An image, made smaller, as a WebP in a ``data:`` URI."""
+    """Return an image, made smaller, as a WebP in a ``data:`` URI."""
     height, width = image.shape[:2]
     small = Pil.fromarray(to_working(image, min(LONG_SIDE, max(height, width))))
     for quality in _QUALITIES:
         data = _webp(small, quality)
         if len(data) <= _BYTES:
             break
-    else:  # noise, which nothing compresses: a coarser one will do
+    else:  # noise, which nothing compresses
         data = _webp(small.resize((max(1, small.width // 3), max(1, small.height // 3))), 20)
     return "data:image/webp;base64," + base64.b64encode(data).decode("ascii")
 
@@ -50,13 +50,13 @@ def _webp(image: Pil.Image, quality: int) -> bytes:
 
 
 def outline(mask: Mask) -> str:
-    """The outlines of a mask [H, W], holes included, as an SVG path on its picture.
+    """Return the outlines of a mask [H, W], holes included, as an SVG path on its picture.
 
-    To be filled by the even-odd rule; empty for an empty mask. Specks of a few pixels, and detail
-    beyond a few thousand characters, are left out.
+    Fill it by the even-odd rule. An empty mask gives an empty path. Specks of a few pixels are left
+    out, and detail beyond a few thousand characters.
     """
     height, width = picture_size(*mask.shape)
-    # Twice as fine as the picture, or as fine as the mask where that is coarser.
+    # Twice as fine as the picture, but not finer than the mask.
     scale = min(2.0, max(mask.shape) / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     shrunk = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
@@ -82,14 +82,14 @@ def _subpath(
     corners = cv2.approxPolyDP(contour, tolerance, closed=True)[:, 0, :]
     if len(corners) < 3:
         return ""
-    # The padding taken off; the middle of a pixel is half a pixel from its edge.
+    # Without the padding; the middle of a pixel is half a pixel from its edge.
     points = (corners - 0.5) / np.array(size) * np.array(picture)
     steps = (f"{_short(x)} {_short(y)}" for x, y in points)
     return "M" + "L".join(steps) + "Z"
 
 
 def picture_box(box: Box, size: tuple[int, int], picture: tuple[int, int]) -> dict[str, str]:
-    """An inclusive xyxy box on an image of ``size`` as an SVG rectangle on its picture.
+    """Return an inclusive xyxy box on an image of ``size`` as an SVG rectangle on its picture.
 
     Both sizes are height, width.
     """

@@ -1,4 +1,4 @@
-"""Dice and its kin as a report shows them, from an evaluation at hand or one in a file."""
+"""The scores that a report shows, from an evaluation or its file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from salip_ray.errors import InputError
 from salip_ray.evaluation import Evaluation, as_json
 from salip_ray.evaluation.intervals import nan_mean
 
-#: Figures of a mean, by their keys in ``evaluation.json``, and how a person calls them.
+#: Figures of a mean: key in ``evaluation.json`` -> name for people.
 FIGURES = {"dice": "Dice", "dice_3d": "3-D Dice", "iou": "IoU", "hd95": "HD95", "nsd": "NSD"}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Means by class and method, as ``evaluation.json`` has them, and Dice by image.
+    """Means by class and method, as in ``evaluation.json``, and the Dice of each image.
 
-    Where volumes were scored, ``dice_3d`` in a mean is that of their Dice in 3-D.
-    ``of_images`` maps image id, label and method to a Dice, NaN where both masks are empty.
+    Attributes:
+        means: ``dice_3d`` of a mean is the mean 3-D Dice of the volumes, if there are any.
+        of_images: Dice by image id, label and method; NaN if both masks are empty.
     """
 
     means: Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -29,15 +30,15 @@ class Scores:
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> Scores:
-        """The scores of an evaluation."""
+        """Return the scores of an evaluation."""
         return cls.parse(as_json(evaluation).encode(), "evaluation")
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> Scores:
-        """Read the content of an ``evaluation.json``; ``name`` is for messages.
+        """Return the scores in an ``evaluation.json``; ``name`` is for messages.
 
         Raises:
-            InputError: it is not one.
+            InputError: the data is something else.
         """
         try:
             content = json.loads(data)
@@ -58,7 +59,7 @@ class Scores:
         return tuple(key for key in FIGURES if any(mean.get(key) is not None for mean in means))
 
     def know(self, image_ids: Iterable[str]) -> bool:
-        """Whether any of some images was scored."""
+        """Return True if any of these images was scored."""
         scored = {image_id for image_id, _, _ in self.of_images}
         return not scored.isdisjoint(image_ids)
 
@@ -66,13 +67,13 @@ class Scores:
 def _add_volumes(
     means: Mapping[str, Mapping[str, dict[str, Any]]], volumes: Iterable[Mapping[str, Any]]
 ) -> None:
-    found: dict[tuple[str, str], list[float]] = {}
+    by_method: dict[tuple[str, str], list[float]] = {}
     for volume in volumes:
-        of_method = found.setdefault((volume["label"], volume["method"]), [])
-        of_method.append(_number(volume["dice"]))
+        name = (volume["label"], volume["method"])
+        by_method.setdefault(name, []).append(_number(volume["dice"]))
     for label, methods in means.items():
         for method, mean in methods.items():
-            dice = nan_mean(found.get((label, mean.get("variant", method)), ()))
+            dice = nan_mean(by_method.get((label, mean.get("variant", method)), ()))
             if not math.isnan(dice):
                 mean["dice_3d"] = dice
 

@@ -15,7 +15,12 @@ from salip_ray.sources.locations import image_id
 
 
 def mask_cell(mask, method="cascade", **figures):
-    found = {"clip_score": 50.0, "clip_margin": 1.0, "predicted_iou": 0.9, "stability_score": 0.8}
+    defaults = {
+        "clip_score": 50.0,
+        "clip_margin": 1.0,
+        "predicted_iou": 0.9,
+        "stability_score": 0.8,
+    }
     return {
         "method": method,
         "label": "lungs",
@@ -24,7 +29,7 @@ def mask_cell(mask, method="cascade", **figures):
         "area": int(mask.sum()),
         "candidate_ids": [3],
         "prompt_boxes": [[10.0, 10.0, 500.0, 600.0]],
-        **found,
+        **defaults,
         **figures,
     }
 

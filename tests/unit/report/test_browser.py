@@ -123,14 +123,14 @@ def test_a_candidate_marks_its_box(opened):
     assert page.locator("#stage .found").count() == 1
 
 
-def test_a_candidate_that_was_passed_over_shows_its_box_on_demand(opened):
+def test_a_runner_up_shows_its_box_on_demand(opened):
     page = opened()
     page.locator("button.item").first.click()
     box = page.locator("#stage .b-other")
     assert not box.is_visible()
-    passed_over = page.get_by_role("button", name="#5")
-    assert "passed over" in passed_over.locator("xpath=ancestor::tr").inner_text()
-    passed_over.click()
+    runner_up = page.get_by_role("button", name="#5")
+    assert "not retrieved" in runner_up.locator("xpath=ancestor::tr").inner_text()
+    runner_up.click()
     assert box.is_visible()
 
 

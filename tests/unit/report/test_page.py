@@ -16,7 +16,7 @@ from salip_ray.evaluation.outputs import evaluate_output
 from salip_ray.output.reader import LabelOutput
 from salip_ray.report.build import find_runs, make_report
 from salip_ray.report.charts import histogram, stage_columns
-from salip_ray.report.survey import Histogram
+from salip_ray.report.statistics import Histogram
 from salip_ray.sources.references import References
 from tests.unit.report.conftest import label_row, mask_cell
 
@@ -92,7 +92,7 @@ def test_a_run_without_a_shard_is_refused(write_output):
 def test_scores_by_references_given(run, tmp_path):
     html = make_report(str(run), reference=str(references(run, tmp_path / "masks")))
     words = text_of(html)
-    assert "Against the references" in words
+    assert "Scores against the references" in words
     assert re.search(r"cascade( [.\d]+){4} 6", words)  # Dice, IoU, HD95, NSD; images
     assert html.count('data-layer="reference"') == 6
 
@@ -100,19 +100,19 @@ def test_scores_by_references_given(run, tmp_path):
 def test_scores_of_an_evaluation_in_the_output(run, tmp_path):
     from salip_ray.evaluation import as_json
 
-    assert "Against the references" not in make_report(str(run))
-    found = evaluate_output(
+    assert "Scores against the references" not in make_report(str(run))
+    evaluation = evaluate_output(
         LabelOutput.open(str(run)), References.open(str(references(run, tmp_path / "masks")))
     )
-    (run / "evaluation.json").write_text(as_json(found))
-    assert "Against the references" in make_report(str(run))
+    (run / "evaluation.json").write_text(as_json(evaluation))
+    assert "Scores against the references" in make_report(str(run))
 
 
 def test_an_evaluation_of_other_images_is_not_shown(run):
     other = {"image_id": "f" * 32, "label": "lungs", "method": "cascade", "dice": 0.9}
     means = {"lungs": {"cascade": {"dice": 0.9, "iou": 0.8, "n": 1, "empty": 0}}}
     (run / "evaluation.json").write_text(json.dumps({"classes": means, "images": [other]}))
-    assert "Against the references" not in make_report(str(run))
+    assert "Scores against the references" not in make_report(str(run))
 
 
 def test_a_broken_evaluation_is_named(run):
@@ -129,7 +129,7 @@ def test_a_folder_of_runs_is_one_report(run):
     assert shared is None
 
 
-def test_a_place_that_holds_nothing_of_ours(tmp_path):
+def test_a_location_without_a_run_is_refused(tmp_path):
     with pytest.raises(OutputError, match=r"holds no run\.json"):
         make_report(str(tmp_path))
     with pytest.raises(OutputError, match=r"holds no run\.json"):

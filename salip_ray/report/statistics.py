@@ -1,8 +1,8 @@
-"""One pass over a run of any size: counts, distributions, and which images to show.
+"""Statistics of a run of any size in one pass: counts, distributions, and which images to show.
 
-A shard at a time is read, without its masks' pixels, and added to figures of a fixed size. Images
-are picked by keys, the smallest of which are kept: random keys, seeded by the shard's number, make
-a uniform sample that does not depend on the order of reading; confidences make the best and the
+Shards are read without the pixels of their masks and added to figures of a fixed size. Each group
+of images to show holds those with the smallest keys. Random keys, seeded by the shard's number,
+give a uniform sample that does not depend on the reading order; confidences give the best and the
 worst.
 """
 
@@ -24,16 +24,16 @@ from salip_ray.report.confidence import FIELDS, confidence
 
 Floats = npt.NDArray[np.float64]
 
-_HEAVY = (
+_PIXEL_COLUMNS = (
     *("masks.rle.counts", "masks.rle.size", "masks.proposed.counts", "masks.proposed.size"),
     *("masks.prompt_boxes", "masks.candidate_ids"),
 )
-_READERS = 8  # shards read at once: a store answers slowly, but many at a time
-_MEDIAN_POOL = 2048  # of so many random images those nearest to the median are shown
+_READERS = 8  # shards read at once, because stores answer slowly
+_MEDIAN_POOL = 2048  # random images, of which those nearest to the median are shown
 
 
-class Place(NamedTuple):
-    """Where a row is: the name of its shard, and its number there."""
+class RowRef(NamedTuple):
+    """A row: the name of its shard, and its number in it."""
 
     shard: str
     row: int
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 @dataclass
 class Histogram:
-    """Counts in ``n`` equal bins from ``low`` to ``high``; the outermost take what lies beyond."""
+    """Counts in ``n`` equal bins from ``low`` to ``high``; outer bins include values beyond."""
 
     low: float
     high: float
@@ -52,18 +52,18 @@ class Histogram:
         self.counts = np.zeros(self.n, np.int64)
 
     def add(self, values: Floats) -> None:
-        """Count values; NaN is not counted."""
+        """Count values, except NaN."""
         values = values[np.isfinite(values)]
         bins = ((values - self.low) / (self.high - self.low) * self.n).astype(np.int64)
         self.counts += np.bincount(np.clip(bins, 0, self.n - 1), minlength=self.n)
 
     @property
     def total(self) -> int:
-        """How many values were counted."""
+        """The number of counted values."""
         return int(self.counts.sum())
 
     def quantile(self, share: float) -> float:
-        """The value below which ``share`` of the values lie, to the middle of a bin; else NaN."""
+        """Return the value below which ``share`` of the values lie; NaN without values."""
         if not self.total:
             return float("nan")
         index = int(np.searchsorted(np.cumsum(self.counts), share * self.total))
@@ -72,7 +72,7 @@ class Histogram:
 
 @dataclass
 class ClassFigures:
-    """Distributions of one class: of its masks by the method shown, and of its outcomes."""
+    """Distributions of one class: its outcomes, and its masks by the shown method."""
 
     label: str
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -82,36 +82,36 @@ class ClassFigures:
     area: Histogram = field(default_factory=lambda: Histogram(0.0, 1.0))
 
 
-class _Smallest:
-    """The ``n`` places of the smallest keys, and the value that belongs to each."""
+class _SmallestKeys:
+    """The rows of the ``n`` smallest keys, each with a value."""
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self.kept: list[tuple[float, Place, float]] = []
+        self.items: list[tuple[float, RowRef, float]] = []
 
     def add(self, shard: str, rows: Iterable[int], keys: Floats, values: Floats) -> None:
-        found = [
-            (float(key), Place(shard, int(row)), float(value))
+        added = [
+            (float(key), RowRef(shard, int(row)), float(value))
             for key, row, value in zip(keys, rows, values, strict=True)
         ]
-        # No more than n of one shard can stay, and none above the worst that is kept.
-        bound = self.kept[-1][0] if len(self.kept) == self.n else np.inf
-        self.kept = sorted([*self.kept, *(item for item in found if item[0] <= bound)])[: self.n]
+        # Sorting only what can stay.
+        bound = self.items[-1][0] if len(self.items) == self.n else np.inf
+        self.items = sorted([*self.items, *(item for item in added if item[0] <= bound)])[: self.n]
 
 
 @dataclass
-class Survey:
-    """What :func:`survey` found.
+class RunStatistics:
+    """The statistics of the committed rows of a run.
 
     Attributes:
-        n_images: images of the run's manifest.
-        rows: rows committed.
-        status: rows by status.
-        method: the method whose masks the distributions are of: ``cascade``, else the first.
+        n_images: number of images in the manifest.
+        rows: number of committed rows.
+        status: number of rows by status.
+        method: the method of the distributions: ``cascade``, else the first of the run.
         classes: figures by class.
-        errors: error rows by stage and type.
-        confidence: of images, which is that of their least sure class.
-        picks: which rows to show, by group.
+        errors: number of error rows by stage and type.
+        confidence: of images: that of their least certain class.
+        picks: the rows to show, by group.
     """
 
     n_images: int
@@ -121,37 +121,37 @@ class Survey:
     status: Counter[str] = field(default_factory=Counter)
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     confidence: Histogram = field(default_factory=lambda: Histogram(0.0, 1.0))
-    picks: dict[str, list[Place]] = field(default_factory=dict)
+    picks: dict[str, list[RowRef]] = field(default_factory=dict)
 
 
-def survey(
+def collect_statistics(
     labels: LabelOutput, *, seed: int = 0, per_group: int = 12, n_errors: int = 24
-) -> Survey:
-    """Read every committed shard once.
+) -> RunStatistics:
+    """Read every committed shard once; return the statistics of the run.
 
     Args:
         labels: the output.
-        seed: of the random picks.
+        seed: seed of the random picks.
         per_group: images in each group of ``picks``. A run of at most twice as many labelled
-            images has one group, ``all``; others have ``worst``, ``median``, ``best`` and
-            ``random``, no image being in two. ``empty`` holds images without any label.
+            images has one group, ``all``; others have the disjoint groups ``worst``, ``median``,
+            ``best`` and ``random``. ``empty`` holds images without any label.
         n_errors: rows in the group ``error``.
     """
     method = "cascade" if "cascade" in labels.methods else labels.methods[0]
-    found = Survey(
+    statistics = RunStatistics(
         labels.n_images(), method, {c.label: ClassFigures(c.label) for c in labels.classes}
     )
     pools = {
-        "worst": _Smallest(4 * per_group),
-        "best": _Smallest(4 * per_group),
-        "random": _Smallest(max(_MEDIAN_POOL, 4 * per_group)),
-        "empty": _Smallest(per_group),
-        "error": _Smallest(n_errors),
+        "worst": _SmallestKeys(4 * per_group),
+        "best": _SmallestKeys(4 * per_group),
+        "random": _SmallestKeys(max(_MEDIAN_POOL, 4 * per_group)),
+        "empty": _SmallestKeys(per_group),
+        "error": _SmallestKeys(n_errors),
     }
     for name, table in _tables(labels):
-        _add(found, pools, name, table, np.random.default_rng([seed, int(name[5:-8])]))
-    found.picks = _choose(pools, found, per_group)
-    return found
+        _add(statistics, pools, name, table, np.random.default_rng([seed, int(name[5:-8])]))
+    statistics.picks = _choose(pools, statistics, per_group)
+    return statistics
 
 
 def _tables(labels: LabelOutput) -> Iterator[tuple[str, pa.Table]]:
@@ -159,23 +159,23 @@ def _tables(labels: LabelOutput) -> Iterator[tuple[str, pa.Table]]:
         shards = labels.shards
         for start in range(0, len(shards), 4 * _READERS):
             names = shards[start : start + 4 * _READERS]
-            tables = readers.map(lambda name: labels.table(name, without=_HEAVY), names)
+            tables = readers.map(lambda name: labels.table(name, without=_PIXEL_COLUMNS), names)
             yield from zip(names, tables, strict=True)
 
 
 def _add(
-    found: Survey,
-    pools: Mapping[str, _Smallest],
+    statistics: RunStatistics,
+    pools: Mapping[str, _SmallestKeys],
     name: str,
     table: pa.Table,
     random: np.random.Generator,
 ) -> None:
-    found.rows += table.num_rows
+    statistics.rows += table.num_rows
     statuses = np.array(table["status"].to_pylist(), dtype=object)
-    found.status.update(statuses.tolist())
-    _add_outcomes(found, table)
-    sure = _add_masks(found, table)
-    found.confidence.add(sure)
+    statistics.status.update(statuses.tolist())
+    _add_outcomes(statistics, table)
+    sure = _add_masks(statistics, table)
+    statistics.confidence.add(sure)
     keys = random.random(table.num_rows)
     for group, chosen, key in (
         ("worst", np.isfinite(sure), sure),
@@ -188,22 +188,22 @@ def _add(
         pools[group].add(name, rows.tolist(), key[rows], sure[rows])
 
 
-def _add_outcomes(found: Survey, table: pa.Table) -> None:
+def _add_outcomes(statistics: RunStatistics, table: pa.Table) -> None:
     outcomes = Counter(
         (item["label"], item["outcome"], item["reason"])
         for items in table["outcomes"].to_pylist()
         for item in items or ()
     )
     for (label, outcome, reason), n in outcomes.items():
-        found.classes[label].outcomes[outcome] += n
+        statistics.classes[label].outcomes[outcome] += n
         if reason:
-            found.classes[label].reasons[reason] += n
+            statistics.classes[label].reasons[reason] += n
     for error in table["error"].drop_null().to_pylist():
-        found.errors[str(error["stage"]), str(error["type"])] += 1
+        statistics.errors[str(error["stage"]), str(error["type"])] += 1
 
 
-def _add_masks(found: Survey, table: pa.Table) -> Floats:
-    """Add the masks' figures; returns each image's confidence, NaN where it has no label."""
+def _add_masks(statistics: RunStatistics, table: pa.Table) -> Floats:
+    """Add the figures of the masks; return the confidence of each image, NaN without a label."""
     sure = np.full(table.num_rows, np.nan)
     rows = table["masks"].combine_chunks()
     masks, parents = pc.list_flatten(rows), pc.list_parent_indices(rows).to_numpy()
@@ -211,12 +211,12 @@ def _add_masks(found: Survey, table: pa.Table) -> Floats:
     if not len(masks):
         return sure
     columns = {item.name: masks.field(item.name) for item in masks.type}
-    mine = np.array(columns["method"].to_pylist(), dtype=object) == found.method
+    mine = np.array(columns["method"].to_pylist(), dtype=object) == statistics.method
     labels = np.array(columns["label"].to_pylist(), dtype=object)
     confidences = confidence({k: _floats(columns[k]) for k in FIELDS if k in columns})
     areas = _floats(columns["area"]) / pixels[parents]
     scores = _floats(columns["clip_score"])
-    for label, figures in found.classes.items():
+    for label, figures in statistics.classes.items():
         these = mine & (labels == label)
         figures.confidence.add(confidences[these])
         figures.clip_score.add(scores[these])
@@ -231,35 +231,35 @@ def _floats(column: Any) -> Floats:
 
 
 def _choose(
-    pools: Mapping[str, _Smallest], found: Survey, per_group: int
-) -> dict[str, list[Place]]:
-    labelled = found.confidence.total
-    picks: dict[str, list[Place]] = {}
+    pools: Mapping[str, _SmallestKeys], statistics: RunStatistics, per_group: int
+) -> dict[str, list[RowRef]]:
+    labelled = statistics.confidence.total
+    picks: dict[str, list[RowRef]] = {}
     if labelled <= 2 * per_group:
-        picks["all"] = [place for _, place, _ in pools["worst"].kept]
+        picks["all"] = [ref for _, ref, _ in pools["worst"].items]
     else:
-        middle = found.confidence.quantile(0.5)
-        central = sorted(pools["random"].kept, key=lambda item: (abs(item[2] - middle), item[1]))
-        taken: set[Place] = set()
+        middle = statistics.confidence.quantile(0.5)
+        central = sorted(pools["random"].items, key=lambda item: (abs(item[2] - middle), item[1]))
+        taken: set[RowRef] = set()
         for group, ranked in (
-            ("worst", pools["worst"].kept),
+            ("worst", pools["worst"].items),
             ("median", central),
-            ("best", pools["best"].kept),
-            ("random", pools["random"].kept),
+            ("best", pools["best"].items),
+            ("random", pools["random"].items),
         ):
-            fresh = [place for _, place, _ in ranked if place not in taken][:per_group]
+            fresh = [ref for _, ref, _ in ranked if ref not in taken][:per_group]
             taken.update(fresh)
             picks[group] = fresh
     for group in ("empty", "error"):
-        picks[group] = [place for _, place, _ in pools[group].kept]
-    return {group: places for group, places in picks.items() if places}
+        picks[group] = [ref for _, ref, _ in pools[group].items]
+    return {group: refs for group, refs in picks.items() if refs}
 
 
-def rows_at(labels: LabelOutput, places: Iterable[Place]) -> dict[Place, dict[str, Any]]:
-    """The whole rows at some places, each shard being read once."""
+def read_rows(labels: LabelOutput, refs: Iterable[RowRef]) -> dict[RowRef, dict[str, Any]]:
+    """Return the whole rows; each shard is read once."""
     wanted: dict[str, list[int]] = {}
-    for place in places:
-        wanted.setdefault(place.shard, []).append(place.row)
+    for ref in refs:
+        wanted.setdefault(ref.shard, []).append(ref.row)
 
     def take(shard: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = labels.table(shard).take(wanted[shard]).to_pylist()
@@ -267,7 +267,7 @@ def rows_at(labels: LabelOutput, places: Iterable[Place]) -> dict[Place, dict[st
 
     with ThreadPoolExecutor(_READERS) as readers:
         return {
-            Place(shard, row): cells
-            for shard, found in zip(wanted, readers.map(take, wanted), strict=True)
-            for row, cells in zip(wanted[shard], found, strict=True)
+            RowRef(shard, row): cells
+            for shard, rows in zip(wanted, readers.map(take, wanted), strict=True)
+            for row, cells in zip(wanted[shard], rows, strict=True)
         }

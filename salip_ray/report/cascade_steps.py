@@ -1,4 +1,4 @@
-"""One image's walk through the cascade, as a picture: proposals, ranked crops, boxes, label."""
+"""The steps of the cascade on one image, as a picture: proposals, ranked crops, boxes, label."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from salip_ray.report.canvas import (
     tinted,
 )
 from salip_ray.schema import Box, Image
+from salip_ray.wording import counted
 
 if TYPE_CHECKING:
     from salip_ray.cascade.cascade import Cascade, CascadeResult
 
-#: One colour a class, and one after the other for candidates; told apart in any colour vision.
+#: Colours of classes, and in sequence of candidates; distinct in any colour vision.
 _COLOURS: tuple[Colour, ...] = (
     (38, 190, 166),
     (90, 150, 245),
@@ -43,20 +44,20 @@ _COLOURS: tuple[Colour, ...] = (
 )
 _TILE_SIDE, _CROP_SIDE, _GAP = 292, 120, 16
 _TILE, _CROP = (_TILE_SIDE, _TILE_SIDE), (_CROP_SIDE, _CROP_SIDE)
-_CROPS = 9  # of each class; a row of them is as wide as the four tiles
+_CROPS = 9  # per class; a row of them is as wide as the four tiles
 _STEP, _CAPTION, _STRIP = 40, 30, 44
 
 
 @dataclass(frozen=True)
-class Walk:
-    """All that is drawn of one image.
+class CascadeSteps:
+    """The steps of the cascade on one image.
 
     Attributes:
         image: uint8 RGB [H, W, 3].
-        working: the working image, on which the candidates live.
-        result: what the cascade made of it.
-        scores: 100 * cosine of each candidate and class, [n, n_classes], in their orders.
-        crops: what CLIP saw of each candidate.
+        working: the working image, which the candidates refer to.
+        result: the result of the cascade.
+        scores: 100 * cosine of each candidate and class, [n, n_classes].
+        crops: the visual prompt of each candidate.
     """
 
     image: Image
@@ -66,28 +67,28 @@ class Walk:
     crops: Sequence[Image]
 
 
-def take_walk(cascade: Cascade, image: Image) -> Walk:
-    """Run the cascade on an image, and keep the steps.
+def run_with_steps(cascade: Cascade, image: Image) -> CascadeSteps:
+    """Run the cascade on an image and return its steps.
 
     Raises:
-        ValueError: the cascade retrieves nothing, as its ``run.modes`` leave it out.
+        ValueError: ``run.modes`` of the cascade lacks ``cascade``, so nothing is retrieved.
     """
     if cascade.retrieve is None:
-        raise ValueError("run.modes must have cascade, for its walk to be drawn")
+        raise ValueError("run.modes must include cascade to draw its steps")
     result = cascade(image)
     working = to_working(image, cascade.config.image.long_side)
     scores = np.zeros((0, len(cascade.config.task.classes)), np.float32)
     if result.candidates:
         scores = cascade.retrieve.scores(working, result.candidates).numpy()
     crops = [visual_prompt(working, c, cascade.config.retrieve) for c in result.candidates]
-    return Walk(image, working, result, scores, crops)
+    return CascadeSteps(image, working, result, scores, crops)
 
 
-def draw_walk(walk: Walk, labels: Sequence[str], title: str, path: Path) -> None:
-    """Draw a walk and write it as a PNG.
+def draw_steps(steps: CascadeSteps, labels: Sequence[str], title: str, path: Path) -> None:
+    """Draw the steps and write them as a PNG.
 
     Args:
-        walk: the steps.
+        steps: the steps.
         labels: the classes, in the order of the scores' columns.
         title: the line at the top.
         path: the file to write.
@@ -100,46 +101,48 @@ def draw_walk(walk: Walk, labels: Sequence[str], title: str, path: Path) -> None
     canvas.text(MARGIN, 42, title, 25, INK)
     canvas.text(width - MARGIN, 42, "Research use only", 15, SOFT_INK, anchor="rs")
     canvas.rule(MARGIN, top - 8, width - MARGIN)
-    for column, (name, picture, caption) in enumerate(_steps(walk)):
+    for column, (name, picture, caption) in enumerate(_steps(steps)):
         x = MARGIN + column * (_TILE_SIDE + _GAP)
         canvas.text(x, top + 24, name, 17, INK)
         canvas.picture(x, top + _STEP, picture)
         canvas.text(x, top + _STEP + _TILE_SIDE + 20, caption, 14.5, SOFT_INK)
     for number, label in enumerate(labels):
-        _draw_strip(canvas, walk, number, label, strips + number * strip)
+        _draw_strip(canvas, steps, number, label, strips + number * strip)
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path)
 
 
-def _steps(walk: Walk) -> list[tuple[str, Image, str]]:
-    result = walk.result
+def _steps(steps: CascadeSteps) -> list[tuple[str, Image, str]]:
+    result = steps.result
     size = f"{result.width} x {result.height} px"
-    kept = f"{result.n_proposed} candidates, {len(result.candidates)} within the area limits"
-    boxes = fitted(walk.image, _TILE)
-    label = fitted(walk.image, _TILE)
+    counts = (
+        f"{counted(result.n_proposed, 'candidate')}, {len(result.candidates)} in the area limits"
+    )
+    boxes = fitted(steps.image, _TILE)
+    label = fitted(steps.image, _TILE)
     for mask in result.masks:
         colour = _COLOURS[(mask.class_id - 1) % len(_COLOURS)]
         on_tile = fitted_mask(mask.mask, _TILE)
         tinted(label, on_tile, colour)
         outlined(label, on_tile, colour, 2 * SCALE)
         for box in mask.prompt_boxes:
-            corners = _box_on_tile(box, walk)
+            corners = _box_on_tile(box, steps)
             cv2.rectangle(boxes, corners[:2], corners[2:], colour, 2 * SCALE, cv2.LINE_AA)
     n_boxes = sum(len(mask.prompt_boxes) for mask in result.masks)
     reasons = [item.reason for item in result.outcomes if item.reason]
     covered = ", ".join(f"{m.label} {m.mask.mean():.1%} of the image" for m in result.masks)
     return [
-        ("1  Input", fitted(walk.image, _TILE), size),
-        ("2  SAM proposes", _proposals(walk), kept),
-        ("4  Boxes of the retrieved", boxes, f"{n_boxes} prompts to SAM"),
+        ("1  Input", fitted(steps.image, _TILE), size),
+        ("2  SAM proposes", _proposals(steps), counts),
+        ("4  Boxes of the retrieved", boxes, f"{counted(n_boxes, 'prompt')} of SAM"),
         ("5  Label", label, covered or (reasons[0] if reasons else "no mask")),
     ]
 
 
-def _proposals(walk: Walk) -> Image:
-    picture = fitted(walk.image, _TILE)
+def _proposals(steps: CascadeSteps) -> Image:
+    picture = fitted(steps.image, _TILE)
     # The largest first, so that small ones are not painted over.
-    ordered = sorted(walk.result.candidates, key=lambda candidate: -candidate.area)
+    ordered = sorted(steps.result.candidates, key=lambda candidate: -candidate.area)
     for number, candidate in enumerate(ordered):
         mask = fitted_mask(candidate.mask, _TILE)
         colour = _COLOURS[number % len(_COLOURS)]
@@ -148,41 +151,41 @@ def _proposals(walk: Walk) -> Image:
     return picture
 
 
-def _draw_strip(canvas: Canvas, walk: Walk, number: int, label: str, top: float) -> None:
-    """The crops of a class in CLIP's order; those retrieved are framed."""
-    candidates = walk.result.candidates
-    chosen = {s.candidate_id for s in walk.result.selections if s.class_id == number + 1}
+def _draw_strip(canvas: Canvas, steps: CascadeSteps, number: int, label: str, top: float) -> None:
+    """Draw the crops of a class in CLIP's order; retrieved ones have a frame."""
+    candidates = steps.result.candidates
+    chosen = {s.candidate_id for s in steps.result.selections if s.class_id == number + 1}
     ranked = sorted(
-        range(len(candidates)), key=lambda i: (-float(walk.scores[i, number]), candidates[i].id)
+        range(len(candidates)), key=lambda i: (-float(steps.scores[i, number]), candidates[i].id)
     )
     colour = _COLOURS[number % len(_COLOURS)]
     canvas.rule(MARGIN, top, canvas.size[0] - MARGIN)
     x = canvas.text(MARGIN, top + 28, f"3  CLIP ranks the crops: {label}", 17, INK)
     if len(ranked) > _CROPS:
-        said = f"the best {_CROPS} of {len(ranked)}; framed: retrieved"
+        note = f"the best {_CROPS} of {len(ranked)}; framed: retrieved"
     else:
-        said = "framed: retrieved" if ranked else "there is no candidate to rank"
-    canvas.text(MARGIN + x + 14, top + 28, said, 14.5, SOFT_INK)
+        note = "framed: retrieved" if ranked else "there is no candidate to rank"
+    canvas.text(MARGIN + x + 14, top + 28, note, 14.5, SOFT_INK)
     missing = [i for i in ranked[_CROPS:] if candidates[i].id in chosen]
     shown = [*ranked[: _CROPS - len(missing)], *missing]
     step = (canvas.size[0] - 2 * MARGIN - _CROP_SIDE) / (_CROPS - 1)
-    for place, index in enumerate(shown):
+    for column, index in enumerate(shown):
         candidate = candidates[index]
-        x = MARGIN + place * step
-        picture = fitted(walk.crops[index], _CROP)
+        x = MARGIN + column * step
+        picture = fitted(steps.crops[index], _CROP)
         frame, thick = (colour, 4 * SCALE) if candidate.id in chosen else (RULE, SCALE)
         cv2.rectangle(picture, (0, 0), (picture.shape[1] - 1, picture.shape[0] - 1), frame, thick)
         canvas.picture(x, top + _STRIP, picture)
-        score = f"{float(walk.scores[index, number]):.2f}"
+        score = f"{float(steps.scores[index, number]):.2f}"
         bottom = top + _STRIP + _CROP_SIDE + 19
         canvas.text(x + 1, bottom, f"#{candidate.id}", 14.5, SOFT_INK)
         canvas.text(x + _CROP_SIDE - 1, bottom, score, 14.5, INK, anchor="rs")
 
 
-def _box_on_tile(box: Box, walk: Walk) -> tuple[int, int, int, int]:
-    """An inclusive box of the working image in pixels of the drawn tile."""
-    left, top, width, height = placed(walk.image.shape, _TILE)
-    rows, columns = walk.working.shape[:2]
+def _box_on_tile(box: Box, steps: CascadeSteps) -> tuple[int, int, int, int]:
+    """Return an inclusive box of the working image in pixels of the drawn tile."""
+    left, top, width, height = placed(steps.image.shape, _TILE)
+    rows, columns = steps.working.shape[:2]
     x0, y0, x1, y1 = box
     return (
         round(left + x0 / columns * width),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from salip_ray.output.reader import LabelOutput
-from salip_ray.report.survey import Histogram, Place, rows_at, survey
+from salip_ray.report.statistics import Histogram, RowRef, collect_statistics, read_rows
 from tests.unit.report.conftest import error_row, label_row, mask_cell
 
 MASK = np.ones((4, 5), np.bool_)
@@ -26,17 +26,17 @@ def many(n, start=0):
     ]
 
 
-def numbers(labels, places):
-    rows = rows_at(labels, places)
-    return [int(rows[place]["uri"][4:8]) for place in places]
+def numbers(labels, refs):
+    rows = read_rows(labels, refs)
+    return [int(rows[ref]["uri"][4:8]) for ref in refs]
 
 
 def test_every_row_is_counted(run):
-    found = survey(LabelOutput.open(str(run)))
-    assert (found.rows, found.n_images) == (8, 8)
-    assert found.status == {"ok": 5, "empty": 1, "error": 2}
-    assert found.errors == {("decode", "ImageError"): 2}
-    lungs = found.classes["lungs"]
+    statistics = collect_statistics(LabelOutput.open(str(run)))
+    assert (statistics.rows, statistics.n_images) == (8, 8)
+    assert statistics.status == {"ok": 5, "empty": 1, "error": 2}
+    assert statistics.errors == {("decode", "ImageError"): 2}
+    lungs = statistics.classes["lungs"]
     assert lungs.outcomes == {"labelled": 5, "empty": 1}
     assert lungs.reasons == {"SAM proposed no candidate": 1}
     # Of the cascade alone: GT-SAM's masks are not labels.
@@ -45,13 +45,13 @@ def test_every_row_is_counted(run):
 
 def test_area_is_a_share_of_the_image(write_output):
     labels = LabelOutput.open(str(write_output(many(3))))
-    area = survey(labels).classes["lungs"].area
+    area = collect_statistics(labels).classes["lungs"].area
     assert area.quantile(0.5) == pytest.approx(20 / 80, abs=0.001)
 
 
 def test_a_small_run_is_shown_whole_the_least_confident_first(write_output):
     labels = LabelOutput.open(str(write_output(many(4, start=4), many(4))))
-    picks = survey(labels, per_group=4).picks
+    picks = collect_statistics(labels, per_group=4).picks
     assert list(picks) == ["all"]
     assert numbers(labels, picks["all"]) == list(range(8))
 
@@ -60,12 +60,12 @@ def test_groups_of_a_larger_run(write_output):
     labels = LabelOutput.open(
         str(write_output(many(300, start=300), many(300), [error_row("/in/e")]))
     )
-    picks = survey(labels, per_group=5).picks
+    picks = collect_statistics(labels, per_group=5).picks
     assert numbers(labels, picks["worst"]) == [0, 1, 2, 3, 4]
     assert numbers(labels, picks["best"]) == [599, 598, 597, 596, 595]
     assert all(abs(number - 300) < 25 for number in numbers(labels, picks["median"]))
-    assert [len(places) for places in picks.values()] == [5, 5, 5, 5, 1]
-    everywhere = [place for places in picks.values() for place in places]
+    assert [len(refs) for refs in picks.values()] == [5, 5, 5, 5, 1]
+    everywhere = [ref for refs in picks.values() for ref in refs]
     assert len(set(everywhere)) == len(everywhere)
 
 
@@ -73,7 +73,7 @@ def test_a_sample_follows_from_the_seed(write_output):
     labels = LabelOutput.open(str(write_output(many(200), many(200, start=200))))
 
     def random(seed):
-        return survey(labels, seed=seed, per_group=6).picks["random"]
+        return collect_statistics(labels, seed=seed, per_group=6).picks["random"]
 
     assert random(1) == random(1)
     assert random(1) != random(2)
@@ -81,11 +81,13 @@ def test_a_sample_follows_from_the_seed(write_output):
 
 def test_a_random_pick_may_be_any_row(write_output):
     labels = LabelOutput.open(str(write_output(many(30), many(30, start=30))))
-    seen = set()
+    picked = set()
     for seed in range(40):
-        seen |= set(numbers(labels, survey(labels, seed=seed, per_group=5).picks["random"]))
+        picked |= set(
+            numbers(labels, collect_statistics(labels, seed=seed, per_group=5).picks["random"])
+        )
     # All but the five worst, the five best and the few in the middle, at some time.
-    assert len(seen) == 45
+    assert len(picked) == 45
 
 
 def test_pixels_of_masks_are_not_read_to_count(write_output):
@@ -104,15 +106,15 @@ def test_rows_without_the_cascade_are_shown_by_the_method_there_is(write_output,
     run = json.loads((out / "run.json").read_text())
     run["fingerprint"]["recipe"]["run"]["modes"] = ["unprompted"]
     (out / "run.json").write_text(json.dumps(run))
-    found = survey(LabelOutput.open(str(out)))
-    assert found.method == "unprompted_confident"
-    assert found.classes["lungs"].area.total == 3
+    statistics = collect_statistics(LabelOutput.open(str(out)))
+    assert statistics.method == "unprompted_confident"
+    assert statistics.classes["lungs"].area.total == 3
 
 
-def test_rows_are_found_where_they_are(write_output):
+def test_rows_are_read_in_full(write_output):
     labels = LabelOutput.open(str(write_output(many(3), many(3, start=3))))
-    places = [Place("part-00001.parquet", 2), Place("part-00000.parquet", 0)]
-    assert numbers(labels, places) == [5, 0]
+    refs = [RowRef("part-00001.parquet", 2), RowRef("part-00000.parquet", 0)]
+    assert numbers(labels, refs) == [5, 0]
 
 
 def test_histogram_counts_everything_but_nan():
