@@ -15,7 +15,7 @@
     ├── JobError (RuntimeError)          a job was stopped, broke down, or has too many error rows
     └── MissingDependencyError (ImportError)
 
-A message says what happened, names the file or field and the value, and says what to do. The
+A message says what happened, names the file or field and the value, and gives the remedy. The
 command line prints it as one line. ``ImageError`` never ends a job.
 """
 

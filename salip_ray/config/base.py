@@ -1,4 +1,4 @@
-"""What all sections of the configuration have in common."""
+"""Base class and common types of the configuration's sections."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, and a key that does not exist is an error."""
+    """Base of all sections: frozen; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)

@@ -1,4 +1,4 @@
-"""The sections that say how and where a job runs: ``run``, ``pools``, ``privacy``, ``storage``."""
+"""The sections ``run``, ``pools``, ``privacy`` and ``storage``: how and where a job runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Precision = Literal["exact", "fast"]
 class RunConfig(Section):
     """How the job runs.
 
-    ``max_error_share`` is the share of error rows above which the command exits non-zero, after it
-    has finished. ``precision`` is ``exact`` (float32, the official packages' results), ``fast``
-    (bfloat16), or ``auto``: fast on a GPU, exact on a CPU; name one where a job may move between
-    the two.
+    If the share of error rows is above ``max_error_share``, the command exits with 1 after it has
+    finished. ``precision`` is ``exact`` (float32, the results of the official packages), ``fast``
+    (bfloat16), or ``auto``: fast on GPUs, exact on CPUs. A job resolves ``auto`` once and records
+    the result in ``run.json``; a resume with another result is refused.
     """
 
     modes: tuple[Mode, ...] = ("cascade",)
@@ -38,12 +38,12 @@ class RunConfig(Section):
 class PoolConfig(Section):
     """The actors of one stage: a fixed ``size``, or from ``min_size`` to ``max_size``.
 
-    ``gpus`` may be a fraction, so that stages share a device; null means 1 GPU split evenly where
-    the cluster has one, else none. Where ``cpus`` is left out, an actor asks for half a logical CPU
-    beside a GPU, else for one, or for less where that would not fit. ``threads`` are torch's CPU
-    threads per actor (null: one, and with GPUs a fair share of the node); their number shows in the
-    last bits of scores. After ``recycle_after`` images an actor ends and is started anew, for
-    libraries that leak memory (null: never).
+    ``gpus`` is per actor and may be a fraction, so that stages share a device; null splits one GPU
+    evenly among the stages if the cluster has GPUs. ``cpus`` are logical CPUs per actor; by default
+    one, or a half with a GPU, or less if that does not fit. ``threads`` are torch's CPU threads per
+    actor; null means one, or with GPUs a fair share of the node. Their number changes the last bits
+    of scores. After ``recycle_after`` images an actor is replaced by a new one, which frees memory
+    that libraries leak (null: never).
     """
 
     size: Positive | None = None
@@ -64,11 +64,11 @@ class PoolConfig(Section):
 
 
 class WaitConfig(Section):
-    """Nodes that are still to come, as on a cluster that grows with its jobs.
+    """How long a job waits for nodes of a cluster that scales with its jobs.
 
-    For up to ``seconds`` the job waits until the smallest pools fit and the cluster has at least
-    ``nodes``, ``cpus`` and ``gpus``, where they are given; meanwhile it asks the autoscaler for
-    them. With 0 seconds it is refused at once.
+    For up to ``seconds``, the job waits until the smallest pools fit and the cluster has at least
+    ``nodes``, ``cpus`` and ``gpus`` (if given), and requests them from the autoscaler. With 0
+    seconds a job that does not fit is refused at once.
     """
 
     seconds: Annotated[float, Field(ge=0.0)] = 0.0
@@ -78,11 +78,11 @@ class WaitConfig(Section):
 
 
 class PoolsConfig(Section):
-    """Resources of the stages. ``fetch_cpus`` is what one fetch + decode task asks for.
+    """Resources of the stages. ``fetch_cpus`` are the logical CPUs of one fetch and decode task.
 
-    ``fused`` has PROPOSE's actors do RETRIEVE and REFINE, too, so that no embedding leaves its
-    process and no actor waits for another stage. ``auto`` does so where there are no GPUs and
-    neither of the two has a pool of its own in the configuration.
+    With ``fused``, the actors of PROPOSE also run RETRIEVE and REFINE: no embedding leaves its
+    process, and no actor waits for another stage. ``auto`` means true if there are no GPUs and the
+    configuration gives neither of the two a separate pool.
     """
 
     fused: Literal["auto"] | bool = "auto"
@@ -94,25 +94,25 @@ class PoolsConfig(Section):
 
     @property
     def own(self) -> frozenset[str]:
-        """Of RETRIEVE and REFINE those that the configuration gives a pool of their own."""
+        """Return those of RETRIEVE and REFINE that have a separate pool in the configuration."""
         return frozenset({"retrieve", "refine"} & self.model_fields_set)
 
     @model_validator(mode="after")
     def _one_pool(self) -> PoolsConfig:
         if self.fused is True and self.own:
             raise ValueError(
-                f"fused is true, but {' and '.join(sorted(self.own))} "
-                "would have a pool of its own: leave one of them out"
+                f"fused is true, but {' and '.join(sorted(self.own))} has a separate pool: "
+                "remove one of the settings"
             )
         return self
 
 
 class PrivacyConfig(Section):
-    """What of an input's names an output may hold.
+    """Which names of the input an output may contain.
 
-    With ``hash_uris`` the paths of images stay out of shards, label maps, error messages and logs,
-    which name images by their id; the manifest alone maps ids to URIs. ``auto`` does so for DICOM
-    files, whose names often hold the patient's. UIDs are hashed, too, unless ``keep_uids``.
+    With ``hash_uris``, shards, label maps, error messages and logs name images by their id, and
+    only the manifest maps ids to URIs. ``auto`` does this for DICOM files, whose names often
+    contain the patient's. UIDs are hashed unless ``keep_uids`` is set.
     """
 
     hash_uris: Literal["auto"] | bool = "auto"
@@ -120,9 +120,9 @@ class PrivacyConfig(Section):
 
 
 class StorageConfig(Section):
-    """fsspec ``storage_options`` for each location (endpoint, anonymous access, requester pays).
+    """fsspec ``storage_options`` of each location (endpoint, anonymous access, requester pays).
 
-    They may hold credentials, and are therefore never written to the output nor logged.
+    They may contain credentials and are never logged or written to the output.
     """
 
     input: dict[str, Any] = Field(default_factory=dict, repr=False)

@@ -1,9 +1,9 @@
 """The configuration, as frozen typed sections.
 
-A *task* file says what is wanted (``task``: classes, sentences, top-k, area limits); a *preset*
-says with what (``sam``, ``clip``, ``propose``, ``retrieve``, ``refine``, ``image``); the rest
-(``run``, ``pools``, ``storage``) says how and where. See :mod:`salip_ray.config.loading` for how
-files are merged.
+A *task* file defines what to label (``task``: classes, sentences, top-k, area limits). A *preset*
+sets models and recipe (``sam``, ``clip``, ``propose``, ``retrieve``, ``refine``, ``image``). The
+other sections (``run``, ``pools``, ``privacy``, ``storage``) define how and where the job runs.
+:mod:`salip_ray.config.loading` merges them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VisualPrompt = Literal["crops", "crop_expand", "bbox", "reverse_box_mask", "cont
 
 
 class ClassSpec(Section):
-    """One class as the cascade sees it: its id in label maps, its sentences, its k."""
+    """One class of a task: its id in label maps, its sentences, and its k."""
 
     label: str
     class_id: Positive
@@ -31,21 +31,23 @@ class ClassSpec(Section):
 
 
 class TaskConfig(Section):
-    """What is wanted.
+    """What to label.
 
-    ``prompts`` maps a class to its sentences (in a file: a mapping, or the path of a SaLIP prompt
-    JSON); classes get the ids 1, 2, ... in that order. ``top_k`` is a number or a mapping of class
-    to number. ``min_area`` and ``max_area`` bound a candidate's area, both exclusive, as a fraction
-    of the working image (up to 1) or in its pixels (above 1).
+    ``prompts`` maps each class to its sentences; in a file it may be the path of a SaLIP prompt
+    JSON. Classes get the ids 1, 2, ... in that order. ``top_k`` is a number, or a mapping of class
+    to number. ``min_area`` and ``max_area`` bound the area of a candidate; both are exclusive, and
+    are a fraction of the working image (up to 1) or a number of its pixels (above 1).
 
-    ``distractors``, of the form of ``prompts``, are what else a candidate may show: classes that
-    compete where ``retrieve.scoring`` is ``softmax`` and are never labelled. One list can serve
-    many tasks: a distractor with the name of a class is that class, and does not compete with it.
-    ``companions`` names, by class, distractors that are seen only where the class is (a fragment of
-    it, what surrounds it): they compete for the candidate, but speak for the class being there.
+    ``distractors`` have the form of ``prompts``: classes that a candidate may show instead. They
+    compete if ``retrieve.scoring`` is ``softmax`` and are never labelled. A distractor with the
+    name of a class is that class and does not compete with it, so several tasks can share a list.
+    ``companions`` maps a class to the distractors that occur only next to it (a fragment of it, a
+    structure around it): they compete for the candidate, but count as presence of the class. With
+    the bundled CLIP and ``softmax``, a task that names no distractors gets all other classes that
+    the CLIP was taught.
 
-    ``tuned_on`` are the ids of the images by which a search chose the recipe: they are labelled as
-    others are, and no evaluation counts them.
+    ``tuned_on`` are the ids of the images that a search used to choose the recipe. They are
+    labelled, but no evaluation counts them.
     """
 
     name: str = Field(min_length=1)
@@ -91,7 +93,7 @@ class TaskConfig(Section):
 
     @property
     def classes(self) -> tuple[ClassSpec, ...]:
-        """The classes in label-map order."""
+        """Return the classes in the order of their ids."""
         k = self.top_k
         return tuple(
             ClassSpec(
@@ -105,7 +107,7 @@ class TaskConfig(Section):
 
     @property
     def competitors(self) -> tuple[ClassSpec, ...]:
-        """The distractors that are no class of the task, with ids after those of the classes."""
+        """Return the distractors that are not classes of the task, with ids above theirs."""
         others = {k: v for k, v in self.distractors.items() if k not in self.prompts}
         return tuple(
             ClassSpec(label=label, class_id=index, sentences=sentences, top_k=1)
@@ -113,9 +115,9 @@ class TaskConfig(Section):
         )
 
     def area_limits(self, height: int, width: int) -> tuple[float, float]:
-        """``(min, max)`` in pixels of a working image of this size; both bounds are exclusive.
+        """Return ``(min, max)`` in pixels of a working image; both bounds are exclusive.
 
-        No lower limit (0) lets every non-empty mask pass; a ``max_area`` of exactly 1 is no limit.
+        With ``min_area`` 0 every non-empty mask passes; a ``max_area`` of exactly 1 is no limit.
         """
         pixels = height * width
         low = self.min_area * pixels if self.min_area <= 1 else self.min_area
@@ -124,23 +126,23 @@ class TaskConfig(Section):
 
 
 class Window(Section):
-    """Intensities shown as grey: ``center - width / 2`` is black, ``center + width / 2`` white."""
+    """An intensity window: ``center - width / 2`` becomes black, ``center + width / 2`` white."""
 
     center: float
     width: Annotated[float, Field(gt=0.0)]
 
 
 class ImageConfig(Section):
-    """How an image becomes pixels. ``long_side`` is that of the working image.
+    """How a file becomes pixels. ``long_side`` is that of the working image.
 
-    ``window`` (in the file's own units, Hounsfield units for CT) is for greys of more than 8 bits
-    and for DICOM: ``from_file`` takes the window or look-up table that a DICOM file names, else its
-    whole range; ``auto`` the same, but ``percentiles`` where a file names none. Elsewhere ``depth``
-    says whether deep greys are scaled by ``percentiles`` (of the volume, where there is one) or by
-    the full range of their type. Volumes are cut along ``axis``, found from their affine;
-    ``volume_index`` chooses in a 4-D one. A slice of one even grey is not labelled, and recorded so
-    (``skip_blank``). ``max_bytes`` bounds a file, and a volume when unpacked; ``max_frames`` the
-    slices, frames or pages that a file may say it holds.
+    ``window`` applies to DICOM and to greys of more than 8 bits, in the units of the file
+    (Hounsfield units for CT). ``from_file`` uses the window or look-up table of a DICOM file, else
+    its whole range; ``auto`` does the same, but uses ``percentiles`` if the file has none. In other
+    formats, ``depth`` scales greys of more than 8 bits by ``percentiles`` (of the volume, if there
+    is one) or by the full range of their type. Volumes are sliced along ``axis`` of the patient,
+    taken from the affine; ``volume_index`` selects a volume of a 4-D file. With ``skip_blank``, a
+    slice of one uniform grey is recorded as empty and not labelled. ``max_bytes`` limits a file and
+    an unpacked volume; ``max_frames`` limits the slices, frames or pages that a file declares.
     """
 
     long_side: Annotated[int, Field(ge=16, le=8192)] = 1024
@@ -180,7 +182,7 @@ class SamConfig(Section):
 
 
 class ClipConfig(Section):
-    """Which CLIP: ``bundled``, an open_clip model name, or ``hf-hub:...``.
+    """Which CLIP: ``bundled``, a model name of open_clip, or ``hf-hub:...``.
 
     ``pretrained`` is an open_clip tag, or the path or URI of a checkpoint. The bundled CLIP refuses
     classes that it was not taught; ``allow_untaught`` labels them anyway, without a confidence.
@@ -193,7 +195,7 @@ class ClipConfig(Section):
 
 
 class ProposeConfig(Section):
-    """Knobs of SAM's automatic mask generator under their own names, with upstream's defaults."""
+    """Settings of SAM's automatic mask generator, with the names and defaults of the original."""
 
     points_per_side: Positive = 32
     points_per_batch: Positive = 64
@@ -211,23 +213,22 @@ class ProposeConfig(Section):
 class RetrieveConfig(Section):
     """How a candidate is shown to CLIP, and how candidates are ranked.
 
-    ``padding: square`` keeps CLIP's centre crop from cutting the ends off long crops; ``none`` is
-    the paper's; ``both`` shows a candidate either way. ``ensemble`` names further visual prompts;
-    what CLIP sees in all of a candidate's pictures is averaged. A candidate that shares more than
-    ``max_overlap`` of the smaller area with a better one of its class is passed over, so that two
-    lungs are two lungs and not one lung twice; 1 is the paper's. ``resize`` says where pictures
-    get CLIP's size: by ``pillow`` as open_clip does, on the ``device`` (nearly the same, sooner),
-    or ``auto``: on a GPU that runs ``fast``.
+    ``visual_prompt`` is the picture of a candidate; ``ensemble`` names further ones, whose CLIP
+    features are averaged. ``padding: square`` prevents CLIP's centre crop from cutting the ends of
+    long crops; ``none`` is the paper's; ``both`` averages the two. ``resize`` to CLIP's input size
+    is done by ``pillow`` as in open_clip, or on the ``device`` (nearly equal, faster); ``auto``
+    means ``device`` on a GPU that runs ``fast``.
 
-    ``scoring`` ranks by ``cosine`` (the paper's) or by ``softmax``: the probability of the class
-    among all classes of the task and its distractors, at ``logit_scale`` (null: the one CLIP was
-    trained to). ``sam_prior`` adds so many times the logarithm of SAM's predicted IoU times the
-    stability score. "Nothing here" is an answer where ``min_presence`` is set: a class's presence
-    is the mean, over all candidates of the image, of the probability that a candidate shows the
-    class or a companion of it, and a class less present than that is left empty.
+    ``scoring`` ranks by ``cosine`` (the paper's), or by ``softmax``: the probability of the class
+    among all classes of the task and its distractors. ``logit_scale`` multiplies the cosines; null
+    means CLIP's trained value. ``sam_prior`` is the weight of log(predicted IoU x stability score).
+    A candidate that shares more than ``max_overlap`` of the smaller area with a better one of its
+    class is skipped, so that two lungs are not one lung twice; 1 is the paper's.
 
-    ``runners_up`` candidates of each class that were not retrieved, the best of them, are recorded
-    with their scores, for whoever wonders why.
+    The presence of a class is the mean, over all candidates of the image, of the probability that
+    the candidate shows the class or one of its companions. A class with a presence below
+    ``min_presence`` is left empty. ``runners_up`` is the number of candidates per class that are
+    recorded with their scores although they were not retrieved.
     """
 
     visual_prompt: VisualPrompt = "crops"
@@ -247,33 +248,33 @@ class RetrieveConfig(Section):
     def _consistent(self) -> RetrieveConfig:
         if len(set(self.visual_prompts)) < len(self.visual_prompts):
             raise ValueError(
-                f"ensemble {list(self.ensemble)} must name visual prompts once each, and none that "
-                f"is visual_prompt ({self.visual_prompt}) already"
+                f"ensemble {list(self.ensemble)} must name each visual prompt once, and not "
+                f"visual_prompt ({self.visual_prompt})"
             )
         if self.min_presence > 0 and self.scoring != "softmax":
             raise ValueError(
                 f"min_presence {self.min_presence} needs scoring: softmax, "
-                f"found {self.scoring}: a cosine is no probability"
+                f"found {self.scoring}: a cosine is not a probability"
             )
         return self
 
     @property
     def visual_prompts(self) -> tuple[VisualPrompt, ...]:
-        """All visual prompts that a candidate is shown as."""
+        """Return all visual prompts of a candidate."""
         return (self.visual_prompt, *self.ensemble)
 
 
 class RefineConfig(Section):
-    """The box-prompted SAM. ``sam`` is set where it has other weights than the proposer.
+    """How SAM segments the retrieved candidates. ``sam`` is null to use the proposer's weights.
 
-    The paper prompts with the box alone. Beside it, ``centre_point`` gives SAM the innermost point
-    of the retrieved candidate, ``negative_points`` those of the other retrieved candidates, of this
-    class and others. ``box_jitter`` more boxes, each side moved by up to ``jitter_share`` of the
-    box's, are prompted with as well and the logits averaged. ``mask_feedback`` is how many times
-    the answer is given back to SAM as a mask prompt.
+    The paper prompts SAM with the box only. ``centre_point`` adds the innermost point of the
+    candidate, and ``negative_points`` those of the other retrieved candidates of all classes.
+    ``box_jitter`` is a number of further boxes, whose sides are moved by up to ``jitter_share`` of
+    the box; their logits are averaged. ``mask_feedback`` is the number of times that SAM gets its
+    answer back as a mask prompt.
 
-    On the finished masks, ``fill_holes`` closes what a part surrounds, and parts smaller than
-    ``min_part`` of the largest are removed. GT-SAM is prompted with plain boxes throughout.
+    ``fill_holes`` closes holes in the finished masks; components smaller than ``min_part`` of the
+    largest are removed. GT-SAM is always prompted with plain boxes.
     """
 
     sam: SamConfig | None = None
@@ -288,14 +289,14 @@ class RefineConfig(Section):
 
     @property
     def plain(self) -> bool:
-        """Whether SAM is prompted as in the paper, once with each box and nothing else."""
+        """Return True if SAM is prompted as in the paper: once per box, with nothing else."""
         return not (
             self.centre_point or self.negative_points or self.box_jitter or self.mask_feedback
         )
 
 
 class Config(Section):
-    """Everything a job needs to know."""
+    """The complete configuration of a job."""
 
     task: TaskConfig
     image: ImageConfig = ImageConfig()

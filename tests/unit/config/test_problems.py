@@ -46,7 +46,7 @@ def task(**fields):
             {**TASK, "retrieve": {"min_presence": 0.5, "scoring": "cosine"}},
             "needs scoring: softmax, found cosine",
         ),
-        ({**TASK, "retrieve": {"ensemble": ["crops"]}}, "none that is visual_prompt (crops)"),
+        ({**TASK, "retrieve": {"ensemble": ["crops"]}}, "and not visual_prompt (crops)"),
         (task(prompts="missing.json"), "missing.json, which does not exist"),
     ],
 )
