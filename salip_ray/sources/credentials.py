@@ -37,7 +37,7 @@ _SECRET = re.compile(
 _HASHED = re.compile(r"~[0-9a-f]{12}")
 _PLAIN_NAME = re.compile(r"[\w.-]{1,40}")
 _PATH_PARAMETER = re.compile(r";([^;/?=]*)=[^;/?]*")
-_URI = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]*", re.IGNORECASE)
+_URI = re.compile(r"\b[a-z][a-z0-9+.-]*://(?:(?!::)[^\s'\"<>])*", re.IGNORECASE)
 
 
 def without_credentials(uri: str) -> str:
@@ -65,9 +65,8 @@ def without_queries(text: str) -> str:
 
     def clean(match: re.Match[str]) -> str:
         scheme, _, rest = match[0].partition("://")
-        if scheme.lower() not in {"http", "https"}:
-            return without_credentials(match[0])
-        return split_query(_without_password("http", rest, shown=scheme))[0]
+        uri = without_credentials(f"{scheme.lower()}://{rest}")
+        return split_query(uri)[0] if scheme.lower() in {"http", "https"} else uri
 
     return _URI.sub(clean, text)
 
@@ -112,11 +111,11 @@ def _hashed(value: str) -> str:
     return f"~{hashlib.sha256(value.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
 
 
-def _without_password(scheme: str, rest: str, *, shown: str | None = None) -> str:
+def _without_password(scheme: str, rest: str) -> str:
     web = scheme in {"http", "https"}
     authority = re.split(r"[/?#]" if web else "/", rest, maxsplit=1)[0]
     user, at, host = authority.rpartition("@")
-    head = f"{shown or scheme}://"
+    head = f"{scheme}://"
     if not at:
         return head + rest
     # Elsewhere the name before the @ is part of the place (sftp's user, abfs's container).

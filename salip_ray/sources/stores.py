@@ -1,13 +1,12 @@
-"""Asking a store: many files at once, again where that may help, and errors without secrets.
+"""Read many files of a store, retry what may pass, and describe errors without secrets.
 
-Each store's client raises errors of its own. Few of them are an OSError, and some hold the address
-that was asked for, signature and all.
+Each store's client has its own errors. Few of them are an OSError, and some hold the address with
+its signature.
 """
 
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 from fsspec.asyn import AsyncFileSystem
 
 from salip_ray.errors import SalipError
+from salip_ray.sources.credentials import without_queries
 from salip_ray.sources.locations import normalise, public_uri
 
 ATTEMPTS = 4
@@ -22,20 +22,19 @@ FIRST_PAUSE = 0.5  # seconds; doubled after each attempt
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, SalipError)
 _PASSING = frozenset({408, 429})  # of HTTP's 4xx: took too long, too many requests
 _GONE = frozenset({404, 410})
-_ACCESS = re.compile(r"(https?://)(?:[^\s/?@]*@)?([^\s?]*)(?:\?\S*)?", re.IGNORECASE)
 T = TypeVar("T")
 
 
 def read_each(fs: Any, paths: Iterable[str]) -> dict[str, bytes | Exception]:
-    """The bytes at each path of a filesystem, or what its client raised for it.
+    """Return the bytes at each path of a filesystem, or the error of its client.
 
     Not ``fs.cat``, which takes a ``*``, ``?`` or ``[`` in a name for a pattern, and asks which
     files it means: a name with a ``[`` finds nothing, a signed URL costs a request more.
     """
     names = sorted(set(paths))
     if isinstance(fs, AsyncFileSystem):
-        found = fs.cat_ranges(names, None, None, on_error="return", **_knobs(fs))
-        return dict(zip(names, found, strict=True))
+        results = fs.cat_ranges(names, None, None, on_error="return", **_settings(fs))
+        return dict(zip(names, results, strict=True))
     # The others are not asked from threads: members of an archive share a file, FTP a connection.
     return {name: _read(fs, name) for name in names}
 
@@ -43,25 +42,25 @@ def read_each(fs: Any, paths: Iterable[str]) -> dict[str, bytes | Exception]:
 def read_existing(
     fs: Any, paths: Iterable[str], *, attempts: int = ATTEMPTS
 ) -> dict[str, bytes | Exception]:
-    """The bytes at each of the paths that exists, or what its client raised to the end.
+    """Return the bytes at each path that exists, or the last error of the client.
 
-    Of many files a few fail now and then: only those are asked for again.
+    Only the files that failed are retried.
     """
-    found: dict[str, bytes | Exception] = {}
+    results: dict[str, bytes | Exception] = {}
     pending = set(paths)
     for attempt in range(attempts):
         if attempt:
             pause(attempt - 1)
-        found |= read_each(fs, pending)
-        pending = {path for path in pending if is_retryable(found[path])}
+        results |= read_each(fs, pending)
+        pending = {path for path in pending if is_retryable(results[path])}
         if not pending:
             break
-    return {path: data for path, data in found.items() if not isinstance(data, FileNotFoundError)}
+    return {path: data for path, data in results.items() if not isinstance(data, FileNotFoundError)}
 
 
-def is_retryable(found: bytes | Exception) -> bool:
-    """Whether it is what went wrong, and the same request may do better."""
-    return isinstance(found, Exception) and not is_final(found)
+def is_retryable(result: bytes | Exception) -> bool:
+    """Return True for an error that the same request may not meet again."""
+    return isinstance(result, Exception) and not is_final(result)
 
 
 def _read(fs: Any, path: str) -> bytes | Exception:
@@ -71,17 +70,16 @@ def _read(fs: Any, path: str) -> bytes | Exception:
         return error
 
 
-def _knobs(fs: Any) -> dict[str, Any]:
-    """Options of a filesystem for many small files."""
-    # s3fs cuts large objects into ranges, and asks for the size of every object before. Images are
-    # small: one request each, instead of two, is up to twice the objects a second.
+def _settings(fs: Any) -> dict[str, Any]:
+    """Return the options of a filesystem for many small files."""
+    # s3fs asks for the size of an object before it reads it. One request is up to twice as fast.
     return {"max_concurrency": 1} if "s3" in fs.protocol else {}
 
 
 def with_retries(
     action: Callable[[], T], *, attempts: int = ATTEMPTS, first_pause: float = FIRST_PAUSE
 ) -> T:
-    """Do it, again and again where what went wrong may pass; raise what the last attempt did."""
+    """Call `action`, again after an error that may pass; raise the last attempt's error."""
     for attempt in range(attempts):
         try:
             return action()
@@ -99,24 +97,24 @@ def pause(attempt: int, first_pause: float = FIRST_PAUSE) -> None:
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether the same request would fail again: a missing file, a refusal, a bad request."""
+    """Return True if the same request would fail again: no such file, refused, a bad request."""
     status = http_status(error)
     refused = status is not None and 400 <= status < 500 and status not in _PASSING
     return refused or isinstance(error, _FINAL)
 
 
 def http_status(error: BaseException | None) -> int | None:
-    """The status that a web server answered with, if that is what went wrong."""
+    """Return the status of a web server's answer, or None if the error is another one."""
     from aiohttp import ClientResponseError  # seldom needed, and slow to import
 
     return error.status if isinstance(error, ClientResponseError) else None
 
 
 def underlying_error(error: Exception) -> Exception:
-    """What is behind an error.
+    """Return the cause of an error if the client raised a misleading one.
 
-    fsspec opens a URL by asking for its size, and calls the file missing whatever that came to: a
-    FileNotFoundError may be a time-out or a refusal.
+    fsspec opens a URL by asking for its size, and reports a time-out or a refusal as a missing
+    file.
     """
     from aiohttp import ClientError
 
@@ -127,11 +125,11 @@ def underlying_error(error: Exception) -> Exception:
 
 
 def describe_error(error: BaseException, address: str = "") -> str:
-    """What an error says, in one line without what gives access.
+    """Return the message of an error in one line, without what gives access.
 
     Args:
-        error: whatever was raised.
-        address: what was asked for; its public URI stands in its place.
+        error: any exception.
+        address: of the file; its public URI is shown instead.
     """
     from aiohttp import ClientResponseError
 
@@ -141,4 +139,4 @@ def describe_error(error: BaseException, address: str = "") -> str:
         text = str(error)
         for spelling in (address, normalise(address)) if address else ():
             text = text.replace(spelling, public_uri(address))
-    return _ACCESS.sub(r"\1\2", " ".join(text.split())) or type(error).__name__
+    return without_queries(" ".join(text.split())) or type(error).__name__
