@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ import ray
 from ray.exceptions import RayTaskError
 
 from salip_ray.cluster.session import ray_session
-from salip_ray.config import Config, ImageConfig
+from salip_ray.config import Config
 from salip_ray.errors import SalipError
 from salip_ray.output.manifest import VOLUME_COLUMNS, with_volume_columns
 from salip_ray.sources.decode import IMAGE_SUFFIXES, STACK_SUFFIXES
 from salip_ray.sources.headers import Header, read_header
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 from salip_ray.sources.locations import image_id
+from salip_ray.sources.privacy import unnamed_errors
 from salip_ray.sources.series import Volume, group_series
 
 _FEW = 512  # files whose heads are read without Ray
@@ -53,7 +55,7 @@ def expand(listing: Listing, config: Config) -> tuple[Listing, list[str]]:
     for uri, header in headers.items():
         if header.count is not None and uri not in places:
             places[uri] = [(index, image_id(uri), index) for index in range(header.count)]
-    return Listing(_spread(table, where, uris, places), listing.skipped), notes
+    return replace(listing, table=_spread(table, where, uris, places)), notes
 
 
 def _may_be_stack(uris: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -65,14 +67,13 @@ def _may_be_stack(uris: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _headers(addresses: Sequence[str], config: Config) -> list[Header]:
-    options = config.storage.input
     if len(addresses) <= _FEW:
-        return _read_all(addresses, config.image, options)
+        return _read_all(addresses, config)
     cpus = config.pools.fetch_cpus
     with ray_session(lambda _: 1 + cpus):
         read = ray.remote(_read_all).options(num_cpus=cpus)
         tasks = [
-            read.remote(addresses[start : start + _TOGETHER], config.image, options)
+            read.remote(addresses[start : start + _TOGETHER], config)
             for start in range(0, len(addresses), _TOGETHER)
         ]
         try:
@@ -83,11 +84,13 @@ def _headers(addresses: Sequence[str], config: Config) -> list[Header]:
             raise
 
 
-def _read_all(
-    addresses: Sequence[str], image: ImageConfig, options: Mapping[str, Any]
-) -> list[Header]:
+def _read_all(addresses: Sequence[str], config: Config) -> list[Header]:
+    def read(address: str) -> Header:
+        with unnamed_errors(address, config.privacy):
+            return read_header(address, config.image, config.storage.input)
+
     with ThreadPoolExecutor(min(_THREADS, len(addresses))) as pool:
-        return list(pool.map(lambda address: read_header(address, image, options), addresses))
+        return list(pool.map(read, addresses))
 
 
 Places = dict[str, list[tuple[int | None, str | None, int | None]]]

@@ -12,7 +12,7 @@ is never read as a pattern.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from salip_ray.config import PrivacyConfig
 from salip_ray.errors import InputError, SalipError
 from salip_ray.sources.decode import IMAGE_SUFFIXES, suffix
 from salip_ray.sources.formats.names import (
@@ -33,6 +34,7 @@ from salip_ray.sources.headers import MARKED_BYTES, holds_dicom
 from salip_ray.sources.locations import is_remote, normalise, public_uri, root_of
 from salip_ray.sources.manifests import MANIFEST_SUFFIXES, read_addresses
 from salip_ray.sources.patterns import Selection
+from salip_ray.sources.privacy import unnamed_errors
 from salip_ray.sources.scan import Entry, Skipped, find_local, find_remote, is_pattern
 from salip_ray.sources.stores import describe_error
 
@@ -70,6 +72,7 @@ def list_images(
     storage_options: Mapping[str, Any] | None = None,
     *,
     selection: Selection = _ALL,
+    privacy: PrivacyConfig | None = None,
 ) -> Listing:
     """List the images of an input.
 
@@ -78,13 +81,14 @@ def list_images(
             manifest; local or of any fsspec scheme.
         storage_options: fsspec's options for a remote input.
         selection: which of its files are taken.
+        privacy: whether an error may name a file; by default not one that may be DICOM.
 
     Raises:
         InputError: nothing is there, nothing of it is an image, or the manifest is malformed.
     """
     where, skipped = _spelled(location), Skipped()
     try:
-        entries, root = _entries(where, storage_options, skipped)
+        entries, root = _entries(where, storage_options, skipped, privacy)
         table = _to_arrow(_selected(entries, root, selection, skipped))
     except SalipError:
         raise
@@ -129,7 +133,10 @@ def _spelled(location: str | os.PathLike[str]) -> str:
 
 
 def _entries(
-    where: str, storage_options: Mapping[str, Any] | None, skipped: Skipped
+    where: str,
+    storage_options: Mapping[str, Any] | None,
+    skipped: Skipped,
+    privacy: PrivacyConfig | None = None,
 ) -> tuple[Iterator[Entry], str]:
     """Return the images at a location, and the part of their addresses that all have in common."""
     if file_name(where).lower().endswith(CLOSED_ARCHIVES):
@@ -144,8 +151,10 @@ def _entries(
     root = root_of(where) if pattern else split_member(where)[0].rstrip("/")
     if is_remote(where):
         entries = find_remote(where, storage_options, pattern=pattern)
-        return _images(entries, root, skipped, storage_options), root
-    return _images(find_local(where, skipped), root, skipped), root
+    else:
+        entries = find_local(where, skipped)
+    judge = _BareNames(skipped, storage_options, privacy or PrivacyConfig())
+    return _images(entries, root, skipped, judge), root
 
 
 def relative(address: str, root: str) -> str:
@@ -203,16 +212,12 @@ def _batch(chunk: list[tuple[str, int | None, str | None, str | None]]) -> pa.Re
 
 
 def _images(
-    entries: Iterator[Entry],
-    root: str,
-    skipped: Skipped,
-    storage_options: Mapping[str, Any] | None = None,
+    entries: Iterator[Entry], root: str, skipped: Skipped, bare_names: _BareNames
 ) -> Iterator[Entry]:
     """Leave out, and count, what is not an image.
 
     Only names below the root are judged: the root itself was named by the user.
     """
-    bare: list[Entry] = []
     for entry in entries:
         address = entry[0]
         folders = split_member(address)[0].removeprefix(root).split("/")[1:]
@@ -226,33 +231,49 @@ def _images(
         elif suffix(address) in IMAGE_SUFFIXES:
             yield entry
         elif is_bare(address):
-            bare.append(entry)
-            if len(bare) == _LOOKED_INTO:
-                yield from _with_mark(bare, skipped, storage_options)
-                bare = []
+            yield from bare_names.add(entry)
         elif archive_scheme(address) or file_name(address).lower().endswith(CLOSED_ARCHIVES):
             skipped.archives += 1
         else:
             skipped.other += 1
-    yield from _with_mark(bare, skipped, storage_options)
+    yield from bare_names.flush()
 
 
 def _is_hidden(name: str) -> bool:
     return name == "__MACOSX" or (name.startswith(".") and name not in {".", ".."})
 
 
-def _with_mark(
-    entries: Sequence[Entry], skipped: Skipped, storage_options: Mapping[str, Any] | None
-) -> Iterator[Entry]:
-    """Yield those that are DICOM by their first bytes."""
+class _BareNames:
+    """Files without a suffix, which are looked into, many at a time."""
 
-    def is_marked(entry: Entry) -> bool:
-        short = entry[1] is not None and entry[1] < MARKED_BYTES
-        return not short and holds_dicom(entry[0], storage_options)
+    def __init__(
+        self,
+        skipped: Skipped,
+        storage_options: Mapping[str, Any] | None,
+        privacy: PrivacyConfig,
+    ) -> None:
+        self._skipped, self._options, self._privacy = skipped, storage_options, privacy
+        self._waiting: list[Entry] = []
 
-    with ThreadPoolExecutor(_READERS) as readers:
-        for entry, is_dicom in zip(entries, readers.map(is_marked, entries), strict=True):
-            if is_dicom:
-                yield entry
-            else:
-                skipped.other += 1
+    def add(self, entry: Entry) -> Iterator[Entry]:
+        """Take a file; yield those that are DICOM once enough have come together."""
+        self._waiting.append(entry)
+        if len(self._waiting) >= _LOOKED_INTO:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[Entry]:
+        """Yield those that are DICOM by their first bytes, and count the others."""
+        entries, self._waiting = self._waiting, []
+        with ThreadPoolExecutor(_READERS) as readers:
+            for entry, is_dicom in zip(entries, readers.map(self._is_dicom, entries), strict=True):
+                if is_dicom:
+                    yield entry
+                else:
+                    self._skipped.other += 1
+
+    def _is_dicom(self, entry: Entry) -> bool:
+        address, size, _ = entry
+        if size is not None and size < MARKED_BYTES:
+            return False
+        with unnamed_errors(address, self._privacy):
+            return holds_dicom(address, self._options)

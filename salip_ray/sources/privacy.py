@@ -1,15 +1,17 @@
-"""Keeping names of files, which often are names of patients, out of what is written."""
+"""Keep names of files, which often are names of patients, out of outputs and messages."""
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from salip_ray.config import PrivacyConfig
+from salip_ray.errors import InputError
 from salip_ray.sources.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from salip_ray.sources.formats.names import suffix
-from salip_ray.sources.locations import public_uri
+from salip_ray.sources.locations import image_id, public_uri
 
 _SCHEME = "id:"
 _PATH = re.compile(r"(?:\w[\w+.-]*:/)?/\S*")
@@ -18,30 +20,42 @@ _NOT_DICOM = IMAGE_SUFFIXES - DICOM_SUFFIXES
 
 
 def hides_uri(uri: str, privacy: PrivacyConfig) -> bool:
-    """Whether the URI of an image stays out of the output."""
+    """Return True if the URI of an image stays out of the output."""
     if privacy.hash_uris == "auto":
         return suffix(uri) not in _NOT_DICOM
     return privacy.hash_uris
 
 
 def pseudonym(image_id: str) -> str:
-    """What stands in the place of a URI: ``id:`` and the image's id."""
+    """Return what is written instead of a URI: ``id:`` and the image's id."""
     return f"{_SCHEME}{image_id}"
 
 
 def is_pseudonym(uri: str) -> bool:
-    """Whether a row's ``uri`` is not a URI, but stands for one."""
+    """Return True if a row's ``uri`` is a pseudonym."""
     return uri.startswith(_SCHEME)
 
 
+@contextlib.contextmanager
+def unnamed_errors(address: str, privacy: PrivacyConfig) -> Iterator[None]:
+    """Have InputErrors about one file name its pseudonym, if its URI is to be hidden."""
+    try:
+        yield
+    except InputError as error:
+        uri = public_uri(address)
+        if not hides_uri(uri, privacy):
+            raise
+        raise InputError(scrub(str(error), (address, uri), pseudonym(image_id(uri)))) from None
+
+
 def scrub(message: str, names: Iterable[str | None], instead: str) -> str:
-    """A message without the given locations, nor anything else that looks like a path.
+    """Return a message without the given locations and anything else that looks like a path.
 
     Args:
-        message: what an error says.
-        names: locations, which may hold spaces, so that their looks alone do not tell where they
-            end. Neither they nor their last parts are left.
-        instead: what stands for them.
+        message: of an error.
+        names: locations. They may hold spaces, so that their end cannot be told by their looks. Of
+            each the last part is removed as well.
+        instead: replaces them.
     """
     for name in filter(None, names):
         for part in (name, public_uri(name), posixpath.basename(public_uri(name))):

@@ -40,9 +40,9 @@ def test_rows_come_in_order_and_a_file_is_fetched_once(folder, monkeypatch):
     asked = []
     fetch = decode.fetch_all
 
-    def counted(addresses, options):
+    def counted(addresses, options, **limits):
         asked.extend(addresses)
-        return fetch(addresses, options)
+        return fetch(addresses, options, **limits)
 
     monkeypatch.setattr(decode, "fetch_all", counted)
     rows = decoded(folder)
@@ -116,7 +116,9 @@ def test_errors_of_hidden_files_name_them_by_their_id(tmp_path):
     (folder / "0.dcm").write_bytes(b"")
     tables = decode.fetch_and_decode(plan.table, config, None, StageReporter())
     rows = [row for table in tables for row in table.to_pylist()]
-    assert rows[0]["error"]["message"].startswith("the file has 0 bytes, but")
+    assert rows[0]["error"]["message"] == (
+        f"id:{rows[0]['image_id']} was changed after it was listed: label it into a new output"
+    )
     assert rows[1]["error"]["message"] == f"id:{rows[1]['image_id']} does not exist"
     assert rows[1]["uri"] == f"id:{rows[1]['image_id']}"
     assert "Doe" not in str(rows)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 
+import fsspec
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from salip_ray.config import PrivacyConfig
-from salip_ray.errors import ImageError
+from salip_ray.config import PrivacyConfig, load_config
+from salip_ray.errors import ImageError, InputError
+from salip_ray.pipeline.expand import expand
 from salip_ray.schema import ImageRef
+from salip_ray.sources.listing import list_images
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.privacy import hides_uri, is_pseudonym, pseudonym, scrub
 from salip_ray.sources.references import References
@@ -93,3 +96,32 @@ def test_what_is_said_of_masks_loses_their_names(tmp_path):
         assert not NAMES.search(scrubbed)
     assert found.named(ImageRef("/in/Doe a.png", 1)) == volume
     assert found.named(ImageRef("/in/other.png")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "privacy", "shown"),
+    [
+        ("IM_doe", PrivacyConfig(), False),
+        ("IM_doe", PrivacyConfig(hash_uris=False), True),
+    ],
+)
+def test_a_failing_store_names_no_patient_while_listing(sick, name, privacy, shown):
+    fsspec.filesystem("sick").pipe_file(f"/in/doe_jane/{name}", bytes(200))
+    sick.failures = {name: [ConnectionError(f"503 for /in/doe_jane/{name}")] * 9}
+    with pytest.raises(InputError) as caught:
+        list_images("sick:///in", privacy=privacy)
+    assert ("doe" in str(caught.value)) is shown
+    assert "cannot be read" in str(caught.value)
+
+
+def test_a_failing_store_names_no_patient_while_heads_are_read(sick):
+    fsspec.filesystem("sick").pipe_file("/in/doe_jane/1.nii", bytes(400))
+    listing = list_images("sick:///in")
+    config = load_config(
+        {"task": {"name": "t", "prompts": {"a": ["a"]}}}, overrides=["privacy.hash_uris=true"]
+    )
+    for privacy, shown in ((config.privacy, False), (PrivacyConfig(), True)):
+        sick.failures = {"1.nii": [ConnectionError("503 for /in/doe_jane/1.nii")] * 9}
+        with pytest.raises(InputError) as caught:
+            expand(listing, config.model_copy(update={"privacy": privacy}))
+        assert ("doe" in str(caught.value)) is shown
