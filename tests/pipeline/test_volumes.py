@@ -79,7 +79,7 @@ def test_a_label_volume_lies_where_its_image_lies(labelled, volumes, tmp_path):
     written, notes = export_nifti(labels, str(tmp_path / "nifti"))
     assert written == 2
     (note,) = notes
-    assert note == "pages: its frames or pages have no position; left out"
+    assert note == "pages is left out: its frames or pages have no position"
     source = nibabel.load(volumes / "first.nii.gz")
     found = nibabel.load(tmp_path / "nifti" / "first.nii.gz")
     assert found.shape == source.shape
