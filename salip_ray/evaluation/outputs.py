@@ -53,17 +53,19 @@ def evaluate_output(
     references = references.among(manifest["uri"].to_pylist())
 
     def masks_of(row: Mapping[str, Any]) -> Mapping[str, Mask] | None:
-        picture = labels.image_ref(row)
-        mask = references.find(picture)
-        if mask is None:
-            return None
-        count = slices[row["volume"]]
+        image = labels.image_ref(row)
         try:
+            mask = references.find(image)
+            if mask is None:
+                return None
+            count = slices[row["volume"]]
             ids = references.load(mask, config, count=count, spacing=row["spacing"])
         except InputError as error:
             if not is_pseudonym(row["uri"]):
                 raise
-            message = scrub(str(error), (mask.uri, picture.uri), row["uri"])
+            named = references.named(image)  # a mask has the name of its image
+            names = (image.uri, named.uri if named else None)
+            message = scrub(str(error), names, row["uri"])
             raise InputError(f"the reference of {row['uri']}: {message}") from None
         return class_references(ids, classes)
 

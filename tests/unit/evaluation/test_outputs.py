@@ -13,7 +13,8 @@ import pytest
 from PIL import Image as Pil
 from rich.console import Console
 
-from salip_ray.errors import ImageError
+from salip_ray.config import load_config
+from salip_ray.errors import ImageError, InputError
 from salip_ray.evaluation import volume_scores
 from salip_ray.evaluation.outputs import evaluate_output, write_results
 from salip_ray.output.masks import encode_rle
@@ -23,6 +24,8 @@ from salip_ray.report.tables import image_table, volume_table
 from salip_ray.schema import MANIFEST_SCHEMA
 from salip_ray.sources.locations import image_id
 from salip_ray.sources.references import References
+from tests.dicom_series import write_slice
+from tests.handmade import write_labels
 
 URI = "/in/brain.nii.gz"
 # Voxels run to the left, and are cut along the third axis; a mask lies wherever its affine says.
@@ -130,3 +133,18 @@ def test_tables_tell_slices_apart(output, truth, tmp_path):
     assert "brain.nii.gz [1]" in text
     assert "2 of 3" in text
     assert "0.889" in text
+
+
+@pytest.mark.parametrize("mask", ["Doe_Jane.png", "Doe_Jane.nii"])
+def test_unusable_mask_of_a_hidden_image_stays_hidden(tmp_path, mask):
+    write_slice(tmp_path / "in" / "Doe_Jane.dcm", np.zeros((6, 9)), 0.0)
+    drawn = {"lungs": np.ones((6, 9), np.bool_)}
+    labels = write_labels(
+        tmp_path / "in", tmp_path / "out", load_config("lungs"), lambda row: drawn
+    )
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / mask).write_bytes(b"no mask")
+    with pytest.raises(InputError) as caught:
+        evaluate_output(labels, References.open(str(tmp_path / "masks")))
+    assert "Doe" not in str(caught.value)
+    assert next(labels.rows())["uri"] in str(caught.value)
