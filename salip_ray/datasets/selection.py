@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from salip_ray.datasets.images import common_folder, folder_of
@@ -166,8 +166,8 @@ def apply_decisions(entry: Entry, standing: Standing, ids: Mapping[str, int]) ->
     return None if entry.figures or rejected else entry
 
 
-def describe_left_out(left_out: Mapping[str, int], but: Collection[str] = ()) -> Iterator[str]:
-    """Yield a line for each reason why images were left out, the reasons in ``but`` excepted."""
+def describe_left_out(left_out: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line for each reason why images were left out."""
     for reason, text in REASONS.items():
-        if left_out.get(reason) and reason not in but:
+        if left_out.get(reason):
             yield f"left out {counted(left_out[reason], 'image')} {text}"

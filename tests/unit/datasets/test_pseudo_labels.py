@@ -29,7 +29,7 @@ def test_items_are_images_with_their_label_maps(output, scene):
         assert sample["uri"].endswith(f"view{index}.png")
 
 
-def test_uncertain_images_are_left_out_whole(output):
+def test_images_with_an_uncertain_label_are_left_out(output):
     labels = PseudoLabels(str(output), min_confidence=0.6)
     assert [entry.confidence for entry in labels.entries] == pytest.approx([0.9, 0.7, 0.8, 0.95])
     with pytest.raises(InputError, match="left out 6 images with a label below"):
@@ -38,7 +38,7 @@ def test_uncertain_images_are_left_out_whole(output):
         PseudoLabels(str(output), min_confidence=60)
 
 
-def test_one_class_alone_keeps_its_id(output):
+def test_class_ids_do_not_change_in_a_subset(output):
     labels = PseudoLabels(str(output), classes=["heart"])
     assert len(labels) == 5  # the first image has none
     assert labels.class_ids == {"heart": 2}
@@ -48,7 +48,7 @@ def test_one_class_alone_keeps_its_id(output):
         PseudoLabels(str(output), classes=["liver"])
 
 
-def test_disagreement_is_ignored_only_where_asked_for(output, scene):
+def test_disagreement_is_ignored_only_on_request(output, scene):
     plain = PseudoLabels(str(output))[1]["labels"]
     unsure = PseudoLabels(str(output), ignore_disagreement=True)[1]["labels"]
     _, left, right = scene(1)
@@ -58,7 +58,7 @@ def test_disagreement_is_ignored_only_where_asked_for(output, scene):
     assert 255 not in plain
 
 
-def test_images_that_have_moved(output, tmp_path, scene):
+def test_moved_images_load_with_images_root(output, tmp_path, scene):
     shutil.move(tmp_path / "images", tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"does not exist .*give images_root"):
         PseudoLabels(str(output))[0]
@@ -88,7 +88,7 @@ def test_splits_keep_patients_together_and_repeat(output):
     assert parts["val"][0]["labels"].any()
 
 
-def test_torch_loads_it_and_workers_get_a_copy(output):
+def test_torch_loads_items_in_pickled_workers(output):
     def cut(sample):
         return {"image": sample["image"][:40, :40], "labels": sample["labels"][:40, :40]}
 
@@ -100,7 +100,7 @@ def test_torch_loads_it_and_workers_get_a_copy(output):
     np.testing.assert_array_equal(copy[2]["labels"], labels.with_transform(None)[2]["labels"])
 
 
-def test_a_shuffle_is_seeded_and_whole(output):
+def test_shuffle_is_seeded_and_complete(output):
     labels = PseudoLabels(str(output))
     first, again, other = ([s["uri"] for s in labels.shuffled(seed)] for seed in (1, 1, 2))
     assert first == again
@@ -108,7 +108,7 @@ def test_a_shuffle_is_seeded_and_whole(output):
     assert sorted(first) == sorted(e.uri for e in labels.entries)
 
 
-def test_what_is_not_an_output_is_refused(tmp_path):
+def test_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(OutputError, match=r"holds no run\.json"):
         PseudoLabels(str(tmp_path))
 

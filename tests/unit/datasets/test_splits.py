@@ -28,7 +28,7 @@ def test_every_group_is_in_one_part_and_every_image_once(patients, seed, share):
     assert not groups[0] & groups[1]
 
 
-def test_single_images_are_split_as_asked():
+def test_single_images_are_split_by_share():
     uris = [f"/in/{index}.png" for index in range(100)]
     parts = split(uris, {"train": 0.7, "val": 0.2, "test": 0.1})
     assert [len(indices) for indices in parts.values()] == [70, 20, 10]
@@ -41,7 +41,7 @@ def test_the_order_of_the_images_does_not_matter():
     assert {uris[i] for i in one["a"]} == {uris[::-1][i] for i in other["a"]}
 
 
-def test_what_groups_are():
+def test_groups_follow_from_uris():
     assert group_key("image")("/in/scan #1.png") == "/in/scan #1.png"
     assert group_key("folder")("/in/ward #2/a.png") == "/in/ward #2"
     member = "zip://patient1/{}.png::/in/x.zip"

@@ -34,7 +34,7 @@ def test_values(prediction, reference, expected_dice, expected_iou):
     assert iou(prediction, reference) == pytest.approx(expected_iou)
 
 
-def test_two_empty_masks_have_no_overlap_to_speak_of():
+def test_overlap_of_two_empty_masks_is_nan():
     empty = row(0, 0, 0)
     assert math.isnan(dice(empty, empty))
     assert math.isnan(iou(empty, empty))
@@ -52,12 +52,12 @@ def test_the_two_figures_agree_with_each_other(data):
 
 @pytest.mark.parametrize("metric", [dice, iou])
 @pytest.mark.parametrize("shape", [(1, 4), (4, 1), (4, 5), (3, 4, 4)])
-def test_what_would_broadcast_is_refused(metric, shape):
+def test_shapes_that_would_broadcast_are_refused(metric, shape):
     with pytest.raises(ValueError, match=r"4 x 4|\[3, 4, 4\]"):
         metric(np.ones(shape, np.bool_), np.ones((4, 4), np.bool_))
 
 
 @pytest.mark.parametrize("metric", [dice, iou])
-def test_numbers_are_not_masks(metric):
+def test_integer_masks_are_refused(metric):
     with pytest.raises(ValueError, match=r"reference must be a bool mask.*uint8"):
         metric(np.ones((2, 2), np.bool_), np.full((2, 2), 255, np.uint8))

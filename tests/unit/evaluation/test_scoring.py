@@ -38,7 +38,7 @@ def references(**masks):
     return lambda row: masks.get(row["uri"].removeprefix("/in/").removesuffix(".png"))
 
 
-def test_mean_over_images():
+def test_mean_is_over_images():
     rows = [
         row("a", [("cascade", "lungs", LEFT)]),
         row("b", [("cascade", "lungs", ALL)]),
@@ -79,7 +79,7 @@ def test_image_with_both_empty_is_in_no_mean():
     assert (mean.dice, mean.n, mean.empty) == (1.0, 1, 1)
 
 
-def test_a_mean_over_no_image_is_null_in_json():
+def test_mean_over_no_image_is_null_in_json():
     evaluation = score_rows(
         [row("a", status="empty")],
         references(a={"lungs": NONE}),
@@ -113,7 +113,7 @@ def test_unprompted_is_the_better_of_its_variants_per_class():
     assert means["left"]["unprompted"].dice == means["all"]["unprompted"].dice == 1.0
 
 
-def test_the_better_is_chosen_on_average_not_per_image():
+def test_better_variant_is_chosen_by_the_mean():
     confident, largest = "unprompted_confident", "unprompted_largest"
     rows = [
         row("a", [(confident, "lungs", LEFT), (largest, "lungs", ALL)]),
@@ -154,7 +154,7 @@ def test_a_reference_of_another_size_names_the_image():
         )
 
 
-def test_the_shape_of_the_json():
+def test_json_has_all_sections():
     rows = [row("a", [("cascade", "fetal head", LEFT)])]
     evaluation = score_rows(
         rows, references(a={"fetal head": ALL}), labels=["fetal head"], methods=["cascade"]

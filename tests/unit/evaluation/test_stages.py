@@ -27,11 +27,11 @@ NAN = math.nan
         (NAN, 0.3, 0.3, "proposal_or_pick"),
     ],
 )
-def test_the_first_stage_below_good_is_to_blame(proposed, picked, refined, stage):
+def test_label_is_attributed_to_the_first_stage_below_good(proposed, picked, refined, stage):
     assert failed_stage(proposed, picked, refined) == stage
 
 
-def test_rows_tell_the_stage():
+def test_rows_give_the_failed_stage():
     reference = np.zeros((10, 10), np.bool_)
     reference[:5] = True
     wrong = ~reference
@@ -53,7 +53,7 @@ def test_rows_tell_the_stage():
     assert count_failures(evaluation.stages)["lungs"]["pick"] == 1
 
 
-def test_rows_without_proposals_are_scored_all_the_same():
+def test_rows_without_proposals_are_scored():
     reference = np.ones((4, 4), np.bool_)
     rle = encode_rle(~reference | np.eye(4, dtype=np.bool_))
     row = {"image_id": "a", "uri": "/a.png", "height": 4, "width": 4, "status": "ok"}

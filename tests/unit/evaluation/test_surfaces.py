@@ -18,12 +18,12 @@ def square(row, column, side=16):
     return mask
 
 
-def test_a_mask_is_no_distance_from_itself():
+def test_identical_masks_have_distance_zero():
     assert hd95(square(5, 5), square(5, 5)) == 0.0
     assert nsd(square(5, 5), square(5, 5)) == 1.0
 
 
-def test_a_shift_is_the_distance_it_was_shifted_by():
+def test_distance_of_a_shifted_mask_is_the_shift():
     assert hd95(square(5, 5), square(5, 12)) == 7.0
     assert nsd(square(5, 5), square(5, 6), tolerance=1.0) == 1.0
     # Top and bottom edges still lie on each other; the sides do not.
@@ -41,7 +41,7 @@ def test_a_few_stray_pixels_do_not_move_the_95th_percentile():
     assert hd95(stray, square(5, 5)) == 0.0
 
 
-def test_without_an_outline():
+def test_empty_masks_have_no_distance():
     assert math.isnan(hd95(NONE, square(5, 5)))
     assert math.isnan(hd95(NONE, NONE))
     assert nsd(square(5, 5), NONE) == 0.0
@@ -87,6 +87,6 @@ def test_an_organ_cut_by_the_border_has_an_outline_there():
     assert hd95(whole, smaller) > 4
 
 
-def test_other_shapes_are_refused():
+def test_masks_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match="the reference 40 x 59"):
         hd95(square(5, 5), square(5, 5)[:, :-1])

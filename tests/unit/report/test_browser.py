@@ -171,7 +171,7 @@ def test_colours_follow_the_scheme_and_can_be_read(opened, scheme):
             assert element.evaluate(CONTRAST) >= 4.5, (selector, element.inner_text())
 
 
-def test_everything_to_press_has_a_name_and_is_large_enough(opened):
+def test_controls_have_names_and_a_minimum_size(opened):
     page = opened(viewport={"width": 375, "height": 740})
     page.locator("button.item").first.click()
     for button in page.locator("#viewer button").all():

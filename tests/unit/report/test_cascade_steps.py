@@ -90,14 +90,14 @@ def test_a_box_lies_where_the_label_is(tmp_path):
     assert abs(int(by.max()) - int(ly.max())) <= 3
 
 
-def test_a_retrieved_crop_of_low_rank_is_shown_all_the_same(tmp_path):
+def test_retrieved_crop_of_low_rank_is_shown(tmp_path):
     scores = [[float(20 - n), 0.0] for n in range(11)]
     columns, _ = pixels_of(draw(tmp_path, steps(scores, chosen=(10,)))[420:], TEAL)
     assert columns.min() > 1100
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_few_candidates_are_ordinary(tmp_path, n):
+def test_few_candidates_are_drawn(tmp_path, n):
     picture = draw(tmp_path, steps([[1.0, 1.0]] * n))
     assert picture.shape[1] == 1272
     assert len(pixels_of(picture, TEAL)[0]) == 0 or n

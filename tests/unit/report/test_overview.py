@@ -47,13 +47,13 @@ def test_the_mask_is_tinted_over_its_share_of_the_picture(tmp_path):
     assert some == pytest.approx(most / 2, rel=0.06)
 
 
-def test_no_mask_no_tint_but_the_reference_all_the_same(tmp_path):
+def test_missing_mask_shows_only_the_reference(tmp_path):
     picture = draw(tmp_path, [panel(60, 80, {})])
     assert count(picture, TINTED) == 0
     assert count(picture, (255, 214, 64), tolerance=30) > 100
 
 
-def test_only_methods_that_ran_get_a_column(tmp_path):
+def test_only_methods_of_the_run_have_a_column(tmp_path):
     full = np.ones((60, 80), np.bool_)
     narrow = draw(tmp_path, [panel(60, 80, {"cascade": full})])
     wide = draw(
@@ -65,7 +65,7 @@ def test_only_methods_that_ran_get_a_column(tmp_path):
 
 
 @pytest.mark.parametrize(("n", "lines"), [(1, 1), (2, 1), (3, 2)])
-def test_a_band_grows_by_the_line(tmp_path, n, lines):
+def test_band_is_higher_with_more_lines(tmp_path, n, lines):
     one = draw(tmp_path, [panel(60, 80, {})]).shape[0]
     two = draw(tmp_path, [panel(60, 80, {})] * 3).shape[0]
     assert draw(tmp_path, [panel(60, 80, {})] * n).shape[0] == (one if lines == 1 else two)

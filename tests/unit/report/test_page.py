@@ -48,25 +48,25 @@ def test_counts_and_pictures(run):
     assert "decode ImageError 2" in words
 
 
-def test_an_image_that_is_gone_is_shown_by_its_masks_and_says_so(run):
+def test_missing_image_is_shown_by_its_masks_with_a_note(run):
     html = make_report(str(run))
     assert html.count("xray-1.png does not exist") == 1
     assert html.count('class="bare"') == 1
 
 
-def test_an_image_that_was_exchanged_is_not_shown_under_the_old_masks(run, tmp_path):
+def test_replaced_image_is_not_shown_with_old_masks(run, tmp_path):
     Image.new("RGB", (33, 44)).save(tmp_path / "images" / "xray-2.png")
     assert "is now 44 x 33 pixels (height x width), but was" in make_report(str(run))
 
 
-def test_data_is_never_markup(run):
+def test_data_is_escaped_in_html(run):
     html = make_report(str(run))
     assert "<script>alert" not in html
     assert "<b>no&name" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
 
 
-def test_nothing_is_fetched(run):
+def test_report_loads_nothing_from_the_network(run):
     html = make_report(str(run))
     addresses = re.findall(r"""(?:\b(?:src|href)="|url\()([^")]*)""", html)
     assert addresses
@@ -78,7 +78,7 @@ def test_the_same_run_and_seed_give_the_same_bytes(run):
     assert make_report(str(run), seed=3) == make_report(str(run), seed=3)
 
 
-def test_a_run_under_way_says_how_far_it_is(write_output):
+def test_report_of_an_unfinished_run_states_its_progress(write_output):
     row = label_row("/in/a.png", (8, 8), [mask_cell(np.ones((8, 8), np.bool_))])
     out = write_output([row], pending=9)
     assert "1 of 10 images are committed" in text_of(make_report(str(out)))
@@ -168,7 +168,7 @@ def test_one_value_is_one_bar():
     assert (bar.x, bar.width, bar.height) == (0, 100, 100)
 
 
-def test_stage_times_keep_their_course():
+def test_columns_of_stage_times_keep_the_order_of_shards():
     shards = [
         {"shard": n, "rows": 10, "seconds": {"fetch": 10.0, "propose": 30.0 * (1 + (n >= 500))}}
         for n in range(1000)

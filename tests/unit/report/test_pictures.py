@@ -32,23 +32,23 @@ def ring(height, width):
 
 
 @pytest.mark.parametrize("shape", [(96, 120), (300, 200), (1500, 1100)])
-def test_an_outline_is_the_mask_holes_included(shape):
+def test_outline_includes_holes(shape):
     size = picture_size(*shape)
     wanted = cv2.resize(ring(*shape).astype(np.float32), size[::-1]) >= 0.5
     got = drawn(outline(ring(*shape)), size)
     assert (got & wanted).sum() / (got | wanted).sum() > 0.95
 
 
-def test_no_mask_no_outline():
+def test_empty_mask_has_no_outline():
     assert outline(np.zeros((20, 30), np.bool_)) == ""
 
 
-def test_a_frayed_mask_stays_light():
+def test_outline_of_a_ragged_mask_is_short():
     frayed = np.random.default_rng(0).random((900, 900)) < 0.5
     assert len(outline(frayed)) <= 6_000
 
 
-def test_a_picture_is_small_whatever_it_shows():
+def test_picture_is_small_for_any_image():
     noise = np.random.default_rng(0).integers(0, 256, (3000, 2000, 3), dtype=np.uint8)
     for image in (noise, np.zeros((1, 4000, 3), np.uint8)):
         data = base64.b64decode(data_uri(image).partition(",")[2])
@@ -58,12 +58,12 @@ def test_a_picture_is_small_whatever_it_shows():
             assert max(picture.size) <= 512
 
 
-def test_a_small_image_is_not_blown_up():
+def test_small_image_is_not_enlarged():
     assert picture_size(64, 48) == (64, 48)
     assert picture_size(2048, 1024) == (512, 256)
 
 
-def test_a_box_covers_its_last_pixel():
+def test_box_includes_its_last_pixel():
     # The whole of a 100 x 50 working image is the whole of a 200 x 100 picture.
     box = picture_box((0, 0, 49, 99), (100, 50), (200, 100))
     assert box == {"x": "0", "y": "0", "width": "100", "height": "200"}

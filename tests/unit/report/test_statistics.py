@@ -49,7 +49,7 @@ def test_area_is_a_share_of_the_image(write_output):
     assert area.quantile(0.5) == pytest.approx(20 / 80, abs=0.001)
 
 
-def test_a_small_run_is_shown_whole_the_least_confident_first(write_output):
+def test_small_run_is_shown_completely_least_certain_first(write_output):
     labels = LabelOutput.open(str(write_output(many(4, start=4), many(4))))
     picks = collect_statistics(labels, per_group=4).picks
     assert list(picks) == ["all"]
@@ -69,7 +69,7 @@ def test_groups_of_a_larger_run(write_output):
     assert len(set(everywhere)) == len(everywhere)
 
 
-def test_a_sample_follows_from_the_seed(write_output):
+def test_same_seed_gives_the_same_sample(write_output):
     labels = LabelOutput.open(str(write_output(many(200), many(200, start=200))))
 
     def random(seed):
@@ -79,7 +79,7 @@ def test_a_sample_follows_from_the_seed(write_output):
     assert random(1) != random(2)
 
 
-def test_a_random_pick_may_be_any_row(write_output):
+def test_random_picks_reach_every_row(write_output):
     labels = LabelOutput.open(str(write_output(many(30), many(30, start=30))))
     picked = set()
     for seed in range(40):
@@ -98,7 +98,7 @@ def test_pixels_of_masks_are_not_read_to_count(write_output):
     assert "counts" not in str(table.schema.field("masks").type)
 
 
-def test_rows_without_the_cascade_are_shown_by_the_method_there_is(write_output, lungs_config):
+def test_run_without_cascade_shows_its_first_method(write_output, lungs_config):
     rows = many(3)
     for row in rows:
         row["masks"][0]["method"] = "unprompted_confident"

@@ -47,7 +47,7 @@ def text(table):
     return [" ".join(line.split()) for line in capture.get().splitlines()]
 
 
-def test_the_headline_table():
+def test_headline_table_has_the_means():
     lines = text(dice_table(EVALUATION))
     assert "lungs 0.250 0.900 2" in lines
 

@@ -37,14 +37,14 @@ def run(learner: TrainingRun, epochs: int) -> None:
         learner.close_epoch(learner.learn(batches()), learner.validate(batches()))
 
 
-def test_it_learns():
+def test_training_fits_the_labels():
     learner = course()
     run(learner, 6)
     assert learner.history[-1]["loss"] < 0.8 * learner.history[0]["loss"]
     assert learner.best_dice > 0.8
 
 
-def test_a_resumed_training_ends_as_one_that_was_not_stopped(tmp_path):
+def test_resumed_training_equals_an_uninterrupted_one(tmp_path):
     whole, first = course(), course()
     run(whole, 6)
     run(first, 2)
@@ -68,7 +68,7 @@ def test_the_best_epoch_is_saved_or_the_last_without_validation():
     assert not all(torch.equal(best[name], value) for name, value in learner.best.items())
 
 
-def test_confidence_decides_how_much_an_image_is_learnt_from():
+def test_images_are_weighted_by_confidence():
     """A wrong label of no confidence leaves no trace; with power 0 it does."""
     given = batches(1)
     given[0]["target"][1] = 1 - given[0]["target"][1]
@@ -83,6 +83,6 @@ def test_confidence_decides_how_much_an_image_is_learnt_from():
     assert not torch.allclose(weights["alike"], weights["alone"], rtol=0, atol=1e-4)
 
 
-def test_totals_of_nothing_have_no_mean():
+def test_total_of_nothing_has_no_mean():
     assert math.isnan(Total().mean)
     assert Total(3, 2).mean == pytest.approx(1.5)

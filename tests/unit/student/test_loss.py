@@ -16,14 +16,14 @@ def scene(n: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     return logits, target
 
 
-def test_a_right_answer_costs_next_to_nothing_and_a_wrong_one_does_not():
+def test_loss_is_near_zero_for_right_answers_only():
     _, target = scene()
     right = torch.nn.functional.one_hot(target, 3).movedim(-1, 1).float() * 40
     assert student_loss(right, target, torch.ones(2)) < 1e-3
     assert student_loss(right.roll(1, dims=1), target, torch.ones(2)) > 5
 
 
-def test_ignored_pixels_do_not_count_whatever_stands_there():
+def test_ignored_pixels_do_not_change_the_loss():
     logits, target = scene()
     target[:, :3] = IGNORED
     before = student_loss(logits, target, torch.ones(2))
@@ -58,7 +58,7 @@ def test_images_count_by_their_weight():
     )
 
 
-def test_an_image_that_is_wholly_ignored_dilutes_nothing():
+def test_fully_ignored_image_does_not_change_the_loss():
     logits, target = scene()
     alone = student_loss(logits[:1], target[:1], torch.ones(1))
     target[1] = IGNORED
@@ -66,7 +66,7 @@ def test_an_image_that_is_wholly_ignored_dilutes_nothing():
     assert student_loss(logits[1:], target[1:], torch.ones(1)) == 0
 
 
-def test_hard_dice_is_of_known_pixels_and_nan_where_nothing_is():
+def test_hard_dice_counts_known_pixels_and_is_nan_without_any():
     target = torch.tensor([[[1, 1, 0, 0], [IGNORED, IGNORED, 0, 0]]])
     logits = torch.zeros(1, 3, 2, 4)
     logits[0, 1, :, :3] = 5  # class 1 on three columns of both rows

@@ -34,7 +34,7 @@ def test_the_network_is_the_residual_u_net_of_monai():
     assert logits[0, 0, 0, ::13].tolist() == pytest.approx(corner, abs=1e-4)
 
 
-def test_masks_are_of_the_images_own_size_and_exclude_each_other(student):
+def test_masks_have_the_size_of_the_image_and_are_disjoint(student):
     image = np.random.default_rng(0).integers(0, 255, (70, 45, 3)).astype(np.uint8)
     masks = student(image)
     assert list(masks) == ["lung", "heart"]
@@ -45,7 +45,7 @@ def test_masks_are_of_the_images_own_size_and_exclude_each_other(student):
     assert set(np.unique(label_map)) <= {0, 3, 7}
 
 
-def test_a_student_comes_back_from_its_file(student):
+def test_student_is_restored_from_its_file(student):
     image = np.random.default_rng(1).integers(0, 255, (40, 60, 3)).astype(np.uint8)
     again = Student.from_bytes(student.to_bytes())
     assert dict(again.class_ids) == {"lung": 3, "heart": 7}

@@ -18,7 +18,7 @@ from salip_ray.student.samples import (
 )
 
 
-def test_an_example_has_channels_and_ignores_what_is_no_label(labels):
+def test_example_has_channels_and_ignored_padding(labels):
     examples = Examples(labels, 64, augment=False, seed=0)
     example = examples[1]
     assert example["image"].shape == (3, 64, 64)
@@ -36,7 +36,7 @@ def test_pixels_of_a_class_left_out_are_background(labels):
     assert table[[0, 1, 2, 255]].tolist() == [0, 0, 1, IGNORED]
 
 
-def test_confidence_is_the_labels_own_and_unknown_counts_whole(labels):
+def test_unknown_confidence_has_full_weight(labels):
     examples = Examples(labels, 32, augment=False, seed=0)
     assert examples[0]["confidence"] == pytest.approx(labels.entries[0].confidence)
     unknown = replace(labels.entries[0], figures={"lung": ClassFigures(confidence=float("nan"))})
@@ -44,7 +44,7 @@ def test_confidence_is_the_labels_own_and_unknown_counts_whole(labels):
     assert examples[0]["confidence"] == 1.0
 
 
-def test_a_variation_follows_from_seed_epoch_and_image(labels):
+def test_augmentation_depends_on_seed_epoch_and_image(labels):
     def drawn(seed: int, epoch: int) -> np.ndarray:
         examples = Examples(labels, 64, augment=True, seed=seed)
         examples.epoch = epoch
@@ -55,7 +55,7 @@ def test_a_variation_follows_from_seed_epoch_and_image(labels):
     assert not np.array_equal(drawn(0, 3), drawn(1, 3))
 
 
-def test_a_variation_moves_picture_and_target_together():
+def test_augmentation_moves_image_and_target_together():
     picture = np.full((64, 64, 3), 40, np.uint8)
     target = np.zeros((64, 64), np.int16)
     picture[20:44, 10:30], target[20:44, 10:30] = 220, 1
@@ -66,7 +66,7 @@ def test_a_variation_moves_picture_and_target_together():
         assert np.argwhere(where == 1)[:, 1].mean() < 32 + 6  # never mirrored
 
 
-def test_every_image_is_read_once_an_epoch_and_workers_get_equally_many():
+def test_every_image_is_read_once_per_epoch_with_equal_shares():
     shards = ["a"] * 5 + ["b"] * 6
     whole = MixedOrder(shards, seed=0)
     assert sorted(whole) == list(range(11))
@@ -85,6 +85,6 @@ def test_shards_are_read_a_few_at_a_time():
     assert len({shards[index] for index in first}) == 4
 
 
-def test_an_image_fills_its_part_of_the_square():
+def test_image_is_padded_to_a_square():
     tensor, size = square_input(np.full((100, 50, 3), 200, np.uint8), 32)
     assert (tuple(tensor.shape), size) == ((3, 32, 32), (32, 16))

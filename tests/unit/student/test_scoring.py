@@ -56,7 +56,7 @@ def test_student_and_teacher_are_scored_on_the_same_images(tested):
     assert (heart["n"], heart["better_on"]) == (6, 1)
 
 
-def test_images_it_learnt_from_are_refused_by_name(tested):
+def test_training_images_are_refused_as_tests(tested):
     labels, references = tested
     trained = next(row["image_id"] for row in labels.rows() if row["uri"].endswith("view3.png"))
     with pytest.raises(InputError, match=r"the student was trained on image .*view3\.png"):
@@ -68,7 +68,7 @@ def test_a_student_of_other_classes_is_refused(tested):
         score_student(painter(liver=1), *tested)
 
 
-def test_images_without_a_figure_are_in_no_difference():
+def test_images_without_dice_are_in_no_difference():
     def score(image: str, method: str, dice: float) -> Score:
         return Score(image, image, "lung", method, dice, dice)
 

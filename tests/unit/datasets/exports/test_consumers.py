@@ -134,7 +134,7 @@ def rasterised(outlines, shape, whole):
 
 @pytest.mark.parametrize("shape", [(100, 90), (1023, 1537)])
 @pytest.mark.parametrize("whole", [np.floor, np.rint])
-def test_a_square_comes_back_from_its_polygon_whole(shape, whole):
+def test_polygon_of_a_square_gives_the_square_back(shape, whole):
     square = np.zeros(shape, np.bool_)
     square[10:20, 30:40] = True
     np.testing.assert_array_equal(rasterised(yolo.outlines(square), shape, whole), square)
@@ -182,7 +182,7 @@ def test_nnunet_numbers_classes_without_gaps_and_has_its_own_ignore(output, tmp_
     assert values == {0, 1, 2}
 
 
-def test_pixels_that_a_person_ignores_are_declared(output, labels, tmp_path):
+def test_ignore_label_of_a_reviewer_is_declared(output, labels, tmp_path):
     entry = labels.entries[0]
     drawn = labels.label_map(entry)
     drawn[:3] = 255

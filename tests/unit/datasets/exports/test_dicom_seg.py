@@ -37,7 +37,7 @@ def labelled(tmp_path):
     return write_labels(tmp_path / "in", tmp_path / "out", config, masks_of), masks
 
 
-def test_every_pixel_comes_back_at_its_slice(labelled, tmp_path):
+def test_every_pixel_is_at_its_slice(labelled, tmp_path):
     labels, masks = labelled
     written, notes = export_dicom_seg(labels, str(tmp_path / "seg"))
     assert (written, notes) == (2, [])
@@ -72,7 +72,7 @@ def test_the_same_export_gives_the_same_uids(labelled, tmp_path):
     assert uids[0] == uids[1]
 
 
-def test_other_pixels_are_another_object(labelled, tmp_path, monkeypatch):
+def test_other_pixels_give_other_uids(labelled, tmp_path, monkeypatch):
     labels, _ = labelled
     export_dicom_seg(labels, str(tmp_path / "a"))
     masks_of = VolumeLabels.masks
@@ -88,7 +88,7 @@ def test_other_pixels_are_another_object(labelled, tmp_path, monkeypatch):
         assert one.SeriesInstanceUID != other.SeriesInstanceUID
 
 
-def test_a_lost_source_is_a_note_without_its_name(labelled, tmp_path):
+def test_missing_source_is_noted_without_its_name(labelled, tmp_path):
     labels, _ = labelled
     (tmp_path / "in" / "lone.dcm").unlink()
     written, (note,) = export_dicom_seg(labels, str(tmp_path / "seg"))
@@ -97,7 +97,7 @@ def test_a_lost_source_is_a_note_without_its_name(labelled, tmp_path):
     assert str(tmp_path) not in note
 
 
-def test_what_is_not_labelled_gives_no_object(labelled, tmp_path):
+def test_volume_without_labels_gives_no_object(labelled, tmp_path):
     labels, _ = labelled
     written, notes = export_dicom_seg(labels, str(tmp_path / "seg"), method="gt_sam")
     assert written == 0
@@ -111,13 +111,13 @@ def test_a_series_that_is_not_complete_is_refused(labelled, tmp_path):
         export_dicom_seg(labels, str(tmp_path / "seg"))
 
 
-def test_not_into_the_output(labelled, tmp_path):
+def test_export_into_the_output_is_refused(labelled, tmp_path):
     labels, _ = labelled
     with pytest.raises(OutputError, match="give a location outside of it"):
         export_dicom_seg(labels, str(tmp_path / "out" / "seg"))
 
 
-def test_what_an_anonymiser_left_out_may_be_empty(labelled, tmp_path):
+def test_attributes_that_an_anonymiser_deleted_may_be_empty(labelled, tmp_path):
     labels, _ = labelled
     for path in (tmp_path / "in").iterdir():
         ds = pydicom.dcmread(path)

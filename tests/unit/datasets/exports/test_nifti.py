@@ -74,7 +74,7 @@ def test_series_voxels_lie_where_the_standard_says(tmp_path, masks):
     np.testing.assert_array_equal(values, wanted)
 
 
-def test_names_stay_out_and_the_tidying_is_recorded(tmp_path, masks):
+def test_series_are_named_by_id_and_tidying_is_recorded(tmp_path, masks):
     labels, _ = labelled(tmp_path, masks, masks)
     export_nifti(labels, str(tmp_path / "nifti"), tidy=Tidy(largest=True))
     (file,) = (tmp_path / "nifti").glob("*.nii.gz")

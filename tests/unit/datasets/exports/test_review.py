@@ -48,7 +48,7 @@ def test_the_least_certain_comes_first(queue, output, tmp_path):
     assert len(lines(tmp_path / "short")) == 2
 
 
-def test_decisions_come_back_and_count(queue, output):
+def test_imported_decisions_apply(queue, output):
     worst, second, *_ = lines(queue)
     mask = paint(queue, worst["name"], 2)
     decide(queue, r2="reject", r3="Accept")
@@ -118,7 +118,7 @@ def lungs_only(output, tmp_path):
     return tmp_path / "lungs"
 
 
-def test_a_review_of_one_class_says_nothing_of_the_others(lungs_only, output, scene):
+def test_review_of_one_class_leaves_the_others_unchanged(lungs_only, output, scene):
     first, second, third, *_ = (line["image_id"] for line in lines(lungs_only))
     drawn = paint(lungs_only, lines(lungs_only)[0]["name"], 1)  # view1
     decide(lungs_only, r2="reject", r3="accept")
@@ -139,7 +139,7 @@ def test_a_review_of_one_class_says_nothing_of_the_others(lungs_only, output, sc
     assert all(entry.confidence < 1 for entry in hearts.entries)
 
 
-def test_a_review_of_one_class_takes_no_other(lungs_only, output):
+def test_review_of_one_class_refuses_other_class_ids(lungs_only, output):
     paint(lungs_only, lines(lungs_only)[0]["name"], 2)
     with pytest.raises(InputError, match="has the value 2, but the class ids are 0, 1, 255"):
         import_review(lungs_only, str(output))
@@ -151,7 +151,7 @@ def test_a_review_without_its_record_is_refused(queue, output):
         import_review(queue, str(output))
 
 
-def test_what_one_class_was_corrected_to_stays_when_all_are_accepted(lungs_only, output, tmp_path):
+def test_accepting_all_classes_keeps_an_earlier_correction(lungs_only, output, tmp_path):
     paint(lungs_only, lines(lungs_only)[0]["name"], 1)
     import_review(lungs_only, str(output))
     review.export(PseudoLabels(str(output)), str(tmp_path / "all"))
@@ -165,7 +165,7 @@ def test_what_one_class_was_corrected_to_stays_when_all_are_accepted(lungs_only,
     assert (labels.label_map(entry)[:3, :3] == 1).all()
 
 
-def test_a_class_that_a_person_added_counts(queue, output, tmp_path):
+def test_class_added_by_a_reviewer_counts(queue, output, tmp_path):
     (line,) = (line for line in lines(queue) if line["uri"].endswith("view0.png"))  # of lungs alone
     paint(queue, line["name"], 2)
     import_review(queue, str(output))
@@ -179,7 +179,7 @@ def test_a_class_that_a_person_added_counts(queue, output, tmp_path):
     assert scores == {1: 1.0, 2: 1.0}
 
 
-def test_a_class_that_a_person_erased_is_gone_and_nothing_is_certain(queue, output):
+def test_class_erased_by_a_reviewer_is_background(queue, output):
     worst, second, *_ = lines(queue)
     mask = paint(queue, worst["name"], 0, np.s_[:, :30])
     assert 1 not in mask
@@ -194,7 +194,7 @@ def test_a_class_that_a_person_erased_is_gone_and_nothing_is_certain(queue, outp
     assert not lungs.label_map(by_id[worst["image_id"]]).any()
 
 
-def test_decisions_without_classes_are_on_all_of_them(output, tmp_path):
+def test_decisions_without_classes_cover_all_classes(output, tmp_path):
     first, second, third, *_ = (entry.image_id for entry in PseudoLabels(str(output)).entries)
     (output / "reviews/masks").mkdir(parents=True)
     cv2.imwrite(str(output / f"reviews/masks/{third}.png"), np.full((44, 56), 2, np.uint8))
@@ -301,6 +301,6 @@ def test_a_rejected_image_needs_no_mask(queue, output):
     assert import_review(queue, str(output)).rejected == 1
 
 
-def test_every_class_has_another_colour():
+def test_colours_of_classes_are_distinct():
     assert len(set(palette.colours())) == 256
     assert all(len(set(colour)) > 1 for colour in palette.colours()[1:])

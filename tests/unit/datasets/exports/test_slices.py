@@ -72,7 +72,7 @@ def test_items_are_the_slices_that_were_labelled(output, monkeypatch):
     assert sorted(int(picture[0, 0]) for picture in series) == [0, 77, 153]
 
 
-def test_coco_writes_the_pictures_that_trainers_could_not_open(output, tmp_path):
+def test_coco_writes_images_that_trainers_cannot_open(output, tmp_path):
     dest = tmp_path / "coco"
     assert coco.export(PseudoLabels(str(output)), str(dest)) == 8
     data = json.loads((dest / "annotations" / "instances_train.json").read_text())
@@ -104,7 +104,7 @@ def coco_images(labels, dest):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
-def test_coco_writes_the_pictures_that_are_stored_turned(tmp_path, suffix):
+def test_coco_writes_images_that_are_stored_turned(tmp_path, suffix):
     turned = Pil.Exif()
     turned[0x112] = 6  # orientation: to be turned by 90 degrees
     (tmp_path / "in").mkdir()
@@ -115,7 +115,7 @@ def test_coco_writes_the_pictures_that_are_stored_turned(tmp_path, suffix):
         assert picture.size == (9, 8)
 
 
-def test_coco_leaves_pictures_where_they_are_that_are_not_turned(tmp_path):
+def test_coco_names_upright_images_in_place(tmp_path):
     (tmp_path / "in").mkdir()
     for suffix in ("jpg", "png", "tif", "webp"):
         Pil.new("L", (9, 8)).save(tmp_path / f"in/{suffix}.{suffix}")
@@ -159,14 +159,14 @@ def test_every_slice_is_drawn_for_yolo_and_review(output, tmp_path):
                 assert columns_lit(picture[..., 0]) == 9 - int(line["name"].split("-")[2])
 
 
-def test_a_report_shows_slices_and_names_no_one(output):
+def test_report_shows_slices_without_hidden_names(output):
     html = make_report(str(output))
     assert html.count("data:image/webp;base64,") == 8
     assert "v.nii.gz [3]" in html
     assert "Doe" not in html
 
 
-def test_what_hides_names_needs_its_manifest(output, tmp_path):
+def test_hidden_names_need_the_manifest(output, tmp_path):
     elsewhere = tmp_path / "elsewhere.parquet"
     (output / "manifest.parquet").rename(elsewhere)
     with pytest.raises(OutputError, match="give the manifest"):

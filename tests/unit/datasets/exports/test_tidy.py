@@ -16,7 +16,7 @@ def volume():
     return labels
 
 
-def test_nothing_by_default():
+def test_no_rules_change_nothing():
     np.testing.assert_array_equal(Tidy()(volume(), 2), volume())
 
 
