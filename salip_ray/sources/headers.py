@@ -9,15 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from PIL import Image as Pil
-
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
 from salip_ray.sources.formats import DICOM_SUFFIXES, nifti
 from salip_ray.sources.formats import dicom_dataset as dicom
 from salip_ray.sources.formats.names import suffix
-from salip_ray.sources.formats.ordinary import own_pixel_limit
 from salip_ray.sources.formats.stack import check_frames
+from salip_ray.sources.formats.tiff_pages import page_offsets
 from salip_ray.sources.locations import filesystem, public_uri
 from salip_ray.sources.opening import MISSING, ask, open_file, parsed
 from salip_ray.sources.readers import read_head
@@ -87,9 +85,7 @@ def _read(file: IO[bytes], ending: str, config: ImageConfig) -> Header:
     if ending in {".nii", ".nii.gz"}:
         return _read_nifti(file, config)
     if ending in {".tif", ".tiff"}:
-        with own_pixel_limit(), Pil.open(file, formats=["TIFF"]) as image:
-            count = int(getattr(image, "n_frames", 1))
-        check_frames(count, config)
+        count = len(page_offsets(file, config))
         return Header(count if count > 1 else None)
     if ending not in DICOM_SUFFIXES and not _is_dicom(file):
         return Header()

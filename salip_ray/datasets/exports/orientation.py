@@ -13,7 +13,7 @@ from typing import IO, Any
 from PIL import ExifTags
 from PIL import Image as Pil
 
-from salip_ray.sources.formats.ordinary import own_pixel_limit
+from salip_ray.sources.formats.pillow_images import own_pixel_limit
 from salip_ray.sources.opening import parsed
 
 _HEAD = 1 << 16  # bytes, which nearly always hold everything before the pixels

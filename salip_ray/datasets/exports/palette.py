@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image as Pil
 
 from salip_ray.output.masks import LabelMap
-from salip_ray.sources.formats.ordinary import own_pixel_limit
+from salip_ray.sources.formats.pillow_images import own_pixel_limit
 
 Colour = tuple[int, int, int]
 
