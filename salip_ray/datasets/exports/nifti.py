@@ -166,7 +166,7 @@ class _VolumeWriter:
                 grid.plane(values, number)[...] = self.labels.label_map(row)
         values = self._tidied(values, grid.cut_axis)
         kind: Any = nibabel.Nifti2Image if header.sizeof_hdr == 540 else nibabel.Nifti1Image
-        return bytes(kind(values, grid.affine, _label_header(header, values)).to_bytes())
+        return bytes(kind(values, None, _label_header(header, values)).to_bytes())
 
     def _of_series(self, volume: LabelledVolume, grid: SeriesGrid) -> bytes:
         values = self._background(grid.shape)

@@ -35,12 +35,14 @@ from salip_ray.sources.formats.intensity import (
     to_rgb,
     window_range,
 )
-from salip_ray.sources.formats.stack import Spacing, Stack, check_frames, check_pixels, one_line
+from salip_ray.sources.formats.stack import Spacing, Stack, check_frames, check_pixels
 
 HEADER_BYTES = 1024  #: enough of an unpacked file to know its grid
 _AXES: dict[Axis, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 _GZIP = b"\x1f\x8b"
+_SLACK = 1 << 20  #: bytes after the voxels that are unpacked, too, to check the end of the stream
+_UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  #: mm of a metre, millimetre and micron, by code
 
 
 @dataclass(frozen=True)
@@ -49,43 +51,45 @@ class Grid:
 
     Attributes:
         shape: of the volume, 3-D.
-        affine: voxel to mm, x to the patient's right, y to the front, z up.
+        affine: voxel to the header's units, x to the patient's right, y to the front, z up.
         axis: the direction in which it is cut.
+        unit: millimetres of a unit of the affine: 1000 for metres, 0.001 for microns.
     """
 
     shape: tuple[int, int, int]
     affine: npt.NDArray[np.float64]
     axis: Axis
+    unit: float = 1.0
 
     @property
     def count(self) -> int:
-        """How many slices there are."""
+        """Number of slices."""
         return self.shape[self._layout[0][0]]
 
     @property
     def cut_axis(self) -> int:
-        """The voxel axis that is cut."""
+        """Voxel axis that is cut."""
         return self._layout[0][0]
 
     @property
     def spacing(self) -> Spacing:
-        """Of a slice's pixels."""
-        sizes = np.linalg.norm(self.affine[:3, :3], axis=0)
+        """Millimetres from row to row and from column to column of a slice."""
+        sizes = np.linalg.norm(self.affine[:3, :3], axis=0) * self.unit
         (_, rows, columns) = self._layout
         return float(sizes[rows[0]]), float(sizes[columns[0]])
 
     def plane(self, volume: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
-        """The slice of an index as a view [rows, columns] of a volume; what is written stays."""
+        """Return a slice as a view [rows, columns] of a volume, which can be written to."""
         (cut, forward), (rows, down), (columns, right) = self._layout
-        place = index if forward else self.shape[cut] - 1 - index
-        across = volume[(slice(None),) * cut + (place,)]
+        voxel = index if forward else self.shape[cut] - 1 - index
+        across = volume[(slice(None),) * cut + (voxel,)]
         if rows > columns:
             across = across.T
         return across[:: 1 if down else -1, :: 1 if right else -1]
 
     @property
     def _layout(self) -> tuple[tuple[int, bool], tuple[int, bool], tuple[int, bool]]:
-        """Voxel axis, and whether it is walked forward, of: slices, rows, columns."""
+        """Voxel axis of slices, rows and columns, and whether its index rises along them."""
         directions = io_orientation(self.affine)
         if np.isnan(directions).any():
             raise ImageError("the affine of the volume is singular: its axes have no direction")
@@ -104,9 +108,7 @@ def read(data: bytes, config: ImageConfig) -> Stack:
     Raises:
         ImageError: not NIfTI, truncated, without a usable grid, or above a limit.
     """
-    data = unpacked(data, config.max_bytes)
-    header = read_header(data)
-    voxels, grid = _voxels(data, header, config)
+    header, voxels, grid = _open(data, config)
     slope, intercept = header.get_slope_inter()
     slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
     rows, columns = grid.plane(voxels, 0).shape[:2]
@@ -132,9 +134,7 @@ def read_labels(data: bytes, config: ImageConfig) -> tuple[Values, Grid]:
     Raises:
         ImageError: as for :func:`read`, or the volume holds other than whole numbers.
     """
-    data = unpacked(data, config.max_bytes)
-    header = read_header(data)
-    voxels, grid = _voxels(data, header, config)
+    header, voxels, grid = _open(data, config)
     slope, intercept = header.get_slope_inter()
     values = voxels if slope in (None, 1.0) and not intercept else voxels * slope + intercept
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
@@ -151,15 +151,15 @@ def _range(voxels: Values, slope: float, intercept: float, config: ImageConfig) 
 
 
 def unpacked(data: bytes, limit: int) -> bytes:
-    """The bytes behind gzip, at most ``limit`` of them.
+    """Return the bytes behind gzip, at most ``limit`` of them.
 
     Raises:
-        ImageError: the stream is corrupt, ends early, or holds more.
+        ImageError: the stream is corrupt, or ends before the limit without its own end.
     """
     if data[:2] != _GZIP:
         return data
     parts: list[bytes] = []
-    room = limit + 1
+    room = limit
     try:
         while data[:2] == _GZIP and room > 0:  # gzip files may be joined
             stream = zlib.decompressobj(wbits=31)
@@ -169,15 +169,16 @@ def unpacked(data: bytes, limit: int) -> bytes:
             if room > 0 and not stream.eof:
                 raise ImageError("corrupt or truncated: the gzip stream ends early")
             data = stream.unused_data
-    except zlib.error as error:
-        raise ImageError(f"corrupt or truncated: {one_line(error)}") from None
-    if room <= 0:
-        raise ImageError(f"the volume unpacks to more than image.max_bytes = {limit:,}")
+    except zlib.error:
+        raise ImageError("corrupt or truncated: the gzip stream is damaged") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def read_header(data: bytes) -> Any:
-    """The header at the head of unpacked bytes: nibabel's, of NIfTI-1 or NIfTI-2.
+    """Read the header at the start of unpacked bytes, as nibabel's NIfTI-1 or NIfTI-2 header.
+
+    Values against the standard are repaired as its reference library does: a qfac of 0 is 1, sizes
+    of voxels are positive, a size of 0 is 1, and too long a quaternion is of unit length.
 
     Raises:
         ImageError: it is neither, or its voxels are in another file.
@@ -193,18 +194,35 @@ def read_header(data: bytes) -> Any:
     try:
         header: Any = kind(data[:length], check=False)  # type: ignore[no-untyped-call]
         magic = bytes(header["magic"].item())
-        if not magic.startswith(b"n+"):
-            raise ImageError("the voxels are in another file (.img): convert the pair to one .nii")
         header.get_data_dtype(), header.get_data_shape(), header.get_slope_inter()
-    except ImageError:
-        raise
-    except Exception as error:  # noqa: BLE001  (a corrupt header makes it raise anything)
-        raise ImageError(f"the NIfTI header is corrupt: {one_line(error)}") from None
+        offset = int(header.get_data_offset())
+        _repair(header)
+    except Exception:  # noqa: BLE001  (a corrupt header makes nibabel raise anything)
+        raise ImageError("the NIfTI header is corrupt, or names an unknown data type") from None
+    if not magic.startswith(b"n+"):
+        raise ImageError("the voxels are in another file (.img): convert the pair to one .nii")
+    if offset < length:
+        raise ImageError(f"the NIfTI header says that voxels begin within it (vox_offset {offset})")
     return header
 
 
+def _repair(header: Any) -> None:
+    """Repair values of a header in place."""
+    sizes = np.array(header["pixdim"], np.float64)
+    sizes[0] = -1 if sizes[0] < 0 else 1
+    usable = np.isfinite(sizes[1:4]) & (sizes[1:4] != 0)
+    sizes[1:4] = np.where(usable, np.abs(sizes[1:4]), 1)
+    if not np.array_equal(sizes, header["pixdim"]):
+        header["pixdim"] = sizes
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    length = math.sqrt(sum(float(header[name]) ** 2 for name in names))
+    if length > 1:
+        for name in names:
+            header[name] = float(header[name]) / length
+
+
 def grid_of(header: Any, config: ImageConfig) -> Grid:
-    """The grid of a header, cut along ``image.axis``.
+    """Return the grid of a header, cut along ``image.axis``.
 
     Raises:
         ImageError: the shape or the affine cannot be used, or ``image.volume_index`` is too large.
@@ -217,33 +235,66 @@ def grid_of(header: Any, config: ImageConfig) -> Grid:
         raise ImageError(f"the volume has the shape {list(shape)}: at most 4 dimensions are read")
     times = shape[3] if len(shape) > 3 else 1
     if config.volume_index >= times:
+        volumes = "1 volume" if times == 1 else f"{times} volumes"
         raise ImageError(
-            f"image.volume_index is {config.volume_index}, but the file holds {times} volume(s)"
+            f"image.volume_index is {config.volume_index}, but the file holds {volumes}"
         )
     first, second, third = (*shape, 1, 1)[:3]
-    try:
-        affine = np.asarray(header.get_best_affine(), np.float64)
-    except Exception as error:  # noqa: BLE001  (a corrupt quaternion makes it raise anything)
-        raise ImageError(f"the affine of the volume is corrupt: {one_line(error)}") from None
-    if not np.isfinite(affine).all():
-        raise ImageError("the affine of the volume is not finite")
-    grid = Grid((first, second, third), affine, config.axis)
+    unit = _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
+    grid = Grid((first, second, third), _affine(header), config.axis, unit)
     check_frames(grid.count, config)
     return grid
 
 
-def _voxels(data: bytes, header: Any, config: ImageConfig) -> tuple[Values, Grid]:
-    """The chosen 3-D volume as stored, a view of the bytes."""
+def _affine(header: Any) -> npt.NDArray[np.float64]:
+    """Return the affine by the standard: that of the sform, else the qform, else voxel sizes.
+
+    Without either code the standard's method 1 applies: axes point right, front and up. (nibabel
+    mirrors the first axis in that case, as Analyze files have it.)
+    """
+    candidates = []
+    if int(header["sform_code"]) > 0:
+        candidates.append(header.get_sform)
+    if int(header["qform_code"]) > 0:
+        candidates.append(header.get_qform)
+    if not candidates:
+        candidates.append(lambda: np.diag([*np.array(header["pixdim"][1:4], np.float64), 1.0]))
+    for candidate in candidates:
+        try:
+            affine = np.asarray(candidate(), np.float64)
+        except Exception:  # noqa: BLE001, S112  (a corrupt quaternion makes nibabel raise anything)
+            continue
+        if np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3:
+            return affine
+    raise ImageError(
+        "the affine of the volume is singular or not finite: its axes have no direction"
+    )
+
+
+def _open(data: bytes, config: ImageConfig) -> tuple[Any, Values, Grid]:
+    """Return the header, the chosen 3-D volume as stored, and its grid.
+
+    No more is unpacked than the header's shape needs: a few bytes of gzip may hold gigabytes.
+    """
+    header = read_header(unpacked(data, HEADER_BYTES))
     grid = grid_of(header, config)
     dtype = header.get_data_dtype()
     if dtype.kind not in "uif" and dtype != _RGB:
-        raise ImageError(f"voxels of type {dtype} are not grey or RGB")
+        code = int(header["datatype"])
+        name = nibabel.nifti1.data_type_codes.niistring[code].removeprefix("NIFTI_TYPE_")
+        raise ImageError(f"voxels of type {name} are not grey or RGB")
     count = math.prod(grid.shape)
     offset = int(header.get_data_offset()) + config.volume_index * count * dtype.itemsize
-    if len(data) < offset + count * dtype.itemsize:
+    needed = offset + count * dtype.itemsize
+    if needed > config.max_bytes:
+        raise ImageError(
+            f"the volume unpacks to more than image.max_bytes = {config.max_bytes:,} "
+            f"({needed:,} bytes)"
+        )
+    data = unpacked(data, needed + _SLACK)
+    if len(data) < needed:
         raise ImageError(
             f"truncated: {count:,} voxels need {count * dtype.itemsize:,} bytes, "
             f"found {max(0, len(data) - offset):,}"
         )
-    voxels = np.frombuffer(data, dtype, count, offset).reshape(grid.shape, order="F")
-    return voxels, grid
+    return header, np.frombuffer(data, dtype, count, offset).reshape(grid.shape, order="F"), grid
