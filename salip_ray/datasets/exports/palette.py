@@ -57,11 +57,11 @@ def encode(label_map: LabelMap) -> bytes:
 def decode(data: bytes) -> LabelMap:
     """Return the label map in a PNG, however a paint tool saved it.
 
-    A pixel of a grey PNG holds a class id. In a palette or RGB PNG its colour tells the class; if
-    a palette has other colours, its indices are the class ids.
+    A pixel of a grey PNG holds a class id. In a palette or RGB PNG its colour tells the class. If
+    none of a palette's colours is that of a class, its indices are the class ids.
 
     Raises:
-        ValueError: the bytes are no PNG, or an RGB PNG has a colour of no class.
+        ValueError: the bytes are no PNG, or a colour is that of no class.
     """
     try:
         with own_pixel_limit(), Pil.open(io.BytesIO(data), formats=("PNG",)) as picture:
@@ -80,7 +80,7 @@ def decode(data: bytes) -> LabelMap:
     by_colour, unknown = _classes(codes)
     if unknown is None:
         return by_colour
-    if indices is not None:
+    if indices is not None and not by_colour.any():
         return indices
     raise ValueError(
         f"it has the colour #{unknown:06x}, which is that of no class: paint with the colours of "

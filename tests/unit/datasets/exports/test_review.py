@@ -295,6 +295,20 @@ def test_a_colour_of_no_class_is_refused(queue, output):
         import_review(queue, str(output))
 
 
+def test_a_colour_added_to_the_palette_is_no_class(queue, output):
+    """The paint tool gives white the next free index, which may be the id of a class."""
+    file = mask_file(queue)
+    with Pil.open(file) as picture:
+        ids, palette = np.array(picture), picture.getpalette()[:3] + picture.getpalette()[6:9]
+    ids[ids == 2] = 1
+    ids[:3, :3] = 2
+    painted = Pil.fromarray(ids, "L")
+    painted.putpalette([*palette, 255, 255, 255])
+    painted.save(file)
+    with pytest.raises(InputError, match="the colour #ffffff, which is that of no class"):
+        import_review(queue, str(output))
+
+
 def test_a_rejected_image_needs_no_mask(queue, output):
     mask_file(queue).unlink()
     decide(queue, r1="reject")
