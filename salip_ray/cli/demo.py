@@ -62,14 +62,15 @@ def demo(
             )
         )
     run_studies(studies, output, heading="SAM proposes, CLIP retrieves, SAM refines", quiet=quiet)
-    from salip_ray.cli.report import NAME, write_report
+    from salip_ray.cli.report import write_report
+    from salip_ray.output.layout import EVALUATION, REPORT
     from salip_ray.report.build import make_report
 
-    write_report(str(output), output / NAME, make_report(str(output)).encode())
+    write_report(str(output), output / REPORT, make_report(str(output)).encode())
     outputs = [f"{output / study.output.name}/" for study in studies]
     typer.echo(
-        f"labels: {', '.join(outputs)}\nscores: {output / 'evaluation.json'}\n"
-        f"picture: {output / 'overview.png'}\nreport: {output / NAME}"
+        f"labels: {', '.join(outputs)}\nscores: {output / EVALUATION}\n"
+        f"picture: {output / 'overview.png'}\nreport: {output / REPORT}"
     )
 
 

@@ -15,8 +15,7 @@ from salip_ray.cli.options import (
     storage_options,
 )
 from salip_ray.errors import OutputError
-
-NAME = "report.html"
+from salip_ray.output.layout import REPORT
 
 
 def report(
@@ -25,7 +24,7 @@ def report(
         typer.Argument(help="Output of salip-ray label, or a folder of several; local or a URI."),
     ],
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=f"File to write (default: OUTPUT/{NAME}).")
+        Path | None, typer.Option(metavar="FILE", help=f"File to write (default: OUTPUT/{REPORT}).")
     ] = None,
     reference: Annotated[
         str | None,
@@ -75,8 +74,8 @@ def write_report(
         from salip_ray.output.store import Store
 
         store = Store(output, options)
-        store.write(NAME, text)
-        return f"{store}/{NAME}"
+        store.write(REPORT, text)
+        return f"{store}/{REPORT}"
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_bytes(text)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from salip_ray.config import Config
+from salip_ray.output.layout import EVALUATION, SUMMARY
 from salip_ray.report.tables import METHOD_NAMES, dice_table, notes
 
 if TYPE_CHECKING:
@@ -68,11 +69,11 @@ def run_studies(
         references = References.open(str(study.references))
         result = evaluate_output(labels, references)
         scores = folder / "scores" / study.output.name
-        write_results(result, scores / "evaluation.json", labels, references)
+        write_results(result, scores / EVALUATION, labels, references)
         evaluation += result
         bands += _bands(study, labels, references, result, shown)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").write_text(as_json(evaluation), encoding="utf-8")
+    (folder / EVALUATION).write_text(as_json(evaluation), encoding="utf-8")
     overview(
         bands,
         folder / "overview.png",
@@ -89,7 +90,7 @@ def run_studies(
 
 def _complete(output: Path) -> bool:
     """Return True if a run has finished: it writes its summary last."""
-    return (output / "summary.json").is_file()
+    return (output / SUMMARY).is_file()
 
 
 def _one_ray(studies: Sequence[Study]) -> Any:

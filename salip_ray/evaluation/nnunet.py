@@ -9,6 +9,7 @@ from typing import Any
 
 from salip_ray.evaluation.intervals import nan_mean
 from salip_ray.evaluation.scores import Evaluation, Score
+from salip_ray.output.layout import label_map_member
 
 
 def nnunet_summary(
@@ -45,7 +46,7 @@ def nnunet_summary(
         "metric_per_case": [
             {
                 "metrics": {str(class_ids[s.label]): _metrics(s) for s in of_image},
-                "prediction_file": f"{image_id}.mask.png",
+                "prediction_file": label_map_member(image_id),
                 "reference_file": reference_file(of_image[0]),
                 "image_file": of_image[0].uri,
             }

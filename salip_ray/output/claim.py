@@ -1,6 +1,6 @@
 """Claim an empty output, or resume one: the same rules for jobs, searches, trainings and exports.
 
-An output has a record, its first file: a JSON file that says what made it. A location without a
+An output has a record, its first file: a JSON file that names what made it. A location without a
 record must be empty. An output with a record is resumed only by the command that made it; any other
 command is refused with a list of what changed.
 """

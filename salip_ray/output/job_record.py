@@ -95,7 +95,7 @@ def claim_or_resume_job(
     Raises:
         OutputError: the location holds files of something else.
         ResumeError: the output was created by a job with another fingerprint or with its manifest
-            in another location, or has shards but no manifest; the message says what changed.
+            in another location, or has shards but no manifest; the message lists the changes.
     """
     run = read_run(store)
     notes: list[str] = []

@@ -25,7 +25,8 @@ from typing import Any
 from salip_ray.errors import LeaseError, SalipError
 from salip_ray.output.layout import LEASE
 from salip_ray.output.lease_holder import TERM_SECONDS, LeaseHolder, read_lease, this_process
-from salip_ray.output.store import Store, UnconditionalStoreError, Version
+from salip_ray.output.store import Store, UnconditionalStoreError
+from salip_ray.output.store_clients import Version
 
 RENEW_SECONDS = 10.0
 _CLOCK_ALLOWANCE = 90.0  # seconds by which the clocks of two nodes of a job may differ

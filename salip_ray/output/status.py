@@ -21,7 +21,7 @@ from salip_ray.errors import NoJobError, OutputError, StoreError
 from salip_ray.output.layout import STATS, shard_file, shard_numbers
 from salip_ray.output.lease_holder import LeaseHolder, read_lease
 from salip_ray.output.reader import LabelOutput
-from salip_ray.output.store import Version
+from salip_ray.output.store_clients import Version
 
 State = Literal["running", "stopped", "complete"]
 _LAST_STAGE = "refine"

@@ -10,32 +10,34 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from salip_ray.errors import OutputError, StoreError
 from salip_ray.output.local_files import create_file, is_temporary, replace_file
+from salip_ray.output.store_clients import (
+    Version,
+    is_refused_condition,
+    name_of,
+    require_missing,
+    secrets_of,
+    version_of,
+)
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
-from salip_ray.sources.stores import describe_error, read_existing, underlying_error
-from salip_ray.sources.stores import with_retries as with_retries
+from salip_ray.sources.stores import (
+    describe_error,
+    read_existing,
+    underlying_error,
+    with_retries,
+)
 
 ATTEMPTS = 6
-_SECRET_OPTION = re.compile(
-    r"secret|key|token|pass|credential|connection_string|sas", re.IGNORECASE
-)
-_SHORTEST_SECRET = 6  # a shorter value could be part of any word
-_VERSION_FIELDS = ("size", "mtime", "LastModified", "updated", "last_modified", "ETag", "etag")
-_REFUSED_CONDITION = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 T = TypeVar("T")
-
-#: Identifies the content that a file had when it was listed or read; it changes with each write.
-Version = tuple[str, ...]
 
 
 class UnconditionalStoreError(StoreError):
-    """The store has no write that depends on what is there."""
+    """The store has no conditional write."""
 
 
 class Store:
@@ -112,7 +114,7 @@ class Store:
             try:
                 return bytes(self._retry(lambda: fs.cat_file(path)))
             except FileNotFoundError as error:
-                _require_missing(error)
+                require_missing(error)
                 return None
 
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
@@ -147,7 +149,7 @@ class Store:
             try:
                 stream = self._retry(lambda: fs.open(path, "rb"))
             except FileNotFoundError as error:
-                _require_missing(error)
+                require_missing(error)
         if stream is None:
             raise FileNotFoundError(self.path_of(name))
         with self._explaining("read", name), stream:
@@ -172,7 +174,7 @@ class Store:
         Raises:
             StoreError: the folder cannot be listed.
         """
-        names = (_name_of(path) for path in self._list(folder, detail=False))
+        names = (name_of(path) for path in self._list(folder, detail=False))
         return sorted(name for name in names if not is_temporary(name))
 
     def versions(self, folder: str = "") -> dict[str, Version]:
@@ -183,14 +185,14 @@ class Store:
         """
         versions = {}
         for entry in self._list(folder, detail=True):
-            name = _name_of(entry["name"])
+            name = name_of(entry["name"])
             if not is_temporary(name):
-                versions[name] = _version_of(entry)
+                versions[name] = version_of(entry)
         return versions
 
     def temporary_names(self, folder: str = "") -> list[str]:
         """Return the names of temporary files that killed writers left in a folder."""
-        names = (_name_of(path) for path in self._list(folder, detail=False))
+        names = (name_of(path) for path in self._list(folder, detail=False))
         return sorted(name for name in names if is_temporary(name))
 
     def all_names(self) -> set[str]:
@@ -205,11 +207,11 @@ class Store:
             try:
                 paths = self._retry(lambda: fs.find(root))
             except FileNotFoundError as error:
-                _require_missing(error)
+                require_missing(error)
                 return set()
         prefix = f"{root.rstrip('/')}/"
         names = {path.removeprefix(prefix) for path in paths}
-        return {name for name in names if not is_temporary(_name_of(name))}
+        return {name for name in names if not is_temporary(name_of(name))}
 
     def read_with_version(self, name: str) -> tuple[bytes | None, Version | None]:
         """Return the bytes of a file and their version, both None if it does not exist.
@@ -224,9 +226,9 @@ class Store:
         with self._explaining("read", name):
             fs.invalidate_cache()
             try:
-                version = _version_of(self._retry(lambda: fs.info(path)))
+                version = version_of(self._retry(lambda: fs.info(path)))
             except FileNotFoundError as error:
-                _require_missing(error)
+                require_missing(error)
                 return None, None
         return self.read(name), version
 
@@ -262,7 +264,7 @@ class Store:
             except (TypeError, ValueError, NotImplementedError):
                 raise UnconditionalStoreError(f"{self} has no conditional write") from None
             except Exception as error:
-                if _is_refused_condition(error):
+                if is_refused_condition(error):
                     return False
                 raise
             return True
@@ -282,7 +284,7 @@ class Store:
             try:
                 fs.pipe_file(path, data, IfMatch=etag)
             except Exception as error:
-                if _is_refused_condition(error):
+                if is_refused_condition(error):
                     return False
                 raise
             return True
@@ -336,7 +338,7 @@ class Store:
             try:
                 entries = self._retry(lambda: fs.ls(path, detail=detail))
             except FileNotFoundError as error:
-                _require_missing(error)
+                require_missing(error)
                 return []
         # Some stores list a prefix as an entry of itself.
         return [e for e in entries if (e["name"] if detail else e).rstrip("/") != path]
@@ -352,48 +354,10 @@ class Store:
             yield
         except OutputError:
             raise
-        except Exception as error:  # noqa: BLE001  (each client raises errors of its own kind)
+        except Exception as error:  # noqa: BLE001  (each client raises its own errors)
             message = describe_error(
                 underlying_error(error), self._elsewhere.get(name, self.location)
             )
-            for secret in _secrets(self._options):
+            for secret in secrets_of(self._options):
                 message = message.replace(secret, "***")
             raise StoreError(f"cannot {verb} {self.path_of(name)}: {message}") from None
-
-
-def _require_missing(error: FileNotFoundError) -> None:
-    """Raise the error behind ``error`` if that is something else than a missing file."""
-    cause = underlying_error(error)
-    if cause is not error:
-        raise cause
-
-
-def _name_of(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
-
-
-def _version_of(entry: Mapping[str, Any]) -> Version:
-    return tuple(str(entry.get(field)) for field in _VERSION_FIELDS)
-
-
-def _is_refused_condition(error: BaseException) -> bool:
-    """Return True if a store refused a write because of its condition."""
-    if isinstance(error, FileExistsError):
-        return True
-    causes = (error, error.__cause__)
-    responses = (getattr(cause, "response", None) for cause in causes)
-    codes = (r["Error"].get("Code") for r in responses if isinstance(r, Mapping) and "Error" in r)
-    return any(code in _REFUSED_CONDITION for code in codes)
-
-
-def _secrets(options: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the values of storage options that must not be shown."""
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _secrets(value)
-        elif (
-            isinstance(value, str)
-            and len(value) >= _SHORTEST_SECRET
-            and _SECRET_OPTION.search(name)
-        ):
-            yield value

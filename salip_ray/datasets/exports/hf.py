@@ -22,6 +22,7 @@ from salip_ray.datasets.exports.destination import Destination
 from salip_ray.datasets.exports.pixels import image_png
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
+from salip_ray.output.layout import label_map_member
 from salip_ray.output.masks import encode_png
 from salip_ray.wording import counted
 
@@ -89,7 +90,7 @@ def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:
         rows.append(
             {
                 "image": {"bytes": image_png(sample["image"]), "path": f"{name}.png"},
-                "label": {"bytes": encode_png(sample["labels"]), "path": f"{name}.mask.png"},
+                "label": {"bytes": encode_png(sample["labels"]), "path": label_map_member(name)},
                 "confidence": None if math.isnan(entry.confidence) else entry.confidence,
                 "image_id": entry.image_id,
                 "uri": entry.uri,

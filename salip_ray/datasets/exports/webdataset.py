@@ -20,6 +20,7 @@ from salip_ray.datasets.exports.pixels import png
 from salip_ray.datasets.index import json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
+from salip_ray.output.layout import label_map_member
 from salip_ray.output.masks import encode_png
 
 
@@ -71,7 +72,7 @@ def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:
             key = case_name(entry)
             for name, data in (
                 (f"{key}.png", png(sample["image"])),
-                (f"{key}.mask.png", encode_png(sample["labels"])),
+                (label_map_member(key), encode_png(sample["labels"])),
                 (f"{key}.json", json.dumps(facts, ensure_ascii=False).encode()),
             ):
                 # Headers without host or time: the same labels give the same bytes.

@@ -1,4 +1,4 @@
-"""A small output of a job, as the job writes it, without running one."""
+"""Write a small output as a job does, without running one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATUSES = ("ok", "error", "empty", "ok", "ok")
 
 
 def write_output(folder, *, manifest=None, hidden=False, shards=3):
-    """Five images in three shards, of which the first few are committed."""
+    """Write an output of five images in three shards; commit the first few shards."""
     store = Store(folder, elsewhere={} if manifest is None else {layout.MANIFEST: manifest})
     plan = make_manifest(listing([f"/in/{n}.png" for n in range(5)]), 2)
     recipe = load_config({**TASK, "privacy": {"hash_uris": hidden}}).recipe()
@@ -28,7 +28,7 @@ def write_output(folder, *, manifest=None, hidden=False, shards=3):
 
 
 def commit(store, shard, *, hidden=False):
-    """Commit a shard of such an output."""
+    """Commit a shard of an output from :func:`write_output`."""
     rows = []
     for planned in job_record.read_manifest(store).to_pylist():
         if planned["shard"] == shard:

@@ -1,4 +1,4 @@
-"""The commit of a shard: in order, complete, and the same bytes every time."""
+"""Committing a shard: in order, complete, and with the same bytes every time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = {"lungs": 1}
 
 
 def refined(seq, status="ok"):
-    """A row as REFINE leaves it."""
+    """Return a row as REFINE returns it."""
     good = status != "error"
     mask = np.zeros((4, 6), bool)
     mask[1:3, 2:5] = status == "ok"
@@ -77,13 +77,13 @@ def store(tmp_path):
     return Store(tmp_path / "out")
 
 
-def test_a_shard_holds_all_that_is_promised(store):
+def test_committed_shard_has_its_rows_masks_and_statistics(store):
     stats = commit_shard(store, 2, table(*ROWS), 4, CLASSES)
-    found = pq.read_table(io.BytesIO(store.read("shards/part-00002.parquet")))
-    assert found.schema == LABEL_SCHEMA
-    assert found["uri"].to_pylist() == [f"/in/{n}.png" for n in range(4)]
-    assert found["masks"][0].as_py()[0]["rle"] == encode_rle(decode(store)["0.mask.png"] == 1)
-    assert found["error"][1].as_py() == {
+    shard = pq.read_table(io.BytesIO(store.read("shards/part-00002.parquet")))
+    assert shard.schema == LABEL_SCHEMA
+    assert shard["uri"].to_pylist() == [f"/in/{n}.png" for n in range(4)]
+    assert shard["masks"][0].as_py()[0]["rle"] == encode_rle(decode(store)["0.mask.png"] == 1)
+    assert shard["error"][1].as_py() == {
         "stage": "decode",
         "type": "ImageError",
         "message": "bad",
@@ -102,7 +102,7 @@ def test_a_shard_holds_all_that_is_promised(store):
 
 
 def decode(store):
-    """The members of the tar, keys shortened to their number."""
+    """Return the members of the tar file, with keys shortened to their number."""
     members = {}
     with tarfile.open(fileobj=io.BytesIO(store.read("masks/part-00002.tar"))) as tar:
         for member in tar:
@@ -115,7 +115,7 @@ def decode(store):
     return members
 
 
-def test_the_tar_pairs_label_maps_with_json_and_leaves_errors_out(store):
+def test_tar_pairs_label_maps_with_json_and_leaves_out_errors(store):
     commit_shard(store, 2, table(*ROWS), 4, CLASSES)
     members = decode(store)
     assert list(members) == ["0.mask.png", "0.json", "2.mask.png", "2.json", "3.mask.png", "3.json"]
@@ -125,7 +125,7 @@ def test_the_tar_pairs_label_maps_with_json_and_leaves_errors_out(store):
     assert members["0.json"]["uri"] == "/in/0.png"
 
 
-def test_the_same_rows_in_any_order_give_the_same_bytes(tmp_path):
+def test_same_rows_in_any_order_give_the_same_bytes(tmp_path):
     stores = [Store(tmp_path / name) for name in "ab"]
     slower = [{**row, "_seconds": {"fetch": 9.0}} for row in reversed(ROWS)]
     commit_shard(stores[0], 2, table(*ROWS), 4, CLASSES)
@@ -134,30 +134,30 @@ def test_the_same_rows_in_any_order_give_the_same_bytes(tmp_path):
         assert stores[0].read(name) == stores[1].read(name)
 
 
-def test_a_shard_of_errors_alone(store):
+def test_shard_of_errors_has_no_label_map(store):
     commit_shard(store, 2, table(refined(0, "error")), 1, CLASSES)
     assert decode(store) == {}
 
 
-def test_columns_that_lost_their_type_on_the_way(store):
+def test_columns_without_a_type_get_that_of_the_schema(store):
     rows = table(refined(0, "error"))
     for name in ("masks", "outcomes", "height", "n_candidates"):
         index = rows.column_names.index(name)
         rows = rows.set_column(index, name, pa.nulls(1))
     commit_shard(store, 2, rows, 1, CLASSES)
-    found = pq.read_table(io.BytesIO(store.read("shards/part-00002.parquet")))
-    assert found.schema == LABEL_SCHEMA
+    shard = pq.read_table(io.BytesIO(store.read("shards/part-00002.parquet")))
+    assert shard.schema == LABEL_SCHEMA
 
 
 @pytest.mark.parametrize("rows", [ROWS[:3], [*ROWS, ROWS[0]], [ROWS[0], ROWS[1], ROWS[1], ROWS[3]]])
-def test_a_row_lost_or_twice_is_never_written(store, rows):
+def test_missing_or_repeated_row_writes_nothing(store, rows):
     with pytest.raises(IncompleteShardError, match="shard 2 must have the rows 0 to 3"):
         commit_shard(store, 2, table(*rows), 4, CLASSES)
     assert store.names() == []
 
 
 @pytest.mark.parametrize("dies_at", ["masks", "stats", "shards"])
-def test_death_before_the_parquet_leaves_no_commit_and_is_mended(store, monkeypatch, dies_at):
+def test_death_before_the_parquet_file_leaves_no_commit(store, monkeypatch, dies_at):
     write = Store.write
 
     def dying(self, name, data):

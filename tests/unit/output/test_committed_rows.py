@@ -1,4 +1,4 @@
-"""Mending a committed shard: new rows in the place of its errors, all else as it was."""
+"""Writing a committed shard again: new rows replace its errors, all others are unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = ("shards/part-00002.parquet", "masks/part-00002.tar")
 
 @pytest.fixture
 def store(tmp_path):
-    """A shard in which the rows 1 and 3 are errors."""
+    """A store with a shard whose rows 1 and 3 are errors."""
     store = Store(tmp_path / "out")
     rows = [refined(0), refined(1, "error"), refined(2, "empty"), refined(3, "error")]
     commit_shard(store, 2, table(*rows), 4, CLASSES)
@@ -28,34 +28,34 @@ def store(tmp_path):
 
 @pytest.fixture
 def whole(tmp_path):
-    """The same shard, had nothing gone wrong."""
+    """A store with the same shard without errors."""
     store = Store(tmp_path / "whole")
     rows = [refined(0), refined(1), refined(2, "empty"), refined(3)]
     commit_shard(store, 2, table(*rows), 4, CLASSES)
     return store
 
 
-def mend(store, *rows):
-    found, before = merge_committed_rows(store, 2, table(*rows))
-    return commit_shard(store, 2, found, 4, CLASSES, before=before)
+def rewrite(store, *rows):
+    merged, before = merge_committed_rows(store, 2, table(*rows))
+    return commit_shard(store, 2, merged, 4, CLASSES, before=before)
 
 
-def test_a_mended_shard_has_the_bytes_of_one_without_errors(store, whole):
-    stats = mend(store, refined(3), refined(1))
+def test_rewritten_shard_has_the_bytes_of_one_without_errors(store, whole):
+    stats = rewrite(store, refined(3), refined(1))
     for name in FILES:
         assert store.read(name) == whole.read(name)
     assert stats["status"] == {"empty": 1, "ok": 3}
     assert stats["seconds"]["propose"] == 4.0  # 2 before, 2 now
 
 
-def test_a_row_that_fails_again_stays_an_error(store):
+def test_row_that_fails_again_stays_an_error(store):
     before = [store.read(name) for name in FILES]
-    mend(store, refined(1, "error"), refined(3, "error"))
+    rewrite(store, refined(1, "error"), refined(3, "error"))
     assert [store.read(name) for name in FILES] == before
 
 
 class KilledError(BaseException):
-    """The end of a driver, played."""
+    """Stands for the kill of a driver."""
 
 
 def killed_before(monkeypatch, store, folder, *rows):
@@ -67,7 +67,7 @@ def killed_before(monkeypatch, store, folder, *rows):
     with monkeypatch.context() as patch:
         patch.setattr(store, "write", write)
         with pytest.raises(KilledError):
-            mend(store, *rows)
+            rewrite(store, *rows)
 
 
 def stats_of(store):
@@ -75,44 +75,44 @@ def stats_of(store):
 
 
 @pytest.mark.parametrize("folder", ["masks", "shards", "stats"])
-def test_a_retry_that_was_killed_half_way_is_mended_by_the_next(store, whole, monkeypatch, folder):
+def test_killed_retry_is_completed_by_the_next_one(store, whole, monkeypatch, folder):
     before = stats_of(store)
     killed_before(monkeypatch, store, folder, refined(1), refined(3))
-    assert stats_of(store) == before  # more errors than there are, never fewer
-    mend(store, refined(1), refined(3))
+    assert stats_of(store) == before  # counts too many errors, never too few
+    rewrite(store, refined(1), refined(3))
     assert [store.read(name) for name in FILES] == [whole.read(name) for name in FILES]
-    assert stats_of(store)["seconds"]["propose"] == 4.0  # what was killed does not count twice
+    assert stats_of(store)["seconds"]["propose"] == 4.0  # the time of the killed retry counts once
 
 
-def test_stale_statistics_are_found_and_made_again_from_the_rows(store, whole, monkeypatch):
+def test_stale_statistics_are_made_again_from_the_rows(store, whole, monkeypatch):
     plan = SimpleNamespace(n_shards=3)
     assert failed_images(store, plan)[1] == []
     killed_before(monkeypatch, store, "stats", refined(1), refined(3, "error"))
     failed, stale = failed_images(store, plan)
     assert (failed.to_pylist(), stale) == ([f"{3:032x}"], [2])
-    kept, before = merge_committed_rows(store, 2)
-    commit_shard(store, 2, kept, 4, CLASSES, before=before)
+    rows, before = merge_committed_rows(store, 2)
+    commit_shard(store, 2, rows, 4, CLASSES, before=before)
     assert failed_images(store, plan)[1] == []
     assert stats_of(store)["status"] == {"empty": 1, "error": 1, "ok": 2}
     assert stats_of(store)["seconds"] == before["seconds"]
-    mend(store, refined(3))
+    rewrite(store, refined(3))
     assert [store.read(name) for name in FILES] == [whole.read(name) for name in FILES]
 
 
-def test_what_memory_ran_out_for_stays_known_of_the_rows_that_are_kept(store):
-    mend(store, refined(3))
+def test_memory_fallbacks_of_unchanged_rows_stay_recorded(store):
+    rewrite(store, refined(3))
     noted = [{"image_id": f"{3:032x}", "stage": "propose", "batch": 8}]
     assert stats_of(store)["memory_fallbacks"] == noted
-    mend(store, refined(1))  # 3 is kept
+    rewrite(store, refined(1))  # row 3 is unchanged
     assert stats_of(store)["memory_fallbacks"] == noted
-    mend(store, {**refined(3), "_fallbacks": None})  # done again, it fitted
+    rewrite(store, {**refined(3), "_fallbacks": None})  # labelled again without a fallback
     assert stats_of(store)["memory_fallbacks"] == []
 
 
-def test_what_is_gone_is_named(store):
+def test_missing_file_is_named(store):
     store.delete(FILES[1])
     with pytest.raises(OutputError, match=r"masks/part-00002\.tar has no label map"):
-        mend(store, refined(1))
+        rewrite(store, refined(1))
     store.delete(FILES[0])
     with pytest.raises(OutputError, match=r"part-00002\.parquet: use label"):
-        mend(store, refined(1))
+        rewrite(store, refined(1))

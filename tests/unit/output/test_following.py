@@ -1,4 +1,4 @@
-"""Following a job from its output, on a clock of the test's own."""
+"""Following a job from its output, with a clock that only the tests move."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.unit.output.outputs import commit, write_output
 
 
 def lease(store, rows, *, good_for=90.0):
-    """A driver's sign of life."""
+    """Write the lease of a running driver."""
     now = datetime.now(UTC)
-    said = {
+    content = {
         "owner": "x",
         "host": "node-7",
         "pid": 12,
@@ -30,11 +30,11 @@ def lease(store, rows, *, good_for=90.0):
         "expires": (now + timedelta(seconds=good_for)).isoformat(),
         "progress": {"images": 5, "rows": {"fetch": 5, "refine": rows}, "seconds": 10.0},
     }
-    store.write("lease.json", json.dumps(said).encode())
+    store.write("lease.json", json.dumps(content).encode())
 
 
 class Script:
-    """A clock that does one thing after each look."""
+    """A clock that takes one step of a script after each read."""
 
     def __init__(self, *steps):
         self.steps, self.now = list(steps), 0.0
@@ -49,10 +49,10 @@ class Script:
 
     def follow(self, output, **options):
         states = follow(str(output), clock=self.clock, sleep=self.sleep, **options)
-        return [(found.state, found.committed, found.ahead) for found in states]
+        return [(status.state, status.committed, status.ahead) for status in states]
 
 
-def test_a_job_is_followed_to_its_end(tmp_path):
+def test_job_is_followed_to_its_end(tmp_path):
     store = write_output(tmp_path / "out", shards=1)
     lease(store, 3)
     script = Script(
@@ -66,14 +66,14 @@ def test_a_job_is_followed_to_its_end(tmp_path):
     ]
 
 
-def test_a_driver_that_died_is_told_when_its_lease_runs_out(tmp_path):
+def test_dead_driver_is_reported_when_its_lease_expires(tmp_path):
     store = write_output(tmp_path / "out", shards=1)
     lease(store, 3)
-    seen = Script(lambda: lease(store, 3, good_for=-1.0)).follow(store.location)
-    assert seen == [("running", 1, 3), ("stopped", 1, 0)]
+    states = Script(lambda: lease(store, 3, good_for=-1.0)).follow(store.location)
+    assert states == [("running", 1, 3), ("stopped", 1, 0)]
 
 
-def test_it_waits_for_a_job_to_begin_and_to_be_gone_on_with(tmp_path):
+def test_job_is_waited_for_until_it_starts_and_until_it_is_resumed(tmp_path):
     folder = tmp_path / "out"
     with pytest.raises(NoJobError, match=r"holds no run\.json"):
         Script().follow(folder)
@@ -96,7 +96,7 @@ def test_it_waits_for_a_job_to_begin_and_to_be_gone_on_with(tmp_path):
     ]
 
 
-def test_a_store_that_fails_is_asked_again_for_some_minutes(tmp_path, monkeypatch):
+def test_failing_store_is_retried_for_some_minutes(tmp_path, monkeypatch):
     store = write_output(tmp_path / "out", shards=2)
     lease(store, 1)
     monkeypatch.setattr(stores, "pause", lambda *_: None)
@@ -118,7 +118,7 @@ def test_a_store_that_fails_is_asked_again_for_some_minutes(tmp_path, monkeypatc
     assert script.now == following.PATIENCE_SECONDS
 
 
-def test_the_command_ends_as_the_job_did(tmp_path):
+def test_command_ends_with_the_status_of_the_job(tmp_path):
     store = write_output(tmp_path / "out")
     ended = CliRunner().invoke(app, ["status", store.location, "--follow"])
     assert ended.exit_code == 0
@@ -133,7 +133,7 @@ def test_the_command_ends_as_the_job_did(tmp_path):
     assert alone.exit_code == 2
 
 
-def test_a_line_is_shown_only_when_there_is_news(tmp_path, monkeypatch):
+def test_line_is_shown_only_if_the_progress_changed(tmp_path, monkeypatch):
     store = write_output(tmp_path / "out", shards=2)
     lease(store, 2)
     steps = [lambda: lease(store, 2), lambda: lease(store, 3), lambda: store.delete("lease.json")]

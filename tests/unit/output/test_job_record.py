@@ -1,4 +1,4 @@
-"""Whose output it is, what is done, and what must not have changed."""
+"""The record of a job: who claimed the output, what is committed, and what must not change."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def store(tmp_path):
     return Store(tmp_path / "out")
 
 
-def test_a_new_output_is_claimed_and_the_manifest_frozen(store):
-    begun = job_record.claim_or_resume_job(store, PLAN, fingerprint())
-    assert begun.committed == frozenset()
+def test_new_output_is_claimed_and_the_manifest_frozen(store):
+    job = job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    assert job.committed == frozenset()
     run = json.loads(store.read("run.json"))
     assert run["schema_version"] == 2
     assert run["fingerprint"]["manifest"] == {"sha256": PLAN.digest, "images": 3}
@@ -47,7 +47,7 @@ def test_a_new_output_is_claimed_and_the_manifest_frozen(store):
     assert frozen.equals(PLAN.frozen)
 
 
-def test_going_on_sees_committed_shards_only(store):
+def test_resumed_job_sees_committed_shards_only(store):
     job_record.claim_or_resume_job(store, PLAN, fingerprint())
     store.write("masks/part-00000.tar", b"")
     store.write("stats/part-00000.json", b"")
@@ -55,13 +55,13 @@ def test_going_on_sees_committed_shards_only(store):
     store.write("shards/part-123456.parquet", b"")
     store.write("shards/notes.txt", b"")
     before = store.read("run.json")
-    begun = job_record.claim_or_resume_job(store, PLAN, fingerprint())
-    assert begun.committed == {1, 123456}
-    assert begun.notes == ()
+    job = job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    assert job.committed == {1, 123456}
+    assert job.notes == ()
     assert store.read("run.json") == before
 
 
-def test_a_kill_between_claim_and_manifest_is_mended(store):
+def test_kill_between_claim_and_manifest_is_repaired(store):
     job_record.claim_or_resume_job(store, PLAN, fingerprint())
     (manifest,) = [name for name in store.names() if name.startswith("manifest")]
     __import__("pathlib").Path(store.location, manifest).unlink()
@@ -69,7 +69,7 @@ def test_a_kill_between_claim_and_manifest_is_mended(store):
     assert store.read("manifest.parquet") == job_record.manifest_bytes(PLAN)
 
 
-def test_shards_without_their_manifest_are_not_cut_anew(store, tmp_path):
+def test_shards_without_their_manifest_are_refused(store, tmp_path):
     """An extended output has other shards than a plain cut of the same images."""
     job_record.claim_or_resume_job(store, PLAN, fingerprint())
     job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
@@ -80,27 +80,27 @@ def test_shards_without_their_manifest_are_not_cut_anew(store, tmp_path):
     assert store.read("manifest.parquet") is None
 
 
-def test_a_mistyped_manifest_is_named(store, tmp_path):
-    def kept(name):
+def test_mistyped_manifest_is_named(store, tmp_path):
+    def store_with(name):
         return Store(store.location, elsewhere={layout.MANIFEST: str(tmp_path / name)})
 
-    job_record.claim_or_resume_job(kept("names.parquet"), PLAN, fingerprint())
+    job_record.claim_or_resume_job(store_with("names.parquet"), PLAN, fingerprint())
     store.write("shards/part-00001.parquet", b"")
     with pytest.raises(ResumeError, match=r"but \S+/nmaes\.parquet, .* name it with --manifest"):
-        job_record.claim_or_resume_job(kept("nmaes.parquet"), PLAN, fingerprint())
+        job_record.claim_or_resume_job(store_with("nmaes.parquet"), PLAN, fingerprint())
     assert not (tmp_path / "nmaes.parquet").exists()
-    assert job_record.claim_or_resume_job(kept("names.parquet"), PLAN, fingerprint()).committed == {
-        1
-    }
+    assert job_record.claim_or_resume_job(
+        store_with("names.parquet"), PLAN, fingerprint()
+    ).committed == {1}
 
 
-def test_a_manifest_kept_elsewhere_stays_there(store, tmp_path):
-    kept = Store(store.location, elsewhere={layout.MANIFEST: str(tmp_path / "names.parquet")})
-    job_record.claim_or_resume_job(kept, PLAN, fingerprint())
+def test_manifest_outside_of_the_output_stays_there(store, tmp_path):
+    outside = Store(store.location, elsewhere={layout.MANIFEST: str(tmp_path / "names.parquet")})
+    job_record.claim_or_resume_job(outside, PLAN, fingerprint())
     with pytest.raises(ResumeError, match="stored elsewhere: give that file again with --manifest"):
         job_record.claim_or_resume_job(store, PLAN, fingerprint())
     assert store.read(layout.MANIFEST) is None
-    job_record.claim_or_resume_job(kept, PLAN, fingerprint())
+    job_record.claim_or_resume_job(outside, PLAN, fingerprint())
     other = Store(tmp_path / "other")
     job_record.claim_or_resume_job(other, PLAN, fingerprint())
     with pytest.raises(ResumeError, match="holds its manifest itself: leave --manifest out"):
@@ -111,7 +111,7 @@ def test_a_manifest_kept_elsewhere_stays_there(store, tmp_path):
         )
 
 
-def test_somebody_elses_folder_is_refused(store):
+def test_folder_of_other_files_is_refused(store):
     store.write("thesis.docx", b"")
     with pytest.raises(
         OutputError, match=r"not empty and holds no job of salip-ray .*thesis\.docx"
@@ -121,14 +121,14 @@ def test_somebody_elses_folder_is_refused(store):
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[1]", b"no json", b'{"schema_version": 2}'])
-def test_somebody_elses_run_json_is_refused(store, content):
+def test_damaged_run_json_is_refused(store, content):
     store.write("run.json", content)
     with pytest.raises(OutputError, match="not the record of a job of salip-ray"):
         job_record.claim_or_resume_job(store, PLAN, fingerprint())
 
 
 @pytest.mark.parametrize(("written", "age"), [(1, "an older"), (99, "a newer")])
-def test_another_schema_is_refused(store, written, age):
+def test_other_schema_version_is_refused(store, written, age):
     job_record.claim_or_resume_job(store, PLAN, fingerprint())
     run = json.loads(store.read("run.json"))
     store.write("run.json", json.dumps({**run, "schema_version": written}).encode())
@@ -140,7 +140,7 @@ def test_another_schema_is_refused(store, written, age):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         (
             {"propose": {"points_per_side": 4}},
@@ -156,10 +156,10 @@ def test_another_schema_is_refused(store, written, age):
         ),
     ],
 )
-def test_what_changed_is_named(store, changed, said):
+def test_changes_are_named(store, changed, message):
     job_record.claim_or_resume_job(store, PLAN, fingerprint())
     plan = changed.get("plan", PLAN)
-    with pytest.raises(ResumeError, match=said):
+    with pytest.raises(ResumeError, match=message):
         job_record.claim_or_resume_job(store, plan, fingerprint(**changed))
     assert store.read("manifest.parquet") == job_record.manifest_bytes(PLAN)
 
@@ -167,7 +167,7 @@ def test_what_changed_is_named(store, changed, said):
 GROWN = make_manifest(listing(["/0", "/a", "/b", "/c", "/d"]), 2)
 
 
-def test_a_grown_input_is_refused_with_the_way_on(store):
+def test_grown_input_is_refused_with_advice(store):
     job_record.claim_or_resume_job(store, PLAN, fingerprint())
     with pytest.raises(ResumeError, match=r"the input \(2 images added\).*--extend"):
         job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN))
@@ -180,21 +180,21 @@ def test_a_grown_input_is_refused_with_the_way_on(store):
         job_record.claim_or_resume_job(store, fewer, fingerprint(fewer), extend=True)
 
 
-def test_an_extension_is_taken_up_and_gone_on_with(store):
+def test_extended_job_is_resumed(store):
     job_record.claim_or_resume_job(store, PLAN, fingerprint())
-    begun = job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
-    assert begun.manifest.table["uri"].to_pylist() == ["/a", "/b", "/c", "/0", "/d"]
-    assert begun.manifest.table["shard"].to_pylist() == [0, 0, 1, 2, 2]
+    job = job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
+    assert job.manifest.table["uri"].to_pylist() == ["/a", "/b", "/c", "/0", "/d"]
+    assert job.manifest.table["shard"].to_pylist() == [0, 0, 1, 2, 2]
     run = json.loads(store.read("run.json"))
     assert run["fingerprint"]["manifest"] == {"sha256": GROWN.digest, "images": 5}
     assert run["extensions"][0]["images"] == 2
     again = job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN))
-    assert again.manifest.table.equals(begun.manifest.table)
+    assert again.manifest.table.equals(job.manifest.table)
     with pytest.raises(ResumeError, match="2 images removed"):
         job_record.claim_or_resume_job(store, PLAN, fingerprint())
 
 
-def test_an_extension_that_was_killed_half_way_is_finished(store):
+def test_killed_extension_is_completed(store):
     job_record.claim_or_resume_job(store, PLAN, fingerprint())
     before = store.read("run.json")
     job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
@@ -214,7 +214,7 @@ def test_pools_storage_and_limits_may_change(store):
     assert b"hush" not in store.read("run.json")
 
 
-def test_other_versions_are_a_note(store):
+def test_other_versions_give_a_note(store):
     job_record.claim_or_resume_job(store, PLAN, fingerprint())
     run = json.loads(store.read("run.json"))
     run["versions"]["torch"] = "0.1"

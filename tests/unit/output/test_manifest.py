@@ -1,4 +1,4 @@
-"""The manifest: the same input always gives the same shards."""
+"""Manifests: the same input always gives the same shards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def listing(uris, etag="e", size=1, address=None):
     return Listing(pa.Table.from_pylist(rows, schema=LISTING_SCHEMA))
 
 
-def test_rows_are_sorted_named_and_cut():
+def test_rows_are_sorted_and_cut_into_shards():
     plan = make_manifest(listing(["/c", "/a", "/b"]), rows_per_shard=2)
     assert plan.table.schema == TODO_SCHEMA
     assert plan.frozen.schema == MANIFEST_SCHEMA
@@ -45,13 +45,13 @@ def test_rows_are_sorted_named_and_cut():
     assert plan.sizes.tolist() == [2, 1]
 
 
-def test_a_uri_named_twice_is_labelled_once():
+def test_repeated_uri_is_labelled_once():
     plan = make_manifest(listing(["/b", "/a", "/b", "/b"]), 10)
     assert plan.table["uri"].to_pylist() == ["/a", "/b"]
     assert plan.duplicates == 2
 
 
-def test_addresses_travel_but_are_not_frozen():
+def test_addresses_are_not_frozen():
     plan = make_manifest(listing(["https://h/a"], address="https://h/a?sig=s"), 10)
     assert plan.table["address"].to_pylist() == ["https://h/a?sig=s"]
     assert "address" not in plan.frozen.column_names
@@ -70,16 +70,16 @@ def test_every_image_once_whatever_the_order(uris, rows_per_shard, seed):
     plan = make_manifest(listing(uris), rows_per_shard)
     shuffled = random.Random(seed).sample(uris, len(uris))
     assert make_manifest(listing(shuffled), rows_per_shard).table.equals(plan.table)
-    found = plan.table["uri"].to_pylist()
-    assert sorted(found, key=str.encode) == found
-    assert set(found) == set(uris)
-    assert len(found) == len(set(found)) == plan.n_images == len(uris) - plan.duplicates
+    uris_back = plan.table["uri"].to_pylist()
+    assert sorted(uris_back, key=str.encode) == uris_back
+    assert set(uris_back) == set(uris)
+    assert len(uris_back) == len(set(uris_back)) == plan.n_images == len(uris) - plan.duplicates
     sizes = plan.sizes.tolist()
     assert sizes == [plan.table["shard"].to_pylist().count(shard) for shard in range(plan.n_shards)]
 
 
 @given(rows=st.integers(1, 40), per_shard=st.integers(1, 7), done=st.sets(st.integers(0, 45)))
-def test_the_todo_list_is_what_is_not_committed(rows, per_shard, done):
+def test_todo_has_the_rows_of_uncommitted_shards(rows, per_shard, done):
     plan = make_manifest(listing([f"/{n}" for n in range(rows)]), per_shard)
     todo = plan.todo(done)
     assert set(todo["shard"].to_pylist()) == set(range(plan.n_shards)) - done
@@ -98,7 +98,7 @@ def test_the_todo_list_is_what_is_not_committed(rows, per_shard, done):
         listing(["/a", "/b"], size=2),
     ],
 )
-def test_the_digest_sees_every_change(other):
+def test_digest_depends_on_every_change(other):
     assert make_manifest(listing(["/a", "/b"]), 2).digest != make_manifest(other, 2).digest
     assert (
         make_manifest(listing(["/a", "/b"]), 3).digest
@@ -106,7 +106,7 @@ def test_the_digest_sees_every_change(other):
     )
 
 
-def test_a_change_is_described():
+def test_change_is_described_in_words():
     before = make_manifest(listing(["/a", "/b", "/c"]), 2).frozen
     now = make_manifest(listing(["/b", "/c", "/d", "/e"]), 2).frozen
     assert str(compare(before, now)) == "2 images added, 1 image removed"
@@ -123,7 +123,7 @@ def test_a_change_is_described():
     new=st.sets(st.integers(0, 60), min_size=1),
     per_shard=st.integers(1, 7),
 )
-def test_an_extension_leaves_old_shards_and_opens_new_ones(old, new, per_shard):
+def test_extension_adds_new_shards_after_the_old_ones(old, new, per_shard):
     before = make_manifest(listing([f"/{n:02d}" for n in old]), per_shard)
     now = make_manifest(listing([f"/{n:02d}" for n in old | new]), per_shard)
     plan = extend_manifest(before.frozen, now)
@@ -140,10 +140,10 @@ def test_an_extension_leaves_old_shards_and_opens_new_ones(old, new, per_shard):
     assert int(plan.sizes.sum()) == plan.n_images == len(old | new)
 
 
-def test_an_extension_leaves_labelled_slices_where_they_are(tmp_path):
-    def planned(**places):
-        for name, place in places.items():
-            write_slice(tmp_path / f"{name}.dcm", np.zeros((4, 5), np.int16), place)
+def test_extension_that_renumbers_slices_is_refused(tmp_path):
+    def planned(**positions):
+        for name, position in positions.items():
+            write_slice(tmp_path / f"{name}.dcm", np.zeros((4, 5), np.int16), position)
         return make_manifest(expand(list_images(tmp_path), load_config("lungs"))[0], 4)
 
     alone = planned(b=10.0).frozen
@@ -168,15 +168,15 @@ def test_cutting_aligned_rows_cuts_between_shards(sizes):
         for shard, size in enumerate(sizes)
         for seq in range(size)
     ]
-    found = align_to_blocks(pa.Table.from_pylist(rows, schema=TODO_SCHEMA), 5).to_pylist()
-    blocks = [found[start : start + 5] for start in range(0, len(found), 5)]
+    aligned = align_to_blocks(pa.Table.from_pylist(rows, schema=TODO_SCHEMA), 5).to_pylist()
+    blocks = [aligned[start : start + 5] for start in range(0, len(aligned), 5)]
     assert all(len({row["shard"] for row in block}) == 1 for block in blocks)
-    kept = [row for row in found if row["seq"] != PADDING]
-    assert sorted((row["shard"], row["seq"]) for row in kept) == [
+    rows_back = [row for row in aligned if row["seq"] != PADDING]
+    assert sorted((row["shard"], row["seq"]) for row in rows_back) == [
         (row["shard"], row["seq"]) for row in rows
     ]
 
 
-def test_nothing_is_filled_up_where_only_the_last_shard_is_short():
+def test_short_last_shard_needs_no_padding():
     plan = make_manifest(listing([f"/{n}" for n in range(7)]), 3)
     assert plan.todo([0]).num_rows == 4

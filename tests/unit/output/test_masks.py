@@ -1,4 +1,4 @@
-"""Storing masks: RLE as COCO has it, label maps with a decided overlap, PNGs that never vary."""
+"""Stored masks: RLEs as in COCO, label maps with a rule for overlaps, reproducible PNGs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading an output: committed shards only, in order, and nothing that is not ours."""
+"""Reading an output: committed shards only, in order."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def rows(*names):
     ]
 
 
-def test_rows_come_in_order(write_output):
+def test_rows_are_in_order(write_output):
     out = write_output(rows("a", "b"), rows("c"))
     labels = LabelOutput.open(str(out))
     assert [row["image_id"] for row in labels.rows()] == ["a", "b", "c"]
     assert [set(row) for row in labels.rows(columns=["uri"])] == [{"uri"}] * 3
 
 
-def test_classes_and_methods_are_those_of_the_run(write_output):
+def test_classes_and_methods_are_those_of_the_job(write_output):
     prompts = {"right lung": ["a lung"], "left lung": ["another"], "heart": ["the heart"]}
     config = load_config(
         {"task": {"name": "chest", "prompts": prompts}},
@@ -40,7 +40,7 @@ def test_classes_and_methods_are_those_of_the_run(write_output):
     assert labels.methods == ("gt_sam", "unprompted_confident", "unprompted_largest")
 
 
-def test_what_is_not_committed_is_not_read(write_output):
+def test_uncommitted_shard_is_not_read(write_output):
     out = write_output(rows("a"), rows("b"), pending=2)
     (out / "shards" / "part-00001.parquet").rename(out / "shards" / ".part-00001.parquet.tmp")
     (out / "shards" / "part-00002.parquet.tmp").write_bytes(b"half a file")
@@ -50,7 +50,7 @@ def test_what_is_not_committed_is_not_read(write_output):
     assert labels.n_images() == 4
 
 
-def test_a_run_without_any_shard(write_output):
+def test_output_without_any_shard_has_no_rows(write_output):
     out = write_output(pending=2)
     (out / "shards").rmdir()
     labels = LabelOutput.open(str(out))
@@ -64,7 +64,7 @@ def test_shards_past_five_digits_keep_their_order(write_output):
     assert [row["image_id"] for row in LabelOutput.open(str(out)).rows()] == ["b", "a"]
 
 
-def test_any_store_will_do(write_output):
+def test_output_in_another_store_is_read(write_output):
     import fsspec
 
     out = write_output(rows("a", "b"))

@@ -1,4 +1,4 @@
-"""How far a job is, as its output tells."""
+"""The progress of a job, read from its output."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def output(tmp_path):
 
 
 def test_status_of_a_complete_and_of_a_stopped_job(output):
-    found = read_status(output.location)
-    assert (found.state, found.done, found.failed, found.images) == ("complete", 5, 1, 5)
+    status = read_status(output.location)
+    assert (status.state, status.done, status.failed, status.images) == ("complete", 5, 1, 5)
     output.delete("shards/part-00000.parquet")
-    found = read_status(output.location)
-    assert (found.state, found.done, found.committed, found.shards) == ("stopped", 3, 2, 3)
-    assert found.driver is None
+    status = read_status(output.location)
+    assert (status.state, status.done, status.committed, status.shards) == ("stopped", 3, 2, 3)
+    assert status.driver is None
     shown = CliRunner().invoke(app, ["status", output.location])
     assert "3 of 5 images" in shown.output
 
@@ -48,39 +48,39 @@ def test_status_of_a_running_job_has_rate_and_time_left(output):
         "progress": {"images": 101, "rows": {"refine": 50}, "seconds": 100.0},
     }
     output.write("lease.json", json.dumps(lease).encode())
-    found = read_status(output.location)
-    assert found.state == "running"
-    assert (found.driver.host, found.ahead) == ("node-7", 50)
-    assert (found.images_per_second, found.seconds_left) == (0.5, 102.0)
+    status = read_status(output.location)
+    assert status.state == "running"
+    assert (status.driver.host, status.ahead) == ("node-7", 50)
+    assert (status.images_per_second, status.seconds_left) == (0.5, 102.0)
     shown = json.loads(CliRunner().invoke(app, ["status", output.location, "--json"]).output)
     assert shown["driver"]["pid"] == 12
     output.write("lease.json", json.dumps({**lease, "expires": lease["started"]}).encode())
     assert read_status(output.location).state == "stopped"
 
 
-def test_a_watch_fetches_only_what_is_new(tmp_path, monkeypatch):
+def test_reader_fetches_only_changed_statistics(tmp_path, monkeypatch):
     store = write_output(tmp_path / "out", shards=1)
-    watch = StatusReader(store.location)
-    assert (watch.read().done, watch.read().committed) == (2, 1)
+    reader = StatusReader(store.location)
+    assert (reader.read().done, reader.read().committed) == (2, 1)
     fetched = []
     read = Store.read_all
     monkeypatch.setattr(
         Store, "read_all", lambda self, names: fetched.extend(names) or read(self, names)
     )
-    watch.read()
+    reader.read()
     assert fetched == []
     commit(store, 1)
-    assert watch.read().done == 4
+    assert reader.read().done == 4
     assert fetched == ["stats/part-00001.json"]
     stats = json.loads(store.read("stats/part-00000.json"))
     stats["status"] = {"ok": 2}  # as after a retry
     store.write("stats/part-00000.json", json.dumps(stats).encode())
-    assert watch.read().failed == 0
+    assert reader.read().failed == 0
 
 
-def test_the_status_of_an_output_with_brackets_in_its_name(tmp_path):
-    found = read_status(write_output(tmp_path / "out[1]").location)
-    assert (found.state, found.done, found.failed) == ("complete", 5, 1)
+def test_output_may_have_brackets_in_its_name(tmp_path):
+    status = read_status(write_output(tmp_path / "out[1]").location)
+    assert (status.state, status.done, status.failed) == ("complete", 5, 1)
 
 
 def test_store_that_does_not_answer_is_one_line(output, monkeypatch):
@@ -100,7 +100,7 @@ def test_store_that_does_not_answer_is_one_line(output, monkeypatch):
             read()
 
 
-def test_statistics_that_fail_to_come_once_are_asked_for_again(output, monkeypatch):
+def test_statistics_that_cannot_be_read_once_are_retried(output, monkeypatch):
     monkeypatch.setattr(stores, "pause", lambda *_: None)
     local = LocalFileSystem.cat_file
     asked = []
@@ -116,12 +116,12 @@ def test_statistics_that_fail_to_come_once_are_asked_for_again(output, monkeypat
     assert (asked.count("part-00000.json"), asked.count("part-00001.json")) == (1, 2)
 
 
-def test_a_manifest_kept_elsewhere(tmp_path):
+def test_manifest_outside_of_the_output(tmp_path):
     names = str(tmp_path / "elsewhere" / "names.parquet")
     store = write_output(tmp_path / "out", manifest=names)
     assert read_status(store.location, manifest=names).state == "complete"
-    told = CliRunner().invoke(app, ["status", store.location, "--manifest", names])
-    assert "3 of 3 shards" in told.output
+    result = CliRunner().invoke(app, ["status", store.location, "--manifest", names])
+    assert "3 of 3 shards" in result.output
     without = CliRunner().invoke(app, ["status", store.location])
     assert without.exit_code == 2
     assert "stored elsewhere" in without.output

@@ -1,4 +1,4 @@
-"""Every promise that verify checks is broken once here, and must be told."""
+"""Each guarantee that verify checks is broken once, and must be named."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def output(tmp_path):
     return write_output(tmp_path / "out")
 
 
-def said(store, **options):
+def problems_of(store, **options):
     return [str(problem) for problem in verify(store.location, **options).problems]
 
 
-def test_a_good_output_keeps_all_promises(output):
-    found = verify(output.location)
-    assert found.problems == ()
-    assert (found.images, found.shards, found.committed) == (5, 3, 3)
-    assert (found.rows, found.label_maps) == (5, 4)
+def test_sound_output_has_no_problem(output):
+    result = verify(output.location)
+    assert result.problems == ()
+    assert (result.images, result.shards, result.committed) == (5, 3, 3)
+    assert (result.rows, result.label_maps) == (5, 4)
 
 
 def rewrite(store, shard, *, rows=None, members=None):
@@ -74,7 +74,7 @@ def changed(rows, change):
 
 
 @pytest.mark.parametrize(
-    ("change", "promise"),
+    ("change", "problem"),
     [
         (lambda row: row.update(image_id="f" * 32), "1 row is lost"),
         (lambda row: row.update(uri="/other"), "not in the order"),
@@ -90,25 +90,25 @@ def changed(rows, change):
         ),
     ],
 )
-def test_a_broken_row_is_told(output, change, promise):
+def test_broken_row_is_named(output, change, problem):
     rewrite(output, 0, rows=changed(rows_of(output, 0), change))
-    assert any(promise in line for line in said(output)), said(output)
+    assert any(problem in line for line in problems_of(output)), problems_of(output)
 
 
-def test_rows_lost_and_twice_are_told(output):
+def test_missing_and_repeated_rows_are_named(output):
     rows = rows_of(output, 0)
     rewrite(output, 0, rows=rows.slice(0, 1))
-    assert any("1 row is lost" in line for line in said(output))
+    assert any("1 row is lost" in line for line in problems_of(output))
     rewrite(output, 0, rows=rows.take([0, 0, 1]))
-    assert any("1 row is twice" in line for line in said(output))
+    assert any("1 row is twice" in line for line in problems_of(output))
 
 
-def test_label_maps_that_are_not_their_rows_are_told(output):
+def test_label_map_that_differs_from_its_row_is_named(output):
     good = members_of(output, 0)
     (name, png), (json_name, about) = good
     other = encode_png(np.ones((4, 6), np.uint8))
     small = encode_png(np.ones((2, 2), np.uint8))
-    for members, promise in (
+    for members, problem in (
         ([(name, other), (json_name, about)], "differs from the masks of its row in 18 pixels"),
         ([(name, small), (json_name, about)], "is 2 x 2, its image 4 x 6"),
         ([(name, b"no png"), (json_name, about)], "cannot be read"),
@@ -119,42 +119,42 @@ def test_label_maps_that_are_not_their_rows_are_told(output):
         ([*good, good[0]], "is there twice"),
     ):
         rewrite(output, 0, members=members)
-        assert any(promise in line for line in said(output)), (promise, said(output))
+        assert any(problem in line for line in problems_of(output)), (problem, problems_of(output))
 
 
-def test_a_changed_byte_is_told(output):
+def test_changed_byte_is_named(output):
     for name in ("shards/part-00001.parquet", "masks/part-00001.tar"):
         data = output.read(name)
         output.write(name, data[:-1] + bytes([data[-1] ^ 1]))
-        assert any(line.startswith(name) and "is altered" in line for line in said(output))
+        assert any(line.startswith(name) and "is altered" in line for line in problems_of(output))
         output.write(name, data[:-1])
-        assert any(line.startswith(name) and "bytes" in line for line in said(output))
+        assert any(line.startswith(name) and "bytes" in line for line in problems_of(output))
         output.write(name, data)
-    assert said(output) == []
+    assert problems_of(output) == []
 
 
-def test_missing_surplus_and_left_over_files_are_told(output):
+def test_missing_surplus_and_temporary_files_are_named(output):
     for name in ("masks/part-00000.tar", "stats/part-00000.json"):
         data = output.read(name)
         output.delete(name)
-        assert said(output) == [f"{name}: is missing"]
+        assert problems_of(output) == [f"{name}: is missing"]
         output.write(name, data)
     output.write("shards/part-00007.parquet", b"")
-    assert any("does not have" in line for line in said(output))
+    assert any("does not have" in line for line in problems_of(output))
     output.delete("shards/part-00007.parquet")
     output.write("masks/.part-00000.tar.0123.tmp", b"")
-    assert any("not a file of this output" in line for line in said(output))
-    assert said(output, partial=True) == []
+    assert any("not a file of this output" in line for line in problems_of(output))
+    assert problems_of(output, partial=True) == []
 
 
-def test_a_job_that_has_not_ended_is_only_whole_with_partial(output):
+def test_unfinished_job_is_sound_only_with_partial(output):
     output.delete("shards/part-00002.parquet")
-    assert any("1 of 3 is not committed" in line for line in said(output))
-    assert said(output, partial=True) == []
+    assert any("1 of 3 is not committed" in line for line in problems_of(output))
+    assert problems_of(output, partial=True) == []
 
 
 def fail(monkeypatch, method, name, times):
-    """Let a store fail to answer about what ends in a name, so many times."""
+    """Let a store fail a number of times for files whose path ends in a name."""
     monkeypatch.setattr(stores, "pause", lambda *_: None)
     ask = getattr(LocalFileSystem, method)
     left = [None] * times
@@ -177,22 +177,24 @@ def fail(monkeypatch, method, name, times):
         ("cat_file", "masks/part-00001.tar"),
     ],
 )
-def test_what_a_store_fails_to_answer_is_no_broken_promise(output, monkeypatch, method, name):
+def test_failing_store_is_retried_and_is_no_problem_of_the_output(
+    output, monkeypatch, method, name
+):
     fail(monkeypatch, method, name, 1)
-    assert said(output) == []
+    assert problems_of(output) == []
     fail(monkeypatch, method, name, ATTEMPTS)
     with pytest.raises(OutputError, match=r"503 Slow Down https://h/x$"):
         verify(output.location)
 
 
-def test_a_file_that_could_not_be_checked_is_named(output, monkeypatch):
+def test_unreadable_file_is_named(output, monkeypatch):
     fail(monkeypatch, "cat_file", "masks/part-00001.tar", ATTEMPTS)
-    told = CliRunner().invoke(app, ["verify", output.location])
-    assert told.exit_code == 2
-    assert f"cannot read {output}/masks/part-00001.tar: 503 Slow Down" in told.output
+    result = CliRunner().invoke(app, ["verify", output.location])
+    assert result.exit_code == 2
+    assert f"cannot read {output}/masks/part-00001.tar: 503 Slow Down" in result.output
 
 
-def test_the_command_exits_with_1_and_names_the_first(output):
+def test_command_exits_with_1_and_names_the_problem(output):
     assert CliRunner().invoke(app, ["verify", output.location]).exit_code == 0
     output.delete("masks/part-00001.tar")
     broken = CliRunner().invoke(app, ["verify", output.location])
@@ -200,16 +202,16 @@ def test_the_command_exits_with_1_and_names_the_first(output):
     assert "masks/part-00001.tar: is missing" in broken.output
 
 
-def test_a_manifest_kept_elsewhere_and_hidden_names(tmp_path):
+def test_output_with_hidden_names_and_manifest_outside(tmp_path):
     names = str(tmp_path / "elsewhere" / "names.parquet")
     store = write_output(tmp_path / "out", manifest=names, hidden=True)
     assert set(rows_of(store, 0)["uri"].to_pylist()) == {
         f"id:{image_id}" for image_id in rows_of(store, 0)["image_id"].to_pylist()
     }
-    assert said(store, manifest=names) == []
+    assert problems_of(store, manifest=names) == []
     without = CliRunner().invoke(app, ["verify", store.location])
     assert without.exit_code == 2
     assert "give the manifest with --manifest if it is stored elsewhere" in without.output
     assert CliRunner().invoke(app, ["verify", store.location, "--manifest", names]).exit_code == 0
     rewrite(store, 0, rows=changed(rows_of(store, 0), lambda row: row.update(uri="/in/0.png")))
-    assert any("of other URIs" in line for line in said(store, manifest=names))
+    assert any("of other URIs" in line for line in problems_of(store, manifest=names))

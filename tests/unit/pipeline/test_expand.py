@@ -77,7 +77,7 @@ def test_what_has_no_suffix_and_what_is_in_an_archive(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     for name in ("1", "2", "3"):
         (other / f"IM{name}").write_bytes((folder / "ct" / f"{name}.dcm").read_bytes())
-    rows = planned(other)[0].manifest.to_pylist()
+    rows = planned(other)[0].frozen.to_pylist()
     assert {row["uri"].rpartition("/")[2]: row["slice"] for row in rows} == {
         "IM1": 2,
         "IM2": 0,
@@ -88,19 +88,19 @@ def test_what_has_no_suffix_and_what_is_in_an_archive(folder, tmp_path_factory):
         archive.write(folder / "z.png", "z.png")
         archive.write(other / "IM1", "ct/IM1")
         archive.write(other / "IM2", "ct/IM2")
-    rows = planned(other / "all.zip")[0].manifest.to_pylist()
+    rows = planned(other / "all.zip")[0].frozen.to_pylist()
     assert [row["slice"] for row in rows if ".nii" in row["uri"]] == list(range(6))
     assert {row["slice"] for row in rows if "/IM" in row["uri"]} == {0, 1}
     assert [row["slice"] for row in rows if "png" in row["uri"]] == [None]
 
 
 def test_the_axis_decides_how_many(folder):
-    rows = planned(folder, "image.axis=sagittal")[0].manifest.to_pylist()
+    rows = planned(folder, "image.axis=sagittal")[0].frozen.to_pylist()
     assert sum(row["uri"].endswith("v.nii.gz") for row in rows) == 4
 
 
 def test_uids_are_kept_where_that_is_asked_for(folder):
-    rows = planned(folder, "privacy.keep_uids=true")[0].manifest.to_pylist()
+    rows = planned(folder, "privacy.keep_uids=true")[0].frozen.to_pylist()
     assert {row["volume"] for row in rows if row["uri"].endswith("2.dcm")} == {f"{STUDY}.1"}
 
 
@@ -146,7 +146,7 @@ def volumes_of(folder):
     """Slices by volume, in order: (file name, slice)."""
     plan, notes = planned(folder)
     volumes = {}
-    for row in plan.manifest.to_pylist():
+    for row in plan.frozen.to_pylist():
         name = row["uri"].rpartition("/")[2].removesuffix(".dcm")
         volumes.setdefault(row["volume"], []).append((row["slice"], name))
     return {name: [file for _, file in sorted(rows)] for name, rows in volumes.items()}, notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.datasets.reviews import Decision
 from salip_ray.errors import OutputError
 from salip_ray.output.masks import encode_png
+from salip_ray.sources import stores
 from tests.unit.datasets.conftest import save_decisions
 
 
@@ -77,3 +79,36 @@ def test_record_describes_the_export_and_its_completion(output, tmp_path):
     lines = (tmp_path / "out/provenance.csv").read_text().splitlines()
     assert len(lines) == 1 + len(labels)
     assert labels.entries[0].uri in lines[1]
+
+
+class CloudError(Exception):
+    """As the clients of Azure and Google raise it: neither an OSError nor a ValueError."""
+
+
+@pytest.mark.parametrize("error", [CloudError, RuntimeError, OSError, ValueError])
+def test_error_of_a_store_is_one_line_without_its_secrets(monkeypatch, error):
+    monkeypatch.setattr(stores, "pause", lambda *_: None)
+    fs = fsspec.filesystem("memory")
+    destination = Destination("memory://user:hush-hush@host/x", {"format": "coco"})
+
+    def fail(*_, **__):
+        raise error("refused: https://acct.blob.core.windows.net/c/x?sv=1&sig=hush-hush")
+
+    monkeypatch.setattr(fs, "pipe_file", fail)
+    with pytest.raises(OutputError, match=r"^cannot write memory://user@host/x/a: refused:") as one:
+        destination.write("a", "text")
+    assert "hush-hush" not in str(one.value)
+
+
+def test_killed_export_resumes_without_temporary_files(tmp_path):
+    about = {"format": "coco", "labels": "/labels"}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".export.json.0123456789ab.tmp").write_text("{")
+    destination = Destination(str(tmp_path / "out"), about)
+    destination.write("images/a.png", b"1")
+    (tmp_path / "out" / "images" / ".b.png.0123456789ab.tmp").write_text("half")
+    destination = Destination(str(tmp_path / "out"), about)
+    assert destination.has("images/a.png")
+    assert not destination.has("images/a.png", "images/b.png")
+    names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert names == {"export.json", "a.png"}
