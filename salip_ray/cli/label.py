@@ -34,6 +34,18 @@ def label(
         bool,
         typer.Option("--extend", help="Label images that INPUT has gained, into new shards."),
     ] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Label only files that match, as in 'images/*.png'."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Leave out files that match, as in '*_mask.png'."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Label the first N files in order of their names."),
+    ] = None,
     manifest: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write manifest.parquet, which names all images, here."),
@@ -68,4 +80,7 @@ def label(
         manifest=manifest,
         quiet=quiet,
         extend=extend,
+        include=include or (),
+        exclude=exclude or (),
+        limit=limit,
     )

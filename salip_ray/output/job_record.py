@@ -49,6 +49,7 @@ def make_fingerprint(
     weights: Mapping[str, str],
     manifest: Manifest,
     references: str | None,
+    selection: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return all that decides the labels of a job, as JSON-ready data.
 
@@ -57,12 +58,15 @@ def make_fingerprint(
         weights: SHA-256 of each file of weights by its role.
         manifest: the images of the job.
         references: public URI of the reference masks, if the job uses any.
+        selection: which files of the input are taken, if not all of them.
     """
+    chosen = {"selection": dict(selection)} if selection else {}
     return {
         "recipe": dict(recipe),
         "weights": dict(weights),
         "manifest": {"sha256": manifest.digest, "images": manifest.n_images},
         "references": references,
+        **chosen,
     }
 
 

@@ -39,6 +39,7 @@ class Summary:
         stages: time by stage.
         wall_seconds: duration of the run that completed the job.
         images_in_run: number of images labelled in that run; the others were committed before.
+        skipped: number of files of the input that were left out, by reason.
 
     Example:
         >>> from salip_ray import Summary
@@ -56,6 +57,7 @@ class Summary:
     stages: dict[str, StageTime] = field(default_factory=dict)
     wall_seconds: float = 0.0
     images_in_run: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
 
     @property
     def error_share(self) -> float:
@@ -77,7 +79,12 @@ class Summary:
 
 
 def summarise(
-    store: Store, manifest: Manifest, *, wall_seconds: float = 0.0, images_in_run: int = 0
+    store: Store,
+    manifest: Manifest,
+    *,
+    wall_seconds: float = 0.0,
+    images_in_run: int = 0,
+    skipped: Mapping[str, int] | None = None,
 ) -> Summary:
     """Add up the statistics of all shards.
 
@@ -86,6 +93,7 @@ def summarise(
         manifest: of the job.
         wall_seconds: duration of the run.
         images_in_run: number of images labelled in the run.
+        skipped: files that the listing left out; None for those of the stored summary.
 
     Raises:
         JobError: the shards' statistics do not add up to the manifest.
@@ -113,6 +121,7 @@ def summarise(
         stages=_times(_total(shard["seconds"] for shard in stats), rows),
         wall_seconds=round(wall_seconds, 3),
         images_in_run=images_in_run,
+        skipped=dict(_stored(store).get("skipped", {}) if skipped is None else skipped),
     )
 
 
@@ -123,13 +132,18 @@ def write_summary(store: Store, summary: Summary) -> None:
 
 def repair_summary(store: Store, summary: Summary) -> None:
     """Write ``summary.json`` if a kill prevented it: if it does not count the committed rows."""
-    try:
-        stored = json.loads(store.read(SUMMARY) or b"{}")
-    except ValueError:
-        stored = {}
+    stored = _stored(store)
     now = summary.to_json()
     if any(stored.get(name) != now[name] for name in _COUNTS):
         write_summary(store, summary)
+
+
+def _stored(store: Store) -> dict[str, Any]:
+    try:
+        stored = json.loads(store.read(SUMMARY) or b"{}")
+    except ValueError:
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _total(counts: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
@@ -22,7 +23,11 @@ from salip_ray.pipeline.progress import ProgressReporter, summary_table
 from salip_ray.pipeline.run import run_on_ray
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.locations import public_uri
+from salip_ray.sources.overview import describe_listing
+from salip_ray.sources.patterns import Selection
 from salip_ray.sources.references import References
+from salip_ray.sources.scan import Skipped
+from salip_ray.wording import counted
 
 
 def label(
@@ -34,6 +39,9 @@ def label(
     manifest: str | None = None,
     quiet: bool = False,
     extend: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    limit: int | None = None,
 ) -> Summary:
     """Label every image of ``input`` and commit the labels to ``output``, shard by shard.
 
@@ -53,6 +61,9 @@ def label(
         quiet: show no progress.
         extend: where the input has gained images since the output was begun, label what is new
             into new shards; without it a grown input is refused.
+        include: patterns, one of which a file must match (:class:`.sources.patterns.Selection`).
+        exclude: patterns of files that are left out.
+        limit: label at most so many files: the first in the order of their URIs.
 
     Raises:
         ConfigError: ``gt_sam`` is a mode but there are no references, or the bundled CLIP was not
@@ -74,10 +85,11 @@ def label(
     progress = ProgressReporter(quiet=quiet)
     require_taught_classes(config)
     known = open_references(references, config)
-    plan = _plan(input, config, progress)
+    selection = Selection(tuple(include), tuple(exclude), limit)
+    plan, skipped = _plan(input, config, selection, progress)
     where = None if known is None or references is None else public_uri(references)
     weights = identify(config)
-    fingerprint = make_fingerprint(config.recipe(), weights, plan, where)
+    fingerprint = make_fingerprint(config.recipe(), weights, plan, where, selection.to_json())
     elsewhere = {} if manifest is None else {MANIFEST: manifest}
     store = Store(output, config.storage.output, elsewhere=elsewhere)
     read_run(store)  # what is not ours is refused before anything is written
@@ -96,14 +108,18 @@ def label(
             run_on_ray(todo, plan, pin(config, weights), store, known, progress, lease)
             new = int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py())
             summary = summarise(
-                store, plan, wall_seconds=time.monotonic() - began, images_in_run=new
+                store,
+                plan,
+                wall_seconds=time.monotonic() - began,
+                images_in_run=new,
+                skipped=skipped.counts(),
             )
             lease.require_owner()
             write_summary(store, summary)
         else:
             n_images, n_shards = plan.n_images, plan.n_shards
             progress.report(f"{store} is complete: {n_images:,} images in {n_shards:,} shards")
-            summary = summarise(store, plan)
+            summary = summarise(store, plan, skipped=skipped.counts())
             repair_summary(store, summary)
     return conclude(summary, config, progress)
 
@@ -132,19 +148,29 @@ def open_references(references: str | None, config: Config) -> References | None
     return References.open(references, config.storage.input)
 
 
-def _plan(location: str | os.PathLike[str], config: Config, progress: ProgressReporter) -> Manifest:
-    listing = list_images(location, config.storage.input)
+def _plan(
+    location: str | os.PathLike[str],
+    config: Config,
+    selection: Selection,
+    progress: ProgressReporter,
+) -> tuple[Manifest, Skipped]:
+    listing = list_images(
+        location, config.storage.input, selection=selection, privacy=config.privacy
+    )
+    for line in describe_listing(listing, config.privacy):
+        progress.report(line)
     listing, notes = expand(listing, config)
     for note in notes:
         progress.report(f"note: {note}")
     plan = make_manifest(listing, config.run.rows_per_shard)
-    left_out = f" (left out: {listing.skipped})" if str(listing.skipped) else ""
-    progress.report(f"{plan.n_images:,} images in {plan.n_shards:,} shards{left_out}")
+    progress.report(f"{counted(plan.n_images, 'image')} in {counted(plan.n_shards, 'shard')}")
+    if left_out := str(listing.skipped):
+        progress.always_report(f"left out: {left_out}")
     if plan.duplicates:
         progress.report(
             f"note: {plan.duplicates:,} URIs are named more than once; each is labelled once"
         )
-    return plan
+    return plan, listing.skipped
 
 
 def _require_few_errors(summary: Summary, limit: float) -> None:

@@ -41,6 +41,10 @@ class ProgressReporter:
         """Print one line as it is."""
         self.console.print(line, markup=False, soft_wrap=True)
 
+    def always_report(self, line: str) -> None:
+        """Print one line, with ``quiet`` as well."""
+        Console(stderr=True, highlight=False).print(line, markup=False, soft_wrap=True)
+
     @contextlib.contextmanager
     def watching(
         self, snapshot: Callable[[], Snapshot], stages: Sequence[str], rows: int, shards: int

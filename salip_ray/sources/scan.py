@@ -25,6 +25,7 @@ from salip_ray.sources.locations import (
     version_of,
 )
 from salip_ray.sources.patterns import translate
+from salip_ray.wording import counted
 
 #: What a listing yields: address, size in bytes, etag (either None if the store does not say).
 Entry = tuple[str, int | None, str | None]
@@ -45,16 +46,16 @@ class Skipped:
 
     def __str__(self) -> str:
         kinds = (
-            (self.other, "without an image suffix"),
-            (self.archives, "archives (give each as an input)"),
-            (self.hidden, "hidden"),
-            (self.unnamed, "whose name is not UTF-8"),
-            (self.linked, "linking to a folder"),
-            (self.circular, "linking in a circle"),
-            (self.special, "no regular files (FIFOs, devices, sockets)"),
-            (self.excluded, "by --include, --exclude or --limit"),
+            (counted(self.other, "file"), "without an image suffix"),
+            (counted(self.archives, "archive"), "(give each as an input)"),
+            (counted(self.hidden, "hidden file"), ""),
+            (counted(self.unnamed, "name"), "not in UTF-8"),
+            (counted(self.linked, "link"), "to a folder"),
+            (counted(self.circular, "link"), "in a circle"),
+            (counted(self.special, "FIFO or device", "FIFOs or devices"), ""),
+            (counted(self.excluded, "file"), "by --include, --exclude or --limit"),
         )
-        return ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
+        return ", ".join(f"{n} {kind}".strip() for n, kind in kinds if not n.startswith("0 "))
 
     def counts(self) -> dict[str, int]:
         """Return the reasons that occurred, and how often."""

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from salip_ray.config import load_config
-from salip_ray.errors import LeaseError
+from salip_ray.errors import LeaseError, ResumeError
 from salip_ray.output.commit import commit_shard
 from salip_ray.output.committed_rows import merge_committed_rows
 from salip_ray.output.layout import LEASE
@@ -149,3 +149,28 @@ def test_a_summary_that_counts_all_is_left_as_it_is(job, tmp_path):
     job()
     retry(tmp_path / "out", quiet=True)
     assert (tmp_path / "out" / "summary.json").read_bytes() == before
+
+
+def test_a_job_with_other_filters_is_another_job_and_is_refused_by_name(job, tmp_path):
+    assert job(exclude=["3.*"], limit=2).images == 2
+    assert job(exclude=["3.*"], limit=2).images == 2
+    for options, changed in (
+        ({"limit": 3, "exclude": ["3.*"]}, "selection.limit was 2, is 3"),
+        ({"limit": 2}, r'selection.exclude was \["3.\*"\], is null'),
+        ({}, "selection was "),
+    ):
+        with pytest.raises(ResumeError, match=changed):
+            job(**options)
+        with pytest.raises(ResumeError):
+            job(**options, extend=True)
+
+
+def test_the_summary_counts_what_was_left_out_and_quiet_shows_one_line(job, tmp_path, capfd):
+    for name in ("notes.txt", ".hidden.png", "x.zip"):
+        (tmp_path / "in" / name).write_bytes(b"1")
+    left_out = {"other": 1, "archives": 1, "hidden": 1, "excluded": 1}
+    assert job(exclude=["3.*"]).skipped == left_out
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("left out: 1 file without an image suffix, 1 archive (")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["skipped"] == left_out
+    assert retry(tmp_path / "out", quiet=True).skipped == left_out

@@ -51,7 +51,7 @@ def test_a_folder_is_listed_whole(folder):
     assert set(listing.table["size"].to_pylist()) == {5}
     assert None not in listing.table["etag"].to_pylist()
     assert listing.table["address"].null_count == 5
-    assert str(listing.skipped) == "2 without an image suffix, 3 hidden"
+    assert str(listing.skipped) == "2 files without an image suffix, 3 hidden files"
 
 
 def test_a_hidden_parent_hides_nothing(tmp_path):
@@ -103,7 +103,7 @@ def test_a_link_to_a_folder_is_left_out_aloud(folder):
     listing = list_images(folder)
     assert {"link.png", "dangling.png"} < set(names(listing, folder))
     assert listing.skipped.linked == 1
-    assert str(listing.skipped).endswith("3 hidden, 1 linking to a folder")
+    assert str(listing.skipped).endswith("3 hidden files, 1 link to a folder")
 
 
 def test_a_dangling_link_does_not_end_a_glob(folder):
@@ -154,7 +154,7 @@ def test_nothing_there(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no image found"):
         list_images(tmp_path / "empty")
-    with pytest.raises(InputError, match=r"no image found .*1 without an image suffix.*\.png"):
+    with pytest.raises(InputError, match=r"no image found .*1 file without an image suffix.*\.png"):
         list_images(folder / "notes.txt")
 
 

@@ -194,7 +194,7 @@ def test_include_exclude_and_limit_take_some_files_and_count_the_others(tmp_path
     assert names(exclude=("masks", "*_mask.*")) == (images, 2)
     assert names(include=("images/*",)) == (images, 2)
     assert names(include=("images",), exclude=("b.*",), limit=1) == (["images/a.png"], 4)
-    with pytest.raises(InputError, match="5 by --include, --exclude or --limit"):
+    with pytest.raises(InputError, match="5 files by --include, --exclude or --limit"):
         names(include=("nothing",))
     for wrong in ({"limit": 0}, {"include": ("",)}):
         with pytest.raises(InputError):
