@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from salip_ray.config import Config
 
 _CHUNK = 8 * 2**20
+_SETTLED_SECONDS = 2.0  # more than a tick of any file system's clock
 
 
 def cache_dir() -> Path:
-    """Where fetched weights are kept: ``$SALIP_RAY_CACHE``, else ``~/.cache/salip_ray``."""
+    """Return the folder of fetched weights: ``$SALIP_RAY_CACHE``, else ``~/.cache/salip_ray``."""
     configured = os.environ.get("SALIP_RAY_CACHE")
     return Path(configured) if configured else Path.home() / ".cache" / "salip_ray"
 
@@ -36,11 +38,11 @@ def cache_dir() -> Path:
 def fetch(
     uri: str, *, sha256: str | None = None, storage_options: Mapping[str, Any] | None = None
 ) -> Path:
-    """A local file with the content of ``uri``.
+    """Return a local file with the content of ``uri``.
 
-    A local path is used where it lies. Anything else (``s3://``, ``https://``, any fsspec scheme)
-    is copied into the cache, once per node: other processes wait for the one that
-    fetches, and never see half a file.
+    A local file is not copied. Anything else (``s3://``, ``https://``, any fsspec scheme) is copied
+    into the cache, once per node: other processes wait for the one that fetches, and never see an
+    incomplete file.
 
     Args:
         uri: path or URI of a weights file.
@@ -66,7 +68,7 @@ def fetch(
 
 
 def cached(uri: str) -> Path | None:
-    """Where this node has the content of a URI already, or None."""
+    """Return the cached file of a URI, or None if this node has none."""
     path = _place(uri)
     return path if path.is_file() else None
 
@@ -77,30 +79,46 @@ def _place(uri: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """The file's sha256 in hex; remembered in the cache for as long as size and time stay."""
+    """Return the sha256 of a file in hex, from the cache if the file was not touched since.
+
+    The time of the last change of the inode tells: unlike the modification time, no program can set
+    it back. A file that changed a moment ago is not remembered, for it may change within the same
+    tick of the clock.
+
+    Raises:
+        WeightsError: the file changes while it is read.
+    """
     path = path.resolve()
-    stat = path.stat()
-    seen = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    before = path.stat()
     key = hashlib.sha256(str(path).encode()).hexdigest()[:32]
     record = cache_dir() / "digests" / f"{key}.json"
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
-        if {name: known.get(name) for name in seen} == seen:
+        if known["file"] == _identity(path, before):
             return str(known["sha256"])
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    _remember(record, {**seen, "sha256": sha256})
+        after = os.fstat(file.fileno())
+    if _identity(path, after) != _identity(path, before):
+        raise WeightsError(f"{path} is being written: wait until it is complete")
+    if time.time() - before.st_ctime > _SETTLED_SECONDS:
+        _remember(record, {"file": _identity(path, before), "sha256": sha256})
     return sha256
 
 
-def identify(config: Config) -> dict[str, str]:
-    """The sha256 of every weights file a job uses, by role: ``sam``, ``clip``, ``refine``.
+def _identity(path: Path, status: os.stat_result) -> list[str | int]:
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return [str(path), status.st_dev, status.st_ino, status.st_size, *times]
 
-    Fetches and verifies them, and checks that each fits its model, so that a wrong file is told
-    before any worker starts. ``clip`` is left out where no mode needs it, ``refine`` where it is
-    the proposer's SAM.
+
+def identify(config: Config) -> dict[str, str]:
+    """Return the sha256 of every weights file a job uses, by role: ``sam``, ``clip``, ``refine``.
+
+    Fetch and verify the files, and check that each fits its model, so that a wrong file is reported
+    before any worker starts. ``clip`` is left out if no mode needs it, ``refine`` if it is the
+    proposer's SAM.
 
     Raises:
         WeightsError: a file is missing, altered, unsafe or of another model.
@@ -120,9 +138,9 @@ def identify(config: Config) -> dict[str, str]:
 
 
 def pin(config: Config, identity: Mapping[str, str]) -> Config:
-    """The configuration with the digests of :func:`identify` filled in.
+    """Return the configuration with the digests of :func:`identify` filled in.
 
-    A worker on another node fetches for itself; pinned, it refuses what is not the driver's file.
+    A worker on another node fetches for itself; so it refuses any file but the driver's.
     """
     roles: dict[str, Any] = {
         role: getattr(config, role).model_copy(update={"sha256": identity[role]})
