@@ -179,6 +179,33 @@ def test_a_missing_filesystem_package_is_asked_for(monkeypatch):
         weights.fetch("gs://bucket/sam.pth")
 
 
+@pytest.fixture
+def settled(monkeypatch):
+    """Remember the digest of a file that was written a moment ago, too."""
+    monkeypatch.setattr(weights, "_SETTLED_SECONDS", -1e9)
+
+
+@pytest.mark.usefixtures("settled")
+def test_weights_altered_in_place_with_their_size_and_time_are_hashed_again(tmp_path):
+    path = tmp_path / "sam.pth"
+    path.write_bytes(CONTENT)
+    before = path.stat()
+    assert weights.digest(path) == SHA256
+    with path.open("r+b") as file:
+        file.write(bytes([CONTENT[0] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(WeightsError, match="its sha256 is"):
+        weights.fetch(str(path), sha256=SHA256)
+
+
+def test_the_digest_of_a_file_written_a_moment_ago_is_not_remembered(tmp_path, cache):
+    path = tmp_path / "sam.pth"
+    path.write_bytes(CONTENT)
+    assert weights.digest(path) == SHA256
+    assert not (cache / "digests").exists()
+
+
+@pytest.mark.usefixtures("settled")
 def test_the_digest_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
     path = tmp_path / "sam.pth"
     path.write_bytes(CONTENT)
@@ -190,6 +217,7 @@ def test_the_digest_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
     assert weights.digest(path) == hashlib.sha256(b"other").hexdigest()
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_broken_memory_of_digests_only_costs_hashing(tmp_path, cache):
     path = tmp_path / "sam.pth"
     path.write_bytes(CONTENT)
