@@ -1,4 +1,4 @@
-"""An output as the job writes it, of files that exist and masks that a test chose."""
+"""An output in the form that a job writes, from existing files and the masks of a test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from salip_ray.pipeline.expand import expand
 from salip_ray.schema import LABEL_SCHEMA, SCHEMA_VERSION
 from salip_ray.sources.listing import list_images
 
-#: From a manifest row to the masks of its picture, by label.
+#: From a manifest row to the masks of its image, by label.
 MasksOf = Callable[[Mapping[str, object]], Mapping[str, np.ndarray]]
 
 

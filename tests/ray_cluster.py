@@ -1,7 +1,7 @@
 """A Ray cluster of separate processes, as on real machines: a head with its job server, workers.
 
-Everything of it is its own: ports, temporary folder, token. It is stopped by the processes it
-started, never by ``ray stop``, for other Rays may run on the machine.
+It has a separate set of ports, temporary folder and token. It stops the processes that it started,
+and never calls ``ray stop``, because other Ray clusters may run on the machine.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from pathlib import Path
 
 from tests.conftest import BIN
 
-_STARTING, _ATTEMPTS = 150, 4  # seconds; the machine may be busy with other work
+_STARTING, _ATTEMPTS = 300, 4  # seconds; the machine may be busy
+_STOPPING, _COMMAND = 120, 1200  # seconds
 _OBJECT_STORE = 1_000_000_000
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
+    """Return ports that nothing listens on."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -37,14 +38,14 @@ def free_ports(count: int) -> list[int]:
 
 
 class RayCluster:
-    """A head, and as many nodes as are added; a context manager that leaves nothing behind."""
+    """A head and the nodes that are added; the context manager stops and removes everything."""
 
     def __init__(self, *, cpus: int, resources: Mapping[str, float] | None = None) -> None:
         from ray.util import get_node_ip_address
 
-        # Not 127.0.0.1: drivers on this machine would look for the head at the machine's address.
+        # Not 127.0.0.1: drivers on this machine look for the head at the machine's address.
         self.ip = get_node_ip_address()
-        # Not below pytest's own folder: a socket's path has at most 107 bytes.
+        # Not in pytest's folder: the path of a socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="salip-"))
         token = self.folder / "token"
         token.write_text(secrets.token_hex(32))
@@ -76,23 +77,23 @@ class RayCluster:
 
     @property
     def address(self) -> str:
-        """Of the job server, for ``--address``."""
+        """Return the address of the job server, for ``--address``."""
         return f"http://127.0.0.1:{self.dashboard}"
 
     @property
     def gcs_address(self) -> str:
-        """Of the cluster, for ``RAY_ADDRESS``."""
+        """Return the address of the cluster, for ``RAY_ADDRESS``."""
         return f"{self.ip}:{self.gcs}"
 
     def get(self, url: str) -> str:
-        """What an address of the cluster answers to somebody who has its token."""
+        """Return the answer of a URL of the cluster, asked with its token."""
         token = (self.folder / "token").read_text()
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read().decode()
 
     def metrics(self) -> str:
-        """What Prometheus would scrape from the nodes that answer."""
+        """Return what Prometheus would read from the nodes that answer."""
         pages = []
         for port in self.metrics_ports:
             with contextlib.suppress(OSError):
@@ -102,20 +103,20 @@ class RayCluster:
     def add_node(
         self, *, cpus: int, gpus: int = 0, resources: Mapping[str, float] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a worker node of its own processes, which joins the head."""
+        """Start a worker node in new processes, which joins the head."""
         return self._start(
             [f"--address={self.gcs_address}"], cpus=cpus, gpus=gpus, resources=resources
         )
 
     def lose(self, node: subprocess.Popen[bytes]) -> None:
-        """Take a node away as a spot market does: every process of it dies at once."""
+        """Kill every process of a node at once, as a spot market does."""
         _kill(node)
         self._nodes.remove(node)
 
     def run(self, *command: str | os.PathLike[str], **more: object) -> subprocess.CompletedProcess:
-        """Run a command in the cluster's environment; its output is captured as text."""
+        """Run a command in the cluster's environment, and capture its output as text."""
         return subprocess.run(
-            command, env=self.env, capture_output=True, text=True, timeout=400, **more
+            command, env=self.env, capture_output=True, text=True, timeout=_COMMAND, **more
         )
 
     def close(self) -> None:
@@ -160,9 +161,9 @@ class RayCluster:
             self._nodes.append(node)
             if _has_started(node, log):
                 return node
-            # On a machine that is busy Ray's own 30 s may not do.
+            # On a busy machine Ray's own limit of 30 s may be too short.
             self.lose(node)
-        raise RuntimeError(f"a node did not come up:\n{log.read_text()[-2000:]}")
+        raise RuntimeError(f"a node did not start:\n{log.read_text()[-2000:]}")
 
     def _wait_for_job_server(self) -> None:
         deadline = time.monotonic() + _STARTING
@@ -178,7 +179,7 @@ class RayCluster:
 
 
 def _has_started(node: subprocess.Popen[bytes], log: Path) -> bool:
-    """Wait until a node says that it is there; False where it gave up."""
+    """Wait until a node has started; return False if it ended or took too long."""
     deadline = time.monotonic() + _STARTING
     while node.poll() is None and time.monotonic() < deadline:
         if b"Ray runtime started" in log.read_bytes():
@@ -188,7 +189,7 @@ def _has_started(node: subprocess.Popen[bytes], log: Path) -> bool:
 
 
 def _kill(node: subprocess.Popen[bytes]) -> None:
-    """Kill a node's processes: its own, its session's, and what they started."""
+    """Kill the process of a node, its session and their children."""
     import ray  # noqa: F401  (has psutil on its path)
     import psutil  # isort: skip
 
@@ -201,5 +202,5 @@ def _kill(node: subprocess.Popen[bytes]) -> None:
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(family, timeout=20)
-    node.wait(timeout=20)
+    psutil.wait_procs(family, timeout=_STOPPING)
+    node.wait(timeout=_STOPPING)

@@ -1,6 +1,6 @@
-"""The driver of a chaos run: the same job as the command line's, on a Ray that is already there.
+"""The driver of a chaos run: the same job as the command line's, on a running Ray.
 
-Started as a process of its own, to be killed: ``python -m tests.chaos.driver spec.json``.
+It runs in a separate process, to be killed: ``python -m tests.chaos.driver spec.json``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(spec_file: str) -> None:
-    """Label as the file says."""
+    """Label with the settings in the file."""
     spec = json.loads(Path(spec_file).read_text())
     import ray
 
@@ -22,7 +22,11 @@ def main(spec_file: str) -> None:
 
     environment = {
         "worker_process_setup_hook": "tests.chaos.hooks.install",
-        "env_vars": {"SALIP_CHAOS_HOOK": spec["hook"], "PYTHONPATH": str(ROOT)},
+        "env_vars": {
+            "SALIP_CHAOS_HOOK": spec["hook"],
+            "SALIP_CHAOS_HOLD": spec["hold"],
+            "PYTHONPATH": str(ROOT),
+        },
     }
     ray.init(
         address=spec["address"],

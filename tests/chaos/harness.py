@@ -135,7 +135,8 @@ class Job:
         kept = ("address", "input", "output", "hook", "storage")
         settings = [*SETTINGS, f"pools.propose.size={self.proposers}", *APART * self.apart]
         data = {name: getattr(self, name) for name in kept}
-        spec.write_text(json.dumps({**data, "settings": settings}))
+        self._hold.unlink(missing_ok=True)
+        spec.write_text(json.dumps({**data, "settings": settings, "hold": str(self._hold)}))
         self.started = time.time()
         with (self.work / "driver.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -207,9 +208,20 @@ class Job:
             time.sleep(0.004)
         return False
 
+    @property
+    def _hold(self) -> Path:
+        """Return the file that holds commits half-way as long as it exists."""
+        return self.work / "hold"
+
     def until_commit_under_way(self, goal: int) -> bool:
-        """Wait until, with ``goal`` shards there, another is being committed."""
-        return self.until(lambda: self.committed >= goal and self.committing)
+        """Wait for ``goal`` shards, then for a commit, and hold it until the job starts again."""
+        if not self.until(lambda: self.committed >= goal):
+            return False
+        self._hold.touch()
+        if self.until(lambda: self.committing):
+            return True
+        self._hold.unlink()
+        return False
 
     def stays_for(self, seconds: float) -> bool:
         """Wait some time; False where the driver ended before."""

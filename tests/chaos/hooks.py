@@ -13,10 +13,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 POISON = "/0003.png"
+_HOLD = 300.0  # seconds that a commit is held at most
 
 
 def install() -> None:
@@ -57,7 +59,7 @@ class _Waiting(importlib.abc.MetaPathFinder):
 
 
 def slow_commits() -> None:
-    """Make the time between the files of a commit long enough to kill something in it."""
+    """Pause between the files of a commit; stay there while the harness holds commits."""
     from salip_ray.output.store import Store
 
     write = Store.write
@@ -66,6 +68,9 @@ def slow_commits() -> None:
         write(self, name, data)
         if name.startswith(("masks/", "stats/")):
             time.sleep(0.25)
+            hold, deadline = Path(os.environ["SALIP_CHAOS_HOLD"]), time.monotonic() + _HOLD
+            while hold.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
 
     Store.write = slow  # type: ignore[method-assign]
 

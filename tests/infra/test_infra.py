@@ -274,7 +274,7 @@ def test_the_slurm_script_joins_the_nodes_into_one_ray(tmp_path):
         [script, "/shared/my images", "/shared/out", "lungs", "--set", "run.rows_per_shard=64"],
         env=env,
         check=True,
-        timeout=60,
+        timeout=600,
     )
     called = (tmp_path / "called").read_text().splitlines()
     split = called.index("--")

@@ -13,11 +13,6 @@ PACKAGE = ROOT / "salip_ray"
 IO = {"fsspec", "s3fs", "pydicom", "nibabel", "filelock"}
 
 
-def until(condition: str) -> pytest.MarkDecorator:
-    """Expect a failure, and report it if the test passes: then the mark must go."""
-    return pytest.mark.xfail(strict=True, reason=f"until {condition}")
-
-
 def all_of(package: str) -> list[str]:
     return [name for name in module_names(PACKAGE) if f"{name}.".startswith(f"{package}.")]
 
@@ -28,9 +23,7 @@ def imports() -> list[Import]:
     return imports_of(PACKAGE)
 
 
-@pytest.mark.parametrize(
-    "package", ["cascade", "evaluation", pytest.param("output", marks=until("output/ is separate"))]
-)
+@pytest.mark.parametrize("package", ["cascade", "evaluation", "output"])
 def test_cascade_evaluation_and_output_load_no_ray(package):
     assert "ray" not in loaded_by(all_of(f"salip_ray.{package}"), ROOT)
 

@@ -1,4 +1,4 @@
-"""The bundled SAM runs under the official classes, loads what was exported, and stays small."""
+"""The bundled SAM runs under the official classes, loads exported weights, and is small."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _target(kind: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask of one target organ of a phantom of the tuning bank."""
+    """Return image and mask of one target organ of a phantom of the tuning bank."""
     phantom = make_phantom(kind, index, bank="tune")
     return phantom.image, phantom.mask(TARGET_ORGANS[kind][0])
 
@@ -93,7 +93,7 @@ def test_batched_decoding_is_the_official_decoding(random_sam: Sam) -> None:
 def test_official_predictor_finds_the_organ_in_its_box(shipped: Sam, kind: str) -> None:
     scores = []
     predictor = SamPredictor(shipped)
-    for index in range(8):
+    for index in range(5):
         image, organ = _target(kind, index)
         if not organ.any():
             continue
@@ -110,7 +110,7 @@ def test_official_generator_proposes_the_organ(shipped: Sam, kind: str) -> None:
         shipped, points_per_side=8, pred_iou_thresh=0.6, stability_score_thresh=0.6
     )
     best = []
-    for index in range(3):
+    for index in range(2):
         image, organ = _target(kind, index)
         if not organ.any():
             continue
