@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from salip_ray.config import PoolConfig, PoolsConfig
+from salip_ray.config import Config, PoolConfig, PoolsConfig
 from salip_ray.errors import ResourceError
 
 COMMIT_CPUS = 0.1  #: of a task that writes a shard, most of whose time is the store's
@@ -83,6 +83,20 @@ def plan_pools(config: PoolsConfig, stages: Sequence[str], machine: Machine) -> 
         )
         for stage, pool in wanted.items()
     }
+
+
+def pin_precision(config: Config, pools: Mapping[str, Pool]) -> Config:
+    """Return the configuration with ``run.precision: auto`` resolved for these pools.
+
+    Every worker then uses the same precision, also one that starts on another kind of machine.
+    """
+    if config.run.precision != "auto":
+        return config
+    on_gpu = any(pool.gpus for pool in pools.values())
+    if config.run.device != "auto":
+        on_gpu = config.run.device == "cuda"
+    run = config.run.model_copy(update={"precision": "fast" if on_gpu else "exact"})
+    return config.model_copy(update={"run": run})
 
 
 def _fused(config: PoolsConfig, machine: Machine) -> bool:

@@ -168,6 +168,41 @@ def record_devices(store: Store, devices: Mapping[str, Any]) -> None:
         store.write(RUN, as_json(run))
 
 
+def record_precision(store: Store, precision: str) -> None:
+    """Record the resolved ``run.precision`` of a job in ``run.json``.
+
+    Outputs of earlier versions do not have the field; their devices show what ``auto`` was.
+
+    Args:
+        store: the output, already claimed.
+        precision: ``exact`` or ``fast``.
+
+    Raises:
+        ResumeError: shards were committed with another precision.
+    """
+    run = read_run(store)
+    assert run is not None, "the precision is recorded after the output was claimed"
+    before = run.get("precision") or _precision_of_devices(run)
+    if before not in (None, precision) and committed_shards(store):
+        raise ResumeError(
+            f"output {store} was labelled with precision {before}, and run.precision resolves to "
+            f"{precision} on these machines (fast on GPUs, exact on CPUs). Resume on machines like "
+            "those of the first run, or give another output"
+        )
+    if run.get("precision") != precision:
+        store.write(RUN, as_json({**run, "precision": precision}))
+
+
+def _precision_of_devices(run: Mapping[str, Any]) -> str | None:
+    """Return what ``auto`` was in every run of a job, or None if that is not certain."""
+    if run["fingerprint"].get("recipe", {}).get("run", {}).get("precision") != "auto":
+        return None
+    on_gpu = {bool(devices.get("gpus")) for devices in run.get("devices", ())}
+    if len(on_gpu) != 1:
+        return None
+    return "fast" if on_gpu.pop() else "exact"
+
+
 def manifest_bytes(manifest: Manifest) -> bytes:
     """Return the frozen manifest as Parquet; the same manifest gives the same bytes."""
     buffer = io.BytesIO()

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from salip_ray.cascade.geometry import check_image, class_references, to_working
-from salip_ray.cluster.resources import plan_pools, require_fit
+from salip_ray.cluster.resources import pin_precision, plan_pools, require_fit
 from salip_ray.cluster.session import current_machine
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError, InputError
@@ -73,6 +73,7 @@ def label_dataset(
     machine = current_machine()
     pools = plan_pools(config.pools, list(stages_of(config)), machine)
     require_fit(pools, config.pools.fetch_cpus, machine)
+    config = pin_precision(config, pools)
     prepared = images.map_batches(
         partial(prepare, config=config, image=image, reference=reference),
         batch_size=None,

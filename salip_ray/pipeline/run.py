@@ -19,13 +19,14 @@ from salip_ray.cluster.resources import (
     COMMIT_CPUS,
     Machine,
     cpus_needed,
+    pin_precision,
     plan_pools,
     require_fit,
 )
 from salip_ray.cluster.session import ray_session
 from salip_ray.config import Config
 from salip_ray.errors import JobError, LeaseError, SalipError
-from salip_ray.output.job_record import committed_shards, record_devices
+from salip_ray.output.job_record import committed_shards, record_devices, record_precision
 from salip_ray.output.lease import Lease
 from salip_ray.output.manifest import Manifest
 from salip_ray.output.store import Store
@@ -68,6 +69,7 @@ def run_on_ray(
 
     Raises:
         ResourceError: the pools do not fit.
+        ResumeError: shards were committed with another precision.
         LeaseError: the output was taken over by another driver.
         JobError: the job was stopped or broke down, or shards are not where they were written.
     """
@@ -84,6 +86,8 @@ def run_on_ray(
         machine = wait_for_nodes(config.pools, stages, machine, progress.report)
         pools = plan_pools(config.pools, stages, machine)
         require_fit(pools, config.pools.fetch_cpus, machine)
+        config = pin_precision(config, pools)
+        record_precision(store, config.run.precision)
         record_devices(store, _devices(machine))
         monitor = start_monitor(["fetch", *stages], run)
         reporter = StageReporter(monitor, run)
