@@ -127,6 +127,12 @@ def provenance(labels: PseudoLabels, split: Split) -> str:
     return text.getvalue()
 
 
+def counts(labels: PseudoLabels) -> dict[str, int]:
+    """Return how many images are exported, and left out for which reason, for ``export.json``."""
+    left_out = {f"images_left_out_{reason}": n for reason, n in labels.left_out.items()}
+    return {"images_written": len(labels), **left_out}
+
+
 def consecutive(class_ids: Mapping[str, int]) -> dict[int, int]:
     """Return class id -> 1, 2, ..., for formats that allow no gaps."""
     return {old: new for new, old in enumerate(sorted(class_ids.values()), start=1)}

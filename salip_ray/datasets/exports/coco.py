@@ -16,6 +16,7 @@ from salip_ray.datasets.exports.cases import (
     PROVENANCE,
     Split,
     case_name,
+    counts,
     describe,
     is_plain_file,
     provenance,
@@ -65,7 +66,7 @@ def export(
             annotations += [json.dumps(item) for item in _annotations(labels, index, entry)]
         destination.write(name, _document(labels, images, annotations))
     destination.write(PROVENANCE, provenance(labels, split))
-    destination.complete(images_written=len(labels))
+    destination.complete(**counts(labels))
     return len(labels)
 
 

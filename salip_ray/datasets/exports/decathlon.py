@@ -10,6 +10,7 @@ from salip_ray.datasets.exports.cases import (
     PROVENANCE,
     Split,
     cases,
+    counts,
     describe,
     free_names,
     provenance,
@@ -75,5 +76,5 @@ def export(
     }
     destination.write("dataset.json", json.dumps(description, indent=1) + "\n")
     destination.write(PROVENANCE, provenance(labels, split))
-    destination.complete(images_written=len(labels))
+    destination.complete(**counts(labels))
     return len(labels)

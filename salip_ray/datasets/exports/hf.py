@@ -15,6 +15,7 @@ from salip_ray.datasets.exports.cases import (
     PROVENANCE,
     Split,
     case_name,
+    counts,
     describe,
     provenance,
 )
@@ -77,7 +78,7 @@ def export(
                 destination.write(name, _shard(labels, indices[start : start + shard_size]))
     destination.write("README.md", _card(labels, list(parts)))
     destination.write(PROVENANCE, provenance(labels, split))
-    destination.complete(images_written=len(labels))
+    destination.complete(**counts(labels))
     return len(labels)
 
 

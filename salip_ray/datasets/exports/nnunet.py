@@ -20,6 +20,7 @@ from salip_ray.datasets.exports.cases import (
     Split,
     cases,
     consecutive,
+    counts,
     describe,
     free_names,
     provenance,
@@ -88,7 +89,7 @@ def export(
         destination.write("splits_final.json", json.dumps([cases_of], indent=1) + "\n")
     destination.write(PROVENANCE, provenance(labels, split))
     destination.write("dataset.json", json.dumps(_description(labels, ids, rgb), indent=1) + "\n")
-    destination.complete(images_written=len(labels))
+    destination.complete(**counts(labels))
     return len(labels)
 
 

@@ -12,6 +12,7 @@ from salip_ray.datasets.exports.cases import (
     PROVENANCE,
     Split,
     case_name,
+    counts,
     describe,
     provenance,
 )
@@ -52,7 +53,7 @@ def export(
             if not destination.has(name):
                 destination.write(name, _shard(labels, indices[start : start + shard_size]))
     destination.write(PROVENANCE, provenance(labels, split))
-    destination.complete(images_written=len(labels))
+    destination.complete(**counts(labels))
     return len(labels)
 
 

@@ -19,6 +19,7 @@ from salip_ray.datasets.exports.cases import (
     Split,
     cases,
     consecutive,
+    counts,
     describe,
     provenance,
 )
@@ -89,7 +90,7 @@ def export(
     }
     destination.write("data.yaml", yaml.safe_dump(description, sort_keys=False))
     destination.write(PROVENANCE, provenance(labels, split))
-    destination.complete(images_written=len(labels))
+    destination.complete(**counts(labels))
     return len(labels)
 
 

@@ -74,6 +74,8 @@ def test_record_describes_the_export_and_its_completion(output, tmp_path):
     webdataset.export(labels, str(tmp_path / "out"))
     record = json.loads((tmp_path / "out/export.json").read_text())
     assert record["complete"] is True
+    assert record["images_written"] == 6
+    assert (record["images_left_out_empty"], record["images_left_out_error"]) == (1, 1)
     assert record["labels"] == str(output)
     assert record["fingerprint"]["recipe"]["task"]["name"] == "thorax"
     lines = (tmp_path / "out/provenance.csv").read_text().splitlines()
