@@ -122,6 +122,7 @@ def _score(
     console: Console,
 ) -> None:
     from salip_ray.evaluation import as_json, nnunet_summary
+    from salip_ray.output.layout import EVALUATION, EVALUATION_NNUNET, STUDENT_SCORES
     from salip_ray.output.reader import LabelOutput
     from salip_ray.report.tables import comparison_table, summary_table
     from salip_ray.sources.references import References
@@ -143,8 +144,8 @@ def _score(
             surfaces=surfaces,
         )
         summary = nnunet_summary(evaluation, student.class_ids, method=METHOD)
-        store.write(f"scores/{name}/evaluation.json", as_json(evaluation).encode())
-        store.write(f"scores/{name}/summary_nnunet.json", summary.encode())
+        store.write(f"{STUDENT_SCORES}/{name}/{EVALUATION}", as_json(evaluation).encode())
+        store.write(f"{STUDENT_SCORES}/{name}/{EVALUATION_NNUNET}", summary.encode())
         found[name] = comparison(evaluation)
         console.print(summary_table(evaluation))
         record_scores(store, found)

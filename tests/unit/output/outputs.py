@@ -17,10 +17,10 @@ STATUSES = ("ok", "error", "empty", "ok", "ok")
 def write_output(folder, *, manifest=None, hidden=False, shards=3):
     """Write an output of five images in three shards; commit the first few shards."""
     store = Store(folder, elsewhere={} if manifest is None else {layout.MANIFEST: manifest})
-    plan = make_manifest(listing([f"/in/{n}.png" for n in range(5)]), 2)
+    images = make_manifest(listing([f"/in/{n}.png" for n in range(5)]), 2)
     recipe = load_config({**TASK, "privacy": {"hash_uris": hidden}}).recipe()
     job_record.claim_or_resume_job(
-        store, plan, job_record.make_fingerprint(recipe, {"sam": "a"}, plan, None)
+        store, images, job_record.make_fingerprint(recipe, {"sam": "a"}, images, None)
     )
     for shard in range(shards):
         commit(store, shard, hidden=hidden)

@@ -85,14 +85,14 @@ def test_killed_retry_is_completed_by_the_next_one(store, whole, monkeypatch, fo
 
 
 def test_stale_statistics_are_made_again_from_the_rows(store, whole, monkeypatch):
-    plan = SimpleNamespace(n_shards=3)
-    assert failed_images(store, plan)[1] == []
+    manifest = SimpleNamespace(n_shards=3)
+    assert failed_images(store, manifest)[1] == []
     killed_before(monkeypatch, store, "stats", refined(1), refined(3, "error"))
-    failed, stale = failed_images(store, plan)
+    failed, stale = failed_images(store, manifest)
     assert (failed.to_pylist(), stale) == ([f"{3:032x}"], [2])
     rows, before = merge_committed_rows(store, 2)
     commit_shard(store, 2, rows, 4, CLASSES, before=before)
-    assert failed_images(store, plan)[1] == []
+    assert failed_images(store, manifest)[1] == []
     assert stats_of(store)["status"] == {"empty": 1, "error": 1, "ok": 2}
     assert stats_of(store)["seconds"] == before["seconds"]
     rewrite(store, refined(3))

@@ -23,12 +23,12 @@ def listing(uris, etag="e"):
 
 
 TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
-PLAN = make_manifest(listing(["/a", "/b", "/c"]), 2)
+THREE_IMAGES = make_manifest(listing(["/a", "/b", "/c"]), 2)
 
 
-def fingerprint(plan=PLAN, references=None, sam="a" * 64, **overrides):
+def fingerprint(manifest=THREE_IMAGES, references=None, sam="a" * 64, **overrides):
     config = load_config(TASK, overrides=overrides)
-    return job_record.make_fingerprint(config.recipe(), {"sam": sam}, plan, references)
+    return job_record.make_fingerprint(config.recipe(), {"sam": sam}, manifest, references)
 
 
 @pytest.fixture
@@ -37,41 +37,41 @@ def store(tmp_path):
 
 
 def test_new_output_is_claimed_and_the_manifest_frozen(store):
-    job = job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job = job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     assert job.committed == frozenset()
     run = json.loads(store.read("run.json"))
     assert run["schema_version"] == 2
-    assert run["fingerprint"]["manifest"] == {"sha256": PLAN.digest, "images": 3}
+    assert run["fingerprint"]["manifest"] == {"sha256": THREE_IMAGES.digest, "images": 3}
     assert run["versions"]["ray"]
     frozen = pq.read_table(io.BytesIO(store.read("manifest.parquet")))
-    assert frozen.equals(PLAN.frozen)
+    assert frozen.equals(THREE_IMAGES.frozen)
 
 
 def test_resumed_job_sees_committed_shards_only(store):
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     store.write("masks/part-00000.tar", b"")
     store.write("stats/part-00000.json", b"")
     store.write("shards/part-00001.parquet", b"")
     store.write("shards/part-123456.parquet", b"")
     store.write("shards/notes.txt", b"")
     before = store.read("run.json")
-    job = job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job = job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     assert job.committed == {1, 123456}
     assert job.notes == ()
     assert store.read("run.json") == before
 
 
 def test_kill_between_claim_and_manifest_is_repaired(store):
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     (manifest,) = [name for name in store.names() if name.startswith("manifest")]
     __import__("pathlib").Path(store.location, manifest).unlink()
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
-    assert store.read("manifest.parquet") == job_record.manifest_bytes(PLAN)
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
+    assert store.read("manifest.parquet") == job_record.manifest_bytes(THREE_IMAGES)
 
 
 def test_shards_without_their_manifest_are_refused(store, tmp_path):
     """An extended output has other shards than a plain cut of the same images."""
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
     store.write("shards/part-00001.parquet", b"")
     store.delete("manifest.parquet")
@@ -84,29 +84,29 @@ def test_mistyped_manifest_is_named(store, tmp_path):
     def store_with(name):
         return Store(store.location, elsewhere={layout.MANIFEST: str(tmp_path / name)})
 
-    job_record.claim_or_resume_job(store_with("names.parquet"), PLAN, fingerprint())
+    job_record.claim_or_resume_job(store_with("names.parquet"), THREE_IMAGES, fingerprint())
     store.write("shards/part-00001.parquet", b"")
     with pytest.raises(ResumeError, match=r"but \S+/nmaes\.parquet, .* name it with --manifest"):
-        job_record.claim_or_resume_job(store_with("nmaes.parquet"), PLAN, fingerprint())
+        job_record.claim_or_resume_job(store_with("nmaes.parquet"), THREE_IMAGES, fingerprint())
     assert not (tmp_path / "nmaes.parquet").exists()
     assert job_record.claim_or_resume_job(
-        store_with("names.parquet"), PLAN, fingerprint()
+        store_with("names.parquet"), THREE_IMAGES, fingerprint()
     ).committed == {1}
 
 
 def test_manifest_outside_of_the_output_stays_there(store, tmp_path):
     outside = Store(store.location, elsewhere={layout.MANIFEST: str(tmp_path / "names.parquet")})
-    job_record.claim_or_resume_job(outside, PLAN, fingerprint())
+    job_record.claim_or_resume_job(outside, THREE_IMAGES, fingerprint())
     with pytest.raises(ResumeError, match="stored elsewhere: give that file again with --manifest"):
-        job_record.claim_or_resume_job(store, PLAN, fingerprint())
+        job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     assert store.read(layout.MANIFEST) is None
-    job_record.claim_or_resume_job(outside, PLAN, fingerprint())
+    job_record.claim_or_resume_job(outside, THREE_IMAGES, fingerprint())
     other = Store(tmp_path / "other")
-    job_record.claim_or_resume_job(other, PLAN, fingerprint())
+    job_record.claim_or_resume_job(other, THREE_IMAGES, fingerprint())
     with pytest.raises(ResumeError, match="holds its manifest itself: leave --manifest out"):
         job_record.claim_or_resume_job(
             Store(other.location, elsewhere={layout.MANIFEST: str(tmp_path / "more.parquet")}),
-            PLAN,
+            THREE_IMAGES,
             fingerprint(),
         )
 
@@ -116,7 +116,7 @@ def test_folder_of_other_files_is_refused(store):
     with pytest.raises(
         OutputError, match=r"not empty and holds no job of salip-ray .*thesis\.docx"
     ):
-        job_record.claim_or_resume_job(store, PLAN, fingerprint())
+        job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     assert store.names() == ["thesis.docx"]
 
 
@@ -124,19 +124,19 @@ def test_folder_of_other_files_is_refused(store):
 def test_damaged_run_json_is_refused(store, content):
     store.write("run.json", content)
     with pytest.raises(OutputError, match="not the record of a job of salip-ray"):
-        job_record.claim_or_resume_job(store, PLAN, fingerprint())
+        job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
 
 
 @pytest.mark.parametrize(("written", "age"), [(1, "an older"), (99, "a newer")])
 def test_other_schema_version_is_refused(store, written, age):
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     run = json.loads(store.read("run.json"))
     store.write("run.json", json.dumps({**run, "schema_version": written}).encode())
     with pytest.raises(
         ResumeError,
         match=f"schema_version {written}, this version writes 2: resume with {age} salip-ray",
     ):
-        job_record.claim_or_resume_job(store, PLAN, fingerprint())
+        job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
 
 
 @pytest.mark.parametrize(
@@ -151,24 +151,24 @@ def test_other_schema_version_is_refused(store, written, age):
         ({"sam": "b" * 64}, r"weights\.sam was .*aaa.*, is .*bbb"),
         ({"references": "/masks"}, r"references was null, is ./masks"),
         (
-            {"plan": make_manifest(listing(["/a", "/b", "/d"]), 2)},
+            {"manifest": make_manifest(listing(["/a", "/b", "/d"]), 2)},
             r"the input \(1 image added, 1 image removed\)",
         ),
     ],
 )
 def test_changes_are_named(store, changed, message):
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
-    plan = changed.get("plan", PLAN)
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
+    manifest = changed.get("manifest", THREE_IMAGES)
     with pytest.raises(ResumeError, match=message):
-        job_record.claim_or_resume_job(store, plan, fingerprint(**changed))
-    assert store.read("manifest.parquet") == job_record.manifest_bytes(PLAN)
+        job_record.claim_or_resume_job(store, manifest, fingerprint(**changed))
+    assert store.read("manifest.parquet") == job_record.manifest_bytes(THREE_IMAGES)
 
 
 GROWN = make_manifest(listing(["/0", "/a", "/b", "/c", "/d"]), 2)
 
 
 def test_grown_input_is_refused_with_advice(store):
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     with pytest.raises(ResumeError, match=r"the input \(2 images added\).*--extend"):
         job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN))
     wider = fingerprint(GROWN, propose={"points_per_side": 4})
@@ -181,7 +181,7 @@ def test_grown_input_is_refused_with_advice(store):
 
 
 def test_extended_job_is_resumed(store):
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     job = job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
     assert job.manifest.table["uri"].to_pylist() == ["/a", "/b", "/c", "/0", "/d"]
     assert job.manifest.table["shard"].to_pylist() == [0, 0, 1, 2, 2]
@@ -191,11 +191,11 @@ def test_extended_job_is_resumed(store):
     again = job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN))
     assert again.manifest.table.equals(job.manifest.table)
     with pytest.raises(ResumeError, match="2 images removed"):
-        job_record.claim_or_resume_job(store, PLAN, fingerprint())
+        job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
 
 
 def test_killed_extension_is_completed(store):
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     before = store.read("run.json")
     job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
     store.write("run.json", before)  # as if killed after the manifest
@@ -204,27 +204,27 @@ def test_killed_extension_is_completed(store):
 
 
 def test_pools_storage_and_limits_may_change(store):
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     other = {
         "pools": {"propose": {"size": 3}},
         "storage": {"input": {"key": "AK", "secret": "hush"}},
         "run": {"max_error_share": 1.0},
     }
-    job_record.claim_or_resume_job(store, PLAN, fingerprint(**other))
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint(**other))
     assert b"hush" not in store.read("run.json")
 
 
 def test_other_versions_give_a_note(store):
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     run = json.loads(store.read("run.json"))
     run["versions"]["torch"] = "0.1"
     store.write("run.json", json.dumps(run).encode())
-    (note,) = job_record.claim_or_resume_job(store, PLAN, fingerprint()).notes
+    (note,) = job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint()).notes
     assert "torch 0.1 ->" in note
 
 
 def test_devices_are_recorded_once_each(store):
-    job_record.claim_or_resume_job(store, PLAN, fingerprint())
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     for cpus in (2, 2, 4):
         job_record.record_devices(store, {"cpus": cpus})
     assert json.loads(store.read("run.json"))["devices"] == [{"cpus": 2}, {"cpus": 4}]

@@ -34,29 +34,29 @@ def listing(uris, etag="e", size=1, address=None):
 
 
 def test_rows_are_sorted_and_cut_into_shards():
-    plan = make_manifest(listing(["/c", "/a", "/b"]), rows_per_shard=2)
-    assert plan.table.schema == TODO_SCHEMA
-    assert plan.frozen.schema == MANIFEST_SCHEMA
-    assert plan.table["uri"].to_pylist() == ["/a", "/b", "/c"]
-    assert plan.table["image_id"].to_pylist() == [image_id(uri) for uri in ("/a", "/b", "/c")]
-    assert plan.table["shard"].to_pylist() == [0, 0, 1]
-    assert plan.table["seq"].to_pylist() == [0, 1, 0]
-    assert (plan.n_images, plan.n_shards) == (3, 2)
-    assert plan.sizes.tolist() == [2, 1]
+    manifest = make_manifest(listing(["/c", "/a", "/b"]), rows_per_shard=2)
+    assert manifest.table.schema == TODO_SCHEMA
+    assert manifest.frozen.schema == MANIFEST_SCHEMA
+    assert manifest.table["uri"].to_pylist() == ["/a", "/b", "/c"]
+    assert manifest.table["image_id"].to_pylist() == [image_id(uri) for uri in ("/a", "/b", "/c")]
+    assert manifest.table["shard"].to_pylist() == [0, 0, 1]
+    assert manifest.table["seq"].to_pylist() == [0, 1, 0]
+    assert (manifest.n_images, manifest.n_shards) == (3, 2)
+    assert manifest.sizes.tolist() == [2, 1]
 
 
 def test_repeated_uri_is_labelled_once():
-    plan = make_manifest(listing(["/b", "/a", "/b", "/b"]), 10)
-    assert plan.table["uri"].to_pylist() == ["/a", "/b"]
-    assert plan.duplicates == 2
+    manifest = make_manifest(listing(["/b", "/a", "/b", "/b"]), 10)
+    assert manifest.table["uri"].to_pylist() == ["/a", "/b"]
+    assert manifest.duplicates == 2
 
 
 def test_addresses_are_not_frozen():
-    plan = make_manifest(listing(["https://h/a"], address="https://h/a?sig=s"), 10)
-    assert plan.table["address"].to_pylist() == ["https://h/a?sig=s"]
-    assert "address" not in plan.frozen.column_names
+    manifest = make_manifest(listing(["https://h/a"], address="https://h/a?sig=s"), 10)
+    assert manifest.table["address"].to_pylist() == ["https://h/a?sig=s"]
+    assert "address" not in manifest.frozen.column_names
     assert (
-        plan.digest
+        manifest.digest
         == make_manifest(listing(["https://h/a"], address="https://h/a?sig=t"), 10).digest
     )
 
@@ -67,26 +67,29 @@ def test_addresses_are_not_frozen():
     seed=st.integers(0, 99),
 )
 def test_every_image_once_whatever_the_order(uris, rows_per_shard, seed):
-    plan = make_manifest(listing(uris), rows_per_shard)
+    manifest = make_manifest(listing(uris), rows_per_shard)
     shuffled = random.Random(seed).sample(uris, len(uris))
-    assert make_manifest(listing(shuffled), rows_per_shard).table.equals(plan.table)
-    uris_back = plan.table["uri"].to_pylist()
+    assert make_manifest(listing(shuffled), rows_per_shard).table.equals(manifest.table)
+    uris_back = manifest.table["uri"].to_pylist()
     assert sorted(uris_back, key=str.encode) == uris_back
     assert set(uris_back) == set(uris)
-    assert len(uris_back) == len(set(uris_back)) == plan.n_images == len(uris) - plan.duplicates
-    sizes = plan.sizes.tolist()
-    assert sizes == [plan.table["shard"].to_pylist().count(shard) for shard in range(plan.n_shards)]
+    assert len(uris_back) == len(set(uris_back)) == manifest.n_images
+    assert manifest.n_images == len(uris) - manifest.duplicates
+    sizes = manifest.sizes.tolist()
+    shards = manifest.table["shard"].to_pylist()
+    assert sizes == [shards.count(shard) for shard in range(manifest.n_shards)]
 
 
 @given(rows=st.integers(1, 40), per_shard=st.integers(1, 7), done=st.sets(st.integers(0, 45)))
 def test_todo_has_the_rows_of_uncommitted_shards(rows, per_shard, done):
-    plan = make_manifest(listing([f"/{n}" for n in range(rows)]), per_shard)
-    todo = plan.todo(done)
-    assert set(todo["shard"].to_pylist()) == set(range(plan.n_shards)) - done
-    assert todo.num_rows == sum(plan.sizes[s] for s in range(plan.n_shards) if s not in done)
+    manifest = make_manifest(listing([f"/{n}" for n in range(rows)]), per_shard)
+    todo = manifest.todo(done)
+    assert set(todo["shard"].to_pylist()) == set(range(manifest.n_shards)) - done
+    uncommitted = set(range(manifest.n_shards)) - done
+    assert todo.num_rows == sum(manifest.sizes[shard] for shard in uncommitted)
     # Only the last block of a strict re-cut may be short: so may only the last shard.
     shards = sorted(set(todo["shard"].to_pylist()))
-    assert all(plan.sizes[shard] == per_shard for shard in shards[:-1])
+    assert all(manifest.sizes[shard] == per_shard for shard in shards[:-1])
 
 
 @pytest.mark.parametrize(
@@ -126,18 +129,18 @@ def test_change_is_described_in_words():
 def test_extension_adds_new_shards_after_the_old_ones(old, new, per_shard):
     before = make_manifest(listing([f"/{n:02d}" for n in old]), per_shard)
     now = make_manifest(listing([f"/{n:02d}" for n in old | new]), per_shard)
-    plan = extend_manifest(before.frozen, now)
-    assert plan.frozen.slice(0, before.n_images).equals(before.frozen)
-    assert plan.digest == now.digest == manifest_digest(plan.frozen, per_shard)
-    added = plan.frozen.slice(before.n_images)
+    manifest = extend_manifest(before.frozen, now)
+    assert manifest.frozen.slice(0, before.n_images).equals(before.frozen)
+    assert manifest.digest == now.digest == manifest_digest(manifest.frozen, per_shard)
+    added = manifest.frozen.slice(before.n_images)
     assert added["uri"].to_pylist() == [f"/{n:02d}" for n in sorted(new - old)]
     assert all(shard >= before.n_shards for shard in added["shard"].to_pylist())
     # A resume finds the same plan by the frozen manifest and the grown input.
-    assert with_frozen_shards(plan.frozen, now).table.equals(plan.table)
-    for shard in range(plan.n_shards):
-        rows = [row for row in plan.table.to_pylist() if row["shard"] == shard]
-        assert [row["seq"] for row in rows] == list(range(plan.sizes[shard]))
-    assert int(plan.sizes.sum()) == plan.n_images == len(old | new)
+    assert with_frozen_shards(manifest.frozen, now).table.equals(manifest.table)
+    for shard in range(manifest.n_shards):
+        rows = [row for row in manifest.table.to_pylist() if row["shard"] == shard]
+        assert [row["seq"] for row in rows] == list(range(manifest.sizes[shard]))
+    assert int(manifest.sizes.sum()) == manifest.n_images == len(old | new)
 
 
 def test_extension_that_renumbers_slices_is_refused(tmp_path):
@@ -153,12 +156,12 @@ def test_extension_that_renumbers_slices_is_refused(tmp_path):
     ):
         extend_manifest(alone, two)
     three = planned(d=30.0)
-    plan = extend_manifest(two.frozen, three)  # above all others: none moves
-    assert plan.frozen["slice"].to_pylist() == [0, 1, 2]
+    manifest = extend_manifest(two.frozen, three)  # above all others: none moves
+    assert manifest.frozen["slice"].to_pylist() == [0, 1, 2]
     with pytest.raises(
         ResumeError, match=r"renumber 1 labelled image \(.* slice 2 of volume \w+, is slice 3 "
     ):
-        extend_manifest(plan.frozen, planned(between=25.0))
+        extend_manifest(manifest.frozen, planned(between=25.0))
 
 
 @given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=9))
@@ -178,5 +181,5 @@ def test_cutting_aligned_rows_cuts_between_shards(sizes):
 
 
 def test_short_last_shard_needs_no_padding():
-    plan = make_manifest(listing([f"/{n}" for n in range(7)]), 3)
-    assert plan.todo([0]).num_rows == 4
+    manifest = make_manifest(listing([f"/{n}" for n in range(7)]), 3)
+    assert manifest.todo([0]).num_rows == 4
