@@ -220,10 +220,15 @@ def find_references(
     """The reference mask of each class, or None where the image has none.
 
     Raises:
-        ImageError: the mask cannot be read, or is not on the image's grid.
+        ImageError: the mask cannot be read, is not on the image's grid, or several images share its
+            name.
     """
     mask = references.find(picture) if references is not None else None
-    if references is None or mask is None:
+    if references is None:
+        return None
+    if mask is None:
+        if reason := references.ambiguity(picture):
+            raise ImageError(reason)
         return None
     ids = references.load(mask, config.image, count=stack.count, spacing=stack.spacing)
     if ids.shape != image.shape[:2]:

@@ -96,6 +96,8 @@ def label(
     with held(store) as lease:
         job = claim_or_resume_job(store, plan, fingerprint, extend=extend)
         plan = job.manifest
+        if known is not None:
+            known = known.among(plan.table["uri"].unique().to_pylist())
         for note in job.notes:
             progress.report(f"note: {note}")
         todo = plan.todo(job.committed)

@@ -103,12 +103,13 @@ def _references(
     labels: LabelOutput, given: str | None, options: Mapping[str, Any] | None
 ) -> References | None:
     """Return the given references, else those of the run if they still exist."""
+    images = labels.manifest(["uri"])["uri"].unique().to_pylist()
     if given is not None:
-        return References.open(given, options)
+        return References.open(given, options).among(images)
     location: Sequence[str] | str | None = labels.run["fingerprint"].get("references")
     if not isinstance(location, str):
         return None
     try:
-        return References.open(location, options)
+        return References.open(location, options).among(images)
     except (InputError, OSError):
         return None  # moved or out of reach: the report is useful without them

@@ -281,7 +281,7 @@ def _open(data: bytes, config: ImageConfig) -> tuple[Any, Values, Grid]:
     dtype = header.get_data_dtype()
     if dtype.kind not in "uif" and dtype != _RGB:
         code = int(header["datatype"])
-        name = nibabel.nifti1.data_type_codes.niistring[code].removeprefix("NIFTI_TYPE_")
+        name = str(nibabel.nifti1.data_type_codes.niistring[code]).removeprefix("NIFTI_TYPE_")
         raise ImageError(f"voxels of type {name} are not grey or RGB")
     count = math.prod(grid.shape)
     offset = int(header.get_data_offset()) + config.volume_index * count * dtype.itemsize

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ _NO_COMPRESSION = 1
 _BYTE_CODECS = frozenset({5, 8, 32773, 32946, 34925, 50000})  # LZW, deflate, PackBits, LZMA, Zstd
 _PILLOW_CODECS = _BYTE_CODECS | {1, 2, 3, 4, 6, 7, 32771, 50001}
 _OLD_JPEG = 6
-LOSSY_CODECS = frozenset({6, 7, 34712, 33003, 33005, 34892, 50001, 50002, 22610})
+_LOSSY_CODECS = frozenset({6, 7, 34712, 33003, 33005, 34892, 50001, 50002, 22610})
 _CODEC_NAMES = {
     6: "old-style JPEG",
     7: "JPEG",
@@ -91,6 +92,35 @@ def read_values(data: bytes, index: int, config: ImageConfig) -> Values:
     """
     offsets = page_offsets(io.BytesIO(data), config)
     return _Pages(data, offsets, config).values(index)
+
+
+@dataclass(frozen=True)
+class PageKind:
+    """What matters to a page of class ids.
+
+    Attributes:
+        lossy: its compression does not keep values.
+        inverted_labels: WhiteIsZero with more than 8 bits, so that stored values are no ids.
+    """
+
+    lossy: bool
+    inverted_labels: bool
+
+
+def page_kinds(data: bytes, config: ImageConfig) -> list[PageKind]:
+    """Return the kind of each page.
+
+    Raises:
+        ImageError: not TIFF, corrupt, or above a limit.
+    """
+    pages = (read_page(data, offset) for offset in page_offsets(io.BytesIO(data), config))
+    return [
+        PageKind(
+            lossy=page.value(tags.COMPRESSION, 1) in _LOSSY_CODECS,
+            inverted_labels=not _is_plain(page) and page.value(tags.PHOTOMETRIC, 1) == 0,
+        )
+        for page in pages
+    ]
 
 
 class _Pages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 
 import nibabel
 import numpy as np
@@ -14,6 +15,7 @@ from salip_ray.errors import ImageError, InputError
 from salip_ray.schema import ImageRef
 from salip_ray.sources import references
 from salip_ray.sources.references import References
+from tests.tiff_files import tiff
 
 
 def save(path, array):
@@ -195,7 +197,7 @@ def test_pages_are_masked_by_pages(tmp_path):
     found = References.open(str(tmp_path))
     ids = found.load(found.find(ImageRef("/in/a.tiff", 2)), count=3)
     np.testing.assert_array_equal(ids, MASK * 2)
-    with pytest.raises(ImageError, match="has 1 pages, its image 3"):
+    with pytest.raises(ImageError, match="has 1 page, its image 3"):
         found.load(found.find(ImageRef("/in/b.tif", 2)), count=3)
 
 
@@ -236,3 +238,102 @@ def test_no_message_shows_a_signature(tmp_path, monkeypatch):
         with pytest.raises(InputError) as caught:
             ask()
         assert "hush" not in str(caught.value)
+
+
+def encoded(array, kind, **options):
+    buffer = io.BytesIO()
+    Pil.fromarray(array).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+BINARY = np.where(np.add.outer(np.arange(40), np.arange(50)) % 23 < 11, 255, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options", "message"),
+    [
+        ("a.jpg", "JPEG", {"quality": 100}, "a.jpg is JPEG, which changes values"),
+        ("a.png", "JPEG", {}, "is JPEG, which changes values"),
+        ("a.webp", "WEBP", {"quality": 100}, "is lossy WebP, which changes values"),
+        (
+            "a.tif",
+            "TIFF",
+            {"compression": "jpeg"},
+            "is TIFF with a lossy compression, which changes",
+        ),
+    ],
+)
+def test_a_mask_of_a_lossy_format_is_refused(tmp_path, name, kind, options, message):
+    (tmp_path / name).write_bytes(encoded(BINARY, kind, **options))
+    masks = References.open(str(tmp_path))
+    with pytest.raises(ImageError, match=f"{message}.* save masks as PNG"):
+        masks.load(masks.find(ImageRef("/in/a.png")))
+
+
+def test_a_lossless_webp_mask_is_read(tmp_path):
+    (tmp_path / "a.webp").write_bytes(encoded(BINARY, "WEBP", lossless=True))
+    np.testing.assert_array_equal(References({}).load(ImageRef(str(tmp_path / "a.webp"))), BINARY)
+
+
+@pytest.mark.parametrize("mask_form", ["NFC", "NFD"])
+@pytest.mark.parametrize("image_form", ["NFC", "NFD"])
+def test_names_match_in_either_form_of_unicode(tmp_path, mask_form, image_form):
+    mask = unicodedata.normalize(mask_form, "M\u00fcller")
+    image = unicodedata.normalize(image_form, "M\u00fcller")
+    save(tmp_path / "m" / f"{mask}.png", MASK)
+    save(tmp_path / "m" / f"{mask}_007.png", MASK)
+    masks = References.open(str(tmp_path / "m")).among([f"/in/{image}.nii"])
+    assert masks.find(ImageRef(f"/in/{image}.png")) is not None
+    assert masks.find(ImageRef(f"/in/{image}.nii", 7)).index is None
+    (tmp_path / "index.csv").write_text(f"image,mask\n/in/{mask}.png,/m/1.png\n")
+    index = References.open(str(tmp_path))
+    assert index.find(ImageRef(f"/in/{image}.png")) == ImageRef("/m/1.png")
+    both = [f"/in/{name}/M\u00fcller.png" for name in "ab"]
+    shared = References.open(str(tmp_path / "m")).among(
+        [both[0], unicodedata.normalize("NFD", both[1])]
+    )
+    assert shared.find(ImageRef(both[0])) is None
+
+
+def test_images_that_share_a_name_have_a_reason(tmp_path):
+    save(tmp_path / "view1.png", MASK)
+    save(tmp_path / "brain" / "007.png", MASK)
+    uris = [
+        f"/in/p{patient}/{name}" for patient in (1, 2) for name in ("view1.png", "brain/007.png")
+    ]
+    masks = References.open(str(tmp_path)).among([*uris, "/in/p1/other.png"])
+    for uri in uris:
+        assert masks.find(ImageRef(uri)) is None
+        reason = masks.ambiguity(ImageRef(uri))
+        assert reason.startswith("2 images have the name of one reference mask: list whole paths")
+        assert "view1" not in reason  # the name may be a patient's
+    assert masks.ambiguity(ImageRef("/in/p1/other.png")) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint32, np.uint64])
+def test_whole_numbers_of_any_type_are_class_ids(tmp_path, dtype):
+    (tmp_path / "a.tif").write_bytes(tiff(MASK.astype(dtype)))
+    np.testing.assert_array_equal(References({}).load(ImageRef(str(tmp_path / "a.tif"))), MASK)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "message"),
+    [
+        (np.full((4, 4), 2**32 - 1, np.uint32), {}, "beyond 32 bits"),
+        (np.full((4, 4), np.nan, np.float32), {}, "one whole number a pixel"),
+        (np.ones((4, 4), np.uint16), {"photometric": 0}, "WhiteIsZero with more than 8 bits"),
+        (np.arange(32, dtype=np.uint8).reshape(4, 4, 2), {"tags": {338: (3, [2])}}, "transparent"),
+    ],
+)
+def test_tiff_masks_that_are_none(tmp_path, array, options, message):
+    (tmp_path / "a.tif").write_bytes(tiff(array, **options))
+    with pytest.raises(ImageError, match=message):
+        References({}).load(ImageRef(str(tmp_path / "a.tif")))
+
+
+def test_a_mask_that_is_drawn_in_alpha_is_refused(tmp_path):
+    layers = np.full((4, 4, 4), 255, np.uint8)
+    layers[:2, :, 3] = 0
+    save(tmp_path / "a.png", layers)
+    with pytest.raises(ImageError, match="has transparent pixels"):
+        References({}).load(ImageRef(str(tmp_path / "a.png")))
