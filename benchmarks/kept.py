@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salip_ray.cascade.geometry import to_working
+from salip_ray.cascade.geometry import make_working
 from salip_ray.cascade.proposer import SamProposer
 from salip_ray.config import Config
 from salip_ray.models.clip.load import ClipModel
@@ -100,7 +100,7 @@ def keep(
 
 def _propose(path: Path, config: Config, item: Item, proposer: SamProposer) -> None:
     image, reference = item.load()
-    working = to_working(image, config.image.long_side)
+    working = make_working(image, config.image)
     start = time.process_time()
     proposals = proposer(working)
     seconds = time.process_time() - start
@@ -131,7 +131,7 @@ def _look(
     candidates: Sequence[Candidate],
     clip: ClipModel,
 ) -> None:
-    working = to_working(item.load()[0], config.image.long_side)
+    working = make_working(item.load()[0], config.image)
     shown = {"visual_prompt": view[0], "padding": view[1], "ensemble": ()}
     how = config.retrieve.model_copy(update=shown)
     start = time.process_time()

@@ -100,7 +100,7 @@ class Variant:
 
     def candidates(self, kept: Kept) -> list[Candidate]:
         """Those within the task's area limits."""
-        low, high = self.config.task.area_limits(*kept.working_size)
+        low, high = self.config.area_limits(*kept.working_size)
         return [c for c in kept.candidates if low < c.area < high]
 
     def label(self, kept: Kept, selections: Sequence[Selection] | None = None) -> CascadeMasks:

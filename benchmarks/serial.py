@@ -22,7 +22,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import Sam
 from torch.nn import functional as F  # noqa: N812
 
-from salip_ray.cascade.geometry import to_working
+from salip_ray.cascade.geometry import make_working
 from salip_ray.cascade.ranking import Ranker
 from salip_ray.cascade.retriever import mean_features, single_prompts
 from salip_ray.cascade.visual_prompts import visual_prompt
@@ -69,9 +69,9 @@ class SerialCascade:
     def __call__(self, image: Image) -> SerialResult:
         """Label one image, uint8 RGB [H, W, 3]."""
         clock = [time.perf_counter()]
-        working = to_working(image, self.config.image.long_side)
+        working = make_working(image, self.config.image)
         everything = self._propose(working)
-        low, high = self.config.task.area_limits(*working.shape[:2])
+        low, high = self.config.area_limits(*working.shape[:2])
         candidates = [c for c in everything if low < c.area < high]
         result = SerialResult(candidates, len(everything))
         clock.append(time.perf_counter())

@@ -16,14 +16,16 @@ from torch import Tensor
 from salip_ray.cascade.geometry import (
     box_to_working,
     closest,
+    contour_boxes,
     overlap,
     reference_boxes,
     to_working_mask,
     union_of,
 )
 from salip_ray.cascade.interfaces import Refiner
-from salip_ray.config import ClassSpec
-from salip_ray.schema import Candidate, ClassMask, Mask, ProposedMask, SamScores, Size
+from salip_ray.cascade.refiner import refine_boxes
+from salip_ray.config import ClassSpec, RefineConfig
+from salip_ray.schema import Box, Candidate, ClassMask, Mask, ProposedMask, SamScores, Size
 
 _RANKINGS: dict[str, Callable[[Candidate], float]] = {
     "unprompted_confident": lambda candidate: candidate.predicted_iou,
@@ -68,6 +70,7 @@ def gt_sam(
     embedding: Tensor,
     references: Mapping[str, Mask],
     candidates: Sequence[Candidate] = (),
+    config: RefineConfig = RefineConfig(),  # noqa: B008  (frozen)
     *,
     working_size: Size,
     original_size: Size,
@@ -84,18 +87,23 @@ def gt_sam(
         embedding: [1, C, h, w] of the working image.
         references: bool [H, W] of the original size, by label.
         candidates: those that passed the area filter.
+        config: ``gt_boxes`` and ``resolution`` are used.
         working_size: height, width.
         original_size: height, width.
     """
     masks = []
     for spec in classes:
         reference = references.get(spec.label)
-        originals = [] if reference is None else reference_boxes(reference)
-        boxes = [box_to_working(box, original_size, working_size) for box in originals]
+        boxes = _prompt_boxes(reference, config, original_size, working_size)
         if not boxes:
             continue
-        refined = refiner(
-            embedding, boxes=boxes, working_size=working_size, original_size=original_size
+        refined = refine_boxes(
+            refiner,
+            embedding,
+            boxes,
+            config,
+            working_size=working_size,
+            original_size=original_size,
         )
         if reference is None or not refined.union.any():
             continue
@@ -113,3 +121,15 @@ def gt_sam(
             )
         )
     return masks
+
+
+def _prompt_boxes(
+    reference: Mask | None, config: RefineConfig, original_size: Size, working_size: Size
+) -> list[Box]:
+    """Return the boxes of a reference on the working image, by ``gt_boxes``."""
+    if reference is None:
+        return []
+    if config.gt_boxes == "first_two_contours":
+        return contour_boxes(reference, working_size)
+    boxes = reference_boxes(reference)
+    return [box_to_working(box, original_size, working_size) for box in boxes]

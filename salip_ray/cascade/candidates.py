@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area, nms
 
-from salip_ray.config import ProposeConfig
+from salip_ray.config import Config, ProposeConfig
 from salip_ray.schema import Box, Candidate, Mask, Size
 
 
@@ -92,6 +92,31 @@ def merge_views(
     if settings.min_mask_region_area > 0:
         masks = _clean(masks, size, settings)
     return list(_candidates(masks, size))
+
+
+def within_limits(
+    candidates: Sequence[Candidate], config: Config, size: Size
+) -> tuple[Candidate, ...]:
+    """Return the candidates within the area limits, which are exclusive (step 2).
+
+    With ``retrieve.box_end: exclusive``, candidates that are 1 pixel wide or high are dropped too:
+    their crops would be empty.
+
+    Args:
+        candidates: of one working image.
+        config: its ``task``, ``propose`` and ``retrieve`` sections are used.
+        size: height and width of the working image.
+    """
+    low, high = config.area_limits(*size)
+    exclusive = config.retrieve.box_end == "exclusive"
+    return tuple(
+        c for c in candidates if low < c.area < high and not (exclusive and _is_line(c.box))
+    )
+
+
+def _is_line(box: Box) -> bool:
+    x0, y0, x1, y1 = box
+    return x0 == x1 or y0 == y1
 
 
 def _clean(decoded: DecodedMasks, size: Size, settings: ProposeConfig) -> DecodedMasks:

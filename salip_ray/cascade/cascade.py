@@ -12,7 +12,7 @@ from torch import Tensor
 
 from salip_ray.cascade.baselines import gt_sam, unprompted
 from salip_ray.cascade.confidence import calibration
-from salip_ray.cascade.geometry import check_image, overlap, to_working, union_of
+from salip_ray.cascade.geometry import check_image, make_working, overlap, union_of
 from salip_ray.cascade.interfaces import Proposer, Refiner, Retriever
 from salip_ray.cascade.proposer import SamProposer
 from salip_ray.cascade.refiner import SamRefiner, prompts_for, refine
@@ -139,7 +139,7 @@ class Cascade:
         original_size = image.shape[0], image.shape[1]
         if references is None and "gt_sam" in self.config.run.modes:
             raise InputError("run.modes has gt_sam, which needs references, found None")
-        working = to_working(image, self.config.image.long_side)
+        working = make_working(image, self.config.image)
         proposals = self.propose(working)
         selections = self.retrieve(working, proposals.candidates) if self.retrieve else ()
         reuse = self.config.refine.sam is None
@@ -249,7 +249,15 @@ def compose(
                     f"the reference of {label!r} has shape {reference.shape}, "
                     f"its image {original_size}"
                 )
-        masks += gt_sam(config.task.classes, refiner, embedding, references, candidates, **sizes)
+        masks += gt_sam(
+            config.task.classes,
+            refiner,
+            embedding,
+            references,
+            candidates,
+            config.refine,
+            **sizes,
+        )
     return CascadeMasks(tuple(masks), tuple(outcomes))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from salip_ray.config import ClassSpec
+from salip_ray.config import ClassSpec, ImageConfig
 from salip_ray.errors import ImageError
 from salip_ray.schema import Box, Candidate, Image, Mask, Size
 
@@ -42,8 +42,40 @@ def to_working(image: Image, long_side: int) -> Image:
     height, width = working_size(image.shape[0], image.shape[1], long_side)
     if image.shape[:2] == (height, width):
         return image
+    return _resize_antialiased(image, (height, width))
+
+
+def _resize_antialiased(image: Image, size: Size) -> Image:
+    height, width = size
     resized = PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR)
     return np.asarray(resized)
+
+
+def make_working(image: Image, config: ImageConfig) -> Image:
+    """Return the working image of an image, by the ``image`` section of a configuration.
+
+    Args:
+        image: uint8 RGB, [H, W, 3].
+        config: ``long_side``, ``aspect``, ``resample`` and ``channels`` are used.
+
+    Returns:
+        uint8 [h, w, 3], RGB or (``channels: bgr``) BGR.
+    """
+    height, width = working_size_of(image.shape[0], image.shape[1], config)
+    if image.shape[:2] != (height, width):
+        if config.resample == "bilinear":
+            resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+            image = resized.astype(np.uint8, copy=False)
+        else:
+            image = _resize_antialiased(image, (height, width))
+    return np.ascontiguousarray(image[..., ::-1]) if config.channels == "bgr" else image
+
+
+def working_size_of(height: int, width: int, config: ImageConfig) -> Size:
+    """Return ``(height, width)`` of the working image of an image of that size."""
+    if config.aspect == "square":
+        return config.long_side, config.long_side
+    return working_size(height, width, config.long_side)
 
 
 def to_original(mask: Mask, size: tuple[int, int]) -> Mask:
@@ -156,3 +188,27 @@ def reference_boxes(mask: Mask, min_share: float = MIN_SHARE) -> list[Box]:
         for x, y, width, height, area in stats[1:]  # the first is the background
         if area >= min_share * mask.size
     ]
+
+
+def contour_boxes(mask: Mask, size: Size, count: int = 2) -> list[Box]:
+    """Return the boxes of GT-SAM as published: of the leftmost outer contours of a reference.
+
+    The reference is resized bilinearly to the working image; contours of no area are left out.
+
+    Args:
+        mask: reference, bool [H, W].
+        size: height, width of the working image.
+        count: number of boxes at most.
+
+    Returns:
+        xyxy, inclusive, on the working image, from left to right.
+    """
+    height, width = size
+    grey = cv2.resize(mask.astype(np.uint8) * 255, (width, height))
+    contours, _hierarchy = cv2.findContours(grey, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    boxes = []
+    for contour in sorted(contours, key=lambda each: cv2.boundingRect(each)[0]):
+        if cv2.contourArea(contour) > 0:
+            x, y, box_width, box_height = cv2.boundingRect(contour)
+            boxes.append((float(x), float(y), float(x + box_width - 1), float(y + box_height - 1)))
+    return boxes[:count]

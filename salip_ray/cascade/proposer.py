@@ -32,6 +32,7 @@ from salip_ray.cascade.candidates import (
     merge_views,
     no_masks,
     pack,
+    within_limits,
 )
 from salip_ray.cascade.interfaces import Proposals
 from salip_ray.config import Config
@@ -48,7 +49,7 @@ class SamProposer:
 
     Args:
         sam: a SAM in eval mode, on the device to use.
-        config: its ``propose`` section and the area limits of its ``task`` are used.
+        config: its ``propose`` section and its area limits are used.
 
     Raises:
         ConfigError: the grid of a crop layer would have no point.
@@ -57,7 +58,7 @@ class SamProposer:
     def __init__(self, sam: Sam, config: Config) -> None:
         self.sam = sam
         self.settings = settings = config.propose
-        self.task = config.task
+        self.config = config
         deepest = settings.crop_n_points_downscale_factor**settings.crop_n_layers
         if settings.points_per_side < deepest:
             raise ConfigError(
@@ -77,9 +78,8 @@ class SamProposer:
         # View by view: the masks of all points of all views might not fit into memory.
         filtered = [filter_view(masks, settings) for masks in views]
         candidates = merge_views(filtered, settings, size)
-        low, high = self.task.area_limits(*size)
         return Proposals(
-            candidates=tuple(c for c in candidates if low < c.area < high),
+            candidates=within_limits(candidates, self.config, size),
             n_proposed=len(candidates),
             embedding=embeddings[0],
         )

@@ -7,7 +7,7 @@ The paper prompts with the box alone, which is what :class:`SamRefiner` does whe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from salip_ray.cascade import sam_ops
+from salip_ray.cascade.geometry import to_original
 from salip_ray.cascade.interfaces import RefinedMasks, Refiner
 from salip_ray.config import Config, RefineConfig
 from salip_ray.errors import ConfigError
@@ -162,20 +163,49 @@ def refine(
     """
     sizes = {"working_size": working_size, "original_size": original_size}
     if config.plain:
-        refined = refiner(embedding, boxes=[prompt.box for prompt in prompts], **sizes)
+        boxes = [prompt.box for prompt in prompts]
+        refined = refine_boxes(refiner, embedding, boxes, config, **sizes)
     elif not isinstance(refiner, SamRefiner):
         raise ConfigError(
             "refine.centre_point, negative_points, box_jitter and mask_feedback need SAM as the "
             f"refiner, found {type(refiner).__name__}: remove these options"
         )
     else:
-        refined = _refine_prompts(refiner, embedding, prompts, **sizes)
+        at = working_size if config.resolution == "working" else original_size
+        refined = _enlarged(
+            _refine_prompts(
+                refiner, embedding, prompts, working_size=working_size, original_size=at
+            ),
+            original_size,
+        )
     masks = refined.masks
     if config.fill_holes:
         masks = np.stack([filled(mask) for mask in masks])
     if config.min_part > 0:
         masks = np.stack([without_small_parts(mask, config.min_part) for mask in masks])
     return RefinedMasks(masks, refined.predicted_iou, refined.stability)
+
+
+def refine_boxes(
+    refiner: Refiner,
+    embedding: Tensor,
+    boxes: Sequence[Box],
+    config: RefineConfig,
+    *,
+    working_size: Size,
+    original_size: Size,
+) -> RefinedMasks:
+    """Predict one mask per box, [H, W] of ``original_size``, by ``refine.resolution``."""
+    at = working_size if config.resolution == "working" else original_size
+    refined = refiner(embedding, boxes=boxes, working_size=working_size, original_size=at)
+    return _enlarged(refined, original_size)
+
+
+def _enlarged(refined: RefinedMasks, size: Size) -> RefinedMasks:
+    """Resize masks to ``size`` by nearest neighbour, unless they have it."""
+    if refined.masks.shape[1:] == size:
+        return refined
+    return replace(refined, masks=np.stack([to_original(mask, size) for mask in refined.masks]))
 
 
 def _refine_prompts(

@@ -1,7 +1,9 @@
 """Step 3: visual prompts, the pictures of a candidate that CLIP scores.
 
-Five visual prompts under SaLIP's names. Boxes include their last row and column, so a mask that is
-one pixel wide gives a crop that is one pixel wide.
+Five visual prompts under SaLIP's names. By default crops include the last row and column of the
+box. The options ``box_end``, ``box_line``, ``contour_line``, ``contours`` and ``outside`` of
+``retrieve`` switch to the published drawing, pixel for pixel. Lengths are in pixels of a working
+image with a long side of 256, since CLIP resizes whole images to one size.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from salip_ray.schema import Candidate, Image
 
 _RED = (255, 0, 0)
 _GREY = 128
+_SAM_MEAN = (124, 116, 104)  # SAM's mean pixel, RGB
+_REFERENCE_SIDE = 256  # of the working image that lengths in pixels refer to
 
 
 def visual_prompt(working: Image, candidate: Candidate, config: RetrieveConfig) -> Image:
@@ -25,7 +29,7 @@ def visual_prompt(working: Image, candidate: Candidate, config: RetrieveConfig) 
     Args:
         working: the working image, uint8 RGB [H, W, 3]; not changed.
         candidate: a candidate of that image.
-        config: ``visual_prompt`` (see the functions below), ``expand_px`` and ``padding`` are used.
+        config: the ``retrieve`` section.
 
     Returns:
         uint8 RGB [h, w, 3]; a square if ``padding`` is ``square``.
@@ -34,40 +38,52 @@ def visual_prompt(working: Image, candidate: Candidate, config: RetrieveConfig) 
     return pad_to_square(prompt) if config.padding == "square" else prompt
 
 
-def crops(working: Image, candidate: Candidate, _: RetrieveConfig) -> Image:
+def crops(working: Image, candidate: Candidate, config: RetrieveConfig) -> Image:
     """Cut the candidate out along its box, with a black background."""
-    box = _slices(candidate)
+    box = _slices(candidate, config)
     return working[box] * candidate.mask[box][..., None]
 
 
 def crop_expand(working: Image, candidate: Candidate, config: RetrieveConfig) -> Image:
-    """Cut the box, ``expand_px`` wider on every side, with its background."""
-    return working[_slices(candidate, config.expand_px)]
+    """Cut the box, ``expand_px`` wider on every side, with its background.
+
+    With ``box_end: exclusive`` it is one pixel less to the right and at the bottom.
+    """
+    return working[_slices(candidate, config, _scaled(config.expand_px, working))]
 
 
-def bbox(working: Image, candidate: Candidate, _: RetrieveConfig) -> Image:
+def bbox(working: Image, candidate: Candidate, config: RetrieveConfig) -> Image:
     """Draw the box in red on the whole image."""
     x0, y0, x1, y1 = (int(value) for value in candidate.box)
     drawn = working.copy()
-    cv2.rectangle(drawn, (x0, y0), (x1, y1), _RED, _line_width(working))
+    cv2.rectangle(drawn, (x0, y0), (x1, y1), _RED, max(1, _scaled(config.box_line, working)))
     return drawn
 
 
-def reverse_box_mask(working: Image, candidate: Candidate, _: RetrieveConfig) -> Image:
-    """Blend the whole image outside the box half and half with grey."""
-    box = _slices(candidate)
-    greyed = ((working.astype(np.uint16) + _GREY) // 2).astype(np.uint8)
+def reverse_box_mask(working: Image, candidate: Candidate, config: RetrieveConfig) -> Image:
+    """Blend the whole image outside the box (last row and column included) with half a colour."""
+    box = _slices(candidate, None)
+    greyed: npt.NDArray[np.uint8]
+    if config.outside == "sam_mean":
+        colour = np.full_like(working, _SAM_MEAN)
+        greyed = cv2.addWeighted(colour, 0.5, working, 0.5, 0.0).astype(np.uint8, copy=False)
+    else:
+        greyed = ((working.astype(np.uint16) + _GREY) // 2).astype(np.uint8)
     greyed[box] = working[box]
     return greyed
 
 
-def contour(working: Image, candidate: Candidate, _: RetrieveConfig) -> Image:
-    """Draw the candidate's outer contours in red on the whole image."""
-    outlines, _hierarchy = cv2.findContours(
-        candidate.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+def contour(working: Image, candidate: Candidate, config: RetrieveConfig) -> Image:
+    """Draw the candidate's contours in red on the whole image: ``outer`` or ``all``."""
+    how = (
+        (cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+        if config.contours == "all"
+        else (cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     )
+    outlines, _hierarchy = cv2.findContours(candidate.mask.astype(np.uint8), *how)
     drawn = working.copy()
-    cv2.drawContours(drawn, outlines, -1, _RED, _line_width(working))
+    thickness = max(1, _scaled(config.contour_line, working))
+    cv2.drawContours(drawn, outlines, -1, _RED, thickness)
     return drawn
 
 
@@ -90,15 +106,21 @@ def pad_to_square(prompt: Image) -> Image:
     return square
 
 
-def _slices(candidate: Candidate, margin: int = 0) -> tuple[slice, slice]:
-    """Return rows and columns of the candidate's box, ``margin`` pixels wider, in the image."""
+def _slices(
+    candidate: Candidate, config: RetrieveConfig | None, margin: int = 0
+) -> tuple[slice, slice]:
+    """Return rows and columns of the candidate's box, ``margin`` pixels wider, in the image.
+
+    Without ``config`` the last row and column are included.
+    """
     x0, y0, x1, y1 = (int(value) for value in candidate.box)
-    rows = slice(max(0, y0 - margin), y1 + margin + 1)
-    columns = slice(max(0, x0 - margin), x1 + margin + 1)
+    last = 0 if config is not None and config.box_end == "exclusive" else 1
+    rows = slice(max(0, y0 - margin), y1 + margin + last)
+    columns = slice(max(0, x0 - margin), x1 + margin + last)
     return rows, columns
 
 
-def _line_width(working: Image) -> int:
-    """Return 2 px for a 256 px image, in proportion for others: CLIP resizes all to one size."""
+def _scaled(length: int, working: Image) -> int:
+    """Scale a length in pixels from a long side of 256 to that of the working image."""
     long_side = int(max(working.shape[:2]))
-    return max(1, round(long_side / 128))
+    return round(length * long_side / _REFERENCE_SIDE)

@@ -119,10 +119,13 @@ class TaskConfig(Section):
 
         With ``min_area`` 0 every non-empty mask passes; a ``max_area`` of exactly 1 is no limit.
         """
-        pixels = height * width
-        low = self.min_area * pixels if self.min_area <= 1 else self.min_area
-        high = self.max_area * pixels if self.max_area <= 1 else self.max_area
-        return low, math.inf if self.max_area == 1 else high
+        return _area_limits(self.min_area, self.max_area, height * width)
+
+
+def _area_limits(min_area: float, max_area: float, pixels: int) -> tuple[float, float]:
+    low = min_area * pixels if min_area <= 1 else min_area
+    high = max_area * pixels if max_area <= 1 else max_area
+    return low, math.inf if max_area == 1 else high
 
 
 class Window(Section):
@@ -143,6 +146,12 @@ class ImageConfig(Section):
     taken from the affine; ``volume_index`` selects a volume of a 4-D file. With ``skip_blank``, a
     slice of one uniform grey is recorded as empty and not labelled. ``max_bytes`` limits a file and
     an unpacked volume; ``max_frames`` limits the slices, frames or pages that a file declares.
+
+    Some options exist for the published code's conventions. With ``aspect: square`` the working
+    image is ``long_side`` x ``long_side``, whatever the shape of the image. ``resample: bilinear``
+    resizes to it without antialiasing (OpenCV's ``INTER_LINEAR``). ``channels: bgr`` swaps red and
+    blue of the working image, as the published code does for chest X-rays. For volumes,
+    ``depth: slice_range`` scales each slice from its own minimum and maximum.
     """
 
     long_side: Annotated[int, Field(ge=16, le=8192)] = 1024
@@ -150,9 +159,12 @@ class ImageConfig(Section):
     max_bytes: Positive = 2_000_000_000
     max_frames: Positive = 100_000
     window: Literal["auto", "from_file"] | Window = "auto"
-    depth: Literal["percentile", "full_range"] = "percentile"
+    depth: Literal["percentile", "full_range", "slice_range"] = "percentile"
     percentiles: tuple[Percent, Percent] = (0.5, 99.5)
     axis: Axis = "axial"
+    aspect: Literal["keep", "square"] = "keep"
+    resample: Literal["antialiased", "bilinear"] = "antialiased"
+    channels: Literal["rgb", "bgr"] = "rgb"
     volume_index: Annotated[int, Field(ge=0)] = 0
     skip_blank: bool = True
 
@@ -195,7 +207,10 @@ class ClipConfig(Section):
 
 
 class ProposeConfig(Section):
-    """Settings of SAM's automatic mask generator, with the names and defaults of the original."""
+    """Settings of SAM's automatic mask generator by its own names, with upstream's defaults.
+
+    ``min_area`` and ``max_area`` replace those of the task, in the same units (null: the task's).
+    """
 
     points_per_side: Positive = 32
     points_per_batch: Positive = 64
@@ -208,6 +223,8 @@ class ProposeConfig(Section):
     crop_overlap_ratio: Fraction = 512 / 1500
     crop_n_points_downscale_factor: Positive = 1
     min_mask_region_area: Annotated[int, Field(ge=0)] = 0
+    min_area: Annotated[float, Field(ge=0.0)] | None = None
+    max_area: Annotated[float, Field(gt=0.0)] | None = None
 
 
 class RetrieveConfig(Section):
@@ -229,12 +246,26 @@ class RetrieveConfig(Section):
     the candidate shows the class or one of its companions. A class with a presence below
     ``min_presence`` is left empty. ``runners_up`` is the number of candidates per class that are
     recorded with their scores although they were not retrieved.
+
+    The other options change how visual prompts are drawn; lengths are in pixels of a working image
+    with a long side of 256, and scale with it. ``expand_px`` widens the box of ``crop_expand``.
+    With ``box_end: exclusive`` the crops lack the last row and column of the box, as in the
+    published code, and candidates whose box is 1 pixel wide or high are dropped. ``box_line`` and
+    ``contour_line`` are OpenCV's line thickness of ``bbox`` and ``contour`` (published: 5 and 3).
+    ``contours`` are the ``outer`` ones, or ``all`` with those of holes (published). ``outside`` of
+    the box, ``reverse_box_mask`` blends with ``grey`` (128), or with ``sam_mean`` (124, 116, 104;
+    published), rounded half to even.
     """
 
     visual_prompt: VisualPrompt = "crops"
     ensemble: tuple[VisualPrompt, ...] = ()
     padding: Literal["none", "square", "both"] = "none"
     expand_px: Annotated[int, Field(ge=0)] = 10
+    box_end: Literal["inclusive", "exclusive"] = "inclusive"
+    box_line: Positive = 2
+    contour_line: Positive = 2
+    contours: Literal["outer", "all"] = "outer"
+    outside: Literal["grey", "sam_mean"] = "grey"
     max_overlap: Fraction = 1.0
     scoring: Literal["cosine", "softmax"] = "cosine"
     logit_scale: Annotated[float, Field(gt=0.0)] | None = None
@@ -275,6 +306,11 @@ class RefineConfig(Section):
 
     ``fill_holes`` closes holes in the finished masks; components smaller than ``min_part`` of the
     largest are removed. GT-SAM is always prompted with plain boxes.
+
+    ``resolution`` is where SAM's logits become a mask: at the ``original`` size, or at the
+    ``working`` size (published), from which the mask is enlarged. ``gt_boxes`` of GT-SAM enclose
+    every part of the reference (``parts``), or the two leftmost outer contours of the reference at
+    the working size (``first_two_contours``, published).
     """
 
     sam: SamConfig | None = None
@@ -285,6 +321,8 @@ class RefineConfig(Section):
     mask_feedback: Annotated[int, Field(ge=0, le=8)] = 0
     fill_holes: bool = False
     min_part: Fraction = 0.0
+    resolution: Literal["original", "working"] = "original"
+    gt_boxes: Literal["parts", "first_two_contours"] = "parts"
     batch_size: Positive = 64
 
     @property
@@ -293,6 +331,15 @@ class RefineConfig(Section):
         return not (
             self.centre_point or self.negative_points or self.box_jitter or self.mask_feedback
         )
+
+
+#: Options that outputs of earlier versions do not have; a recipe leaves out their defaults.
+_LATER_OPTIONS = {
+    "image": ("aspect", "resample", "channels"),
+    "propose": ("min_area", "max_area"),
+    "retrieve": ("box_end", "box_line", "contour_line", "contours", "outside"),
+    "refine": ("resolution", "gt_boxes"),
+}
 
 
 class Config(Section):
@@ -323,6 +370,18 @@ class Config(Section):
                     )
         return self
 
+    def area_limits(self, height: int, width: int) -> tuple[float, float]:
+        """Return the limits of a candidate's area in pixels; see :meth:`TaskConfig.area_limits`.
+
+        ``propose.min_area`` and ``propose.max_area`` take precedence over those of the task.
+        """
+        low, high = self.propose.min_area, self.propose.max_area
+        return _area_limits(
+            self.task.min_area if low is None else low,
+            self.task.max_area if high is None else high,
+            height * width,
+        )
+
     def recipe(self) -> dict[str, Any]:
         """Return the settings that decide the labels, as JSON-ready data.
 
@@ -334,6 +393,10 @@ class Config(Section):
         del data["pools"], data["storage"]
         if not self.clip.allow_untaught:
             del data["clip"]["allow_untaught"]  # outputs of earlier versions do not have it
+        for section, names in _LATER_OPTIONS.items():
+            for name in names:
+                if data[section][name] == type(getattr(self, section)).model_fields[name].default:
+                    del data[section][name]
         data["run"] = {key: data["run"][key] for key in ("modes", "rows_per_shard", "precision")}
         return data
 

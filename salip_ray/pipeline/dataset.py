@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from ray.data import Dataset
 
-from salip_ray.cascade.geometry import check_image, class_references, to_working
+from salip_ray.cascade.geometry import check_image, class_references, make_working
 from salip_ray.cluster.resources import pin_precision, plan_pools, require_fit
 from salip_ray.cluster.session import current_machine
 from salip_ray.config import Config
@@ -125,7 +125,7 @@ def _prepared(row: pa.Table, config: Config, image: str, reference: str | None) 
         "height": height,
         "width": width,
         "_references": arrow.pack_references(masks),
-        **arrow.pack_working(to_working(pixels, config.image.long_side)),
+        **arrow.pack_working(make_working(pixels, config.image)),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from salip_ray.cascade.geometry import class_references, to_working
+from salip_ray.cascade.geometry import class_references, make_working
 from salip_ray.config import Config
 from salip_ray.errors import ImageError
 from salip_ray.pipeline import arrow
@@ -195,7 +195,7 @@ def _decoded(
         mask = references.named(picture) if references is not None else None
         said["message"] = without_paths(said["message"], row, config, mask)
         return {**nothing, "status": "error", "error": said}
-    return values | arrow.pack_working(to_working(image, config.image.long_side))
+    return values | arrow.pack_working(make_working(image, config.image))
 
 
 def shown_uri(row: pa.Table, config: Config) -> str:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from salip_ray.cascade.geometry import to_working
+from salip_ray.cascade.geometry import make_working
 from salip_ray.cascade.visual_prompts import visual_prompt
 from salip_ray.report.canvas import (
     INK,
@@ -76,7 +76,7 @@ def run_with_steps(cascade: Cascade, image: Image) -> CascadeSteps:
     if cascade.retrieve is None:
         raise ValueError("run.modes must include cascade to draw its steps")
     result = cascade(image)
-    working = to_working(image, cascade.config.image.long_side)
+    working = make_working(image, cascade.config.image)
     scores = np.zeros((0, len(cascade.config.task.classes)), np.float32)
     if result.candidates:
         scores = cascade.retrieve.scores(working, result.candidates).numpy()

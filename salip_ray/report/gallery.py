@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from salip_ray.cascade.geometry import class_references, working_size
+from salip_ray.cascade.geometry import class_references, working_size_of
 from salip_ray.errors import InputError, OutputError
 from salip_ray.output.masks import decode_rle
 from salip_ray.output.reader import LabelOutput
@@ -147,8 +147,8 @@ def _item(
     if image is not None:
         height, width = image.shape[:2]
     size = picture_size(height, width) if height and width else (0, 0)
-    long_side = labels.image_config.long_side
-    working = working_size(height, width, long_side) if height and width else (1, 1)
+    known_size = bool(height and width)
+    working = working_size_of(height, width, labels.image_config) if known_size else (1, 1)
     main = "cascade" if "cascade" in labels.methods else labels.methods[0]
     masks = [_mask_line(row, mask, main, dice) for mask in row["masks"] or ()]
     mine = [line for line in masks if line.method == main]

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from salip_ray.cascade.candidates import DecodedMasks, make_candidates
-from salip_ray.cascade.geometry import to_working
+from salip_ray.cascade.candidates import DecodedMasks, make_candidates, within_limits
+from salip_ray.cascade.geometry import make_working
 from salip_ray.cascade.proposer import SamProposer
 from salip_ray.cascade.retriever import mean_features, prompt_features, single_prompts
 from salip_ray.config import Config, ProposeConfig, RetrieveConfig
@@ -33,7 +33,7 @@ _APPLIED_AFTER_DECODING = (
     *("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"),
     *("min_mask_region_area", "points_per_batch"),
 )
-PromptKey = tuple[str, str, int]  #: visual prompt, padding, expand_px
+PromptKey = tuple[str, str, str]  #: visual prompt, padding, other settings of the drawing
 #: CLIP's unit vectors, float32 [d], by the :func:`mask_digest` of a candidate.
 Features = Mapping[bytes, npt.NDArray[np.float32]]
 
@@ -56,7 +56,9 @@ def loosest_settings(settings: Iterable[ProposeConfig]) -> ProposeConfig:
 
 def prompt_keys(config: RetrieveConfig) -> list[tuple[PromptKey, RetrieveConfig]]:
     """Return a key and the settings of each visual prompt that a recipe shows to CLIP."""
-    return [((c.visual_prompt, c.padding, c.expand_px), c) for c in single_prompts(config)]
+    drawing = (config.expand_px, config.box_end, config.box_line, config.contour_line)
+    others = "-".join(map(str, (*drawing, config.contours, config.outside)))
+    return [((c.visual_prompt, c.padding, others), c) for c in single_prompts(config)]
 
 
 def mask_digest(mask: Mask) -> bytes:
@@ -84,12 +86,11 @@ class CachedImage:
     decoded: Mapping[str, tuple[DecodedMasks, ...]]
     features: Mapping[PromptKey, Features]
 
-    def candidates(self, config: Config) -> tuple[list[Candidate], int]:
+    def candidates(self, config: Config) -> tuple[tuple[Candidate, ...], int]:
         """Return a recipe's candidates within its area limits, and their number before these."""
         views = self.decoded[grid_key(config.propose)]
         candidates = make_candidates(views, config.propose, self.working_size)
-        low, high = config.task.area_limits(*self.working_size)
-        return [c for c in candidates if low < c.area < high], len(candidates)
+        return within_limits(candidates, config, self.working_size), len(candidates)
 
     def image_features(self, config: RetrieveConfig, candidates: Sequence[Candidate]) -> Tensor:
         """Return unit image features of candidates, float32 [n, d], n > 0, on the CPU."""
@@ -121,7 +122,7 @@ def cache_image(
         clip: the model.
         encode: returns the working image's embedding, for a refiner with its own weights.
     """
-    working = to_working(image, recipes[0].image.long_side)
+    working = make_working(image, recipes[0].image)
     decoded: dict[str, tuple[DecodedMasks, ...]] = {}
     embedding: Tensor | None = None
     encoded: dict[tuple[int, int, int, int], Tensor] = {}
@@ -195,10 +196,10 @@ def from_bytes(data: bytes) -> CachedImage:
                 view = columns.setdefault(key, {}).setdefault(int(number), {})
                 view[field] = torch.from_numpy(arrays[name])
             elif kind == "digests":
-                prompt, padding, expand = rest.split("/")
+                prompt, padding, others = rest.split("/")
                 digests = (row.tobytes() for row in arrays[name])
                 by_digest = dict(zip(digests, arrays[f"features/{rest}"], strict=True))
-                features[prompt, padding, int(expand)] = by_digest
+                features[prompt, padding, others] = by_digest
         return CachedImage(
             working_size=(about["working_size"][0], about["working_size"][1]),
             original_size=(height, width),

@@ -69,7 +69,11 @@ def default_space(config: Config) -> dict[str, tuple[Any, ...] | Range]:
         del space["retrieve.visual_prompt"]  # could name one twice
     if isinstance(task.top_k, int):
         space["task.top_k"] = tuple(sorted({max(1, task.top_k - 1), task.top_k, task.top_k + 1}))
-    if task.min_area <= 1 and task.max_area <= 1:
+    if propose.max_area is not None and propose.max_area > 1:
+        # The published search space, for its working image of 256 x 256.
+        pixels = config.image.long_side**2 / 256**2
+        space["propose.max_area"] = tuple(a * pixels for a in (20_000.0, 40_000.0, 50_000.0))
+    elif propose.max_area is None and task.min_area <= 1 and task.max_area <= 1:
         space["task.min_area"] = Range(0.0, min(1.0, 2 * task.min_area + 0.01))
         space["task.max_area"] = Range(task.max_area / 2, min(1.0, 1.5 * task.max_area))
     return space

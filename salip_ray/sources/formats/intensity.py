@@ -44,13 +44,13 @@ def range_of(values: Values, config: ImageConfig) -> Range:
             return 0.0, 1.0
         limits = np.iinfo(values.dtype)
         return float(limits.min), float(limits.max)
-    if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
+    if config.depth != "slice_range" and values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
         return _counted_range(values, config)
-    finite = _sample(values)
+    finite = values if config.depth == "slice_range" else _sample(values)
     finite = finite[np.isfinite(finite)]
     if finite.size == 0:
         raise ImageError("the image holds no finite value")
-    if config.depth == "full_range":
+    if config.depth in {"full_range", "slice_range"}:
         return float(finite.min()), float(finite.max())
     low, high = np.percentile(finite, config.percentiles)
     if high <= low:  # nearly all pixels alike: the few others must not vanish

@@ -123,7 +123,9 @@ def read(data: bytes, config: ImageConfig) -> Stack:
     limits = _range(voxels, slope, intercept, config)
 
     def grey(index: int) -> Image:
-        return to_rgb(to_grey(grid.plane(voxels, index) * slope + intercept, limits))
+        plane = grid.plane(voxels, index) * slope + intercept
+        own = range_of(plane, config) if config.depth == "slice_range" else limits
+        return to_rgb(to_grey(plane, own))
 
     return Stack(grid.count, f"{config.axis} slice", grey, grid.spacing)
 
