@@ -1,12 +1,21 @@
-"""The working image and the way back."""
+"""The working image, and masks and boxes between it and the original one."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from salip_ray.cascade.geometry import box_to_working, to_original, to_working, working_size
+from salip_ray.cascade.geometry import (
+    box_to_working,
+    contour_boxes,
+    make_working,
+    to_original,
+    to_working,
+    working_size,
+)
+from salip_ray.config import ImageConfig
 
 
 @pytest.mark.parametrize(
@@ -18,7 +27,7 @@ from salip_ray.cascade.geometry import box_to_working, to_original, to_working, 
         ((2, 5000), 256, (1, 256)),
     ],
 )
-def test_trap_5_the_aspect_is_kept(size, long_side, expected):
+def test_working_size_has_the_aspect_of_the_image(size, long_side, expected):
     assert working_size(*size, long_side) == expected
 
 
@@ -32,7 +41,7 @@ def test_to_working_resizes_as_sam_does(picture):
     np.testing.assert_array_equal(to_working(image, 64), ResizeLongestSide(64).apply_image(image))
 
 
-def test_an_image_of_the_working_size_is_left_alone(picture):
+def test_image_of_the_working_size_is_not_resized(picture):
     image = picture(90, 128)
     assert to_working(image, 128) is image
 
@@ -56,3 +65,19 @@ def test_trap_7_a_box_thinner_than_a_working_pixel_stays_a_box():
     x0, y0, x1, y1 = box_to_working((101, 10, 101, 90), (1000, 1000), (100, 100))
     assert x1 >= x0
     assert y1 > y0
+
+
+def test_make_working_follows_the_published_loader_by_option(picture):
+    image = picture(150, 210)
+    published = ImageConfig(long_side=64, aspect="square", resample="bilinear", channels="bgr")
+    expected = cv2.resize(image[..., ::-1], (64, 64))
+    np.testing.assert_array_equal(make_working(image, published), expected)
+    plain = ImageConfig(long_side=64)
+    np.testing.assert_array_equal(make_working(image, plain), to_working(image, 64))
+
+
+def test_contour_boxes_are_those_of_the_two_leftmost_contours():
+    mask = np.zeros((256, 256), dtype=bool)
+    mask[10:30, 200:220] = mask[50:90, 20:40] = mask[100:120, 100:130] = True
+    mask[200, 5] = True  # a contour of no area
+    assert contour_boxes(mask, (256, 256)) == [(20, 50, 39, 89), (100, 100, 129, 119)]

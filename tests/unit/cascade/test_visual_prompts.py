@@ -53,8 +53,27 @@ def test_crops_shows_the_masked_candidate_up_to_its_last_row_and_column(image, c
 
 
 def test_crop_expand_keeps_the_background_and_stops_at_the_border(image, corner):
-    np.testing.assert_array_equal(shown(image, corner, "crop_expand"), image[15:, 20:])
-    np.testing.assert_array_equal(shown(image, corner, "crop_expand", expand_px=2), image[23:, 28:])
+    # The long side is 60 instead of 256 px, so 10 px are 2 here.
+    np.testing.assert_array_equal(shown(image, corner, "crop_expand"), image[23:, 28:])
+    np.testing.assert_array_equal(
+        shown(image, corner, "crop_expand", expand_px=43), image[15:, 20:]
+    )
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize(("mode", "length"), [("crop_expand", 10), ("bbox", 1), ("contour", 1)])
+def test_lengths_scale_with_the_working_image(mode, length, scale):
+    side = 256 * scale
+    image = np.full((side, side, 3), 100, dtype=np.uint8)
+    mask = np.zeros((side, side), dtype=bool)
+    mask[100 * scale : 140 * scale, 120 * scale : 180 * scale] = True
+    picture = shown(image, candidate(mask), mode)
+    if mode == "crop_expand":
+        assert picture.shape == (60 * scale, 80 * scale, 3)
+    else:
+        red_rows = (picture == (255, 0, 0)).all(axis=2).any(axis=1)
+        beyond_the_box = int(np.flatnonzero(red_rows)[-1]) - (140 * scale - 1)
+        assert beyond_the_box == length * scale
 
 
 def test_bbox_draws_the_box_in_red(image, corner):

@@ -163,8 +163,24 @@ def test_recipe_holds_only_settings_that_decide_labels():
         assert load_config(TASK, overrides=[other]).recipe() != base
 
 
+def test_recipe_leaves_out_later_options_at_their_defaults():
+    recipe = load_config(TASK).recipe()
+    assert "box_end" not in recipe["retrieve"]
+    assert "aspect" not in recipe["image"]
+    changed = load_config(TASK, overrides=["retrieve.box_end=exclusive"]).recipe()
+    assert changed["retrieve"]["box_end"] == "exclusive"
+    del changed["retrieve"]["box_end"]
+    assert changed == recipe
+
+
+def test_area_limits_of_propose_precede_those_of_the_task():
+    config = load_config(TASK, overrides=["propose.min_area=0", "propose.max_area=50000"])
+    assert config.area_limits(256, 256) == (0, 50_000)
+    assert load_config(TASK).area_limits(256, 256) == config.task.area_limits(256, 256)
+
+
 @pytest.mark.parametrize("name", sorted(p.stem for p in shipped_configs().glob("*.yaml")))
-@pytest.mark.parametrize("preset", ["bundled", "paper-2d", "paper-3d"])
+@pytest.mark.parametrize("preset", ["bundled", "paper-2d", "paper-3d", "salip-2d", "salip-3d"])
 def test_every_shipped_task_loads_with_every_preset(name, preset):
     config = load_config(name, preset=preset)
     assert config.task.classes
