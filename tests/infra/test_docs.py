@@ -1,78 +1,162 @@
-"""The commands in the pages about clusters are commands that exist, with options that exist."""
+"""README, CONTRIBUTING and docs: their commands, options, settings, links and paths exist."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-import typer
+from pydantic import BaseModel
 
-from salip_ray.cli import app
-from salip_ray.config import load_config
+from salip_ray.config import Config, load_config
 from tests.conftest import ROOT
+from tests.unit.cli.command_tree import all_commands, parse
 
-PAGES = ("cluster", "aws", "kubernetes", "slurm", "scale")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Shown in place of a value that the reader fills in.
+PLACEHOLDERS = {"...", "FORMAT"}
+SECTIONS = set(Config.model_fields)
+OPTIONS = {name for command in all_commands().values() for p in command.params for name in p.opts}
+OPTIONS |= {n for c in all_commands().values() for p in c.params for n in p.secondary_opts}
 
 
-def commands(page):
-    """The lines of a page's shell blocks, continued ones joined and comments cut off."""
-    text = (ROOT / "docs" / f"{page}.md").read_text()
-    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+def pages(test):
+    return pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)(test)
+
+
+def shell_lines(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each command in a page's shell blocks."""
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
                 yield words
 
 
-def parsed(words):
-    """The command's parameters as the command line would take them; nothing is run."""
-    command = typer.main.get_command(app)
-    arguments = words[1:]
-    while hasattr(command, "commands"):
-        name = arguments.pop(0)
-        assert name in command.commands, f"salip-ray has no command {name}"
-        command = command.commands[name]
-    return command.make_context(words[0], list(arguments)).params
+def inline_commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each ``salip-ray`` command in a page's text that has an option."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for line in re.findall(r"`(salip-ray [^`]* --[^`]*)`", text):
+        yield shlex.split(line.replace("\n", " "))
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_what_the_page_types_is_understood(page):
-    seen = 0
-    for words in commands(page):
-        if words[0] == "salip-ray":
-            params = parsed(words)
-            seen += 1
-            if assignments := params.get("assignments"):
-                load_config("lungs", preset=params.get("preset"), overrides=assignments)
-    assert seen or page in ("kubernetes", "slurm", "scale")
+def field_exists(name: str) -> bool:
+    """Return True if ``section.field`` is a setting of the configuration."""
+    model: type[BaseModel] | None = Config
+    for part in name.split("."):
+        if part == "*":  # pools.*.size: any of the pools
+            part = "propose"
+        if model is None or part not in model.model_fields:
+            return False
+        annotation = model.model_fields[part].annotation
+        kinds = [annotation, *getattr(annotation, "__args__", ())]
+        nested = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        model = nested[0] if nested else None
+    return True
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
-def test_a_command_in_the_text_is_understood(path):
-    for line in re.findall(r"`(salip-ray [^`]* --[^`]*)`", path.read_text()):
-        if "..." not in line:
-            parsed(shlex.split(line))
+def assignments(words: list[str]) -> list[str]:
+    """Return the values of ``--set`` in a command line of any program."""
+    return [words[i + 1] for i, word in enumerate(words[:-1]) if word == "--set"]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_what_the_page_links_and_names_is_there(page):
-    text = (ROOT / "docs" / f"{page}.md").read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if "://" not in target:
-            assert (ROOT / "docs" / target).exists(), target
-    for path in re.findall(r"\b(?:infra|benchmarks|jobs)/[\w./-]*\w", text):
+@pages
+def test_commands_of_the_page_parse_and_settings_are_valid(page):
+    for words in [*shell_lines(page), *inline_commands(page)]:
+        if words[0] == "salip-ray" and not PLACEHOLDERS & set(words):
+            params = parse(words)
+            if given := params.get("assignments"):
+                load_config("lungs", preset=params.get("preset"), overrides=given)
+
+
+@pages
+def test_options_in_the_text_exist(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    scripts = "".join(path.read_text() for path in (ROOT / "jobs").glob("*.py"))
+    scripts += "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    for option in re.findall(r"`(--[a-z][a-z-]+)", text):
+        known = option in OPTIONS or f'"{option}"' in scripts
+        words = option.removeprefix("--").replace("-", "_")
+        foreign = option in {"--extra-index-url", "--target", "--build-arg", "--exclusive"}
+        assert known or foreign or f"    {words}:" in scripts, option
+
+
+@pages
+def test_settings_in_the_text_exist(page):
+    text = page.read_text()
+    names = re.findall(r"`(?:--set )?((?:\w+\.)(?:[a-z_*]+\.)*[a-z_*]+)(?:[=` ]|: )", text)
+    for name in names:
+        if name.partition(".")[0] in SECTIONS and not name.endswith((".json", ".parquet", ".py")):
+            assert field_exists(name), name
+
+
+@pages
+def test_links_and_paths_exist(page):
+    text = page.read_text()
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]+))?\)", text):
+        if "://" in target:
+            continue
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}
+            assert anchor in slugs, f"{target}#{anchor}"
+    for path in re.findall(r"\b(?:infra|benchmarks|jobs|configs|tests|training)/[\w./-]*\w", text):
         assert (ROOT / path).exists(), path
 
 
-def test_a_wrong_option_is_seen():
-    with pytest.raises(Exception, match="no-such-option"):
-        parsed(["salip-ray", "submit", "a", "b", "--no-such-option"])
+@pages
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for name in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", page.read_text(), re.MULTILINE):
+        assert (name[0] or name[1]) in targets, name
 
 
-def test_rays_own_commands_exist():
+@pages
+def test_commands_of_ray_exist(page):
     from ray.scripts.scripts import cli
 
-    for page in PAGES:
-        for words in commands(page):
-            if words[0] == "ray":
-                assert words[1] in cli.commands, words
+    for words in shell_lines(page):
+        if words[0] == "ray":
+            assert words[1] in cli.commands, words
+
+
+# ------------------------------------------------------------------- the checks see a mistake
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (test_commands_of_the_page_parse_and_settings_are_valid, "```sh\nsalip-ray lable a b\n```"),
+        (
+            test_commands_of_the_page_parse_and_settings_are_valid,
+            "```sh\nsalip-ray label a b --config lungs --set propose.points=3\n```",
+        ),
+        (
+            test_commands_of_the_page_parse_and_settings_are_valid,
+            "Use `salip-ray label a b --no-such-option`.",
+        ),
+        (test_options_in_the_text_exist, "Add `--extendd`."),
+        (test_settings_in_the_text_exist, "`retrieve.sam_priority` is 0."),
+        (test_settings_in_the_text_exist, "`--set pools.*.sizes=3`"),
+        (test_links_and_paths_exist, "[there](no-such-page.md)"),
+        (test_links_and_paths_exist, "see benchmarks/no_such_file.py"),
+        (test_make_targets_exist, "`make everything`"),
+        (test_commands_of_ray_exist, "```sh\nray upp cluster.yaml\n```"),
+    ],
+)
+def test_mistake_in_a_page_is_seen(check, text, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n{text}\n")
+    with pytest.raises(Exception, match=r"."):
+        check(page)
+
+
+def test_every_shell_block_is_read(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```sh\nsalip-ray a \\\n  --b c  # comment\n```\n1. x\n\n   ```sh\n   ray d\n   ```\n"
+    )
+    assert list(shell_lines(page)) == [["salip-ray", "a", "--b", "c"], ["ray", "d"]]
