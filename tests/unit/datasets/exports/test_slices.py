@@ -115,7 +115,7 @@ def test_coco_writes_images_that_are_stored_turned(tmp_path, suffix):
         assert picture.size == (9, 8)
 
 
-def test_coco_names_upright_images_in_place(tmp_path):
+def test_coco_names_upright_images_without_copying_them(tmp_path):
     (tmp_path / "in").mkdir()
     for suffix in ("jpg", "png", "tif", "webp"):
         Pil.new("L", (9, 8)).save(tmp_path / f"in/{suffix}.{suffix}")
