@@ -36,11 +36,16 @@ def label(
     ] = False,
     include: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Label only files that match, as in 'images/*.png'."),
+        typer.Option(
+            metavar="PATTERN",
+            help="Label only matching files, as in 'images/*.png'. Can be repeated.",
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Leave out files that match, as in '*_mask.png'."),
+        typer.Option(
+            metavar="PATTERN", help="Leave out matching files, as in '*_mask.png'. Can be repeated."
+        ),
     ] = None,
     limit: Annotated[
         int | None,

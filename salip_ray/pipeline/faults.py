@@ -24,8 +24,6 @@ import fcntl
 import gc
 import math
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salip_ray.errors import ResourceError
+from salip_ray.pipeline.temporary import open_note, private_folder, remove_stale_folders
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 #: Workers that may die on an image before it is given up.
 MOST_DEATHS = 3
 _NOTE_BYTES = 64
-_STALE_SECONDS = 86_400.0
 
 
 class WorkerDiedError(RuntimeError):
@@ -100,8 +98,8 @@ class Attempts:
         """The file of this process, locked; it gets its name only then."""
         if self._note is None:
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                _drop_stale(self._folder)
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                remove_stale_folders(self._folder.parent, self._folder)
                 name = f"{os.getpid()}-{time.time_ns()}"
                 hidden = self._folder / f".{name}"
                 self._note = os.open(hidden, os.O_RDWR | os.O_CREAT, 0o600)
@@ -115,8 +113,10 @@ class Attempts:
         """The images that dead workers of this node were at; their notes are taken away."""
         found = []
         for path in self._folder.glob("[0-9]*"):
+            note = open_note(path)
+            if note is None:
+                continue
             with contextlib.suppress(OSError):
-                note = os.open(path, os.O_RDWR)
                 try:
                     fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if os.fstat(note).st_nlink:  # else another worker was here first
@@ -134,15 +134,12 @@ def attempts_of(reporter: StageReporter) -> Attempts:
 
 
 def notes_folder(run: str) -> Path:
-    """Where the workers of a node keep their notes of a run."""
-    return Path(tempfile.gettempdir()) / f"salip-ray-{os.getuid()}" / run
+    """Return the folder in which the workers of a node note what they do for a run.
 
-
-def _drop_stale(folder: Path) -> None:
-    """Remove the notes of runs that ended long ago on this node."""
-    for other in folder.parent.iterdir():
-        if other != folder and time.time() - other.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(other, ignore_errors=True)
+    Raises:
+        ResourceError: the folder is not private to this user.
+    """
+    return private_folder() / run
 
 
 # Errors of no class of their own: of torch's allocator of the host, of OpenCV's, and of CUDA where

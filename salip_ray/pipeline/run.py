@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -37,6 +36,7 @@ from salip_ray.pipeline.faults import notes_folder
 from salip_ray.pipeline.monitor import Snapshot, StageReporter, start_monitor
 from salip_ray.pipeline.progress import ProgressReporter
 from salip_ray.pipeline.sink import DRAIN_SECONDS, ShardSink, StoppingError
+from salip_ray.pipeline.temporary import private_folder, remove_folder
 from salip_ray.sources.references import References
 
 _RAYS_ADVICE = "Failed to apply UDF transform"  # and how to have it tried again
@@ -81,6 +81,7 @@ def run_on_ray(
         return cpus_needed(pools, config.pools.fetch_cpus)
 
     run = uuid.uuid4().hex[:12]
+    private_folder()  # a planted one is refused before Ray starts
     progress.report(f"starting Ray and the models (run {run})")
     with ray_session(needed) as machine:
         machine = wait_for_nodes(config.pools, stages, machine, progress.report)
@@ -141,7 +142,7 @@ def run_on_ray(
             raise JobError(f"{_first_cause(problem)}; {_how_far(store, plan)}") from problem
         finally:
             lease.progress = lease.on_lost = None
-            shutil.rmtree(notes_folder(reporter.notes), ignore_errors=True)
+            remove_folder(notes_folder(reporter.notes))
     if missing := set(todo["shard"].to_pylist()) - committed_shards(store):
         raise JobError(
             f"{len(missing)} of {plan.n_shards} shards are not in {store} (the first is "
