@@ -19,6 +19,14 @@ def verify(
         bool,
         typer.Option("--partial", help="The job has not finished: check the committed shards."),
     ] = False,
+    digest: Annotated[
+        bool,
+        typer.Option("--digest", help="Print the root digest, which covers every byte."),
+    ] = False,
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="DIGEST", help="Root digest that OUTPUT must have."),
+    ] = None,
     manifest: Manifest = None,
     output_option: OutputOption = None,
 ) -> None:
@@ -31,7 +39,11 @@ def verify(
     from salip_ray.output.verify import verify as check
 
     checked = check(
-        output, storage_options("output", output_option), partial=partial, manifest=manifest
+        output,
+        storage_options("output", output_option),
+        partial=partial,
+        manifest=manifest,
+        expect=expect,
     )
     typer.echo(
         f"{checked.output}: {counted(checked.images, 'image')}; {checked.committed:,} of "
@@ -48,3 +60,5 @@ def verify(
             f"the first: {checked.problems[0]}"
         )
     typer.echo("no problems found")
+    if digest:
+        typer.echo(f"root digest: {checked.digest or 'none, the output is not sealed'}")

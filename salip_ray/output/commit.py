@@ -3,8 +3,9 @@
 The Parquet file is the commit. A writer that dies before it leaves an uncommitted shard, which is
 made again under the same names and, except for times, with the same bytes.
 
-If a committed shard is written again, its Parquet file exists already and the statistics come last.
-A writer that dies in between leaves statistics that count too many errors, never too few.
+If a committed shard is written again, its statistics first announce the checksums of the new files
+(``next``), and are replaced last. So every file matches a recorded checksum at any moment, and a
+rewrite that was interrupted can be told from a file that was altered.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from salip_ray.output.claim import as_json
 from salip_ray.output.layout import (
     MASKS,
     SHARDS,
@@ -34,6 +36,8 @@ from salip_ray.output.store import Store
 from salip_ray.schema import LABEL_SCHEMA, SCHEMA_VERSION, TIMED_STAGES
 
 _MODE = 0o644
+#: Field of the statistics with the checksums of a rewrite that has started.
+NEXT = "next"
 
 
 class IncompleteShardError(AssertionError):
@@ -86,14 +90,26 @@ def commit_shard(
     }
     for stage, seconds in (before or {}).get("seconds", {}).items():
         stats["seconds"][stage] = round(stats["seconds"].get(stage, 0.0) + seconds, 4)
-    last = [
-        (shard_file(STATS, shard), json.dumps(stats, indent=2).encode() + b"\n"),
-        (shard_file(SHARDS, shard), labels),
-    ]
+    if before is not None:
+        store.write(shard_file(STATS, shard), as_json({**before, NEXT: stats["files"]}))
     store.write(shard_file(MASKS, shard), masks)
-    for name, data in last if before is None else reversed(last):
-        store.write(name, data)
+    if before is None:
+        store.write(shard_file(STATS, shard), as_json(stats))
+    store.write(shard_file(SHARDS, shard), labels)
+    if before is not None:
+        store.write(shard_file(STATS, shard), as_json(stats))
     return stats
+
+
+def recorded_checksums(stats: Mapping[str, Any], folder: str) -> list[Any]:
+    """Return the checksums that a shard's file may have: of its commit and of a rewrite.
+
+    Args:
+        stats: statistics of the shard.
+        folder: ``shards`` or ``masks``.
+    """
+    recorded = [stats.get(field, {}).get(folder) for field in ("files", NEXT)]
+    return [checksum for checksum in recorded if checksum is not None]
 
 
 def describe(data: bytes) -> dict[str, Any]:

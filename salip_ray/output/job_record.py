@@ -24,6 +24,7 @@ from salip_ray.output.claim import Record, as_json, read_record, refusal
 from salip_ray.output.growth import Change, compare, extend_manifest
 from salip_ray.output.layout import MANIFEST, MASKS, RUN, SHARDS, STATS, shard_numbers
 from salip_ray.output.manifest import Manifest, manifest_digest, with_frozen_shards
+from salip_ray.output.seal import open_seal
 from salip_ray.output.store import Store
 from salip_ray.schema import SCHEMA_VERSION
 from salip_ray.wording import counted
@@ -154,12 +155,16 @@ def read_manifest(store: Store) -> pa.Table | None:
 
 
 def committed_shards(store: Store) -> frozenset[int]:
-    """Return the numbers of the shards whose Parquet file, which is written last, exists."""
-    return shard_numbers(store.names(SHARDS))
+    """Return the numbers of the shards whose Parquet file, which is written last, exists.
+
+    A folder or an empty file of that name commits nothing.
+    """
+    return shard_numbers(name for name, size in store.sizes(SHARDS).items() if size)
 
 
 def record_devices(store: Store, devices: Mapping[str, Any]) -> None:
-    """Add the devices of this run to ``run.json``, unless they are there already."""
+    """Open the seal, and add the devices of this run to ``run.json`` unless they are there."""
+    open_seal(store)
     run = read_run(store)
     assert run is not None, "devices are recorded after the output was claimed"
     known = run.setdefault("devices", [])
@@ -281,11 +286,13 @@ def _resume(
         manifest = with_frozen_shards(frozen, manifest)
     elif frozen is not None:
         manifest = extend_manifest(frozen, manifest)
+        open_seal(store)
         store.write(MANIFEST, manifest_bytes(manifest))
         run.setdefault("extensions", []).append(
             {"images": manifest.n_images - frozen.num_rows, "at": _now()}
         )
     if before["manifest"] != now["manifest"]:
+        open_seal(store)
         before["manifest"] = now["manifest"]
         store.write(RUN, as_json(run))
     return manifest

@@ -8,6 +8,7 @@ The output of ``label``::
     masks/part-00000.tar        IMAGE_ID.mask.png (class ids, 0 background) and IMAGE_ID.json
     stats/part-00000.json       seconds per stage, host, checksums of the other two
     summary.json                counts of the whole job
+    seal.json                   checksums of the files above; written last of all
     lease.json                  the driver that writes the output now
     reviews/                    decisions of people, and the label maps that they corrected
     evaluation.json             scores against reference masks
@@ -23,6 +24,7 @@ RUN = "run.json"
 MANIFEST = "manifest.parquet"
 LEASE = "lease.json"
 SUMMARY = "summary.json"
+SEAL = "seal.json"
 REPORT = "report.html"
 
 SHARDS, MASKS, STATS = "shards", "masks", "stats"

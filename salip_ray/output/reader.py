@@ -123,7 +123,8 @@ class LabelOutput:
         Raises:
             StoreError: they cannot be listed.
         """
-        numbers = {name: shard_number(name) for name in self.store.names(SHARDS)}
+        names = (name for name, size in self.store.sizes(SHARDS).items() if size)
+        numbers = {name: shard_number(name) for name in names}
         committed = {name: number for name, number in numbers.items() if number is not None}
         return tuple(sorted(committed, key=committed.__getitem__))
 

@@ -190,6 +190,16 @@ class Store:
                 versions[name] = version_of(entry)
         return versions
 
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Return the size in bytes of each file in a folder; its sub-folders are left out.
+
+        Raises:
+            StoreError: the folder cannot be listed.
+        """
+        entries = (entry for entry in self._list(folder, detail=True) if entry["type"] == "file")
+        sizes = {_name_of(entry["name"]): int(entry["size"]) for entry in entries}
+        return {name: size for name, size in sizes.items() if not is_temporary(name)}
+
     def temporary_names(self, folder: str = "") -> list[str]:
         """Return the names of temporary files that killed writers left in a folder."""
         names = (name_of(path) for path in self._list(folder, detail=False))

@@ -8,13 +8,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from salip_ray.errors import JobError
+from salip_ray.errors import JobError, OutputError
 from salip_ray.output.layout import STATS, SUMMARY, shard_file
 from salip_ray.output.manifest import Manifest
+from salip_ray.output.seal import is_sealed, write_seal
 from salip_ray.output.store import Store
 from salip_ray.schema import SCHEMA_VERSION, TIMED_STAGES
 
-_COUNTS = ("images", "shards", "status", "outcomes", "errors")
+#: Fields of the summary that follow from the statistics of the shards.
+COUNTS = ("images", "shards", "status", "outcomes", "errors")
+
+
+#: Fields that the statistics of every shard have, with their types.
+STATISTICS: dict[str, type] = {
+    "rows": int,
+    "status": dict,
+    "outcomes": dict,
+    "errors": dict,
+    "seconds": dict,
+    "files": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,9 @@ def summarise(
         JobError: the shards' statistics do not add up to the manifest.
     """
     names = [shard_file(STATS, shard) for shard in range(manifest.n_shards)]
-    stats = [json.loads(data) for data in store.read_all(names).values()]
+    stats = [
+        read_statistics(store.path_of(name), data) for name, data in store.read_all(names).items()
+    ]
     rows = sum(shard["rows"] for shard in stats)
     if len(stats) != manifest.n_shards or rows != manifest.n_images:
         raise JobError(
@@ -125,16 +140,41 @@ def summarise(
     )
 
 
+def read_statistics(path: str, data: bytes) -> dict[str, Any]:
+    """Return the statistics of a shard.
+
+    Args:
+        path: of their file, for the message.
+        data: content of the file.
+
+    Raises:
+        OutputError: they are damaged.
+    """
+    try:
+        stats = json.loads(data)
+        for name, kind in STATISTICS.items():
+            if not isinstance(stats[name], kind):
+                raise TypeError(name)
+    except (ValueError, KeyError, TypeError):
+        raise OutputError(
+            f"{path} is damaged: restore it, or delete it and the Parquet file of its shard and "
+            "run the label command again"
+        ) from None
+    return dict(stats)
+
+
 def write_summary(store: Store, summary: Summary) -> None:
-    """Write ``summary.json``."""
+    """Write ``summary.json``, then seal the output."""
     store.write(SUMMARY, json.dumps(summary.to_json(), indent=2).encode() + b"\n")
+    write_seal(store, summary.shards)
 
 
 def repair_summary(store: Store, summary: Summary) -> None:
-    """Write ``summary.json`` if a kill prevented it: if it does not count the committed rows."""
-    stored = _stored(store)
-    now = summary.to_json()
-    if any(stored.get(name) != now[name] for name in _COUNTS):
+    """Write the summary and the seal of a complete output if a kill prevented it.
+
+    A sealed output is not touched: what differs from its seal was altered later.
+    """
+    if not is_sealed(store):
         write_summary(store, summary)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,15 @@ import numpy as np
 
 from salip_ray.config import ClassSpec
 from salip_ray.output.layout import description_member, label_map_member
-from salip_ray.output.masks import area, bbox_xywh, decode_png, label_map, read_mask
+from salip_ray.output.masks import (
+    area,
+    bbox_xywh,
+    decode_png,
+    decode_rle,
+    encode_rle,
+    label_map,
+    read_mask,
+)
 from salip_ray.schema import STATUSES
 
 
@@ -42,8 +51,25 @@ def check_row(row: Mapping[str, Any], classes: Sequence[ClassSpec]) -> Iterator[
             yield f"{what} has {area(mask['rle'])} pixels, its area says {mask['area']}"
         elif list(bbox_xywh(mask["rle"])) != mask["bbox"]:
             yield f"{what} has the box {bbox_xywh(mask['rle'])}, its bbox says {mask['bbox']}"
+        if (proposed := mask["proposed"]) is not None and not _is_rle(proposed, height, width):
+            yield f"{what} has candidates that are no mask of {height} x {width}"
+    methods = Counter((mask["label"], mask["method"]) for mask in row["masks"] or ())
+    for (label, method), count in methods.items():
+        if count > 1:
+            yield f"has {count} masks of {label!r} by {method}"
     if row["status"] == "ok" and not row["masks"]:
         yield "is ok and has no mask"
+
+
+def _is_rle(rle: Mapping[str, Any], height: int, width: int) -> bool:
+    """Return True if a run-length encoding covers exactly the pixels of an image."""
+    if list(rle["size"] or ()) != [height, width]:
+        return False
+    try:
+        mask = decode_rle(rle)
+    except (ValueError, TypeError):
+        return False
+    return encode_rle(mask) == {"size": [height, width], "counts": rle["counts"]}
 
 
 def check_members(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from salip_ray.config import PrivacyConfig
+from salip_ray.errors import OutputError
+from salip_ray.output.commit import NEXT, recorded_checksums
 from salip_ray.output.layout import (
+    MANIFEST,
     MASKS,
+    SEAL,
     SHARDS,
     STATS,
     SUFFIXES,
@@ -25,6 +28,7 @@ from salip_ray.output.layout import (
     shard_file,
 )
 from salip_ray.output.reader import LabelOutput
+from salip_ray.output.summary import read_statistics
 from salip_ray.output.verify_row import check_members, check_row
 from salip_ray.schema import LABEL_SCHEMA
 from salip_ray.sources.privacy import hides_uri, pseudonym
@@ -43,20 +47,34 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckedShard:
-    """Number of rows and label maps that were checked in a shard, and its problems."""
+    """Number of rows and label maps that were checked in a shard, and its problems.
+
+    ``statistics`` are those of its file, None if they are missing or damaged.
+    """
 
     rows: int
     label_maps: int
     problems: tuple[Problem, ...]
+    statistics: Mapping[str, Any] | None = None
 
     @classmethod
-    def check(cls, labels: LabelOutput, shard: int, expected: pa.Table) -> CheckedShard:
+    def check(
+        cls,
+        labels: LabelOutput,
+        shard: int,
+        expected: pa.Table,
+        sealed: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        partial: bool = False,
+    ) -> CheckedShard:
         """Check the files of a committed shard.
 
         Args:
             labels: the output.
             shard: the number of the shard.
-            expected: ``image_id`` and ``uri`` of its rows in the manifest.
+            expected: its rows in the manifest.
+            sealed: size and SHA-256 of each sealed file, None if the output is not sealed.
+            partial: accept a rewrite that was interrupted.
 
         Raises:
             StoreError: a file cannot be read.
@@ -64,15 +82,21 @@ class CheckedShard:
         names = {folder: shard_file(folder, shard) for folder in SUFFIXES}
         problems: list[Problem] = []
         data = {folder: labels.read(name) for folder, name in names.items()}
-        stats = _parse_stats(data[STATS], names[STATS], problems)
+        stats = _check_statistics(labels, data[STATS], names[STATS], shard, sealed, problems)
         sound = {
             folder: _check_file(data[folder], stats, folder, names[folder], problems)
             for folder in (SHARDS, MASKS)
         }
         rows = _parse_rows(data[SHARDS], names[SHARDS], problems) if sound[SHARDS] else None
         if rows is None:
-            return cls(0, 0, tuple(problems))
+            return cls(0, 0, tuple(problems), stats)
         problems += _check_ids(rows, expected, names[SHARDS], labels.privacy)
+        if stats is not None and NEXT in stats:
+            # Until the rewrite is finished, the files of the shard need not fit together.
+            if not partial:
+                what = "a rewrite of the shard was interrupted: run salip-ray retry again"
+                problems.append(Problem(names[STATS], what))
+            return cls(len(rows), 0, tuple(problems), stats)
         problems += _check_counts(rows, stats, names[STATS])
         members = _read_members(data[MASKS], names[MASKS], problems) if sound[MASKS] else None
         classes = labels.classes
@@ -86,36 +110,71 @@ class CheckedShard:
                 label_maps += row["status"] != "error"
         if members is not None:
             problems += _check_surplus_members(members, rows, names[MASKS])
-        return cls(len(rows), label_maps, tuple(problems))
+        return cls(len(rows), label_maps, tuple(problems), stats)
 
 
-def _parse_stats(data: bytes | None, name: str, problems: list[Problem]) -> dict[str, Any]:
+def _check_statistics(
+    labels: LabelOutput,
+    data: bytes | None,
+    name: str,
+    shard: int,
+    sealed: Mapping[str, Mapping[str, Any]] | None,
+    problems: list[Problem],
+) -> dict[str, Any] | None:
+    """Return the statistics of a shard, or None if they are missing or damaged."""
     if data is None:
-        return {}
+        return None  # reported with the names of the files
+    if sealed is not None:
+        if name not in sealed:
+            problems.append(Problem(name, f"has no checksum in {SEAL}"))
+        elif what := check_checksum(data, [sealed[name]], f"that of {SEAL}"):
+            problems.append(Problem(name, what))
     try:
-        return dict(json.loads(data))
-    except (ValueError, TypeError):
-        problems.append(Problem(name, "is not valid JSON"))
-        return {}
+        stats = read_statistics(labels.store.path_of(name), data)
+    except OutputError:
+        problems.append(Problem(name, "is damaged: it lacks what every shard records"))
+        return None
+    if stats.get("shard") != shard:
+        problems.append(Problem(name, f"is of shard {stats.get('shard')!r}"))
+    problems += [
+        Problem(name, f"records no checksum of {shard_file(folder, shard)}")
+        for folder in (SHARDS, MASKS)
+        if not recorded_checksums(stats, folder)
+    ]
+    return stats
 
 
 def _check_file(
-    data: bytes | None, stats: Mapping[str, Any], folder: str, name: str, problems: list[Problem]
+    data: bytes | None,
+    stats: Mapping[str, Any] | None,
+    folder: str,
+    name: str,
+    problems: list[Problem],
 ) -> bool:
-    """Return True if a file has the size and checksum that its statistics record, if any."""
+    """Return True if a file has a checksum that its statistics record, if they record any."""
     if data is None:
         return False
-    recorded = stats.get("files", {}).get(folder)
-    if recorded is None:
-        return True
-    if len(data) != recorded["bytes"]:
-        what = f"has {len(data):,} bytes, {recorded['bytes']:,} were committed"
-    elif hashlib.sha256(data).hexdigest() != recorded["sha256"]:
-        what = "is altered: its sha256 differs from that of the commit"
-    else:
-        return True
-    problems.append(Problem(name, what))
-    return False
+    recorded = [] if stats is None else recorded_checksums(stats, folder)
+    what = check_checksum(data, recorded, "that of the commit") if recorded else None
+    if what is not None:
+        problems.append(Problem(name, what))
+    return what is None
+
+
+def check_checksum(data: bytes, recorded: Sequence[Mapping[str, Any]], source: str) -> str | None:
+    """Return what is wrong with the size or SHA-256 of a file, or None.
+
+    Args:
+        data: content of the file.
+        recorded: the checksums that it may have; at least one.
+        source: where they are recorded, for the message.
+    """
+    sizes = {item.get("bytes") for item in recorded}
+    if len(data) not in sizes:
+        return f"has {len(data):,} bytes, but {' or '.join(map(str, sizes))} were committed"
+    if hashlib.sha256(data).hexdigest() not in {item.get("sha256") for item in recorded}:
+        return f"is altered: its sha256 differs from {source}"
+    return None
 
 
 def _parse_rows(
@@ -126,9 +185,17 @@ def _parse_rows(
     except pa.ArrowException as error:
         problems.append(Problem(name, f"is not a Parquet file: {' '.join(str(error).split())}"))
         return None
+    problems += [
+        Problem(name, f"has a column {column!r}, which no shard has")
+        for column in table.schema.names
+        if column not in LABEL_SCHEMA.names
+    ]
     for field in LABEL_SCHEMA:
         if field.name not in table.schema.names:
             problems.append(Problem(name, f"has no column {field.name!r}"))
+            return None
+        if table.schema.field(field.name).type != field.type:
+            problems.append(Problem(name, f"has another type of column {field.name!r}"))
             return None
     return [dict(row) for row in table.to_pylist()]
 
@@ -145,6 +212,14 @@ def _check_ids(
         for row in expected.select(["image_id", "uri"]).to_pylist()
     ]
     if actual == wanted:
+        slices = [(row["volume"], row["slice"]) for row in expected.to_pylist()]
+        for row, of_manifest in zip(rows, slices, strict=True):
+            if (row["volume"], row["slice"]) != of_manifest:
+                yield Problem(
+                    f"{name} row {row['image_id']}",
+                    f"is slice {row['slice']} of volume {row['volume']}, {MANIFEST} has slice "
+                    f"{of_manifest[1]} of volume {of_manifest[0]}",
+                )
         return
     have, want = Counter(image for image, _ in actual), Counter(image for image, _ in wanted)
     lost, surplus = want - have, have - want
@@ -163,14 +238,23 @@ def _rows(count: int) -> str:
 
 
 def _check_counts(
-    rows: Sequence[Mapping[str, Any]], stats: Mapping[str, Any], name: str
+    rows: Sequence[Mapping[str, Any]], stats: Mapping[str, Any] | None, name: str
 ) -> Iterator[Problem]:
-    counts = dict(Counter(row["status"] for row in rows))
-    if stats and (stats.get("rows") != len(rows) or stats.get("status") != counts):
-        yield Problem(
-            name,
-            f"counts {stats.get('status')} in {stats.get('rows')} rows, but the shard has {counts}",
-        )
+    if stats is None:
+        return
+    outcomes: dict[str, Counter[str]] = {}
+    for row in rows:
+        for item in row["outcomes"] or ():
+            outcomes.setdefault(item["label"], Counter())[item["outcome"]] += 1
+    counts = {
+        "rows": len(rows),
+        "status": dict(Counter(row["status"] for row in rows)),
+        "errors": dict(Counter(row["error"]["stage"] for row in rows if row["error"])),
+        "outcomes": {label: dict(counter) for label, counter in outcomes.items()},
+    }
+    for field, count in counts.items():
+        if stats[field] != count:
+            yield Problem(name, f"{field} is {stats[field]!r}, but the shard has {count!r}")
 
 
 def _read_members(
