@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from salip_ray.errors import OutputError
+from salip_ray.output.commit import NEXT, describe, recorded_checksums
 from salip_ray.output.layout import (
     MASKS,
     SHARDS,
@@ -22,7 +22,9 @@ from salip_ray.output.layout import (
     is_label_map,
     shard_file,
 )
+from salip_ray.output.manifest import Manifest
 from salip_ray.output.store import Store
+from salip_ray.output.summary import read_statistics
 from salip_ray.schema import COMMIT_COLUMNS, LABEL_SCHEMA
 
 #: The columns that a commit needs, with their types.
@@ -30,6 +32,47 @@ _COLUMNS: dict[str, pa.DataType] = {
     **{field.name: field.type for field in LABEL_SCHEMA},
     **{name: type_ for name, type_ in COMMIT_COLUMNS.items() if name != "_shard"},
 }
+
+
+def find_errors(store: Store, manifest: Manifest) -> tuple[pa.Array, list[int]]:
+    """Return the ids of images whose rows are errors, and the shards with unfinished rewrites.
+
+    Args:
+        store: the output.
+        manifest: of the job.
+
+    Raises:
+        OutputError: a file of a shard was altered since its commit, or its statistics are missing.
+    """
+    failed: list[str] = []
+    unfinished: list[int] = []
+    for shard in range(manifest.n_shards):
+        name = shard_file(SHARDS, shard)
+        data = store.read(name)
+        if data is None:
+            continue
+        stats = _read_statistics(store, shard)
+        if NEXT in stats:
+            unfinished.append(shard)
+        if describe(data) not in recorded_checksums(stats, SHARDS):
+            raise OutputError(
+                f"{store.path_of(name)} was altered after its commit: restore it from a copy, or "
+                "delete it and run the label command again, which makes the shard anew"
+            )
+        rows = pq.read_table(io.BytesIO(data), columns=["image_id", "status"])
+        failed += rows.filter(pc.equal(rows["status"], "error"))["image_id"].to_pylist()
+    return pa.array(failed, pa.string()), unfinished
+
+
+def _read_statistics(store: Store, shard: int) -> dict[str, Any]:
+    name = shard_file(STATS, shard)
+    data = store.read(name)
+    if data is None:
+        raise OutputError(
+            f"{store.path_of(name)} is missing: restore it from a copy, or delete "
+            f"{shard_file(SHARDS, shard)} and run the label command again"
+        )
+    return read_statistics(store.path_of(name), data)
 
 
 def merge_committed_rows(
@@ -44,7 +87,7 @@ def merge_committed_rows(
 
     Returns:
         All rows as :func:`~salip_ray.output.commit.commit_shard` takes them, and the statistics of
-        the earlier commit, empty if they are missing.
+        the earlier commit.
 
     Raises:
         OutputError: a file of the shard is missing, or an unreplaced row has no label map.
@@ -64,7 +107,7 @@ def merge_committed_rows(
                 f"{store.path_of(shard_file(MASKS, shard))} has no label map of image "
                 f"{row['image_id']}: delete {name} and use label to make the shard again"
             )
-    stats = json.loads(store.read(shard_file(STATS, shard)) or b"{}")
+    stats = _read_statistics(store, shard)
     fallbacks = _fallbacks_by_image(stats)
     ids = old["image_id"].to_pylist()
     added = {

@@ -197,7 +197,7 @@ class Store:
             StoreError: the folder cannot be listed.
         """
         entries = (entry for entry in self._list(folder, detail=True) if entry["type"] == "file")
-        sizes = {_name_of(entry["name"]): int(entry["size"]) for entry in entries}
+        sizes = {name_of(entry["name"]): int(entry["size"]) for entry in entries}
         return {name: size for name, size in sizes.items() if not is_temporary(name)}
 
     def temporary_names(self, folder: str = "") -> list[str]:

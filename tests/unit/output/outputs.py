@@ -7,10 +7,14 @@ from salip_ray.output import job_record, layout
 from salip_ray.output.commit import commit_shard
 from salip_ray.output.manifest import make_manifest
 from salip_ray.output.store import Store
+from salip_ray.output.summary import summarise, write_summary
 from tests.unit.output.test_commit import refined, table
 from tests.unit.output.test_job_record import listing
 
-TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
+TASK = {
+    "task": {"name": "t", "prompts": {"lungs": ["the lungs"]}},
+    "run": {"rows_per_shard": 2},
+}
 STATUSES = ("ok", "error", "empty", "ok", "ok")
 
 
@@ -24,6 +28,8 @@ def write_output(folder, *, manifest=None, hidden=False, shards=3):
     )
     for shard in range(shards):
         commit(store, shard, hidden=hidden)
+    if shards == 3:
+        write_summary(store, summarise(store, plan))
     return store
 
 

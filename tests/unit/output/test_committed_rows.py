@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
 from salip_ray.errors import OutputError
-from salip_ray.output.commit import commit_shard
-from salip_ray.output.committed_rows import merge_committed_rows
+from salip_ray.output.commit import commit_shard, describe, parquet_bytes
+from salip_ray.output.committed_rows import find_errors, merge_committed_rows
 from salip_ray.output.store import Store
-from salip_ray.pipeline.retry import failed_images
+from salip_ray.schema import LABEL_SCHEMA
 from tests.unit.output.test_commit import CLASSES, refined, table
 
 FILES = ("shards/part-00002.parquet", "masks/part-00002.tar")
@@ -59,8 +60,12 @@ class KilledError(BaseException):
 
 
 def killed_before(monkeypatch, store, folder, *rows):
+    writes = []
+
     def write(name, data):
-        if name.startswith(folder):
+        writes.append(name.partition("/")[0])
+        # The first write of the statistics announces the others.
+        if name.startswith(folder) and writes.count(folder) == (2 if folder == "stats" else 1):
             raise KilledError
         Store.write(store, name, data)
 
@@ -78,7 +83,9 @@ def stats_of(store):
 def test_killed_retry_is_completed_by_the_next_one(store, whole, monkeypatch, folder):
     before = stats_of(store)
     killed_before(monkeypatch, store, folder, refined(1), refined(3))
-    assert stats_of(store) == before  # counts too many errors, never too few
+    announced = stats_of(store)
+    assert {name: announced[name] for name in before} == before  # not fewer errors than there are
+    assert announced["next"]["shards"] == describe(whole.read(FILES[0]))
     rewrite(store, refined(1), refined(3))
     assert [store.read(name) for name in FILES] == [whole.read(name) for name in FILES]
     assert stats_of(store)["seconds"]["propose"] == 4.0  # the time of the killed retry counts once
@@ -86,20 +93,32 @@ def test_killed_retry_is_completed_by_the_next_one(store, whole, monkeypatch, fo
 
 def test_stale_statistics_are_made_again_from_the_rows(store, whole, monkeypatch):
     manifest = SimpleNamespace(n_shards=3)
-    assert failed_images(store, manifest)[1] == []
+    assert find_errors(store, manifest)[1] == []
     killed_before(monkeypatch, store, "stats", refined(1), refined(3, "error"))
-    failed, stale = failed_images(store, manifest)
+    failed, stale = find_errors(store, manifest)
     assert (failed.to_pylist(), stale) == ([f"{3:032x}"], [2])
     rows, before = merge_committed_rows(store, 2)
     commit_shard(store, 2, rows, 4, CLASSES, before=before)
-    assert failed_images(store, manifest)[1] == []
+    assert find_errors(store, manifest)[1] == []
     assert stats_of(store)["status"] == {"empty": 1, "error": 1, "ok": 2}
     assert stats_of(store)["seconds"] == before["seconds"]
     rewrite(store, refined(3))
     assert [store.read(name) for name in FILES] == [whole.read(name) for name in FILES]
 
 
-def test_memory_fallbacks_of_unchanged_rows_stay_recorded(store):
+def test_an_altered_file_is_not_taken_for_an_interrupted_retry(store):
+    rows = merge_committed_rows(store, 2)[0].select(LABEL_SCHEMA.names)
+    altered = rows.set_column(1, "uri", pa.array(["/in/other.png"] * 4))
+    store.write(FILES[0], parquet_bytes(altered))
+    manifest = SimpleNamespace(n_shards=3)
+    with pytest.raises(OutputError, match=r"part-00002\.parquet was altered after its commit"):
+        find_errors(store, manifest)
+    store.delete("stats/part-00002.json")
+    with pytest.raises(OutputError, match=r"part-00002\.json is missing"):
+        find_errors(store, manifest)
+
+
+def test_what_memory_ran_out_for_stays_known_of_the_rows_that_are_kept(store):
     rewrite(store, refined(3))
     noted = [{"image_id": f"{3:032x}", "stage": "propose", "batch": 8}]
     assert stats_of(store)["memory_fallbacks"] == noted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,8 +52,8 @@ def test_resumed_job_sees_committed_shards_only(store):
     job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     store.write("masks/part-00000.tar", b"")
     store.write("stats/part-00000.json", b"")
-    store.write("shards/part-00001.parquet", b"")
-    store.write("shards/part-123456.parquet", b"")
+    store.write("shards/part-00001.parquet", b"x")
+    store.write("shards/part-123456.parquet", b"x")
     store.write("shards/notes.txt", b"")
     before = store.read("run.json")
     job = job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
@@ -73,7 +74,7 @@ def test_shards_without_their_manifest_are_refused(store, tmp_path):
     """An extended output has other shards than a plain cut of the same images."""
     job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN), extend=True)
-    store.write("shards/part-00001.parquet", b"")
+    store.write("shards/part-00001.parquet", b"x")
     store.delete("manifest.parquet")
     with pytest.raises(ResumeError, match=r"has 1 committed shard, but \S+/out/manifest\.parquet"):
         job_record.claim_or_resume_job(store, GROWN, fingerprint(GROWN))
@@ -85,7 +86,7 @@ def test_mistyped_manifest_is_named(store, tmp_path):
         return Store(store.location, elsewhere={layout.MANIFEST: str(tmp_path / name)})
 
     job_record.claim_or_resume_job(store_with("names.parquet"), THREE_IMAGES, fingerprint())
-    store.write("shards/part-00001.parquet", b"")
+    store.write("shards/part-00001.parquet", b"x")
     with pytest.raises(ResumeError, match=r"but \S+/nmaes\.parquet, .* name it with --manifest"):
         job_record.claim_or_resume_job(store_with("nmaes.parquet"), THREE_IMAGES, fingerprint())
     assert not (tmp_path / "nmaes.parquet").exists()
@@ -228,3 +229,9 @@ def test_devices_are_recorded_once_each(store):
     for cpus in (2, 2, 4):
         job_record.record_devices(store, {"cpus": cpus})
     assert json.loads(store.read("run.json"))["devices"] == [{"cpus": 2}, {"cpus": 4}]
+
+
+def test_a_folder_or_an_empty_file_commits_no_shard(store):
+    store.write("shards/part-00000.parquet", b"")
+    Path(store.location, "shards", "part-00001.parquet").mkdir()
+    assert job_record.committed_shards(store) == frozenset()

@@ -61,7 +61,6 @@ def sealed_output(folder):
     """Write a complete output with a corrected label map among its reviews."""
     store = write_output(folder)
     frozen = job_record.read_manifest(store)
-    write_summary(store, summarise(store, from_frozen(frozen, 2)))
     png = encode_png(np.ones((4, 6), np.uint8))
     corrected, accepted = frozen["image_id"].to_pylist()[:2]
     name = f"{corrected}-{hashlib.sha256(png).hexdigest()[:16]}.png"

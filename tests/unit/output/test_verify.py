@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from salip_ray.cli import app
 from salip_ray.errors import OutputError
+from salip_ray.output import layout
 from salip_ray.output.commit import describe
 from salip_ray.output.masks import encode_png
 from salip_ray.output.store import ATTEMPTS
@@ -40,6 +41,7 @@ def test_sound_output_has_no_problem(output):
 
 def rewrite(store, shard, *, rows=None, members=None):
     """Replace files of a shard, checksums included: only the content can tell."""
+    store.delete(layout.SEAL)
     stats = json.loads(store.read(f"stats/part-{shard:05d}.json"))
     if rows is not None:
         buffer = io.BytesIO()
@@ -139,7 +141,7 @@ def test_missing_surplus_and_temporary_files_are_named(output):
         output.delete(name)
         assert problems_of(output) == [f"{name}: is missing"]
         output.write(name, data)
-    output.write("shards/part-00007.parquet", b"")
+    output.write("shards/part-00007.parquet", b"x")
     assert any("does not have" in line for line in problems_of(output))
     output.delete("shards/part-00007.parquet")
     output.write("masks/.part-00000.tar.0123.tmp", b"")
