@@ -29,7 +29,7 @@ def write_output(folder, *, manifest=None, hidden=False, shards=3):
     for shard in range(shards):
         commit(store, shard, hidden=hidden)
     if shards == 3:
-        write_summary(store, summarise(store, plan))
+        write_summary(store, summarise(store, images))
     return store
 
 
