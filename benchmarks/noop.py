@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 
 from salip_ray import load_config
 from salip_ray.config import Config
-from salip_ray.pipeline import actors, arrow, dataflow
+from salip_ray.pipeline import arrow, dataflow, stages
 from salip_ray.pipeline import job as run
-from salip_ray.pipeline.actors import Cells, Stage
-from salip_ray.pipeline.faults import Recycler, attempts_of
+from salip_ray.pipeline.actors import StageActor
 from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.stages import Row, Stage
 
 #: What the stages do; travels with their classes, which are pickled by value.
 SLEEP, EMBEDDING = {"propose": 0.0, "retrieve": 0.0, "refine": 0.0}, 0
@@ -88,63 +88,65 @@ def nothing_fetched(
 class Sleeper(Stage):
     """A stage that sleeps instead of working."""
 
-    def __init__(self, config: Config, threads: int, reporter: StageReporter) -> None:  # noqa: ARG002
-        self.config, self.reporter = config, reporter
-        self.device, self.batch_size = "cpu", 1
-        self.attempts = attempts_of(reporter)
-        self.recycler = Recycler(getattr(config.pools, self.name).recycle_after)
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.batch_size = 1
         self.sleep, self.bytes, self.hold = SLEEP[self.name], EMBEDDING, HOLD
 
     def use_batches(self, size: int) -> None:
         """Sleep takes no memory."""
 
-    def work(self, cells: Cells) -> dict[str, Any]:  # noqa: ARG002
+    def work(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
         """Sleep."""
         if self.sleep:
             time.sleep(self.sleep)
         while self.hold and self.hold.exists():
             time.sleep(0.05)
-        return self.made()
-
-    def made(self) -> dict[str, Any]:
-        """The columns of the stage."""
-        raise NotImplementedError
+        return {}
 
 
 class Propose(Sleeper):
     """Stands in for PROPOSE."""
 
-    name, adds, drops = "propose", arrow.PROPOSED, ("_working",)
+    name, adds, passes = "propose", stages.Propose.adds, stages.Propose.passes
+    drops = ("_working",)
 
-    def made(self) -> dict[str, Any]:
-        """Nothing found."""
+    def pack(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
+        """Return no candidate."""
+        return {"n_candidates": 0}
+
+    def pack_for_others(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
+        """Return no candidate, and an embedding of the given size."""
         embedding = np.zeros((1, 1, 1, self.bytes // 4), np.float32)
-        return {
-            "n_candidates": 0,
-            "_n_proposed": 0,
-            "_candidates": [],
-            **arrow.pack_embedding(embedding),
-        }
+        return {"_n_proposed": 0, "_candidates": [], **arrow.pack_embedding(embedding)}
 
 
 class Retrieve(Sleeper):
     """Stands in for RETRIEVE."""
 
-    name, adds, drops = "retrieve", arrow.RETRIEVED, ()
+    name, passes = "retrieve", stages.Retrieve.passes
 
-    def made(self) -> dict[str, Any]:
-        """Nothing found."""
+    def pack_for_others(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
+        """Return no selection."""
         return {"_selections": []}
 
 
 class Refine(Sleeper):
     """Stands in for REFINE."""
 
-    name, adds, drops = "refine", arrow.REFINED, actors.Refine.drops
+    name, adds, drops = "refine", stages.Refine.adds, stages.Refine.drops
 
-    def made(self) -> dict[str, Any]:
-        """Nothing found."""
+    def pack(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
+        """Return no mask."""
         return {"status": "empty", "outcomes": [], "masks": [], "_png": _SMALLEST_PNG}
+
+
+class SleepingActor(StageActor):
+    """An actor that needs no torch."""
+
+    def prepare(self, config: Config, threads: int) -> str:  # noqa: ARG002
+        """Set up nothing."""
+        return "cpu"
 
 
 def install(sleep: dict[str, float], embedding: int, hold: Path | None = None) -> None:
@@ -156,7 +158,8 @@ def install(sleep: dict[str, float], embedding: int, hold: Path | None = None) -
     EMBEDDING, HOLD = embedding, hold
     if __name__ != "__main__":
         pickle.register_pickle_by_value(sys.modules[__name__])
-    actors.STAGES.update({"propose": Propose, "retrieve": Retrieve, "refine": Refine})
+    stages.STAGES.update({"propose": Propose, "retrieve": Retrieve, "refine": Refine})
+    dataflow.StageActor = SleepingActor
     dataflow.fetch_and_decode = nothing_fetched
     run.identify = lambda _: {"sam": "0" * 64, "clip": "0" * 64}
     run.pin = lambda config, _: config

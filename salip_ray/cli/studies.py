@@ -97,7 +97,7 @@ def _one_ray(studies: Sequence[Study]) -> Any:
     """Return one Ray session for all runs: starting Ray takes as long as a few images."""
     from salip_ray.cluster.resources import Machine, cpus_needed, plan_pools
     from salip_ray.cluster.session import ray_session
-    from salip_ray.pipeline.actors import stages_of
+    from salip_ray.pipeline.stages import stages_of
 
     def needed(machine: Machine) -> float:
         return max(

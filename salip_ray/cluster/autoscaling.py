@@ -1,7 +1,7 @@
-"""Waiting for nodes that are still to come.
+"""Wait for nodes that an autoscaler still has to start.
 
-A cluster that grows with its jobs begins with next to nothing, and Ray Data would plan for what it
-sees. So the job asks the autoscaler for what its smallest pools need and waits until it is there.
+A cluster that grows with its jobs starts small, and Ray Data would plan for what it sees. So the
+job requests what its smallest pools need from the autoscaler, and waits until it is there.
 """
 
 from __future__ import annotations
@@ -16,58 +16,59 @@ from salip_ray.config import PoolsConfig, WaitConfig
 from salip_ray.errors import ResourceError
 
 _POLL_SECONDS = 2.0
-_SAY_SECONDS = 60.0
+_REPORT_SECONDS = 60.0
 
 
-def wait_for_nodes(
+def wait_for_pools(
     config: PoolsConfig,
     stages: Sequence[str],
     machine: Machine,
     report: Callable[[str], None],
     *,
     look: Callable[[], Machine] = current_machine,
-) -> Machine:
-    """Wait until the pools fit, for at most ``pools.wait.seconds``.
+) -> tuple[Machine, dict[str, Pool]]:
+    """Plan the pools of a job, and wait until they fit, for at most ``pools.wait.seconds``.
 
     Args:
         config: the pools, and what to wait for.
-        stages: the job's.
-        machine: what there is now.
-        report: called once a minute with what is missing.
-        look: what there is by then.
+        stages: the stages of the job.
+        machine: the resources that exist now.
+        report: called once a minute with a line that says what is missing.
+        look: return the resources that exist at a later time.
 
     Returns:
-        What there is at last; where nothing had to be awaited, ``machine``.
+        The resources at the end of the wait (``machine`` if there was none), and the pools by
+        stage.
 
     Raises:
-        ResourceError: the time is over; the message has the arithmetic.
+        ResourceError: the pools still do not fit; the message has the arithmetic.
     """
-    began = time.monotonic()
-    asked, said_at = False, -_SAY_SECONDS
+    started = time.monotonic()
+    requested, reported_at = False, -_REPORT_SECONDS
     while True:
         pools = plan_pools(config, stages, machine)
         lacking = shortfall(pools, config.fetch_cpus, machine) or missing(config.wait, machine)
-        waited = time.monotonic() - began
+        waited = time.monotonic() - started
         if lacking is None or waited >= config.wait.seconds:
             break
-        if waited - said_at >= _SAY_SECONDS:
+        if waited - reported_at >= _REPORT_SECONDS:
             report(f"waiting for nodes ({waited:.0f} of {config.wait.seconds:g} s): {lacking}")
-            said_at = waited
-        if not asked:
-            _ask(bundles(pools, config))
-            asked = True
+            reported_at = waited
+        if not requested:
+            _request(bundles(pools, config))
+            requested = True
         time.sleep(min(_POLL_SECONDS, config.wait.seconds - waited))
         machine = look()
-    if asked:
-        _ask([])  # what the pools want from here on, Ray Data asks for
+    if requested:
+        _request([])  # from here on Ray Data requests what the pools need
     if lacking is not None:
         after = f" after {config.wait.seconds:g} s of waiting" if config.wait.seconds else ""
         raise ResourceError(f"{lacking}{after}")
-    return machine
+    return machine, pools
 
 
 def missing(wait: WaitConfig, machine: Machine) -> str | None:
-    """What the cluster lacks of the nodes, CPUs and GPUs that the configuration names."""
+    """Return what the cluster lacks of ``pools.wait``, or None."""
     for name, need, have in (
         ("nodes", wait.nodes, len(machine.nodes)),
         ("cpus", wait.cpus, machine.cpus),
@@ -79,7 +80,7 @@ def missing(wait: WaitConfig, machine: Machine) -> str | None:
 
 
 def bundles(pools: Mapping[str, Pool], config: PoolsConfig) -> list[dict[str, float]]:
-    """What to ask the autoscaler for: each actor of the smallest pools, and room for the tasks."""
+    """Return the request to the autoscaler: the actors of the smallest pools, and the tasks."""
     actors = [
         {"CPU": pool.cpus, **({"GPU": pool.gpus} if pool.gpus else {})}
         for pool in pools.values()
@@ -92,9 +93,9 @@ def bundles(pools: Mapping[str, Pool], config: PoolsConfig) -> list[dict[str, fl
     return [*actors, {"CPU": tasks}, *extra, *([{"CPU": 1.0}] * max(0, round(more_cpus)))]
 
 
-def _ask(wanted: list[dict[str, float]]) -> None:
+def _request(wanted: list[dict[str, float]]) -> None:
     from ray.autoscaler import sdk
 
-    # A cluster of fixed size has nobody to ask; its nodes may come all the same.
+    # A cluster of fixed size has no autoscaler; its nodes may still be starting.
     with contextlib.suppress(Exception):
         sdk.request_resources(bundles=wanted)

@@ -24,13 +24,12 @@ from salip_ray.config import Config
 from salip_ray.errors import ConfigError, InputError
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.output.commit import parquet_bytes, tar_bytes
-from salip_ray.output.manifest import make_manifest
-from salip_ray.pipeline.actors import stages_of
+from salip_ray.pipeline.actors import StageActor
 from salip_ray.pipeline.decode import fetch_and_decode
-from salip_ray.pipeline.expand import expand
+from salip_ray.pipeline.inputs import list_input
 from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.stages import stages_of
 from salip_ray.schema import LABEL_SCHEMA
-from salip_ray.sources.listing import list_images
 
 _PROCESSES = 8  # more tell no more, and each holds the models
 
@@ -83,9 +82,7 @@ def measure(location: str, config: Config, *, images: int = 8) -> Profile:
         InputError: there is no image, or none that can be read.
     """
     require_taught_classes(config)
-    listing, _ = expand(list_images(location, config.storage.input), config)
-    manifest = make_manifest(listing, config.run.rows_per_shard)
-    table = manifest.table
+    table = list_input(location, config).manifest.table
     chosen = np.unique(np.linspace(0, table.num_rows - 1, images).round().astype(int))
     sample = table.take(pa.array(chosen)).combine_chunks()
     cores = local_cores()
@@ -130,12 +127,12 @@ def _measure_here(sample: pa.Table, config: Config) -> dict[str, Any]:
     if not rows:
         return {**found, "device": "", "output_bytes": 0.0}
     for name, kind in stages_of(config).items():
-        stage = kind(config, 1, reporter)
+        stage = StageActor([kind], config, 1, reporter)
         list(stage(rows[0]))  # whatever is made at the first call
         began = time.perf_counter()
         rows = [done for row in rows for done in stage(row)]
         seconds[name] = (time.perf_counter() - began) / len(rows)
-        found["device"] = stage.device.type
+        found["device"] = stage.device.partition(":")[0]
         found["row_bytes"] = max(found["row_bytes"], _mean_bytes(rows))
     table = pa.concat_tables(rows, promote_options="permissive")
     began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""How many actors a stage gets and what each asks of Ray, and whether that fits.
+"""Plan the actor pools of a job, and check that they fit.
 
-Logical CPUs and GPUs are Ray's bookkeeping: a plan that asks for more than there is never starts,
-and Ray says so only after half an hour. So the sum is done here, first.
+Logical CPUs and GPUs only count in Ray's scheduling. Actors that ask for more than there is never
+start, and Ray reports that after half an hour. So the arithmetic is done here, before a job starts.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from dataclasses import dataclass
 from salip_ray.config import Config, PoolConfig, PoolsConfig
 from salip_ray.errors import ResourceError
 
-COMMIT_CPUS = 0.1  #: of a task that writes a shard, most of whose time is the store's
-RECUT_CPUS = 0.1  #: of a task that cuts blocks into shards, which moves light rows and no more
-#: CPUs of an actor that has (a part of) a GPU. Ray Data lets a pool grow on a new node only where
-#: its share of all CPUs has room for one more actor; a small node has few for each GPU.
-_BESIDE_GPU = 0.5
-_LIGHTEST = 0.01
+COMMIT_CPUS = 0.1  #: of a task that writes a shard; most of its time is spent in the store
+RECUT_CPUS = 0.1  #: of a task that cuts blocks into shards; it only moves light rows
+#: CPUs of an actor with (a part of) a GPU. Ray Data lets a pool grow on a new node only if its
+#: share of all CPUs has room for one more actor, and a small node has few CPUs per GPU.
+_CPUS_WITH_GPU = 0.5
+_LEAST_CPUS = 0.01
 _EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a cluster has: Ray's logical CPUs and GPUs, and real cores of a node.
+    """The resources of a cluster.
 
-    ``nodes`` are the (CPUs, GPUs) of each node, where that is known: an actor lives on one node, so
-    it must fit one.
+    Attributes:
+        cpus: Ray's logical CPUs.
+        gpus: Ray's logical GPUs.
+        cores: real cores of a node.
+        nodes: CPUs and GPUs of each node, if known; an actor must fit one node.
     """
 
     cpus: float
@@ -46,32 +49,39 @@ class Pool:
     threads: int
 
 
-def plan_pools(config: PoolsConfig, stages: Sequence[str], machine: Machine) -> dict[str, Pool]:
-    """Fill in what the configuration leaves open.
+def plan_pools(
+    config: PoolsConfig, stages: Sequence[str], machine: Machine, *, other_cpus: float = 0.0
+) -> dict[str, Pool]:
+    """Plan the pools, with defaults for what the configuration leaves open.
 
-    With GPUs: one actor of each stage per GPU, which they share evenly. Without: PROPOSE, whose
-    actors do the other stages, too, gets one per core. Without GPUs actors are single-threaded:
-    that wastes nothing on synchronisation, and sums come out the same, to the last bit, however
-    many actors there are. Where stages are kept apart, the others get one for every
-    eight cores. Where the configuration does not say how many logical CPUs an actor asks for, it
-    asks for one, or half of one beside a GPU, or less where that would not fit.
+    With GPUs, each stage gets one actor per GPU, and the stages share the GPUs evenly. Without
+    GPUs, PROPOSE gets one actor per core, which runs the other stages, too; if stages are separate,
+    the others get one actor per eight cores. Actors on CPUs have one thread: that wastes no time on
+    synchronisation, and sums are the same to the last bit for any number of actors. An actor asks
+    for one logical CPU, for half a CPU if it has a GPU, or for less if that would not fit.
+
+    Args:
+        config: the section ``pools``.
+        stages: the stages of the job, in order.
+        machine: the resources.
+        other_cpus: logical CPUs that other operators of the same dataset need.
 
     Returns:
-        The pools by stage. A stage that has none is done by the actors of the stage before it.
+        The pools by stage. A stage without a pool shares the actors of the stage before it.
     """
-    if _fused(config, machine):
+    if _is_fused(config, machine):
         stages = stages[:1]
     wanted: dict[str, PoolConfig] = {stage: getattr(config, stage) for stage in stages}
     sizes = {stage: _sizes(pool, stage, machine) for stage, pool in wanted.items()}
     actors = sum(least for least, _ in sizes.values())
-    free = machine.cpus - cpus_needed({}, config.fetch_cpus)
+    free = machine.cpus - cpus_needed({}, config.fetch_cpus, other_cpus)
     open_cpus = [stage for stage, pool in wanted.items() if "cpus" not in pool.model_fields_set]
-    asked = sum(wanted[stage].cpus * sizes[stage][0] for stage in stages if stage not in open_cpus)
+    fixed = sum(wanted[stage].cpus * sizes[stage][0] for stage in stages if stage not in open_cpus)
     open_actors = sum(sizes[stage][0] for stage in open_cpus)
-    most = _BESIDE_GPU if machine.gpus else 1.0
-    share = min(most, (free - asked) / open_actors) if open_actors else most
-    # Rounded down, as Ray counts in ten-thousandths.
-    share = max(_LIGHTEST, int(share * 100) / 100)
+    most = _CPUS_WITH_GPU if machine.gpus else 1.0
+    share = min(most, (free - fixed) / open_actors) if open_actors else most
+    # Rounded down: Ray counts in ten-thousandths.
+    share = max(_LEAST_CPUS, int(share * 100) / 100)
     gpus_each = int(100 / len(stages)) / 100 if machine.gpus else 0.0
     return {
         stage: Pool(
@@ -99,7 +109,7 @@ def pin_precision(config: Config, pools: Mapping[str, Pool]) -> Config:
     return config.model_copy(update={"run": run})
 
 
-def _fused(config: PoolsConfig, machine: Machine) -> bool:
+def _is_fused(config: PoolsConfig, machine: Machine) -> bool:
     if config.fused == "auto":
         return not machine.gpus and not config.own
     return config.fused
@@ -118,19 +128,21 @@ def _sizes(pool: PoolConfig, stage: str, machine: Machine) -> tuple[int, int]:
     return size, size
 
 
-def cpus_needed(pools: Mapping[str, Pool], fetch_cpus: float) -> float:
-    """Logical CPUs for all to run at once: all actors, a fetch, a re-cut, and a commit.
+def cpus_needed(pools: Mapping[str, Pool], fetch_cpus: float, other_cpus: float = 0.0) -> float:
+    """Return the logical CPUs with which all actors, a fetch, a re-cut and a commit run at once.
 
-    With less Ray Data would keep the commits, which are last, waiting until all else is done, and
-    a job that is killed would lose everything.
+    With less, Ray Data would run the commits, which come last, only when all else is done, and a
+    job that is killed would lose everything.
     """
     actors = sum(pool.min_size * pool.cpus for pool in pools.values())
-    return actors + fetch_cpus + RECUT_CPUS + COMMIT_CPUS
+    return actors + fetch_cpus + RECUT_CPUS + COMMIT_CPUS + other_cpus
 
 
-def shortfall(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) -> str | None:
-    """What the smallest pools lack, with the arithmetic; None where they fit."""
-    cpus = cpus_needed(pools, fetch_cpus)
+def shortfall(
+    pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine, other_cpus: float = 0.0
+) -> str | None:
+    """Return what the smallest pools lack, with the arithmetic, or None if they fit."""
+    cpus = cpus_needed(pools, fetch_cpus, other_cpus)
     gpus = sum(pool.min_size * pool.gpus for pool in pools.values())
     for kind, need, have in (("CPUs", cpus, machine.cpus), ("GPUs", gpus, machine.gpus)):
         if need > have + _EPSILON:
@@ -142,6 +154,7 @@ def shortfall(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) ->
             if kind == "CPUs":
                 terms += [f"fetch {fetch_cpus:g}", f"re-cut {RECUT_CPUS:g}"]
                 terms += [f"commit {COMMIT_CPUS:g}"]
+                terms += [f"other operators {other_cpus:g}"] * bool(other_cpus)
             return (
                 f"the pools need {need:g} {kind} ({' + '.join(terms)}), but Ray has {have:g}: "
                 f"lower pools.*.size or pools.*.{unit}, or add nodes"
@@ -161,7 +174,9 @@ def shortfall(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) ->
     return None
 
 
-def require_fit(pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine) -> None:
-    """Raise ResourceError, with the arithmetic, where the smallest pools do not fit."""
-    if lacking := shortfall(pools, fetch_cpus, machine):
+def require_fit(
+    pools: Mapping[str, Pool], fetch_cpus: float, machine: Machine, other_cpus: float = 0.0
+) -> None:
+    """Raise ResourceError, with the arithmetic, if the smallest pools do not fit."""
+    if lacking := shortfall(pools, fetch_cpus, machine, other_cpus):
         raise ResourceError(lacking)

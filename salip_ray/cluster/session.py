@@ -1,4 +1,4 @@
-"""Joining a Ray that runs, or starting one for the time of a job."""
+"""Connect to a running Ray, or start one for the time of a job."""
 
 from __future__ import annotations
 
@@ -8,66 +8,130 @@ import logging
 import math
 import os
 import secrets
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 
 import ray
 import ray.data  # configures its loggers
 
+from salip_ray.cluster.ray_private import is_start_timeout
 from salip_ray.cluster.resources import Machine
-from salip_ray.errors import ResourceError
+from salip_ray.errors import ClusterError, ResourceError
 
 OBJECT_STORE = 2 * 1024**3
-_START_ATTEMPTS = 3  # on a machine that is busy with other work Ray's own 30 s may not do
+_START_ATTEMPTS = 3  # on a busy machine Ray's own limit of 30 s can be too short
+_LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 _ENVIRONMENT = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",  # a job on patients' images tells nobody about itself
+    "RAY_USAGE_STATS_ENABLED": "0",  # report nothing about a job on patients' images
 }
 
 
 def local_cores() -> int:
-    """Cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def ray_session(cpus_for: Callable[[Machine], float]) -> Iterator[Machine]:
-    """Yield what there is to run on.
+    """Yield the resources to run on.
 
-    A Ray that this process is already connected to is used and left alone; else the cluster that
-    ``RAY_ADDRESS`` names (as in ``ray job submit``) is joined; else one is started on this machine
-    and stopped at the end.
+    A Ray that this process is connected to is used and stays connected. Else the cluster that
+    ``RAY_ADDRESS`` names (as in ``ray job submit``) is joined. Else a Ray is started on this
+    machine, and stopped at the end.
 
     Args:
-        cpus_for: the logical CPUs that a job needs on a machine, for a Ray of our own.
+        cpus_for: return the logical CPUs that a job needs on a machine, to start a Ray with them.
+
+    Raises:
+        ClusterError: the cluster of ``RAY_ADDRESS`` cannot be joined.
+        ResourceError: no Ray could be started on this machine.
     """
-    _hush_ray_data()
+    _quiet_ray_data()
     if ray.is_initialized():
         yield current_machine()
         return
-    joining = bool(os.environ.get("RAY_ADDRESS"))
-    with _environment(own_token=not joining):
-        if joining:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            _start_local(cpus_for)
+    address = os.environ.get("RAY_ADDRESS")
+    with _environment(own_token=not address):
+        with _quiet_driver():
+            if address:
+                _join(address)
+            else:
+                _start_local(cpus_for)
         try:
             yield current_machine()
         finally:
             ray.shutdown()
 
 
-def _hush_ray_data() -> None:
-    """Keep Ray Data's plan and progress out of the terminal; its log file still has them."""
+def _quiet_ray_data() -> None:
+    """Show only Ray Data's errors in the terminal; its log file still has everything."""
     for handler in logging.getLogger("ray.data").handlers:
-        if handler.level >= logging.INFO:
-            handler.setLevel(logging.WARNING)
+        if not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _quiet_driver() -> Iterator[None]:
+    """Start the C++ part of Ray in this process without its log lines on stderr.
+
+    It reports an error whenever Ray Data starts actors that may restart (ray-project/ray#53727).
+    Errors of a job reach this process as exceptions. ``os.putenv`` leaves ``os.environ``, and so
+    the processes that Ray starts, unchanged.
+    """
+    if _LOG_LEVEL in os.environ:
+        yield
+        return
+    os.putenv(_LOG_LEVEL, "fatal")
+    try:
+        with _without_stderr_line(_LOG_LEVEL):  # Ray reports that it has read the variable
+            yield
+    finally:
+        os.unsetenv(_LOG_LEVEL)
+
+
+@contextlib.contextmanager
+def _without_stderr_line(part: str) -> Iterator[None]:
+    """Drop lines with ``part`` from what the process writes to stderr in the context."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            written.seek(0)
+            for line in written:
+                if part.encode() not in line:
+                    os.write(2, line)
+
+
+def _join(address: str) -> None:
+    """Join a cluster.
+
+    Raises:
+        ClusterError: nothing answers at the address, or the token is wrong.
+    """
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as problem:  # Ray raises ConnectionError, ValueError, RuntimeError and others
+        ray.shutdown()
+        message = " ".join(str(problem).split())[:300] or type(problem).__name__
+        raise ClusterError(
+            f"RAY_ADDRESS {address!r} cannot be joined: {message}. Unset RAY_ADDRESS to use this "
+            "machine; for a cluster with a token set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+        ) from problem
 
 
 def _start_local(cpus_for: Callable[[Machine], float]) -> None:
-    """Start a Ray of our own.
+    """Start a Ray on this machine.
 
     Raises:
-        ResourceError: it did not come up, however often it was tried.
+        ResourceError: it did not start, in several attempts.
     """
     cores = local_cores()
     needed = cpus_for(Machine(cpus=math.inf, gpus=0, cores=cores))
@@ -81,39 +145,43 @@ def _start_local(cpus_for: Callable[[Machine], float]) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except Exception as problem:  # Ray raises a plain Exception where its 30 s are over
+        except Exception as problem:
             ray.shutdown()
-            if attempt + 1 < _START_ATTEMPTS and "timed out during startup" in str(problem):
+            if attempt + 1 < _START_ATTEMPTS and is_start_timeout(problem):
                 continue
-            said = " ".join(str(problem).split())
-            raise ResourceError(f"Ray could not be started on this machine: {said}") from problem
+            message = " ".join(str(problem).split())
+            raise ResourceError(f"Ray could not be started on this machine: {message}") from problem
         return
 
 
 def current_machine() -> Machine:
-    """What the Ray that this process is connected to has."""
-    has = ray.cluster_resources()
+    """Return the resources of the Ray that this process is connected to."""
+    resources = ray.cluster_resources()
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    # On a cluster the nodes' logical CPUs are the best word there is about their cores.
+    # On a cluster the logical CPUs of the nodes are the best estimate of their cores.
     cores = local_cores()
     if len(nodes) > 1:
         cores = int(max(node["Resources"].get("CPU", 1) for node in nodes))
     sizes = tuple(
         (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in nodes
     )
-    return Machine(cpus=has.get("CPU", 0.0), gpus=has.get("GPU", 0.0), cores=cores, nodes=sizes)
+    return Machine(
+        cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0), cores=cores, nodes=sizes
+    )
 
 
 @contextlib.contextmanager
 def _environment(*, own_token: bool) -> Iterator[None]:
-    """Set what Ray reads from the environment, and put it back.
+    """Set the environment variables that Ray reads, and restore them.
 
-    A cluster that is joined has a token of its own, where the user or Ray's default path says.
+    Args:
+        own_token: use a token of this process. A cluster that is joined has its own, at the path
+            that the user or Ray's default names.
     """
-    own = dict(_ENVIRONMENT)
+    added = dict(_ENVIRONMENT)
     if own_token and not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
-        own["RAY_AUTH_TOKEN"] = _token()
-    added = {name: value for name, value in own.items() if name not in os.environ}
+        added["RAY_AUTH_TOKEN"] = _token()
+    added = {name: value for name, value in added.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield
@@ -124,8 +192,8 @@ def _environment(*, own_token: bool) -> Iterator[None]:
 
 @functools.cache
 def _token() -> str:
-    """The token of our local sessions; Ray would leave a file with one in the home directory.
+    """Return the token of local sessions, so that Ray writes none to the home directory.
 
-    One for the life of this process, as Ray reads it only once.
+    It is the same for the life of this process, as Ray reads it only once.
     """
     return secrets.token_hex(32)

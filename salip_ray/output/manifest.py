@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from salip_ray.schema import MANIFEST_SCHEMA
+from salip_ray.sources.expand import VOLUME_COLUMNS, with_volume_columns
 from salip_ray.sources.listing import Listing
 from salip_ray.sources.locations import image_id
 
@@ -27,8 +28,6 @@ from salip_ray.sources.locations import image_id
 TODO_SCHEMA = MANIFEST_SCHEMA.append(pa.field("seq", pa.int32(), nullable=False)).append(
     pa.field("address", pa.string())
 )
-#: Columns for the index of an image in its file, and for its volume and slice.
-VOLUME_COLUMNS = pa.schema([MANIFEST_SCHEMA.field(name) for name in ("index", "volume", "slice")])
 _ORDER = [("uri", "ascending"), ("index", "ascending")]
 PADDING = -1  #: ``seq`` of a row that only fills up a short shard; it is never committed
 _CHUNK = 65_536
@@ -183,14 +182,6 @@ def manifest_digest(frozen: pa.Table, rows_per_shard: int) -> str:
     """Return the digest of a frozen manifest; it equals that of a new manifest of its images."""
     order = pc.sort_indices(frozen, sort_keys=_ORDER)
     return _digest(frozen.take(order), rows_per_shard)
-
-
-def with_volume_columns(table: pa.Table) -> pa.Table:
-    """Return a listing with the columns of :data:`VOLUME_COLUMNS`, null if it has none."""
-    for field in VOLUME_COLUMNS:
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table
 
 
 def _without_duplicates(table: pa.Table) -> tuple[pa.Table, int]:

@@ -79,9 +79,6 @@ DECODED = (
     "_fallbacks",
     "spacing",
 )
-PROPOSED = ("n_candidates", "_n_proposed", "_candidates", "_embedding", "_embedding_size")
-RETRIEVED = ("_selections",)
-REFINED = ("outcomes", "masks", "ranking", "_png")
 INTERNAL = tuple(name for name in TYPES if name.startswith("_"))
 OF_MANIFEST = ("image_id", "uri", "volume", "slice")  # label columns that an image comes with
 LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in OF_MANIFEST)

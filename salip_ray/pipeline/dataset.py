@@ -1,4 +1,4 @@
-"""The cascade inside a Ray Data pipeline of somebody's own."""
+"""Label the images of a Ray Data pipeline of the user."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from ray.data import Dataset
 
 from salip_ray.cascade.geometry import check_image, class_references, make_working
+from salip_ray.cluster.ray_private import cpus_of_operators
 from salip_ray.cluster.resources import pin_precision, plan_pools, require_fit
 from salip_ray.cluster.session import current_machine
 from salip_ray.config import Config
@@ -19,12 +20,16 @@ from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import identify
 from salip_ray.pipeline import arrow
-from salip_ray.pipeline.actors import stages_of
 from salip_ray.pipeline.arrow import in_tables
-from salip_ray.pipeline.dataflow import cascaded
+from salip_ray.pipeline.dataflow import add_actors, assign_stages
 from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.stages import stages_of
 from salip_ray.schema import Image
 from salip_ray.sources.decode import decode
+
+#: CPUs of one task of an operator that the user may append, such as ``write_parquet``.
+_CONSUMER_CPUS = 1.0
+_PROJECT_CPUS = 0.1
 
 
 def label_dataset(
@@ -32,14 +37,14 @@ def label_dataset(
 ) -> Dataset:
     """Append the label columns to a dataset of images.
 
-    Lazy, as all of Ray Data: nothing runs before the result is consumed. Rows keep all their own
-    columns. An image that cannot be used gives a row of status ``error``; it does not end the job.
+    Nothing runs before the result is consumed, and rows keep all their own columns. An image that
+    cannot be used becomes a row of status ``error``; it does not end the job.
 
     Args:
         images: rows with a column of images: uint8 RGB arrays [H, W, 3], grey arrays [H, W], or
             the bytes of an image file.
-        config: from :func:`salip_ray.load_config`; its ``pools`` say how many actors there are.
-        image: name of the column with the images.
+        config: from :func:`salip_ray.load_config`; its section ``pools`` sets the number of actors.
+        image: name of the column of images.
         reference: name of a column of reference masks, integer arrays [H, W], for ``gt_sam``.
 
     Returns:
@@ -47,11 +52,12 @@ def label_dataset(
         :data:`salip_ray.schema.LABEL_SCHEMA`.
 
     Raises:
-        ConfigError: ``gt_sam`` is a mode but no column of references is named, or the bundled CLIP
-            was not taught a class.
-        InputError: the dataset has no such column, or has one of a label column's name.
+        ConfigError: ``gt_sam`` is a mode but ``reference`` is None, or the bundled CLIP was not
+            taught a class.
+        InputError: the dataset lacks a column, or has one with the name of a label column.
         WeightsError: a checkpoint is missing or altered.
-        ResourceError: the pools do not fit the cluster.
+        ResourceError: the actor pools and the other operators of the dataset do not fit the
+            cluster.
 
     Example:
         >>> from pathlib import Path
@@ -71,18 +77,23 @@ def label_dataset(
     if schema is not None:
         _check_columns(schema.names, image, reference)
     machine = current_machine()
-    pools = plan_pools(config.pools, list(stages_of(config)), machine)
-    require_fit(pools, config.pools.fetch_cpus, machine)
+    fetch_cpus = config.pools.fetch_cpus
+    # Actors hold their CPUs to the end: the reads and maps around them need some, too.
+    other_cpus = max(_CONSUMER_CPUS, cpus_of_operators(images))
+    pools = plan_pools(config.pools, list(stages_of(config)), machine, other_cpus=other_cpus)
+    require_fit(pools, fetch_cpus, machine, other_cpus)
     config = pin_precision(config, pools)
-    prepared = images.map_batches(
+    rows = images.map_batches(
         partial(prepare, config=config, image=image, reference=reference),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        num_cpus=config.pools.fetch_cpus,
+        num_cpus=fetch_cpus,
     )
-    labelled = cascaded(prepared, config, pools, StageReporter())
-    return labelled.drop_columns(["_png", "_seconds", "_fallbacks"])
+    reporter = StageReporter()
+    for stages, pool in assign_stages(config, pools):
+        rows = add_actors(rows, stages, pool, config, reporter)
+    return rows.drop_columns(["_png", "_seconds", "_fallbacks"], num_cpus=_PROJECT_CPUS)
 
 
 def prepare(
@@ -97,7 +108,7 @@ def prepare(
 def _rows(
     batch: pa.Table, config: Config, image: str, reference: str | None
 ) -> Iterator[Mapping[str, Any]]:
-    """The new cells of each row."""
+    """Yield the new cells of each row."""
     for index in range(batch.num_rows):
         row = batch.slice(index, 1)
         began = time.perf_counter()

@@ -1,33 +1,53 @@
-"""The job: a location of images in, a location of labels out."""
+"""Label a location of images: the story of a job, and what its parts share."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from salip_ray.config import Config
-from salip_ray.errors import ConfigError, JobError
+from salip_ray.errors import JobError
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import identify, pin
 from salip_ray.output.job_record import claim_or_resume_job, make_fingerprint, read_run
-from salip_ray.output.layout import MANIFEST
-from salip_ray.output.lease import held
-from salip_ray.output.manifest import Manifest, make_manifest
+from salip_ray.output.layout import MANIFEST, SHARDS
+from salip_ray.output.lease import Lease, held
+from salip_ray.output.manifest import Manifest
 from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary, repair_summary, summarise, write_summary
-from salip_ray.pipeline.expand import expand
+from salip_ray.pipeline.inputs import list_input, open_references
 from salip_ray.pipeline.progress import ProgressReporter, summary_table
 from salip_ray.pipeline.run import run_on_ray
-from salip_ray.sources.listing import list_images
 from salip_ray.sources.locations import public_uri
-from salip_ray.sources.overview import describe_listing
 from salip_ray.sources.patterns import Selection
 from salip_ray.sources.references import References
-from salip_ray.sources.scan import Skipped
 from salip_ray.wording import counted
+
+
+@dataclass(frozen=True)
+class Job:
+    """A claimed output and everything that is needed to label its images.
+
+    Attributes:
+        config: the configuration, its weights pinned to the files that the driver identified.
+        manifest: all images of the job.
+        store: the output.
+        references: reference masks, if a mode needs them.
+        lease: of the output; lost if another driver takes it over.
+        progress: shows progress to the user.
+    """
+
+    config: Config
+    manifest: Manifest
+    store: Store
+    references: References | None
+    lease: Lease
+    progress: ProgressReporter
 
 
 def label(
@@ -45,22 +65,22 @@ def label(
 ) -> Summary:
     """Label every image of ``input`` and commit the labels to ``output``, shard by shard.
 
-    The same call goes on where an earlier one was stopped, even by kill -9, and returns at once
-    where all is done. What an output holds is described in :mod:`salip_ray.output.job_record` and
-    :data:`salip_ray.schema.LABEL_SCHEMA`. Uses the Ray that this process is connected to, else the
-    one at ``RAY_ADDRESS``, else starts one on this machine for the time of the job.
+    The same call resumes a job that was stopped, even by kill -9, and returns at once if all images
+    are labelled. :mod:`salip_ray.output.layout` lists the files of an output,
+    :data:`salip_ray.schema.LABEL_SCHEMA` its columns. The job uses the Ray that this process is
+    connected to, else the one at ``RAY_ADDRESS``, else it starts one on this machine.
 
     Args:
         input: folder, prefix, glob, image or manifest (CSV or Parquet with a column ``uri``); local
             or of any fsspec scheme.
-        output: an empty or new location, or one that this very job began.
+        output: an empty or new location, or the output of this same job.
         config: from :func:`salip_ray.load_config`.
         references: reference masks for the mode ``gt_sam``: a folder or an ``index.csv``.
-        manifest: keep the manifest in this file, not in the output: it alone has the names of
-            images where ``privacy.hash_uris`` is on.
+        manifest: write the manifest to this file, not into the output. If ``privacy.hash_uris`` is
+            on, only the manifest holds the names of images.
         quiet: show no progress.
-        extend: where the input has gained images since the output was begun, label what is new
-            into new shards; without it a grown input is refused.
+        extend: if the input has gained images since the job was created, label them into new
+            shards. Without it, a job whose input has grown is refused.
         include: patterns, one of which a file must match (:class:`.sources.patterns.Selection`).
         exclude: patterns of files that are left out.
         limit: label at most so many files: the first in the order of their URIs.
@@ -68,12 +88,12 @@ def label(
     Raises:
         ConfigError: ``gt_sam`` is a mode but there are no references, or the bundled CLIP was not
             taught a class.
-        InputError: no image is found.
+        InputError: the input holds no image.
         WeightsError: a checkpoint is missing or altered.
-        OutputError: the output is not ours, (ResumeError) was begun by another job, or (LeaseError)
-            is being written by another driver.
-        ResourceError: the pools do not fit.
-        JobError: the job was stopped or broke down, or ended with too many error rows.
+        OutputError: the output holds other files, (ResumeError) belongs to another job, or
+            (LeaseError) is being written by another driver.
+        ResourceError: the actor pools do not fit the machine or cluster.
+        JobError: the job was stopped, failed, or ended with too many error rows.
 
     Example:
         >>> from salip_ray import label, load_config
@@ -81,104 +101,94 @@ def label(
         >>> summary.images, summary.status
         (3, {'ok': 3})
     """
-    began = time.monotonic()
+    started = time.monotonic()
     progress = ProgressReporter(quiet=quiet)
     require_taught_classes(config)
-    known = open_references(references, config)
+    reference_masks = open_references(references, config)
     selection = Selection(tuple(include), tuple(exclude), limit)
-    plan, skipped = _plan(input, config, selection, progress)
-    where = None if known is None or references is None else public_uri(references)
+    listed = list_input(input, config, selection)
+    progress.report(*listed.notes)
+    if left_out := str(listed.skipped):
+        progress.always_report(f"left out: {left_out}")
     weights = identify(config)
-    fingerprint = make_fingerprint(config.recipe(), weights, plan, where, selection.to_json())
-    elsewhere = {} if manifest is None else {MANIFEST: manifest}
-    store = Store(output, config.storage.output, elsewhere=elsewhere)
-    read_run(store)  # what is not ours is refused before anything is written
+    of_references = None if reference_masks is None else public_uri(str(references))
+    fingerprint = make_fingerprint(
+        config.recipe(), weights, listed.manifest, of_references, selection.to_json()
+    )
+    store = Store(
+        output, config.storage.output, elsewhere={} if manifest is None else {MANIFEST: manifest}
+    )
+    read_run(store)  # refuse a foreign location before anything is written
     with held(store) as lease:
-        job = claim_or_resume_job(store, plan, fingerprint, extend=extend)
-        plan = job.manifest
-        if known is not None:
-            known = known.among(plan.table["uri"].unique().to_pylist())
-        for note in job.notes:
-            progress.report(f"note: {note}")
-        todo = plan.todo(job.committed)
-        if todo.num_rows:
-            if done := len(job.committed):
-                progress.report(
-                    f"going on: {done:,} of {plan.n_shards:,} shards are committed already"
-                )
-            # Pinned, a worker that fetches for itself refuses what is not the driver's file.
-            run_on_ray(todo, plan, pin(config, weights), store, known, progress, lease)
-            new = int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py())
-            summary = summarise(
-                store,
-                plan,
-                wall_seconds=time.monotonic() - began,
-                images_in_run=new,
-                skipped=skipped.counts(),
-            )
-            lease.require_owner()
-            write_summary(store, summary)
+        claimed = claim_or_resume_job(store, listed.manifest, fingerprint, extend=extend)
+        progress.report(*(f"note: {note}" for note in claimed.notes))
+        if reference_masks is not None:
+            uris = claimed.manifest.table["uri"].unique().to_pylist()
+            reference_masks = reference_masks.among(uris)
+        # A worker that fetches pinned weights itself refuses any other file.
+        job = Job(pin(config, weights), claimed.manifest, store, reference_masks, lease, progress)
+        todo = job.manifest.todo(claimed.committed)
+        shards = counted(job.manifest.n_shards, "shard")
+        if todo.num_rows == 0:
+            images = counted(job.manifest.n_images, "image")
+            progress.report(f"{store} is complete: {images} in {shards}")
         else:
-            n_images, n_shards = plan.n_images, plan.n_shards
-            progress.report(f"{store} is complete: {n_images:,} images in {n_shards:,} shards")
-            summary = summarise(store, plan, skipped=skipped.counts())
-            repair_summary(store, summary)
+            if done := len(claimed.committed):
+                progress.report(f"resuming: {done:,} of {shards} already committed")
+            run_on_ray(job, todo)
+        summary = summarise_run(job, started, count_images(todo), listed.skipped.counts())
     return conclude(summary, config, progress)
 
 
-def conclude(summary: Summary, config: Config, progress: ProgressReporter) -> Summary:
-    """Show what came of a job.
+def count_images(todo: pa.Table) -> int:
+    """Return the number of rows that are images, not padding."""
+    return int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py() or 0)
+
+
+def summarise_run(
+    job: Job, started: float, images: int, skipped: Mapping[str, int] | None = None
+) -> Summary:
+    """Add up the statistics of all shards, and write ``summary.json`` if it is out of date.
+
+    Args:
+        job: the job; all of its shards are committed.
+        started: ``time.monotonic()`` when the run started.
+        images: how many images this run labelled; 0 repairs the summary of an earlier run.
+        skipped: counts of files that were left out, by reason; None keeps those of before.
 
     Raises:
-        JobError: too many rows are errors.
+        LeaseError: another driver has taken the output over.
     """
-    if not progress.console.quiet:
-        progress.console.print(summary_table(summary))
-    _require_few_errors(summary, config.run.max_error_share)
+    if not images:
+        summary = summarise(job.store, job.manifest, skipped=skipped)
+        repair_summary(job.store, summary)
+        return summary
+    seconds = time.monotonic() - started
+    summary = summarise(
+        job.store,
+        job.manifest,
+        wall_seconds=seconds,
+        images_in_run=images,
+        skipped=skipped,
+    )
+    job.lease.require_owner()
+    write_summary(job.store, summary)
     return summary
 
 
-def open_references(references: str | None, config: Config) -> References | None:
-    """The reference masks of a job, where one of its modes needs them."""
-    if "gt_sam" not in config.run.modes:
-        return None
-    if references is None:
-        raise ConfigError(
-            "run.modes has gt_sam, which needs reference masks: give their folder or index.csv "
-            "as references (--reference)"
-        )
-    return References.open(references, config.storage.input)
+def conclude(summary: Summary, config: Config, progress: ProgressReporter) -> Summary:
+    """Show the summary of a job.
 
-
-def _plan(
-    location: str | os.PathLike[str],
-    config: Config,
-    selection: Selection,
-    progress: ProgressReporter,
-) -> tuple[Manifest, Skipped]:
-    listing = list_images(
-        location, config.storage.input, selection=selection, privacy=config.privacy
-    )
-    for line in describe_listing(listing, config.privacy):
-        progress.report(line)
-    listing, notes = expand(listing, config)
-    for note in notes:
-        progress.report(f"note: {note}")
-    plan = make_manifest(listing, config.run.rows_per_shard)
-    progress.report(f"{counted(plan.n_images, 'image')} in {counted(plan.n_shards, 'shard')}")
-    if left_out := str(listing.skipped):
-        progress.always_report(f"left out: {left_out}")
-    if plan.duplicates:
-        progress.report(
-            f"note: {plan.duplicates:,} URIs are named more than once; each is labelled once"
-        )
-    return plan, listing.skipped
-
-
-def _require_few_errors(summary: Summary, limit: float) -> None:
-    if summary.error_share > limit:
+    Raises:
+        JobError: the share of error rows is above ``run.max_error_share``.
+    """
+    progress.show(summary_table(summary))
+    if summary.error_share > config.run.max_error_share:
+        errors = summary.status["error"]
+        verb = "is an error row" if errors == 1 else "are error rows"
         raise JobError(
-            f"{summary.status['error']:,} of {summary.images:,} images "
-            f"({summary.error_share:.1%}) are error rows, above run.max_error_share = {limit:g}: "
-            f"the column error in {summary.output}/shards says why"
+            f"{errors:,} of {counted(summary.images, 'image')} ({summary.error_share:.1%}) {verb}, "
+            f"above run.max_error_share = {config.run.max_error_share:g}: "
+            f"see the column error in {summary.output}/{SHARDS}"
         )
+    return summary

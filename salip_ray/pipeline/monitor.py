@@ -1,9 +1,8 @@
-"""What the driver knows of a running job: rows done per stage, and commits under way.
+"""Count what a running job does: rows and seconds per stage, committed shards, deaths of workers.
 
-A tiny actor counts; stages tell it a few times a second what they did and do not wait for an
-answer. It is also the gate of the commits: a driver that is told to stop closes it, waits for the
-commits under way, and leaves nothing half done. The counts are for people to watch. What counts in
-the end is what was committed.
+A small actor counts. Stages send it their tallies a few times a second and do not wait for an
+answer. The counts are for progress, metrics and the attempts ledger; only committed shards decide
+what is done.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from salip_ray.pipeline.commit_gate import GateState
 from salip_ray.pipeline.telemetry import JobMetrics, MemoryGauge, log_event
 
 _FLUSH_SECONDS = 0.25
@@ -26,13 +26,11 @@ _FLUSH_SECONDS = 0.25
 
 @dataclass
 class Snapshot:
-    """Rows done and seconds spent by stage, shards committed, and commits under way."""
+    """Rows done and seconds spent by stage, and the number of committed shards."""
 
     rows: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     committed: int = 0
-    committing: set[int] = field(default_factory=set)
-    closed: bool = False
 
 
 @dataclass
@@ -44,68 +42,64 @@ class Tally:
     failed: int = 0
 
 
-class Monitor:
-    """The actor's class; made by :func:`start_monitor`."""
+class Monitor(GateState):
+    """The actor of a job, made by :func:`start_monitor`: its counts, and the state of its gate.
+
+    Args:
+        stages: of the job, in order.
+        run: the id of the run in metrics.
+    """
 
     def __init__(self, stages: Sequence[str], run: str) -> None:
+        super().__init__()
         self._now = Snapshot()
         self._metrics = JobMetrics(stages, run)
         self._deaths: Counter[str] = Counter()
 
     def died(self, image_id: str) -> None:
-        """A worker died while it was at an image."""
+        """Count a worker that died while it processed an image."""
         self._deaths[image_id] += 1
 
     def deaths(self) -> dict[str, int]:
-        """How many workers died on each image; those without a death are left out."""
+        """Return how many workers died on each image, for images with at least one death."""
         return dict(self._deaths)
 
     def done(self, tallies: Mapping[str, Tally]) -> None:
-        """Stages are done with rows."""
+        """Count rows that stages are done with."""
         rows, spent = self._now.rows, self._now.seconds
         for stage, tally in tallies.items():
             self._metrics.done(stage, tally.rows, tally.seconds, failed=tally.failed)
             rows[stage] = rows.get(stage, 0) + tally.rows
             spent[stage] = spent.get(stage, 0.0) + tally.seconds
 
-    def begin_commit(self, shard: int) -> bool:
-        """Whether a commit may begin; False once the gate is closed."""
-        if not self._now.closed:
-            self._now.committing.add(shard)
-        return not self._now.closed
-
     def end_commit(self, shard: int, committed: bool) -> None:
-        """A commit is over, well or not."""
-        self._now.committing.discard(shard)
+        """Note that a commit has ended, and count it if it succeeded."""
+        super().end_commit(shard, committed)
         self._now.committed += committed
         if committed:
             self._metrics.committed()
 
-    def close(self) -> None:
-        """Let no further commit begin."""
-        self._now.closed = True
-
     def snapshot(self) -> Snapshot:
-        """All of it, as it is now."""
+        """Return the counts."""
         return self._now
 
 
 def start_monitor(stages: Sequence[str], run: str) -> Any:
-    """Start the actor; it asks for no CPU, and comes back (counting anew) if its worker dies.
+    """Start the actor. It needs no CPU; if its worker dies, it restarts and counts from zero.
 
     Args:
         stages: of the job, in order.
-        run: its id in metrics and log lines.
+        run: the id of the run in metrics.
     """
     options = ray.remote(Monitor).options(num_cpus=0, max_restarts=-1)
     return options.remote(list(stages), run)
 
 
 class TallyBuffer:
-    """What a process has done since it last told: a call for every row would keep the monitor busy.
+    """Collect the tallies of one process: a call per row would keep the monitor busy.
 
     Args:
-        send: takes the tallies by stage; called from a thread of its own.
+        send: called with the tallies by stage, in another thread.
     """
 
     def __init__(self, send: Callable[[Mapping[str, Tally]], object]) -> None:
@@ -114,7 +108,7 @@ class TallyBuffer:
         self._tallies: dict[str, Tally] = {}
 
     def add(self, stage: str, seconds: float, *, failed: bool) -> None:
-        """Count a row; the first one has all be told soon."""
+        """Count a row; the first row starts the timer of the next flush."""
         with self._lock:
             if not self._tallies:
                 timer = threading.Timer(_FLUSH_SECONDS, self.flush)
@@ -126,7 +120,7 @@ class TallyBuffer:
             tally.failed += failed
 
     def flush(self) -> None:
-        """Send what there is."""
+        """Send the collected tallies, if any."""
         with self._lock:
             tallies, self._tallies = self._tallies, {}
         if tallies:
@@ -134,15 +128,25 @@ class TallyBuffer:
 
 
 class StageReporter:
-    """A stage's line to the monitor, or to nobody where there is none; cheap to pickle."""
+    """Report the rows of a stage to the monitor; cheap to pickle.
+
+    Args:
+        monitor: the actor, or None: then rows are only logged.
+        run: the id of the run in log lines.
+
+    Attributes:
+        run: as given.
+        notes: names the folder of this driver's attempt notes (:mod:`salip_ray.pipeline.faults`).
+        counts: True if there is a monitor.
+    """
 
     def __init__(self, monitor: Any = None, run: str = "") -> None:
         self._monitor = monitor
         self.run = run
+        self.notes = uuid.uuid4().hex
+        self.counts = monitor is not None
         self._memory: MemoryGauge | None = None
         self._buffer: TallyBuffer | None = None
-        self.notes = uuid.uuid4().hex  # tells this driver's notes of attempts from another's
-        self.counts = monitor is not None
 
     def __hash__(self) -> int:
         return hash(self.notes)
@@ -151,18 +155,18 @@ class StageReporter:
         return isinstance(other, StageReporter) and other.notes == self.notes
 
     def died(self, image_id: str) -> None:
-        """Report that a worker died at an image."""
+        """Report that a worker died while it processed an image."""
         if self._monitor is not None:
             self._monitor.died.remote(image_id)
 
     def deaths(self) -> Mapping[str, int]:
-        """Ask how many workers died on each image that workers died on."""
+        """Return how many workers died on each image, for images with at least one death."""
         if self._monitor is None:
             return {}
         try:
             return dict(ray.get(self._monitor.deaths.remote()))
         except RayError:
-            return {}  # it is coming back, and counts anew
+            return {}  # the monitor restarts, and counts from zero
 
     def done(
         self,
@@ -172,13 +176,13 @@ class StageReporter:
         error: Mapping[str, Any] | None = None,
         row: Mapping[str, Any] | None = None,
     ) -> None:
-        """Report a row; the monitor hears of it a moment later, with others.
+        """Report a row. The monitor receives it a moment later, together with others.
 
         Args:
-            stage: that is done with it.
+            stage: the stage that is done with the row.
             seconds: spent on it.
-            error: the row's ``error`` cell, where this stage made it an error row.
-            row: what names the row in the log line of an error: shard, image_id, uri.
+            error: the row's ``error`` cell, if this stage made it an error row.
+            row: shard, image_id and uri, for the log line of an error.
         """
         if error is not None:
             log_event("image_error", level="WARNING", run=self.run, **{**error, **(row or {})})
@@ -187,28 +191,12 @@ class StageReporter:
             self._buffer.add(stage, seconds, failed=error is not None)
 
     def flush(self) -> None:
-        """Have the monitor hear now of all that was reported."""
+        """Send everything that was reported to the monitor now."""
         if self._buffer is not None:
             self._buffer.flush()
 
     def memory(self, stage: str) -> None:
-        """Tell the metrics what this actor holds, now and then."""
+        """Report the memory of this process to the metrics, at most every few seconds."""
         if self._monitor is not None:
             self._memory = self._memory or MemoryGauge(stage, self.run)
             self._memory.look(os.getpid())
-
-    def begin_commit(self, shard: int) -> bool:
-        """Ask whether the shard may be committed; without a monitor that can answer, it may."""
-        if self._monitor is None:
-            return True
-        try:
-            return bool(ray.get(self._monitor.begin_commit.remote(shard)))
-        except RayError:
-            return True  # the gate is a courtesy: every commit is atomic without it
-
-    def end_commit(self, shard: int, *, committed: bool) -> None:
-        """Report the end of a commit, without waiting."""
-        outcome = "shard_committed" if committed else "shard_not_committed"
-        log_event(outcome, run=self.run, shard=shard)
-        if self._monitor is not None:
-            self._monitor.end_commit.remote(shard, committed)

@@ -1,201 +1,171 @@
-"""The Ray part of a job: rows in, committed shards out, watched and stopped with care."""
+"""Run the rows of a job on Ray: start it, watch it, stop it, and explain its failures."""
 
 from __future__ import annotations
 
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError
 
-from salip_ray.cluster.autoscaling import wait_for_nodes
-from salip_ray.cluster.resources import (
-    COMMIT_CPUS,
-    Machine,
-    cpus_needed,
-    pin_precision,
-    plan_pools,
-    require_fit,
-)
+from salip_ray.cluster.autoscaling import wait_for_pools
+from salip_ray.cluster.ray_private import without_retry_advice
+from salip_ray.cluster.resources import Machine, cpus_needed, pin_precision, plan_pools
 from salip_ray.cluster.session import ray_session
-from salip_ray.config import Config
 from salip_ray.errors import JobError, LeaseError, SalipError
 from salip_ray.output.job_record import committed_shards, record_devices, record_precision
-from salip_ray.output.lease import Lease
-from salip_ray.output.manifest import Manifest
-from salip_ray.output.store import Store
-from salip_ray.pipeline.actors import stages_of
-from salip_ray.pipeline.commit_gate import GracefulStop, Stopped
-from salip_ray.pipeline.dataflow import cascaded, decoded, gathered, streaming
+from salip_ray.pipeline.commit_gate import CommitGate, GracefulStop, Stopped, StoppingError
+from salip_ray.pipeline.dataflow import label_and_commit
 from salip_ray.pipeline.faults import notes_folder
 from salip_ray.pipeline.monitor import Snapshot, StageReporter, start_monitor
-from salip_ray.pipeline.progress import ProgressReporter
-from salip_ray.pipeline.sink import DRAIN_SECONDS, ShardSink, StoppingError
+from salip_ray.pipeline.progress import Workload
+from salip_ray.pipeline.sink import ShardSink
+from salip_ray.pipeline.stages import stages_of
 from salip_ray.pipeline.temporary import private_folder, remove_folder
-from salip_ray.sources.references import References
+from salip_ray.wording import counted
 
-_RAYS_ADVICE = "Failed to apply UDF transform"  # and how to have it tried again
+if TYPE_CHECKING:
+    from salip_ray.pipeline.job import Job
+
+_SNAPSHOT_SECONDS = 5  # the longest wait for an answer of the monitor
 
 
 def run_on_ray(
-    todo: pa.Table,
-    plan: Manifest,
-    config: Config,
-    store: Store,
-    references: References | None,
-    progress: ProgressReporter,
-    lease: Lease,
-    *,
-    block: int | None = None,
-    keeping: bool = False,
+    job: Job, todo: pa.Table, *, rows_per_block: int | None = None, merge: bool = False
 ) -> None:
     """Label rows on Ray, and commit them.
 
     Args:
+        job: the job.
         todo: :data:`~salip_ray.output.manifest.TODO_SCHEMA`, aligned to blocks.
-        plan: the whole job.
-        config: of the job.
-        store: the output.
-        references: reference masks, where a mode needs them.
-        progress: shows the progress.
-        lease: of the output.
-        block: rows that are committed together; a whole shard by default.
-        keeping: the rows are some of shards that are committed; the others are kept.
+        rows_per_block: rows that are committed together; by default a whole shard.
+        merge: the rows replace some of the rows of shards that are committed already.
 
     Raises:
-        ResourceError: the pools do not fit.
+        ResourceError: the actor pools do not fit.
         ResumeError: shards were committed with another precision.
-        LeaseError: the output was taken over by another driver.
-        JobError: the job was stopped or broke down, or shards are not where they were written.
+        LeaseError: another driver has taken the output over.
+        JobError: the job was stopped or failed, or shards are not where they were written.
     """
-    block = block or plan.rows_per_shard
-    stages = list(stages_of(config))
-
-    def needed(machine: Machine) -> float:
-        pools = plan_pools(config.pools, stages, machine)
-        return cpus_needed(pools, config.pools.fetch_cpus)
-
     run = uuid.uuid4().hex[:12]
-    private_folder()  # a planted one is refused before Ray starts
-    progress.report(f"starting Ray and the models (run {run})")
-    with ray_session(needed) as machine:
-        machine = wait_for_nodes(config.pools, stages, machine, progress.report)
-        pools = plan_pools(config.pools, stages, machine)
-        require_fit(pools, config.pools.fetch_cpus, machine)
-        config = pin_precision(config, pools)
-        record_precision(store, config.run.precision)
-        record_devices(store, _devices(machine))
+    stages = list(stages_of(job.config))
+    pools_config = job.config.pools
+
+    def cpus_for(machine: Machine) -> float:
+        return cpus_needed(plan_pools(pools_config, stages, machine), pools_config.fetch_cpus)
+
+    private_folder()  # refuse a planted folder before Ray starts
+    job.progress.report(f"starting Ray and the models (run {run})")
+    with ray_session(cpus_for) as found:
+        machine, pools = wait_for_pools(pools_config, stages, found, job.progress.report)
+        job = replace(job, config=pin_precision(job.config, pools))
+        record_precision(job.store, job.config.run.precision)
+        record_devices(job.store, _devices(machine))
         monitor = start_monitor(["fetch", *stages], run)
-        reporter = StageReporter(monitor, run)
+        reporter, gate = StageReporter(monitor, run), CommitGate(monitor, run)
+        sink = ShardSink(
+            job.store,
+            sizes=job.manifest.sizes,
+            classes={spec.label: spec.class_id for spec in job.config.task.classes},
+            owner=job.lease.owner,
+            gate=gate,
+            merge=merge,
+        )
+        work = Workload(
+            stages=["fetch", *stages],
+            images=int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py()),
+            shards=len(pc.unique(todo["shard"])),
+        )
+        started = time.monotonic()
 
         def snapshot() -> Snapshot:
-            return ray.get(monitor.snapshot.remote(), timeout=5)  # type: ignore[no-any-return]
+            return ray.get(  # type: ignore[no-any-return]
+                monitor.snapshot.remote(), timeout=_SNAPSHOT_SECONDS
+            )
 
-        sink = ShardSink(
-            store,
-            sizes=plan.sizes,
-            classes={spec.label: spec.class_id for spec in config.task.classes},
-            owner=lease.owner,
-            reporter=reporter,
-            committing=lambda: snapshot().committing,
-            keeping=keeping,
-        )
-        shards = -(-todo.num_rows // block)
-        images = int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py())
-        began = time.monotonic()
+        def progress_of_lease() -> dict[str, Any]:
+            seconds = round(time.monotonic() - started, 1)
+            return {"images": work.images, "rows": snapshot().rows, "seconds": seconds}
 
-        def progress_so_far() -> dict[str, Any]:
-            now = snapshot()
-            seconds = round(time.monotonic() - began, 1)
-            return {"images": images, "rows": now.rows, "seconds": seconds}
-
-        lease.progress = progress_so_far
-        lease.on_lost = lambda: ray.get(monitor.close.remote(), timeout=10)
-        stop = GracefulStop(lambda: _drain(monitor, snapshot), progress.report)
+        job.lease.progress = progress_of_lease
+        job.lease.on_lost = gate.close
+        stop = GracefulStop(gate.drain, job.progress.report)
         try:
-            lease.require_owner()  # it may have been lost while Ray and the models started
-            with (
-                streaming(),
-                progress.watching(snapshot, ["fetch", *stages], images, shards),
-                stop,
-            ):
-                pictures = decoded(todo, config, pools, references, reporter)
-                labels = gathered(cascaded(pictures, config, pools, reporter), block)
-                labels.write_datasink(sink, ray_remote_args={"num_cpus": COMMIT_CPUS})
+            job.lease.require_owner()  # it may have been lost while Ray and the models started
+            with job.progress.watch(work, snapshot), stop:
+                label_and_commit(
+                    job, todo, pools, reporter, sink, rows_per_block or job.manifest.rows_per_shard
+                )
         except Stopped as stopped:
-            raise JobError(f"stopped by {stopped}: {_how_far(store, plan)}") from None
+            raise JobError(f"stopped by {stopped}: {_describe_progress(job)}") from None
         except (RayError, RuntimeError) as problem:
             # A task's error is of its own class, too; its text is the worker's whole traceback.
             if isinstance(problem, SalipError) and not isinstance(problem, RayError):
                 raise
-            lease.require()
+            job.lease.require()
             for cause in _causes(problem):
                 if isinstance(cause, LeaseError) and not isinstance(cause, RayError):
                     raise LeaseError(str(cause)) from None
             if stop.signal is not None and _is_stopping(problem):
-                raise JobError(f"stopped by {stop.signal.name}: {_how_far(store, plan)}") from None
-            raise JobError(f"{_first_cause(problem)}; {_how_far(store, plan)}") from problem
+                name = stop.signal.name
+                raise JobError(f"stopped by {name}: {_describe_progress(job)}") from None
+            raise JobError(f"{_describe_cause(problem)}; {_describe_progress(job)}") from problem
         finally:
-            lease.progress = lease.on_lost = None
+            job.lease.progress = job.lease.on_lost = None
             remove_folder(notes_folder(reporter.notes))
-    if missing := set(todo["shard"].to_pylist()) - committed_shards(store):
+    _require_committed(job, todo)
+
+
+def _require_committed(job: Job, todo: pa.Table) -> None:
+    if missing := set(todo["shard"].to_pylist()) - committed_shards(job.store):
         raise JobError(
-            f"{len(missing)} of {plan.n_shards} shards are not in {store} (the first is "
-            f"{min(missing)}): every node must see the same output location"
+            f"{len(missing):,} of {counted(job.manifest.n_shards, 'shard')} not found in "
+            f"{job.store} after they were written (the first is {min(missing)}): every node must "
+            "see the same output location"
         )
 
 
-def _drain(monitor: Any, snapshot: Callable[[], Snapshot]) -> None:
-    """Close the gate and wait until nothing is being committed."""
-    ray.get(monitor.close.remote(), timeout=10)
-    deadline = time.monotonic() + DRAIN_SECONDS
-    while snapshot().committing and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def _how_far(store: Store, plan: Manifest) -> str:
+def _describe_progress(job: Job) -> str:
     try:
-        done = len(committed_shards(store))
-    except SalipError as problem:  # what broke the job is not to be lost over it
-        return f"how far it is, is not known ({problem}); the same command goes on from there"
-    return (
-        f"{done:,} of {plan.n_shards:,} shards are committed; the same command goes on from there"
-    )
+        done = len(committed_shards(job.store))
+    except SalipError as problem:  # must not hide what ended the job
+        return f"progress unknown ({problem}). Run the same command again to resume"
+    shards = counted(job.manifest.n_shards, "shard")
+    return f"{done:,} of {shards} committed. Run the same command again to resume"
 
 
 def _is_stopping(problem: BaseException) -> bool:
-    """Whether a task has found the gate of the commits closed."""
+    """Return True if the job failed because the commit gate was closed."""
     return any(isinstance(cause, StoppingError) for cause in _causes(problem))
 
 
 def _causes(problem: BaseException) -> Iterator[BaseException]:
-    """An error and what Ray has wrapped in it, the outermost first."""
+    """Yield an error and the errors that Ray wrapped in it, the outermost first."""
     cause: BaseException | None = problem
     while cause is not None:
         yield cause
         cause = getattr(cause, "cause", None) or cause.__cause__
 
 
-def _first_cause(problem: BaseException) -> str:
-    """The error at the bottom of Ray's wrapping, in one line."""
+def _describe_cause(problem: BaseException) -> str:
+    """Return the error at the bottom of Ray's wrapping, in one line."""
     outer, *inner = _causes(problem)
-    # Ray ends some chains with an exception that says nothing; the last that speaks is meant.
+    # Ray ends some chains with an exception without a message.
     cause = [outer, *itertools.takewhile(str, inner)][-1]
-    said = str(cause).partition(_RAYS_ADVICE)[0].removesuffix(r"\n")
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return f"the job broke down: {type(cause).__name__}: {lines[-1] if lines else 'no message'}"
+    message = without_retry_advice(str(cause))
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return f"the job failed: {type(cause).__name__}: {lines[-1] if lines else 'no message'}"
 
 
 def _devices(machine: Machine) -> dict[str, Any]:
-    resources = ray.cluster_resources()
+    prefix = "accelerator_type:"
     kinds = sorted(
-        name.removeprefix("accelerator_type:")
-        for name in resources
-        if name.startswith("accelerator_type:")
+        name.removeprefix(prefix) for name in ray.cluster_resources() if name.startswith(prefix)
     )
     return {"cpus": machine.cpus, "gpus": machine.gpus, "accelerators": kinds}

@@ -1,32 +1,35 @@
-"""What a job tells Prometheus, by way of Ray's own metrics endpoint on every node.
+"""Metrics and log lines of a job.
 
-Ray prefixes each name with ``ray_``; ``infra/grafana/dashboard.json`` draws them. All carry the
-label ``run``, the id that the job's log lines carry, too.
+Metrics go to Prometheus through Ray's metrics endpoint on every node. Ray prefixes each name with
+``ray_``; ``infra/grafana/dashboard.json`` shows them. Each has the label ``run``, the id that the
+log lines of the job carry, too.
 
-Log lines for machines: one JSON object a line on stderr, which Ray keeps in a file per worker.
-
-Each has the run's id, so that a collector (Loki, CloudWatch, ...) can put together what happened to
-one job, one shard or one image on many nodes. They name images, but nothing of what is in them.
+Log lines go through the logger ``salip_ray``. If neither it nor the root logger has a handler, it
+writes one JSON object per line to stderr, which Ray stores in a file per worker. The id of the run
+in each line lets a collector (Loki, CloudWatch, ...) join the events of one job, shard or image
+from many nodes. The lines name images, but hold nothing of their content.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ray.util.metrics import Counter, Gauge
 
-#: Metric -> what it says, and its labels beside ``run``.
+#: Metric -> its description, and its labels in addition to ``run``.
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "salip_images_total": ("Images a stage is done with; rate() is images/s.", ("stage",)),
     "salip_stage_seconds_total": ("Seconds of work in a stage, over all workers.", ("stage",)),
     "salip_errors_total": ("Images that a stage turned into error rows.", ("stage",)),
-    "salip_queue_images": ("Images waiting for a stage, or in its hands.", ("stage",)),
+    "salip_queue_images": ("Images waiting for a stage, or being processed by it.", ("stage",)),
     "salip_shards_committed_total": ("Shards committed by this run.", ()),
     "salip_device_memory_bytes": (
         "Memory held by the actors of a stage: torch's on a GPU, else the process's.",
@@ -44,11 +47,12 @@ def _make(kind: type[_Kind], name: str, run: str) -> _Kind:
 
 
 class JobMetrics:
-    """The counts of the whole job; lives in the monitor, which hears of all rows.
+    """The counts of the whole job, in the monitor.
 
     Args:
-        stages: in the order of the pipeline; a queue is what the one before is ahead.
-        run: the job's id.
+        stages: in the order of the pipeline. The queue of a stage is what the stage before it has
+            done and it has not.
+        run: the id of the run.
     """
 
     def __init__(self, stages: Sequence[str], run: str) -> None:
@@ -62,7 +66,7 @@ class JobMetrics:
         self._shards = _make(Counter, "salip_shards_committed_total", run)
 
     def done(self, stage: str, rows: int, seconds: float, *, failed: int) -> None:
-        """A stage is done with rows, in so many seconds, and made some of them errors."""
+        """Count rows of a stage, the seconds spent on them, and how many became errors."""
         tags = {"stage": stage}
         self._rows[stage] = self._rows.get(stage, 0) + rows
         for counter, more in (
@@ -72,22 +76,21 @@ class JobMetrics:
         ):
             if more > 0:
                 counter.inc(float(more), tags=tags)
-        for place in (stage, self._after.get(stage)):
-            if place in self._before:
-                waiting = self.queue(place)
-                self._queue.set(float(waiting), tags={"stage": place})
+        for changed in (stage, self._after.get(stage)):
+            if changed in self._before:
+                self._queue.set(float(self.queue(changed)), tags={"stage": changed})
 
     def queue(self, stage: str) -> int:
-        """Rows that the stage before has done and this one has not; rows done again may hide."""
+        """Return how many rows wait for a stage; rows that were done twice can hide some."""
         return max(0, self._rows[self._before[stage]] - self._rows[stage])
 
     def committed(self) -> None:
-        """A shard is committed."""
+        """Count a committed shard."""
         self._shards.inc(1.0)
 
 
 class MemoryGauge:
-    """The memory that one actor holds, looked at now and then; lives in the actor."""
+    """The memory that one actor holds; lives in the actor."""
 
     def __init__(self, stage: str, run: str) -> None:
         self._stage = stage
@@ -100,13 +103,13 @@ class MemoryGauge:
         if now < self._next:
             return
         self._next = now + _MEMORY_SECONDS
-        device, held = device_memory()
+        device, used = device_memory()
         tags = {"stage": self._stage, "device": device, "pid": str(pid)}
-        self._gauge.set(float(held), tags=tags)
+        self._gauge.set(float(used), tags=tags)
 
 
 def device_memory() -> tuple[str, int]:
-    """The device this process works on, and the bytes that it holds there."""
+    """Return the device that this process works on, and the bytes that it holds there."""
     torch = sys.modules.get("torch")  # a process that has not imported it holds nothing on a GPU
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         return f"cuda:{torch.cuda.current_device()}", int(torch.cuda.memory_reserved())
@@ -117,16 +120,38 @@ def device_memory() -> tuple[str, int]:
     return "cpu", pages * 4096
 
 
+class JsonFormatter(logging.Formatter):
+    """Format a record as one JSON object: time, level, event, and the fields of the event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        time_ = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": time_, "level": record.levelname, "event": record.getMessage()}
+        return json.dumps(
+            {**line, **getattr(record, "fields", {})}, ensure_ascii=False, default=str
+        )
+
+
+@cache
+def _logger() -> logging.Logger:
+    """Return the logger, with a JSON handler if logging is not configured in this process."""
+    logger = logging.getLogger("salip_ray")
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonFormatter())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    return logger
+
+
 def log_event(event: str, *, level: Literal["INFO", "WARNING"] = "INFO", **fields: Any) -> None:
-    """Write one line: when, how bad, what, and the fields that are not None.
+    """Log one event.
 
     Args:
-        event: what happened, as in ``image_error``.
-        level: how bad it is.
-        fields: as ``run``, ``stage``, ``shard``, ``image_id``.
+        event: what happened, for example ``image_error``.
+        level: of the log record.
+        fields: for example ``run``, ``stage``, ``shard``, ``image_id``; None leaves a field out.
+            A handler finds them in ``record.fields``.
     """
-    when = datetime.now(UTC).isoformat(timespec="milliseconds")
     known = {name: value for name, value in fields.items() if value is not None}
-    line = {"time": when, "level": level, "event": event, **known}
-    sys.stderr.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-    sys.stderr.flush()
+    _logger().log(getattr(logging, level), event, extra={"fields": known})

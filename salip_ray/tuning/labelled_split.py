@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 from salip_ray.config import Config
 from salip_ray.errors import InputError
-from salip_ray.output.manifest import with_volume_columns
 from salip_ray.pipeline.decode import find_references
-from salip_ray.pipeline.expand import expand
+from salip_ray.pipeline.inputs import list_input
 from salip_ray.schema import Image, ImageRef, Mask
 from salip_ray.sources.decode import only_picture, open_stack
 from salip_ray.sources.fetch import fetch_all
-from salip_ray.sources.listing import list_images
-from salip_ray.sources.locations import image_id, public_uri
+from salip_ray.sources.locations import public_uri
 from salip_ray.sources.privacy import hides_uri, pseudonym
 from salip_ray.sources.references import References
 
@@ -45,12 +43,12 @@ def labelled_split(
     Raises:
         InputError: there is no image, or none has a reference.
     """
-    listing, _ = expand(list_images(location, config.storage.input), config)
-    rows = with_volume_columns(listing.table).select(["uri", "address", "index"]).to_pylist()
+    columns = ["image_id", "uri", "address", "index"]
+    rows = list_input(location, config).manifest.table.select(columns).to_pylist()
     references = references.among(row["uri"] for row in rows)
     labelled = [
         LabelledImage(
-            image_id(row["uri"], row["index"]),
+            row["image_id"],
             ImageRef(row["uri"], row["index"]),
             row["address"] or row["uri"],
         )

@@ -77,16 +77,16 @@ def slow_commits() -> None:
 
 def slow_images() -> None:
     """Take so long for an image that commits begin while others are still labelled."""
-    from salip_ray.pipeline.actors import Cells, Propose, Stage
+    from salip_ray.pipeline.actors import StageActor
 
-    new = Stage.new_cells
+    process = StageActor.process
 
-    def slow(self: Stage, cells: Cells, deaths: int) -> dict[str, Any]:
-        if isinstance(self, Propose):
+    def slow(self: StageActor, stage: Any, *about: Any) -> dict[str, Any]:
+        if stage.name == "propose":
             time.sleep(0.3)
-        return new(self, cells, deaths)
+        return process(self, stage, *about)
 
-    Stage.new_cells = slow  # type: ignore[method-assign]
+    StageActor.process = slow  # type: ignore[method-assign]
 
 
 def broken_sink() -> None:
@@ -115,37 +115,38 @@ def poison() -> None:
     """Kill the worker that proposes on one certain image, as a broken library would."""
     import signal
 
-    from salip_ray.pipeline.actors import Cells, Propose, Stage
+    from salip_ray.pipeline.actors import StageActor
+    from salip_ray.pipeline.stages import Row
 
-    new = Stage.new_cells
+    process = StageActor.process
 
-    def dying(self: Stage, cells: Cells, deaths: int) -> dict[str, Any]:
-        is_poison = cells["uri"].as_py().endswith(POISON)
-        if isinstance(self, Propose) and is_poison and deaths < 3:
+    def dying(self: StageActor, stage: Any, row: Row, before: Any, deaths: int) -> dict[str, Any]:
+        is_poison = row.cells["uri"].as_py().endswith(POISON)
+        if stage.name == "propose" and is_poison and deaths < 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        return new(self, cells, deaths)
+        return process(self, stage, row, before, deaths)
 
-    Stage.new_cells = dying  # type: ignore[method-assign]
+    StageActor.process = dying  # type: ignore[method-assign]
 
 
 def leak() -> None:
     """Lose a mebibyte an image in PROPOSE, as a broken library would."""
-    from salip_ray.pipeline.actors import Cells, Propose, Stage
+    from salip_ray.pipeline.actors import StageActor
 
-    new, lost = Stage.new_cells, []
+    process, lost = StageActor.process, []
 
-    def leaking(self: Stage, cells: Cells, deaths: int) -> dict[str, Any]:
-        if isinstance(self, Propose):
+    def leaking(self: StageActor, stage: Any, *about: Any) -> dict[str, Any]:
+        if stage.name == "propose":
             lost.append(os.urandom(1 << 20))
-        return new(self, cells, deaths)
+        return process(self, stage, *about)
 
-    Stage.new_cells = leaking  # type: ignore[method-assign]
+    StageActor.process = leaking  # type: ignore[method-assign]
 
 
-_STORE, _STAGES = "salip_ray.output.store", "salip_ray.pipeline.actors"
+_STORE, _ACTORS = "salip_ray.output.store", "salip_ray.pipeline.actors"
 HOOKS = {
-    "slow": ((_STORE, slow_commits), (_STAGES, slow_images)),
+    "slow": ((_STORE, slow_commits), (_ACTORS, slow_images)),
     "broken_sink": ((_STORE, broken_sink),),
-    "poison": ((_STAGES, poison),),
-    "leak": ((_STAGES, leak),),
+    "poison": ((_ACTORS, poison),),
+    "leak": ((_ACTORS, leak),),
 }

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
+import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from salip_ray import Cascade, label_dataset
-from salip_ray.errors import InputError
+from salip_ray.errors import InputError, ResourceError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.output.masks import decode_rle
+from tests.conftest import SMALL
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -49,3 +56,51 @@ def test_a_missing_column_is_named(small_config):
     dataset = ray.data.from_items([{"picture": np.zeros((8, 8, 3), np.uint8)}]).materialize()
     with pytest.raises(InputError, match="no column 'image'"):
         label_dataset(dataset, small_config())
+
+
+def test_an_image_that_cannot_be_used_is_an_error_row(small_config):
+    import ray
+
+    items = [{"case": 0, "image": b"no image"}, {"case": 1, "image": None}]
+    rows = label_dataset(ray.data.from_items(items), small_config()).take_all()
+    assert [row["status"] for row in rows] == ["error", "error"]
+    assert {row["error"]["stage"] for row in rows} == {"decode"}
+
+
+TWO_CPUS = """
+import sys
+import ray
+from salip_ray import label_dataset, load_config
+
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+config = load_config("lungs", overrides=sys.argv[3:])
+images = ray.data.read_images(sys.argv[1], mode="RGB").map(lambda row: row)
+label_dataset(images, config).write_parquet(sys.argv[2])
+"""
+
+
+def test_two_cpus_are_enough_for_a_dataset_that_reads_files(tmp_path):
+    """The actors must leave a CPU to the reads and writes, or nothing ever moves."""
+    (tmp_path / "in").mkdir()
+    for index in range(4):
+        image = make_phantom("chest_xray", index, bank="tune", size=64).image
+        cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), image)
+    environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_CPUS, str(tmp_path / "in"), str(tmp_path / "out"), *SMALL],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "out").num_rows == 4
+
+
+def test_pools_that_leave_no_cpu_to_the_reads_are_refused(small_config):
+    import ray
+
+    cpus = ray.cluster_resources()["CPU"]
+    config = small_config(f"pools.propose.cpus={cpus - 1}", "pools.propose.size=1")
+    with pytest.raises(ResourceError, match=r"other operators 1\), but Ray has"):
+        label_dataset(ray.data.range(4).map(dict), config)

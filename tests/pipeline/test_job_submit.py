@@ -116,7 +116,7 @@ def test_submit_detaches_joins_stops_and_goes_on(cluster, many, tmp_path):
 
     third = cluster.run(BIN / "salip-ray", *command)
     assert third.returncode == 0, third.stdout + third.stderr
-    assert f"going on: {len(kept)} of 15 shards are committed already" in third.stdout
+    assert f"resuming: {len(kept)} of 15 shards already committed" in third.stdout
     assert "shards committed" in third.stdout
     check_exactly_once(output, 60)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

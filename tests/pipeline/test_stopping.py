@@ -13,6 +13,7 @@ from salip_ray import label
 from salip_ray.errors import JobError
 from salip_ray.output.store import Store
 from salip_ray.pipeline import run as execute
+from salip_ray.pipeline.commit_gate import CommitGate
 from salip_ray.pipeline.sink import ShardSink
 from tests.conftest import check_exactly_once
 
@@ -35,7 +36,7 @@ def slow_sink(marks):
         def write(self, name, data):
             if name == "shards/part-00000.parquet":
                 (marks / "committing").touch()
-                wait(marks / "told")
+                wait(marks / "closed")
                 time.sleep(5)
             super().write(name, data)
 
@@ -46,7 +47,7 @@ def slow_sink(marks):
         def _commit(self, shard, rows):
             if shard:
                 (marks / "waiting").touch()
-                wait(marks / "told")
+                wait(marks / "closed")
             super()._commit(shard, rows)
 
     def wait(path, seconds=120):
@@ -61,15 +62,14 @@ def test_a_stopped_job_finishes_the_commits_under_way(images, small_config, tmp_
     marks, output = tmp_path / "marks", tmp_path / "out"
     marks.mkdir()
     before = signal.getsignal(signal.SIGTERM)
-    drain = execute._drain
+    drain = CommitGate.drain
 
-    def drained(monitor, snapshot):
-        close = monitor.close.remote()
-        execute.ray.get(close)
-        (marks / "told").touch()  # the gate is closed by now
-        drain(monitor, snapshot)
+    def close_and_drain(gate):
+        gate.close()
+        (marks / "closed").touch()
+        drain(gate)
 
-    monkeypatch.setattr(execute, "_drain", drained)
+    monkeypatch.setattr(CommitGate, "drain", close_and_drain)
 
     def stop():
         wait_for(marks / "committing", marks / "waiting")
@@ -80,7 +80,7 @@ def test_a_stopped_job_finishes_the_commits_under_way(images, small_config, tmp_
         threading.Thread(target=stop, daemon=True).start()
         with pytest.raises(JobError) as stopped:
             label(images, output, small_config(), quiet=True)
-    assert str(stopped.value).startswith("stopped by SIGTERM: 1 of 3 shards are committed;")
+    assert str(stopped.value).startswith("stopped by SIGTERM: 1 of 3 shards committed.")
     assert [path.name for path in output.glob("shards/*")] == ["part-00000.parquet"]
     assert signal.getsignal(signal.SIGTERM) is before
     label(images, output, small_config(), quiet=True)
@@ -103,7 +103,7 @@ def test_an_output_that_fails_is_one_line_that_says_how_far_it_came(
     with pytest.raises(JobError) as broken:
         label(images, tmp_path / "out", small_config(), quiet=True)
     said = str(broken.value)
-    assert said.startswith(f"the job broke down: StoreError: cannot write {tmp_path}/out/masks/")
+    assert said.startswith(f"the job failed: StoreError: cannot write {tmp_path}/out/masks/")
     assert "No space left on device" in said
-    assert "; 0 of 3 shards are committed; the same command goes on from there" in said
+    assert "; 0 of 3 shards committed. Run the same command again to resume" in said
     assert "\n" not in said

@@ -20,7 +20,7 @@ def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
     batch = pa.Table.from_pylist(todo, schema=TODO_SCHEMA)
     (rows,) = noop.nothing_fetched(batch, config, None, StageReporter())
     for stage in (noop.Propose, noop.Retrieve, noop.Refine):
-        rows = pa.concat_tables(list(stage(config, 1, StageReporter())(rows)))
+        rows = pa.concat_tables(list(noop.SleepingActor([stage], config, 1, StageReporter())(rows)))
     assert rows["image_id"].to_pylist() == [row["image_id"] for row in todo]
     assert set(rows["status"].to_pylist()) == {"empty"}
     commit_shard(Store(tmp_path), 0, rows, 3, {"lungs": 1})
@@ -29,6 +29,7 @@ def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stage", [noop.Propose, noop.Retrieve, noop.Refine])
 def test_each_stands_for_one(stage):
-    from salip_ray.pipeline import actors
+    from salip_ray.pipeline import stages
 
-    assert actors.STAGES[stage.name].adds == stage.adds
+    original = stages.STAGES[stage.name]
+    assert (original.adds, original.passes) == (stage.adds, stage.passes)

@@ -1,4 +1,4 @@
-"""Waiting for nodes: until the pools fit, and no longer."""
+"""Wait for nodes until the pools fit, and no longer."""
 
 from __future__ import annotations
 
@@ -20,67 +20,70 @@ WITH_WORKER = Machine(cpus=4, gpus=1, cores=4, nodes=((0, 0), (4, 1)))
 
 
 @pytest.fixture(autouse=True)
-def asked(monkeypatch):
-    """What the autoscaler was asked for; and the waiting itself takes no time."""
+def requested(monkeypatch):
+    """Requests to the autoscaler; waiting takes no time."""
     requests = []
-    monkeypatch.setattr(autoscaling, "_ask", requests.append)
+    monkeypatch.setattr(autoscaling, "_request", requests.append)
     monkeypatch.setattr(autoscaling.time, "sleep", lambda seconds: None)
     return requests
 
 
-def test_what_fits_is_not_waited_for(asked):
-    said = []
+def test_pools_that_fit_need_no_wait(requested):
+    reported = []
     config = PoolsConfig()
-    assert autoscaling.wait_for_nodes(config, STAGES, WITH_WORKER, said.append) is WITH_WORKER
-    assert not said
-    assert not asked
+    assert (
+        autoscaling.wait_for_pools(config, STAGES, WITH_WORKER, reported.append)[0] is WITH_WORKER
+    )
+    assert not reported
+    assert not requested
 
 
-def test_without_waiting_it_is_refused_at_once_with_the_sum(asked):
+def test_without_a_wait_a_misfit_is_refused_with_the_arithmetic(requested):
     config = PoolsConfig.model_validate(GPU_POOLS)
     with pytest.raises(ResourceError, match=r"need 0\.73 CPUs .*but Ray has 0"):
-        autoscaling.wait_for_nodes(config, STAGES, HEAD_ALONE, print)
-    assert not asked
+        autoscaling.wait_for_pools(config, STAGES, HEAD_ALONE, print)
+    assert not requested
 
 
-def test_nodes_that_come_are_awaited_and_asked_for_once(asked):
+def test_missing_nodes_are_requested_once(requested):
     config = PoolsConfig.model_validate({**GPU_POOLS, "wait": {"seconds": 600}})
     views = [HEAD_ALONE, HEAD_ALONE, WITH_WORKER]
-    said = []
-    found = autoscaling.wait_for_nodes(
-        config, STAGES, HEAD_ALONE, said.append, look=lambda: views.pop(0)
+    reported = []
+    machine, pools = autoscaling.wait_for_pools(
+        config, STAGES, HEAD_ALONE, reported.append, look=lambda: views.pop(0)
     )
-    assert found is WITH_WORKER
-    assert len(said) == 1
-    assert "Ray has 0" in said[0]
-    wanted, cleared = asked
+    assert machine is WITH_WORKER
+    assert pools["propose"].gpus == 0.7
+    assert len(reported) == 1
+    assert "Ray has 0" in reported[0]
+    wanted, cleared = requested
     assert sum(bundle.get("GPU", 0) for bundle in wanted) == pytest.approx(1)
     assert cleared == []
 
 
-def test_named_nodes_and_gpus_are_awaited_though_the_pools_fit():
+def test_named_nodes_and_gpus_are_awaited_although_the_pools_fit():
     config = PoolsConfig.model_validate(
         {**GPU_POOLS, "wait": {"seconds": 600, "nodes": 3, "gpus": 2}}
     )
     larger = Machine(cpus=8, gpus=2, cores=4, nodes=((0, 0), (4, 1), (4, 1)))
     views = [WITH_WORKER, larger]
-    found = autoscaling.wait_for_nodes(
+    machine, _ = autoscaling.wait_for_pools(
         config, STAGES, WITH_WORKER, print, look=lambda: views.pop(0)
     )
-    assert found is larger
+    assert machine is larger
 
 
-def test_the_time_is_over(monkeypatch, asked):
+def test_a_wait_that_ends_is_refused_with_what_is_missing(monkeypatch, requested):
     clock = iter(range(0, 1000, 5))
     monkeypatch.setattr(autoscaling.time, "monotonic", lambda: next(clock))
     config = PoolsConfig.model_validate({"wait": {"seconds": 20, "gpus": 1}})
     alone = Machine(cpus=8, gpus=0, cores=8, nodes=((8, 0),))
     with pytest.raises(ResourceError, match=r"pools\.wait\.gpus is 1, but Ray has 0 after 20 s"):
-        autoscaling.wait_for_nodes(config, STAGES, alone, print, look=lambda: alone)
-    assert asked[-1] == []
+        autoscaling.wait_for_pools(config, STAGES, alone, print, look=lambda: alone)
+    assert requested[-1] == []
 
 
-def test_what_is_asked_for_covers_the_configured_size():
+def test_a_request_covers_the_configured_size():
     config = PoolsConfig.model_validate({**GPU_POOLS, "wait": {"gpus": 4, "cpus": 16}})
     wanted = autoscaling.bundles(plan_pools(config, STAGES, WITH_WORKER), config)
     assert sum(bundle.get("GPU", 0) for bundle in wanted) == pytest.approx(4)

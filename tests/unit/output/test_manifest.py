@@ -21,8 +21,8 @@ from salip_ray.output.manifest import (
     manifest_digest,
     with_frozen_shards,
 )
-from salip_ray.pipeline.expand import expand
 from salip_ray.schema import MANIFEST_SCHEMA
+from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing, list_images
 from salip_ray.sources.locations import image_id
 from tests.dicom_series import write_slice

@@ -1,6 +1,8 @@
-"""What Ray Data is asked for."""
+"""The calls of Ray Data, and the blocks of the manifest."""
 
 from __future__ import annotations
+
+import inspect
 
 import numpy as np
 import pyarrow as pa
@@ -8,19 +10,20 @@ import pytest
 
 from salip_ray import load_config
 from salip_ray.cluster.resources import Pool
-from salip_ray.pipeline.actors import STAGES, Chain
-from salip_ray.pipeline.dataflow import block_starts, cascaded
+from salip_ray.pipeline.actors import StageActor
+from salip_ray.pipeline.dataflow import add_actors, assign_stages, block_starts, label_and_commit
 from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.stages import STAGES
 
 
 class Recorded:
-    """A dataset that only notes what it is asked for."""
+    """A dataset that records what it is asked for."""
 
     def __init__(self):
-        self.asked = []
+        self.calls = []
 
-    def map_batches(self, stage, **options):
-        self.asked.append((stage, options))
+    def map_batches(self, actor, **options):
+        self.calls.append((actor, options))
         return self
 
 
@@ -38,31 +41,36 @@ def test_blocks_get_smaller_towards_the_end(rows, actors):
     assert sizes.max() <= 256
     assert (np.diff(sizes) <= 0).all()
     assert sizes[-1] == 1
-    # Of what is left at any time, a block is not more than a quarter of an actor's share.
+    # Of the remaining rows, a block is not more than a quarter of an actor's share.
     left = rows - np.array(starts)
     assert (left > 4 * actors * (sizes - 1)).all()
     assert len(sizes) <= rows / 256 + 4 * actors * (np.log(256) + 2)
 
 
 @pytest.mark.parametrize("gpus", [0.0, 0.25])
-def test_actors_with_a_gpu_are_given_a_few_rows_and_others_whole_blocks(gpus):
-    images = Recorded()
-    cascaded(images, load_config("lungs"), dict.fromkeys(STAGES, pool(gpus)), StageReporter())
-    assert [stage for stage, _ in images.asked] == list(STAGES.values())
-    assert [options["batch_size"] for _, options in images.asked] == [8 if gpus else None] * 3
-    assert {options["num_gpus"] for _, options in images.asked} == {gpus}
+def test_actors_with_a_gpu_get_a_few_rows_and_others_whole_blocks(gpus):
+    rows, config = Recorded(), load_config("lungs")
+    add_actors(rows, list(STAGES), pool(gpus), config, StageReporter())
+    ((actor, options),) = rows.calls
+    assert actor is StageActor
+    assert options["fn_constructor_kwargs"]["stages"] == list(STAGES.values())
+    assert options["batch_size"] == (8 if gpus else None)
+    assert options["num_gpus"] == gpus
 
 
 @pytest.mark.parametrize(
-    ("with_pools", "chains"),
-    [(["propose"], [3]), (["propose", "retrieve"], [1, 2]), (["propose", "refine"], [2, 1])],
+    ("pools", "expected"),
+    [
+        (["propose"], [["propose", "retrieve", "refine"]]),
+        (["propose", "retrieve"], [["propose"], ["retrieve", "refine"]]),
+        (["propose", "refine"], [["propose", "retrieve"], ["refine"]]),
+        (["propose", "retrieve", "refine"], [["propose"], ["retrieve"], ["refine"]]),
+    ],
 )
-def test_a_stage_without_a_pool_is_done_by_the_actors_before_it(with_pools, chains):
-    images = Recorded()
-    cascaded(images, load_config("lungs"), {name: pool() for name in with_pools}, StageReporter())
-    done = [
-        options["fn_constructor_kwargs"]["stages"] if stage is Chain else [stage]
-        for stage, options in images.asked
-    ]
-    assert [len(stages) for stages in done] == chains
-    assert [stage for stages in done for stage in stages] == list(STAGES.values())
+def test_a_stage_without_a_pool_joins_the_actors_before_it(pools, expected):
+    assigned = assign_stages(load_config("lungs"), {name: pool() for name in pools})
+    assert [stages for stages, _ in assigned] == expected
+
+
+def test_the_dataflow_fits_on_a_screen():
+    assert len(inspect.getsource(label_and_commit).splitlines()) <= 60

@@ -1,4 +1,4 @@
-"""A job and its retry around the part that runs on Ray, which is played here."""
+"""A job and its retry around the part that runs on Ray, which is replaced here."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from salip_ray.schema import LABEL_SCHEMA
 ERROR = {"stage": "fetch", "type": "ImageError", "message": "bad"}
 
 
-class Played:
-    """Stands for ``run_on_ray``: every image is empty, or of a status that is told.
+class FakeRun:
+    """Stands for ``run_on_ray``: commit rows of a given status.
 
     Attributes:
         status: of the rows by image number; ``empty`` by default.
-        after: is called with the job's arguments once all is committed.
+        after: called with the job when all rows are committed.
+        calls: the number of runs.
     """
 
     def __init__(self):
-        self.status, self.after, self.calls = {}, lambda **_: None, 0
+        self.status, self.after, self.calls = {}, lambda _: None, 0
 
-    def __call__(
-        self, todo, plan, config, store, references, progress, lease, *, block=None, keeping=False
-    ):
+    def __call__(self, job, todo, *, rows_per_block=None, merge=False):
         self.calls += 1
         for shard in pc.unique(todo["shard"]).to_pylist():
             rows = self.rows(todo.filter(pc.equal(todo["shard"], shard)))
             before = None
-            if keeping:
-                rows, before = merge_committed_rows(store, shard, rows)
-            commit_shard(store, shard, rows, int(plan.sizes[shard]), {"lungs": 1}, before=before)
-        self.after(store=store, lease=lease, config=config)
+            if merge:
+                rows, before = merge_committed_rows(job.store, shard, rows)
+            size = int(job.manifest.sizes[shard])
+            commit_shard(job.store, shard, rows, size, {"lungs": 1}, before=before)
+        self.after(job)
 
     def rows(self, todo):
         todo = todo.filter(pc.greater_equal(todo["seq"], 0))
@@ -67,19 +67,19 @@ class Played:
 
 
 @pytest.fixture
-def played(monkeypatch):
-    played = Played()
+def fake_run(monkeypatch):
+    fake_run = FakeRun()
     for function in (label, retry):
         module = sys.modules[function.__module__]
-        monkeypatch.setattr(module, "run_on_ray", played)
+        monkeypatch.setattr(module, "run_on_ray", fake_run)
         monkeypatch.setattr(module, "identify", lambda _: {"sam": "a" * 64})
         monkeypatch.setattr(module, "pin", lambda config, _: config)
-    return played
+    return fake_run
 
 
 @pytest.fixture
-def job(tmp_path, played):
-    """Labels the images of ``in`` into ``out``, two a shard."""
+def job(tmp_path, fake_run):
+    """Return a function that labels the images of ``in`` into ``out``, two per shard."""
     (tmp_path / "in").mkdir()
     for number in range(4):
         add_image(tmp_path, number)
@@ -91,59 +91,59 @@ def add_image(folder, number):
     Image.fromarray(np.full((8, 8), number, np.uint8)).save(folder / "in" / f"{number}.png")
 
 
-def taken_over(*, store, **_):
+def taken_over(job):
     """Let another driver take the output over, unnoticed by this one."""
-    content = json.loads(store.read(LEASE))
-    store.write(LEASE, json.dumps({**content, "owner": "other"}).encode())
+    content = json.loads(job.store.read(LEASE))
+    job.store.write(LEASE, json.dumps({**content, "owner": "other"}).encode())
 
 
-def test_who_has_lost_the_output_writes_no_summary(job, played, tmp_path):
-    played.after = taken_over
+def test_lost_lease_writes_no_summary(job, fake_run, tmp_path):
+    fake_run.after = taken_over
     with pytest.raises(LeaseError, match="taken over"):
         job()
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
-def test_a_retry_that_has_lost_the_output_does_no_more_of_it(job, played, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[retry.__module__], "_ALIKE", 2)  # each shard by itself
-    played.status = {0: "error", 1: "error", 2: "error"}
+def test_a_retry_that_lost_its_lease_stops(job, fake_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[retry.__module__], "_SIMILAR", 2)  # each shard in its own run
+    fake_run.status = {0: "error", 1: "error", 2: "error"}
     job()
     before = (tmp_path / "out" / "summary.json").read_bytes()
-    played.calls, played.after = 0, taken_over
+    fake_run.calls, fake_run.after = 0, taken_over
     with pytest.raises(LeaseError, match="taken over"):
         retry(tmp_path / "out", quiet=True)
-    assert played.calls == 1
+    assert fake_run.calls == 1
     assert (tmp_path / "out" / "summary.json").read_bytes() == before
 
 
-def killed(**_):
+def killed(_):
     raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("again", ["label", "retry"])
-def test_a_summary_that_a_kill_prevented_is_written_by_the_next_call(job, played, tmp_path, again):
-    played.after = killed
+def test_a_missing_summary_is_written_by_the_next_call(job, fake_run, tmp_path, again):
+    fake_run.after = killed
     with pytest.raises(KeyboardInterrupt):
         job()
-    kept = tmp_path / "out" / "summary.json"
-    assert not kept.exists()
+    written = tmp_path / "out" / "summary.json"
+    assert not written.exists()
     summary = job() if again == "label" else retry(tmp_path / "out", quiet=True)
-    assert json.loads(kept.read_bytes())["status"] == summary.status == {"empty": 4}
+    assert json.loads(written.read_bytes())["status"] == summary.status == {"empty": 4}
 
 
-def test_a_summary_from_before_the_input_grew_is_written_anew(job, played, tmp_path):
+def test_an_outdated_summary_is_written_again(job, fake_run, tmp_path):
     job()
     add_image(tmp_path, 4)
-    played.after = killed
+    fake_run.after = killed
     with pytest.raises(KeyboardInterrupt):
         job(extend=True)
-    kept = tmp_path / "out" / "summary.json"
-    assert json.loads(kept.read_bytes())["images"] == 4
+    written = tmp_path / "out" / "summary.json"
+    assert json.loads(written.read_bytes())["images"] == 4
     job(extend=True)
-    assert json.loads(kept.read_bytes())["images"] == 5
+    assert json.loads(written.read_bytes())["images"] == 5
 
 
-def test_a_summary_that_counts_all_is_left_as_it_is(job, tmp_path):
+def test_a_correct_summary_is_not_written_again(job, tmp_path):
     job()
     before = (tmp_path / "out" / "summary.json").read_bytes()
     job()

@@ -1,8 +1,7 @@
-"""Memory that runs out: half the batch, then half of that, then an error row."""
+"""Memory, devices and workers that fail: smaller batches, error rows, new workers."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ import torch
 from salip_ray.config import load_config
 from salip_ray.errors import ResourceError
 from salip_ray.pipeline import arrow
-from salip_ray.pipeline.actors import Stage
+from salip_ray.pipeline.actors import StageActor
 from salip_ray.pipeline.faults import (
     MOST_DEATHS,
     is_broken_device,
@@ -21,6 +20,7 @@ from salip_ray.pipeline.faults import (
     require_working,
 )
 from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.stages import Stage
 
 TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
 
@@ -30,21 +30,28 @@ class Hungry(Stage):
 
     name = "propose"
     adds = ("n_candidates",)
-    drops = ()
 
-    def __init__(self, fits, problem, config=None):
-        super().__init__(config or load_config(TASK), 1, StageReporter())
+    def __init__(self, fits, problem):
+        super().__init__(load_config(TASK))
         self.batch_size = self.now = 64
         self.fits, self.problem, self.tried = fits, problem, []
 
     def use_batches(self, size):
         self.now = size
 
-    def work(self, cells):
+    def work(self, row):
         self.tried.append(self.now)
         if self.now > self.fits:
             raise self.problem
-        return {"n_candidates": self.now}
+        return {"fitted": self.now}
+
+    def pack(self, row):
+        return {"n_candidates": row.fitted}
+
+
+def actor_of(stage, config=None, reporter=None):
+    config = config or load_config(TASK)
+    return StageActor([lambda _: stage], config, 1, reporter or StageReporter())
 
 
 def rows(count=1):
@@ -58,8 +65,9 @@ def rows(count=1):
     return pa.table({name: pa.array(v, arrow.TYPES[name]) for name, v in values.items()})
 
 
-def done(stage, batch):
-    return [row for table in stage(batch) for row in table.to_pylist()]
+def done(stage, batch, reporter=None):
+    actor = actor_of(stage, reporter=reporter)
+    return [row for table in actor(batch) for row in table.to_pylist()]
 
 
 PROBLEMS = [
@@ -72,7 +80,7 @@ PROBLEMS = [
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=["host", "device", "allocator", "cuda", "cublas"])
-def test_half_the_batch_goes_on_and_is_noted(problem):
+def test_half_the_batch_is_tried_and_recorded(problem):
     stage = Hungry(16, problem)
     first, second = done(stage, rows(2))
     for row in (first, second):
@@ -83,7 +91,7 @@ def test_half_the_batch_goes_on_and_is_noted(problem):
     assert stage.now == 64
 
 
-def test_what_does_not_fit_at_all_is_an_error_row():
+def test_a_row_that_fits_no_batch_is_an_error():
     stage = Hungry(0, torch.OutOfMemoryError("CUDA out of memory"))
     (row,) = done(stage, rows())
     assert row["status"] == "error"
@@ -92,7 +100,7 @@ def test_what_does_not_fit_at_all_is_an_error_row():
     assert stage.now == 64
 
 
-def test_other_errors_are_not_tried_again():
+def test_other_errors_are_not_retried():
     stage = Hungry(0, RuntimeError("shapes cannot be multiplied"))
     (row,) = done(stage, rows())
     assert row["status"] == "error"
@@ -100,29 +108,29 @@ def test_other_errors_are_not_tried_again():
 
 
 class Ended(BaseException):
-    """The end of a worker, played."""
+    """Raised in place of the end of a worker."""
 
 
 @pytest.mark.parametrize(
-    "said", ["uncorrectable ECC error encountered", "an illegal memory access"]
+    "message", ["uncorrectable ECC error encountered", "an illegal memory access"]
 )
-def test_a_broken_device_ends_its_worker_at_the_first_row(monkeypatch, capsys, said):
+def test_a_broken_device_ends_its_worker_at_the_first_row(monkeypatch, caplog, message):
     def ends(status):
         assert status
         raise Ended
 
     monkeypatch.setattr("os._exit", ends)
-    stage = Hungry(0, RuntimeError(f"CUDA error: {said}"))
+    stage = Hungry(0, RuntimeError(f"CUDA error: {message}"))
     with pytest.raises(Ended):
         done(stage, rows(2))
     assert stage.tried == [64]
-    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
-    assert (line["event"], line["stage"]) == ("device_broken", "propose")
-    assert line["image_id"] == f"{0:032x}"
-    assert said in line["message"]
+    (record,) = caplog.records
+    assert (record.getMessage(), record.fields["stage"]) == ("device_broken", "propose")
+    assert record.fields["image_id"] == f"{0:032x}"
+    assert message in record.fields["message"]
 
 
-def test_what_breaks_a_device_is_known():
+def test_errors_of_a_broken_device_are_recognised():
     class AcceleratorError(RuntimeError):
         """As torch raises it."""
 
@@ -133,21 +141,22 @@ def test_what_breaks_a_device_is_known():
 
 
 def test_a_gpu_without_kernels_fails_before_any_row(monkeypatch):
-    said = "CUDA error: no kernel image is available for execution on the device"
+    message = "CUDA error: no kernel image is available for execution on the device"
 
     def fails(*_, **__):
-        raise RuntimeError(f"{said}\nCUDA kernel errors might be reported asynchronously")
+        raise RuntimeError(f"{message}\nCUDA kernel errors might be reported asynchronously")
 
     monkeypatch.setattr("salip_ray.models.devices.resolve_device", torch.device)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "Tesla K80")
     monkeypatch.setattr("torch.ones", fails)
     config = load_config(TASK, overrides={"run": {"device": "cuda"}})
-    with pytest.raises(ResourceError, match=rf"^cuda \(Tesla K80\) fails .*\({said}\)"):
-        Hungry(64, MemoryError(), config)
-    Hungry(64, MemoryError(), load_config(TASK, overrides={"run": {"device": "cpu"}}))
+    with pytest.raises(ResourceError, match=rf"^cuda \(Tesla K80\) fails .*\({message}\)"):
+        actor_of(Hungry(64, MemoryError()), config)
+    on_cpu = load_config(TASK, overrides={"run": {"device": "cpu"}})
+    actor_of(Hungry(64, MemoryError()), on_cpu)
 
 
-def test_a_gpu_that_is_full_just_now_is_left_to_the_rows(monkeypatch):
+def test_a_full_gpu_does_not_fail_the_start(monkeypatch):
     asked = []
 
     def full(*_, **where):
@@ -159,7 +168,7 @@ def test_a_gpu_that_is_full_just_now_is_left_to_the_rows(monkeypatch):
     assert asked == [{"device": torch.device("cuda")}]
 
 
-def test_real_errors_are_known():
+def test_errors_of_torch_are_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
@@ -168,21 +177,22 @@ def test_real_errors_are_known():
 
 
 def test_an_image_that_workers_died_on_is_given_up():
-    stage = Hungry(64, MemoryError())
+    class Ledger(StageReporter):
+        def __init__(self):
+            super().__init__()
+            self.counts = True
 
-    class Ledger(type(stage.attempts)):
         def deaths(self):
             return {f"{0:032x}": MOST_DEATHS, f"{1:032x}": MOST_DEATHS - 1}
 
-    stage.attempts = Ledger(StageReporter(), None)
-    first, second = done(stage, rows(2))
+    first, second = done(Hungry(64, MemoryError()), rows(2), Ledger())
     assert first["error"]["type"] == "WorkerDiedError"
     assert "3 workers died" in first["error"]["message"]
     assert second["status"] == "ok"
 
 
 @pytest.mark.parametrize(("after", "ends"), [("2", True), ("9", False), ("None", False)])
-def test_a_process_ends_between_batches_after_so_many_images(after, ends):
+def test_a_recycled_process_ends_between_batches(after, ends):
     code = (
         "import time; from salip_ray.pipeline import faults;"
         f"faults._DELIVERY_SECONDS = 0.2; recycler = faults.Recycler({after})\n"

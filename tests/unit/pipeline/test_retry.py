@@ -1,8 +1,6 @@
-"""What a retry does together, what it may change, and where it fetches from."""
+"""Which shards a retry groups, which settings it may change, and where it fetches from."""
 
 from __future__ import annotations
-
-import sys
 
 import nibabel
 import numpy as np
@@ -12,13 +10,14 @@ import pytest
 from salip_ray.config import StorageConfig, load_config
 from salip_ray.errors import ConfigError
 from salip_ray.output.manifest import TODO_SCHEMA, align_to_blocks, make_manifest
-from salip_ray.pipeline.expand import expand
-from salip_ray.pipeline.retry import _config, _of_like_size, _plan, retry
+from salip_ray.pipeline import inputs
+from salip_ray.pipeline.retry import _group_similar, _load_recipe, _with_addresses
+from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import Listing, list_images
 
 
 def errors(counts):
-    """A table with so many failed images of each shard."""
+    """Return rows to retry, given their number in each shard."""
     rows = [
         {"image_id": f"{shard}-{seq}", "uri": f"/{shard}/{seq}", "shard": shard, "seq": seq}
         for shard, count in counts.items()
@@ -27,9 +26,9 @@ def errors(counts):
     return pa.Table.from_pylist(rows, schema=TODO_SCHEMA)
 
 
-def test_shards_with_few_errors_are_not_filled_up_to_the_one_with_many():
+def test_shards_with_few_errors_are_not_padded_to_the_size_of_one_with_many():
     counts = {5: 1, 6: 1000, **dict.fromkeys(range(10, 400), 1), 500: 9, 700: 2}
-    groups = list(_of_like_size(errors(counts)))
+    groups = list(_group_similar(errors(counts)))
     assert sorted(row for rows, _ in groups for row in rows["image_id"].to_pylist()) == sorted(
         errors(counts)["image_id"].to_pylist()
     )
@@ -37,7 +36,7 @@ def test_shards_with_few_errors_are_not_filled_up_to_the_one_with_many():
     assert sum(align_to_blocks(rows, block).num_rows for rows, block in groups) < 2 * sum(
         counts.values()
     )
-    assert list(_of_like_size(errors({}))) == []
+    assert list(_group_similar(errors({}))) == []
 
 
 RECIPE = load_config(
@@ -46,15 +45,17 @@ RECIPE = load_config(
 ).recipe()
 
 
-def test_weights_may_have_moved_and_nothing_else_of_the_recipe():
-    config = _config(RECIPE, StorageConfig(), ["sam.checkpoint=/new/sam.pth", "pools.fetch_cpus=1"])
+def test_only_the_addresses_of_weights_may_change_in_the_recipe():
+    config = _load_recipe(
+        RECIPE, StorageConfig(), ["sam.checkpoint=/new/sam.pth", "pools.fetch_cpus=1"]
+    )
     assert config.sam.checkpoint == "/new/sam.pth"
     for change in ("sam.model=vit_h", "clip.model=ViT-B-32", "refine.box_jitter=4", "refine.sam=1"):
         with pytest.raises(ConfigError, match="addresses of its weights"):
-            _config(RECIPE, StorageConfig(), [change])
+            _load_recipe(RECIPE, StorageConfig(), [change])
 
 
-def test_an_input_given_again_finds_the_slices_of_its_volumes(tmp_path, monkeypatch):
+def test_an_input_given_again_supplies_the_addresses_of_slices(tmp_path, monkeypatch):
     volume = nibabel.Nifti1Image(np.zeros((4, 5, 3), np.int16), np.eye(4))
     nibabel.save(volume, tmp_path / "v.nii.gz")
     config = load_config("brain")
@@ -65,6 +66,8 @@ def test_an_input_given_again_finds_the_slices_of_its_volumes(tmp_path, monkeypa
     signed = Listing(
         listing.table.set_column(column, "address", pa.array([address])), listing.skipped
     )
-    module = sys.modules[retry.__module__]
-    monkeypatch.setattr(module, "list_images", lambda *_: signed)
-    assert _plan(frozen, config, "https://h/list.csv").table["address"].to_pylist() == [address] * 3
+    monkeypatch.setattr(inputs, "list_images", lambda *_, **__: signed)
+    assert (
+        _with_addresses(frozen, config, "https://h/list.csv").table["address"].to_pylist()
+        == [address] * 3
+    )

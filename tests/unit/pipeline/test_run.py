@@ -1,4 +1,4 @@
-"""What is said when the Ray part of a job breaks down."""
+"""The message of a job that failed on Ray."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from ray.exceptions import RayTaskError
 from salip_ray.errors import OutputError
 from salip_ray.output.manifest import make_manifest
 from salip_ray.output.store import Store
-from salip_ray.pipeline.run import _first_cause, _how_far, _is_stopping
-from salip_ray.pipeline.sink import StoppingError
+from salip_ray.pipeline.commit_gate import StoppingError
+from salip_ray.pipeline.job import Job
+from salip_ray.pipeline.run import _describe_cause, _describe_progress, _is_stopping
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 
 
 def chained(*problems):
-    """Exceptions as they are raised from one another, the last one first."""
+    """Chain exceptions by their causes, and return the outermost."""
     for problem, cause in itertools.pairwise(problems):
         problem.__cause__ = cause
     return problems[0]
 
 
 def from_a_task(problem):
-    """An exception of a worker as the driver gets it: of its class, its text a traceback."""
+    """Return an exception of a worker as the driver gets it: its text is a traceback."""
     wrapped = RayTaskError("Write", "Traceback\n  File x\nred", problem, "ray::", 1, "127.0.0.1")
     return wrapped.as_instanceof_cause()
 
 
 @pytest.mark.parametrize(
-    ("problem", "said"),
+    ("problem", "message"),
     [
         (ValueError("no luck"), "ValueError: no luck"),
         (chained(RuntimeError("wrapped"), OSError(28, "disk full")), "disk full"),
@@ -44,27 +45,27 @@ def from_a_task(problem):
         (from_a_task(OutputError("cannot write /out")), "OutputError: cannot write /out"),
     ],
 )
-def test_the_first_cause_that_speaks_is_named(problem, said):
-    told = _first_cause(problem)
-    assert told.startswith("the job broke down: ")
-    assert told.endswith(said)
+def test_the_innermost_error_with_a_message_is_named(problem, message):
+    line = _describe_cause(problem)
+    assert line.startswith("the job failed: ")
+    assert line.endswith(message)
 
 
-def test_a_closed_gate_is_told_from_what_is_broken():
+def test_a_closed_gate_is_not_taken_for_a_failure():
     gate = StoppingError("shard 7 is left to the next run")
     assert _is_stopping(from_a_task(gate))
     assert _is_stopping(chained(RuntimeError("wrapped"), from_a_task(gate), Exception()))
     assert not _is_stopping(from_a_task(RuntimeError("no luck")))
 
 
-def test_a_store_that_is_away_does_not_hide_what_broke_the_job(tmp_path, monkeypatch):
+def test_an_unreachable_store_does_not_hide_the_cause(tmp_path, monkeypatch):
     listing = pa.Table.from_pylist([{"uri": "/a"}, {"uri": "/b"}], schema=LISTING_SCHEMA)
-    plan = make_manifest(Listing(listing), 1)
     store = Store(tmp_path)
-    assert _how_far(store, plan).startswith("0 of 2 shards are committed")
+    job = Job(None, make_manifest(Listing(listing), 1), store, None, None, None)
+    assert _describe_progress(job).startswith("0 of 2 shards committed. Run the same command")
 
     def away(*_):
         raise OutputError("cannot read s3://out/shards: 503 Slow Down")
 
     monkeypatch.setattr(Store, "names", away)
-    assert "not known (cannot read s3://out/shards: 503 Slow Down)" in _how_far(store, plan)
+    assert "unknown (cannot read s3://out/shards: 503 Slow Down)" in _describe_progress(job)

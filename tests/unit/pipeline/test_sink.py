@@ -1,4 +1,4 @@
-"""The sink's gate: a commit that may not begin does not end those under way."""
+"""A commit that may not begin does not end the commits under way."""
 
 from __future__ import annotations
 
@@ -7,35 +7,70 @@ import pytest
 from ray.exceptions import GetTimeoutError
 
 from salip_ray.output.store import Store
-from salip_ray.pipeline.monitor import StageReporter
-from salip_ray.pipeline.sink import ShardSink, StoppingError
+from salip_ray.pipeline import commit_gate
+from salip_ray.pipeline.commit_gate import CommitGate, GateState, StoppingError
+from salip_ray.pipeline.sink import ShardSink
 
 ROWS = pa.table({"_shard": pa.array([7], pa.int32()), "_seq": pa.array([0], pa.int32())})
 
 
-class Closed(StageReporter):
-    def begin_commit(self, shard):
-        return False
+class LocalActor:
+    """Calls the methods of an object as Ray calls those of an actor."""
+
+    def __init__(self, state):
+        self._state = state
+
+    def __getattr__(self, name):
+        method = getattr(self._state, name)
+        call = type("Call", (), {"remote": lambda _, *values: lambda: method(*values)})
+        return call()
 
 
-def refused(tmp_path, committing):
+@pytest.fixture(autouse=True)
+def local_get(monkeypatch):
+    monkeypatch.setattr(commit_gate.ray, "get", lambda call, timeout=None: call())
+
+
+class Closed(GateState):
+    """A closed gate with commits under way that end one after the other."""
+
+    def __init__(self, *under_way):
+        super().__init__()
+        self.close()
+        self.under_way = list(under_way)
+
+    def committing(self):
+        return self.under_way.pop(0)
+
+
+def refuse(tmp_path, state):
     store = Store(tmp_path / "out")
     sink = ShardSink(
-        store, sizes=[1] * 8, classes={}, owner="me", reporter=Closed(), committing=committing
+        store, sizes=[1] * 8, classes={}, owner="me", gate=CommitGate(LocalActor(state))
     )
     with pytest.raises(StoppingError, match="shard 7 is left to the next run"):
         sink.write([ROWS], None)
     assert store.names() == []
 
 
-def test_at_a_closed_gate_the_commits_under_way_are_waited_for(tmp_path):
-    under_way = [{3, 4}, {4}, set()]
-    refused(tmp_path, lambda: under_way.pop(0))
-    assert under_way == []
+def test_a_closed_gate_waits_for_the_commits_under_way(tmp_path):
+    state = Closed({3, 4}, {4}, set())
+    refuse(tmp_path, state)
+    assert state.under_way == []
 
 
-def test_where_nobody_knows_what_is_under_way_nothing_is_waited_for(tmp_path):
-    def lost():
-        raise GetTimeoutError("the monitor is gone")
+def test_a_closed_gate_waits_for_nothing_if_the_monitor_is_gone(tmp_path):
+    class Lost(Closed):
+        def committing(self):
+            raise GetTimeoutError("the monitor is gone")
 
-    refused(tmp_path, lost)
+    refuse(tmp_path, Lost())
+
+
+def test_a_commit_is_under_way_from_its_begin_to_its_end():
+    state = GateState()
+    gate = CommitGate(LocalActor(state))
+    gate.begin(3)
+    assert state.committing() == {3}
+    state.end_commit(3, False)
+    assert state.committing() == set()

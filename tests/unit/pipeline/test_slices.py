@@ -10,8 +10,8 @@ from PIL import Image as Pil
 from salip_ray.config import load_config
 from salip_ray.output.manifest import make_manifest
 from salip_ray.pipeline import arrow, decode
-from salip_ray.pipeline.expand import expand
 from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.references import References
 from tests.dicom_series import write_slice

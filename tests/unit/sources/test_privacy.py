@@ -12,8 +12,8 @@ from PIL import Image as Pil
 
 from salip_ray.config import PrivacyConfig, load_config
 from salip_ray.errors import ImageError, InputError
-from salip_ray.pipeline.expand import expand
 from salip_ray.schema import ImageRef
+from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.privacy import hides_uri, is_pseudonym, pseudonym, scrub

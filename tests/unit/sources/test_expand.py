@@ -14,8 +14,8 @@ from salip_ray.config import load_config
 from salip_ray.errors import ImageError
 from salip_ray.output.manifest import make_manifest
 from salip_ray.pipeline.dataflow import block_starts
-from salip_ray.pipeline.expand import expand
 from salip_ray.sources.decode import open_stack
+from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.locations import image_id
 from salip_ray.sources.series import series_of

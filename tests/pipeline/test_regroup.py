@@ -1,4 +1,4 @@
-"""Rows are gathered into shards by tasks that ask for little."""
+"""Rows are regroup into shards by tasks that ask for little."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from salip_ray.cluster.resources import RECUT_CPUS
-from salip_ray.pipeline.dataflow import gathered, streaming
+from salip_ray.pipeline.dataflow import regroup, streaming
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -16,7 +16,7 @@ def test_blocks_are_shards_and_the_task_that_cuts_them_asks_for_less_than_a_cpu(
 
     tables = [pa.table({"row": range(start, start + 3)}) for start in range(0, 30, 3)]
     with streaming():
-        shards = gathered(ray.data.from_arrow(tables), 7)
+        shards = regroup(ray.data.from_arrow(tables), 7)
         plan = get_execution_plan(shards._logical_plan)
         blocks = shards.materialize()
     plan = plan[0] if isinstance(plan, tuple) else plan

@@ -1,0 +1,53 @@
+"""Everything that salip_ray uses of Ray beyond its public API, one function for each.
+
+``tests/pipeline/test_ray_private.py`` checks each against the installed Ray.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.data import ActorPoolStrategy, Dataset
+from ray.data._internal.logical.operators import Read
+
+_START_TIMEOUT = "timed out during startup"
+_RETRY_ADVICE = "Failed to apply UDF transform"
+
+
+def set_cpus_of_last_operator(dataset: Dataset, cpus: float) -> None:
+    """Set the logical CPUs of the tasks of a dataset's last operator.
+
+    ``Dataset.repartition`` has no argument for it, and asks for a whole CPU.
+    """
+    operator: Any = dataset._logical_plan.dag
+    operator.ray_remote_args["num_cpus"] = cpus
+
+
+def cpus_of_operators(dataset: Dataset) -> float:
+    """Return the logical CPUs with which every operator of a dataset can make progress.
+
+    Tasks take turns, so the largest counts; actors hold their CPUs, so all of them count. Rows that
+    are in the object store already (``from_items``, ``materialize``) need none.
+    """
+    tasks, actors = 0.0, 0.0
+    operators: Any = dataset._logical_plan.dag.post_order_iter()
+    for operator in operators:
+        if not operator.input_dependencies and not isinstance(operator, Read):
+            continue
+        cpus = float((getattr(operator, "ray_remote_args", None) or {}).get("num_cpus") or 1)
+        compute = getattr(operator, "compute", None)
+        if isinstance(compute, ActorPoolStrategy):
+            actors += compute.min_size * cpus
+        else:
+            tasks = max(tasks, cpus)
+    return tasks + actors
+
+
+def is_start_timeout(problem: BaseException) -> bool:
+    """Return True if ``ray.init`` gave up after its 30 s: it raises a plain Exception."""
+    return _START_TIMEOUT in str(problem)
+
+
+def without_retry_advice(message: str) -> str:
+    """Return the message of a failed task without Ray Data's advice on how to retry it."""
+    return message.partition(_RETRY_ADVICE)[0].removesuffix(r"\n")

@@ -1,0 +1,109 @@
+"""From an input location to the manifest of a job: list, expand to slices, cut into shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import ray
+from ray.exceptions import RayTaskError
+
+from salip_ray.cluster.session import ray_session
+from salip_ray.config import Config
+from salip_ray.errors import ConfigError, SalipError
+from salip_ray.output.manifest import Manifest, make_manifest
+from salip_ray.sources.expand import expand, read_all_headers
+from salip_ray.sources.headers import Header
+from salip_ray.sources.listing import list_images
+from salip_ray.sources.overview import describe_listing
+from salip_ray.sources.patterns import Selection
+from salip_ray.sources.references import References
+from salip_ray.sources.scan import Skipped
+from salip_ray.wording import counted
+
+_FILES_WITHOUT_RAY = 512  # so many headers are read in threads, faster than Ray starts
+_FILES_PER_TASK = 256
+
+
+@dataclass(frozen=True)
+class JobInput:
+    """The images of an input location, cut into shards.
+
+    Attributes:
+        manifest: the images.
+        skipped: counts of the files that were left out.
+        notes: lines to show to the user.
+    """
+
+    manifest: Manifest
+    skipped: Skipped
+    notes: tuple[str, ...]
+
+
+def list_input(
+    location: str | os.PathLike[str], config: Config, selection: Selection | None = None
+) -> JobInput:
+    """List the images of a location, expand volumes to slices, and cut shards.
+
+    Args:
+        location: the input of a job.
+        config: its ``image``, ``privacy``, ``run`` and ``storage.input`` are used.
+        selection: which files to list; all by default.
+
+    Raises:
+        InputError: the location holds no image, or a store fails while it is listed.
+        ResourceError: Ray cannot be started to read the headers of many files.
+    """
+    listing = list_images(
+        location, config.storage.input, selection=selection or Selection(), privacy=config.privacy
+    )
+    expanded, series_notes = expand(listing, config, partial(_read_headers, config=config))
+    manifest = make_manifest(expanded, config.run.rows_per_shard)
+    size = f"{counted(manifest.n_images, 'image')} in {counted(manifest.n_shards, 'shard')}"
+    notes = [
+        *describe_listing(listing, config.privacy),
+        *(f"note: {note}" for note in series_notes),
+        size,
+    ]
+    if manifest.duplicates:
+        repeated = counted(manifest.duplicates, "repeated URI")
+        notes.append(f"note: {repeated} in the input; each image is labelled once")
+    return JobInput(manifest, listing.skipped, tuple(notes))
+
+
+def open_references(references: str | None, config: Config) -> References | None:
+    """Return the reference masks of a job, or None if none of its modes needs them.
+
+    Raises:
+        ConfigError: ``gt_sam`` is a mode and ``references`` is None.
+        InputError: the references cannot be read.
+    """
+    if "gt_sam" not in config.run.modes:
+        return None
+    if references is None:
+        raise ConfigError(
+            "run.modes has gt_sam, which needs reference masks: give their folder or index.csv "
+            "as references (--reference)"
+        )
+    return References.open(references, config.storage.input)
+
+
+def _read_headers(addresses: Sequence[str], config: Config) -> list[Header]:
+    """Read the headers of files: of a few in threads, of many in Ray tasks."""
+    if len(addresses) <= _FILES_WITHOUT_RAY:
+        return read_all_headers(addresses, config)
+    cpus = config.pools.fetch_cpus
+    with ray_session(lambda _: 1 + cpus):
+        task = ray.remote(read_all_headers).options(num_cpus=cpus)
+        parts = [
+            task.remote(addresses[start : start + _FILES_PER_TASK], config)
+            for start in range(0, len(addresses), _FILES_PER_TASK)
+        ]
+        try:
+            return [header for part in ray.get(parts) for header in part]
+        except RayTaskError as error:
+            if isinstance(error.cause, SalipError):
+                raise error.cause from None
+            raise

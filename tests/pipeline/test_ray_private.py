@@ -1,0 +1,72 @@
+"""What salip_ray assumes about Ray beyond its public API: a new Ray that differs fails here."""
+
+from __future__ import annotations
+
+import inspect
+
+import pyarrow as pa
+import pytest
+
+from salip_ray.cluster import ray_private
+from salip_ray.cluster.resources import RECUT_CPUS
+
+
+def test_the_message_of_a_start_that_takes_too_long():
+    from ray._private import node
+
+    assert ray_private._START_TIMEOUT in inspect.getsource(node)
+    assert ray_private.is_start_timeout(Exception("The current node timed out during startup. X"))
+    assert not ray_private.is_start_timeout(RuntimeError("no space left"))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_repartition_takes_other_cpus():
+    import ray
+    from ray.data._internal.logical.optimizers import get_execution_plan
+
+    blocks = ray.data.range(4).repartition(target_num_rows_per_block=2, strict=True)
+    ray_private.set_cpus_of_last_operator(blocks, RECUT_CPUS)
+    plan = get_execution_plan(blocks._logical_plan)
+    plan = plan[0] if isinstance(plan, tuple) else plan
+    assert plan.dag._ray_remote_args["num_cpus"] == RECUT_CPUS
+
+
+class Same:
+    def __call__(self, batch):
+        return batch
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_cpus_of_the_operators_of_a_dataset(tmp_path):
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    count = ray_private.cpus_of_operators
+    items = ray.data.from_items([{"a": 1}])
+    assert count(items) == 0
+    assert count(ray.data.from_arrow(pa.table({"a": [1]}))) == 0
+    assert count(items.map(dict)) == 1
+    assert count(items.map(dict, num_cpus=3).map(dict)) == 3
+    assert count(items.map(dict).materialize()) == 0
+    assert count(ray.data.range(4)) == 1
+    actors = ActorPoolStrategy(min_size=2, max_size=4)
+    assert count(ray.data.range(4).map_batches(Same, compute=actors, num_cpus=0.5)) == 2
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_advice_on_retries_is_cut_from_the_message_of_a_failed_task():
+    import ray
+
+    def fail(row):
+        raise ValueError("no luck")
+
+    with pytest.raises(ValueError, match="no luck") as caught:
+        ray.data.from_items([{"a": 1}]).map(fail).materialize()
+    messages = []
+    problem = caught.value
+    while problem is not None:
+        messages.append(str(problem))
+        problem = getattr(problem, "cause", None) or problem.__cause__
+    assert any(ray_private._RETRY_ADVICE in message for message in messages)
+    for message in messages:
+        assert ray_private._RETRY_ADVICE not in ray_private.without_retry_advice(message)
