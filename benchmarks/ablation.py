@@ -1,4 +1,4 @@
-"""The recipe, measured: ``make ablation``.
+"""Measurements of the recipe: ``make ablation``.
 
 Tables with 95 % bootstrap intervals over images, and a picture:
 
@@ -10,8 +10,9 @@ Tables with 95 % bootstrap intervals over images, and a picture:
     failures   a picture of the worst phantoms of the tune bank, docs/bundled-failures.png
     cost       CPU seconds per image and stage, and how well CLIP names crops
 
-Proposals and CLIP's features are kept in ``--output``, so that a second run, or a run with another
-variant, costs seconds. Nothing is chosen here: thresholds and options come from the presets.
+Proposals and CLIP's features are cached in ``--output``, so that a second run, or a run with
+another variant, takes seconds. The ablation chooses nothing: thresholds and options come from the
+presets.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import numpy as np
 import torch
 import typer
 from ablation_report import markdown
+from cached import Item
 from failures import Failure, failure_sheet
 from intervals import Column, rounded
-from kept import Item
 from recipes import ORGANS, Bench, phantoms, real_images, scores
 from rich.console import Console
 
@@ -85,10 +86,10 @@ def options_table(
             if variant.config != base.config:
                 variants.append(variant)
         columns = {variant.name: Column() for variant in variants}
-        for kept in bench.kept(phantoms(kind, "tune", count), *variants):
+        for cached in bench.cached(phantoms(kind, "tune", count), *variants):
             for variant in variants:
-                found = scores(variant.label(kept), kept)
-                columns[variant.name].values.append(found.get("cascade", 0.0))
+                entries = scores(variant.label(cached), cached)
+                columns[variant.name].values.append(entries.get("cascade", 0.0))
         against = columns[base.name]
         table[task] = {name: column.summary(against) for name, column in columns.items()}
     return table
@@ -106,18 +107,18 @@ def methods_table(
         variant, plain = ours.variant(task, _ALL_MODES), ours.variant(task)
         columns: dict[str, Column] = {}
         seconds: list[dict[str, float]] = []
-        for kept in ours.kept(items, variant):
-            found = scores(variant.label(kept), kept)
-            found["oracle"] = plain.oracle(kept)
+        for cached in ours.cached(items, variant):
+            entries = scores(variant.label(cached), cached)
+            entries["oracle"] = plain.oracle(cached)
             for name in ("cascade", "unprompted_confident", "unprompted_largest", "gt_sam"):
-                columns.setdefault(name, Column()).values.append(found.get(name, 0.0))
-            columns.setdefault("oracle", Column()).values.append(found["oracle"])
-            seconds.append(kept.seconds)
+                columns.setdefault(name, Column()).values.append(entries.get(name, 0.0))
+            columns.setdefault("oracle", Column()).values.append(entries["oracle"])
+            seconds.append(cached.seconds)
         if paper is not None:
             recipe = paper.variant(task)
             papers = columns["paper"] = Column()
-            for kept in paper.kept(_spread(items, papers_share), recipe):
-                papers.values.append(scores(recipe.label(kept), kept).get("cascade", 0.0))
+            for cached in paper.cached(_spread(items, papers_share), recipe):
+                papers.values.append(scores(recipe.label(cached), cached).get("cascade", 0.0))
         unprompted = max(
             (columns[name] for name in ("unprompted_confident", "unprompted_largest")),
             key=lambda column: np.mean(column.values),
@@ -161,12 +162,12 @@ def presence_table(bench: Bench, images: dict[str, list[Item]]) -> dict[str, Any
         variant = bench.variant(task, _MIXED)
         hits = misses = false_alarms = absent = 0
         for kind_task, items in images.items():
-            for kept in bench.kept(items, variant):
-                here = kind_task == task and bool(kept.reference.any())
-                said = variant.label(kept).outcomes[0].outcome == "labelled"
-                hits += here and said
-                misses += here and not said
-                false_alarms += said and not here
+            for cached in bench.cached(items, variant):
+                here = kind_task == task and bool(cached.reference.any())
+                labelled = variant.label(cached).outcomes[0].outcome == "labelled"
+                hits += here and labelled
+                misses += here and not labelled
+                false_alarms += labelled and not here
                 absent += not here
         precision = hits / max(1, hits + false_alarms)
         recall = hits / max(1, hits + misses)
@@ -187,22 +188,24 @@ def worst(bench: Bench, images: Callable[[str], list[Item]], count: int) -> list
         variant = bench.variant(task)
         items = images(task)
         scored = []
-        for place, kept in enumerate(bench.kept(items, variant)):
-            masks = variant.label(kept).masks
+        for index, cached in enumerate(bench.cached(items, variant)):
+            masks = variant.label(cached).masks
             label = masks[0].mask if masks else None
-            scored.append((scores(CascadeMasks(masks, ()), kept).get("cascade", 0.0), place, label))
+            scored.append(
+                (scores(CascadeMasks(masks, ()), cached).get("cascade", 0.0), index, label)
+            )
         scored.sort(key=lambda entry: entry[:2])
         row = []
-        for score, place, label in scored[:count]:
-            image, reference = items[place].load()
-            caption = f"{task} {place}: Dice {score:.2f}"
+        for score, index, label in scored[:count]:
+            image, reference = items[index].load()
+            caption = f"{task} {index}: Dice {score:.2f}"
             row.append(Failure(caption, image, reference, label))
         rows.append(row)
     return rows
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="Where proposals are kept.")] = PROJECT
+    output: Annotated[Path, typer.Option(help="Where proposals are cached.")] = PROJECT
     / "ablation-output",
     results: Annotated[Path, typer.Option(help="Where the tables go.")] = PROJECT
     / "benchmarks"
@@ -230,33 +233,33 @@ def main(
     parts = part or PARTS
     if unknown := set(parts) - set(PARTS):
         raise typer.BadParameter(f"--part {sorted(unknown)[0]!r} must be one of {', '.join(PARTS)}")
-    ours = Bench(output / "kept", "bundled")
-    papers = None if paper == 0 else Bench(output / "kept", "paper-bundled")
+    ours = Bench(output / "cached", "bundled")
+    papers = None if paper == 0 else Bench(output / "cached", "paper-bundled")
     results.mkdir(parents=True, exist_ok=True)
     path = results / "ablation.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    entries: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     weights = identify(ours.config)
-    if found.get("weights") != weights:
-        found = {"weights": weights, "methods": {}}
+    if entries.get("weights") != weights:
+        entries = {"weights": weights, "methods": {}}
 
     def test_bank(task: str) -> list[Item]:
         return phantoms(ORGANS[task], "test", phantoms_each)
 
     def tune_bank(task: str) -> list[Item]:
-        # Failures are looked at in order to mend them, which the test bank is not for.
+        # Failures lead to changes of the recipe, and the test bank must not influence it.
         return phantoms(ORGANS[task], "tune", tune)
 
     sets: dict[str, Callable[[str], list[Item]]] = {"phantoms (test bank)": test_bank}
     sets["real images"] = lambda task: _spread(real_images(task, output), real)
     for name in parts:
         if name == "options":
-            found["options"] = options_table(ours, tune)
+            entries["options"] = options_table(ours, tune)
         elif name == "methods":
             for title, images in sets.items():
                 if table := methods_table(ours, papers, images, paper):
-                    found["methods"][title] = table
+                    entries["methods"][title] = table
         elif name == "presence":
-            found["presence"] = {
+            entries["presence"] = {
                 title: presence_table(ours, {task: images(task) for task in ORGANS})
                 for title, images in sets.items()
                 if all(images(task) for task in ORGANS)
@@ -264,20 +267,20 @@ def main(
         elif name == "failures":
             failure_sheet(worst(ours, tune_bank, 6), PROJECT / "docs" / "bundled-failures.png")
         elif name == "clip":
-            found["clip"] = _clip_accuracy(ours.clip)
+            entries["clip"] = _clip_accuracy(ours.clip)
         else:
             raise typer.BadParameter(
                 f"{name!r} is no part: options, methods, presence, failures or clip"
             )
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    text = markdown(found)
+        path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    text = markdown(entries)
     (results / "ablation.md").write_text(text, encoding="utf-8")
     Console().print(text, highlight=False, markup=False)
 
 
 def _clip_accuracy(clip: ClipModel) -> dict[str, Any]:
-    found = asdict(naming(clip, "test", 30))
-    figures = {k: v if isinstance(v, int) else rounded(v) for k, v in found.items()}
+    entries = asdict(naming(clip, "test", 30))
+    figures = {k: v if isinstance(v, int) else rounded(v) for k, v in entries.items()}
     return {**figures, "known": len(known_classes())}
 
 

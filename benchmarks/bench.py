@@ -56,21 +56,21 @@ def main(
     # First the allocator as it comes, as both are found in a plain Python process.
     small = ratios.bundled(pairs)
     small.ours(small.images[0]), small.official(small.images[0])
-    result["end_to_end_as_it_comes"] = _said(
+    result["end_to_end_as_it_comes"] = _report(
         "as it comes", ratios.end_to_end(small, max(3, pairs // 2))
     )
     # Then with what a worker of the job sets; the baseline gets it as well.
     result["kept_memory"] = keep_freed_memory()
     result["bundled"] = {
-        "end_to_end": _said("end to end", ratios.end_to_end(small, pairs)),
-        "encoder": _said("encoder", ratios.encoder_efficiency(small, pairs)),
-        "decode": _said("decoder", ratios.decode_ratio(small, max(1, pairs // 2))),
-        "shares": _said("shares", ratios.shares(small)),
+        "end_to_end": _report("end to end", ratios.end_to_end(small, pairs)),
+        "encoder": _report("encoder", ratios.encoder_efficiency(small, pairs)),
+        "decode": _report("decoder", ratios.decode_ratio(small, max(1, pairs // 2))),
+        "shares": _report("shares", ratios.shares(small)),
     }
     if jobs:
-        result["job"] = _said("job", job(job_images, result["machine"]["cores"]))
+        result["job"] = _report("job", job(job_images, result["machine"]["cores"]))
     if vit_b:
-        result["vit_b"] = _said("vit_b", big(vit_b))
+        result["vit_b"] = _report("vit_b", big(vit_b))
     result["seconds"] = time.perf_counter() - began
     metrics = summarised(result)
     write(output, metrics, result)
@@ -115,7 +115,7 @@ def big(count: int) -> dict[str, Any]:
 
 
 def summarised(result: dict[str, Any]) -> dict[str, Any]:
-    """The nine metrics, each beside its target; None where they were not measured."""
+    """Return the nine metrics, each next to its target; None if not measured."""
     small, large, on_ray = result["bundled"], result.get("vit_b"), result.get("job")
     # The job against the serial loop, as each is run: all cores, whatever they are spent on.
     serial = small["end_to_end"]["official_seconds"]
@@ -149,9 +149,9 @@ def write(output: Path, metrics: dict[str, Any], result: dict[str, Any]) -> None
         stage_plot(runs[-1]["stages"], output / f"{day}-stages.svg")
 
 
-def _said(what: str, found: dict[str, Any]) -> dict[str, Any]:
-    print(f"{what}: {json.dumps(found, default=float)}", file=sys.stderr, flush=True)
-    return found
+def _report(what: str, results: dict[str, Any]) -> dict[str, Any]:
+    print(f"{what}: {json.dumps(results, default=float)}", file=sys.stderr, flush=True)
+    return results
 
 
 if __name__ == "__main__":

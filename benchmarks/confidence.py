@@ -6,9 +6,9 @@
 Three sets are labelled by the cascade, image by image in this process: phantoms of the ``tune``
 bank (the only ones that the model is fitted on), phantoms of the ``test`` bank, and the real images
 of ``benchmarks/realdata.py`` where they are at hand. For each is shown: Spearman's rank
-correlation of confidence and Dice, the mean absolute error, and the mean Dice that is kept when the
+correlation of confidence and Dice, the mean absolute error, and the mean Dice of the rest if the
 least confident 20 % are dropped. ``reliability.png`` draws expected against true Dice. What is
-labelled is kept in ``confidence-output/``, and not labelled again while the recipe stays the same.
+labelled is cached in ``confidence-output/`` as long as the recipe is the same.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def labelled(name: str, items: Iterator[tuple[str, str, Image, Mask]], folder: P
         default=str,
     )
     file = folder / f"{name}.json"
-    if file.is_file() and (kept := json.loads(file.read_text()))["recipes"] == key:
-        return [Case(**{**case, "features": tuple(case["features"])}) for case in kept["cases"]]
+    if file.is_file() and (saved := json.loads(file.read_text()))["recipes"] == key:
+        return [Case(**{**case, "features": tuple(case["features"])}) for case in saved["cases"]]
     cascades: dict[str, Cascade] = {}
     cases = []
     for task, image_name, image, reference in items:
@@ -116,24 +116,24 @@ def labelled(name: str, items: Iterator[tuple[str, str, Image, Mask]], folder: P
 
 
 def matrix(cases: list[Case]) -> npt.NDArray[np.float64]:
-    found = np.array([case.features for case in cases], np.float64)
-    return np.where(np.isnan(found), np.nanmin(found, axis=0), found)
+    results = np.array([case.features for case in cases], np.float64)
+    return np.where(np.isnan(results), np.nanmin(results, axis=0), results)
 
 
 def measured(cases: list[Case], expected: list[float]) -> dict[str, Any]:
     """The figures of one set or task."""
     true = np.array([case.dice for case in cases])
     guess = np.array(expected)
-    kept = np.argsort(guess, kind="stable")[math.floor(DROPPED * len(guess)) :]
+    remaining = np.argsort(guess, kind="stable")[math.floor(DROPPED * len(guess)) :]
     return {
         "labels": len(cases),
         "spearman": round(float(spearmanr(guess, true).statistic), 3),
         "mean_absolute_error": round(float(np.abs(guess - true).mean()), 3),
         "bias": round(float((guess - true).mean()), 3),
         "dice_all": round(float(true.mean()), 3),
-        "dice_without_lowest_20_percent": round(float(true[kept].mean()), 3),
+        "dice_without_lowest_20_percent": round(float(true[remaining].mean()), 3),
         "worst_dice_all": round(float(true.min()), 3),
-        "worst_dice_kept": round(float(true[kept].min()), 3),
+        "worst_dice_kept": round(float(true[remaining].min()), 3),
     }
 
 
@@ -212,15 +212,15 @@ def main(
         "Dice",
         "Dice, best 80 %",
         "worst",
-        "worst kept",
+        "worst of the rest",
     ):
         table.add_column(heading, justify="left" if heading in {"set", "task"} else "right")
     for name, cases in sets.items():
         for task in ("all", *dict.fromkeys(case.task for case in cases)):
             chosen = [i for i, case in enumerate(cases) if task in {"all", case.task}]
-            found = measured([cases[i] for i in chosen], [expected[name][i] for i in chosen])
-            figures.setdefault(name, {})[task] = found
-            table.add_row(name, task, *(str(value) for value in found.values()))
+            results = measured([cases[i] for i in chosen], [expected[name][i] for i in chosen])
+            figures.setdefault(name, {})[task] = results
+            table.add_row(name, task, *(str(value) for value in results.values()))
     titles = {
         "tune": "tune phantoms (fitted on)",
         "test": "test phantoms (never seen)",

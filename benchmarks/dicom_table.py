@@ -95,18 +95,18 @@ def outcome_of(path: Path) -> Outcome:
         about = (name, "-" if syntax is None else syntax.name)
         try:
             stack = open_stack(path.read_bytes(), path.name, ImageConfig())
-            found = stack.picture(stack.count - 1).astype(np.float64)
+            pixels = stack.picture(stack.count - 1).astype(np.float64)
         except ImageError as error:
             return Outcome(*about, kind, 0, reason=str(error))
         wanted = pydicoms_own(ds, stack.count - 1)
-        shown = found if wanted.ndim == 3 else found[..., 0]
+        shown = pixels if wanted.ndim == 3 else pixels[..., 0]
         return Outcome(*about, kind, stack.count, worst=float(np.abs(shown - wanted).max()))
 
 
 def as_markdown(outcomes: list[Outcome]) -> str:
     """The table, with what it adds up to."""
-    read = [found for found in outcomes if not found.reason]
-    exact = sum(found.worst <= 1 for found in read)
+    read = [each for each in outcomes if not each.reason]
+    exact = sum(each.worst <= 1 for each in read)
     lines = [
         f"# pydicom {pydicom.__version__}'s own files with pixels",
         "",
@@ -116,10 +116,10 @@ def as_markdown(outcomes: list[Outcome]) -> str:
         "| file | transfer syntax | pixels | frames | outcome |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for found in sorted(outcomes, key=lambda found: (not found.reason, found.name)):
-        said = found.reason.replace("|", "/") or f"decodes, off by {found.worst:.2f} at most"
-        frames = found.frames or "-"
-        lines.append(f"| {found.name} | {found.syntax} | {found.kind} | {frames} | {said} |")
+    for each in sorted(outcomes, key=lambda each: (not each.reason, each.name)):
+        description = each.reason.replace("|", "/") or f"decodes, off by {each.worst:.2f} at most"
+        frames = each.frames or "-"
+        lines.append(f"| {each.name} | {each.syntax} | {each.kind} | {frames} | {description} |")
     return "\n".join(lines) + "\n"
 
 

@@ -37,8 +37,8 @@ def failure_sheet(rows: Sequence[Sequence[Failure]], path: Path) -> None:
 
 def _row(failures: Sequence[Failure], width: int) -> npt.NDArray[np.uint8]:
     row = np.zeros((_TILE + _CAPTION, width, 3), np.uint8)
-    for place, failure in enumerate(failures):
-        left = place * _TILE
+    for index, failure in enumerate(failures):
+        left = index * _TILE
         tile = _tile(failure)
         row[: tile.shape[0], left : left + tile.shape[1]] = tile
         cv2.putText(

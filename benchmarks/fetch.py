@@ -58,12 +58,12 @@ def main(
     (output / "fetch.json").write_text(json.dumps(result, indent=2) + "\n")
     for size, clients in result["fetch"].items():
         for name, rates in clients.items():
-            said = ", ".join(f"{rate['objects_per_s']:.0f} at {n}" for n, rate in rates.items())
-            print(f"{size:7} {name:11} objects/s: {said}")
+            text = ", ".join(f"{rate['objects_per_s']:.0f} at {n}" for n, rate in rates.items())
+            print(f"{size:7} {name:11} objects/s: {text}")
     for suffix, decoders in result["decode"].items():
-        for name, found in decoders.items():
-            same = "Pillow's pixels" if found["same"] else "OTHER pixels"
-            print(f"{suffix:7} {name:10} {found['ms']:6.2f} ms an image, {same}")
+        for name, results in decoders.items():
+            same = "Pillow's pixels" if results["same"] else "OTHER pixels"
+            print(f"{suffix:7} {name:10} {results['ms']:6.2f} ms an image, {same}")
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def clients(options: dict[str, str]) -> dict[str, Fetch]:
         with ThreadPoolExecutor(under_way) as pool:
             return list(pool.map(arrow_read, paths))
 
-    found: dict[str, Fetch] = {
+    results: dict[str, Fetch] = {
         "s3fs": lambda paths, n: list(by_s3fs.cat(paths, batch_size=n).values()),
         # Told not to cut objects into ranges, it need not ask for their size first.
         "s3fs, whole": lambda paths, n: list(
@@ -136,12 +136,12 @@ def clients(options: dict[str, str]) -> dict[str, Fetch]:
             virtual_hosted_style_request=False,
             client_options={"allow_http": True},
         )
-        found["obstore"] = lambda paths, n: list(store.cat(paths, batch_size=n).values())
-    return found
+        results["obstore"] = lambda paths, n: list(store.cat(paths, batch_size=n).values())
+    return results
 
 
 def store(folder: Path, size: str) -> list[str]:
-    """Write the objects of one size into a bucket of their own: their ``bucket/key`` paths."""
+    """Write the objects of one size into a separate bucket; return their ``bucket/key`` paths."""
     n_bytes, count = SIZES[size]
     bucket = folder / f"bucket-{n_bytes}"
     bucket.mkdir()
@@ -188,12 +188,12 @@ def decoders(suffix: str) -> dict[str, Callable[[bytes], Any]]:
         assert pixels is not None
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
-    found = {"pillow": pillow, "opencv": opencv}
+    results = {"pillow": pillow, "opencv": opencv}
     if suffix == ".jpg" and importlib.util.find_spec("simplejpeg"):
         import simplejpeg
 
-        found["simplejpeg"] = simplejpeg.decode_jpeg
-    return found
+        results["simplejpeg"] = simplejpeg.decode_jpeg
+    return results
 
 
 def decoding(suffix: str, rounds: int) -> dict[str, dict[str, Any]]:
@@ -203,7 +203,7 @@ def decoding(suffix: str, rounds: int) -> dict[str, dict[str, Any]]:
         image = make_phantom(KINDS[index % len(KINDS)], index, bank="tune").image
         large = cv2.resize(image, (1024, 1024), interpolation=cv2.INTER_CUBIC)
         files.append(cv2.imencode(suffix, large)[1].tobytes())
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     truth = [decoders(suffix)["pillow"](data) for data in files]
     for name, decode in decoders(suffix).items():
         spent = []
@@ -213,8 +213,8 @@ def decoding(suffix: str, rounds: int) -> dict[str, dict[str, Any]]:
                 decode(data)
                 spent.append(time.perf_counter() - began)
         same = all(np.array_equal(decode(d), t) for d, t in zip(files, truth, strict=True))
-        found[name] = {"ms": round(1000 * statistics.median(spent), 3), "same": same}
-    return found
+        results[name] = {"ms": round(1000 * statistics.median(spent), 3), "same": same}
+    return results
 
 
 if __name__ == "__main__":

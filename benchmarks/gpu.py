@@ -20,7 +20,7 @@ from benchmarks import ratios
 from benchmarks.bench import RESULTS
 from benchmarks.measure import machine
 
-_KNOBS = {"points_per_side": 16, "crop_n_layers": 1, "crop_n_points_downscale_factor": 2}
+_PROPOSE = {"points_per_side": 16, "crop_n_layers": 1, "crop_n_points_downscale_factor": 2}
 
 
 def main(
@@ -31,13 +31,15 @@ def main(
     output: Annotated[Path, typer.Option()] = RESULTS,
 ) -> None:
     """Measure, print and write."""
-    place = torch.device(device)
-    result: dict[str, Any] = {"machine": machine(place)}
+    torch_device = torch.device(device)
+    result: dict[str, Any] = {"machine": machine(torch_device)}
     for name in model or ["vit_h", "vit_b", "bundled"]:
         if name == "bundled":
             setup = ratios.bundled(phantoms, "fast", device)
         else:
-            setup = ratios.official_size(name, "ViT-L-14-quickgelu", _KNOBS, pairs, "fast", device)
+            setup = ratios.official_size(
+                name, "ViT-L-14-quickgelu", _PROPOSE, pairs, "fast", device
+            )
         setup.ours(setup.images[0])  # compiles
         result[name] = {
             "end_to_end": ratios.end_to_end(setup, len(setup.images)),
@@ -48,7 +50,7 @@ def main(
         print(name, json.dumps(result[name], indent=2, default=float), flush=True)
     output.mkdir(parents=True, exist_ok=True)
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    path = output / f"{day}-{place.type if place.type == 'cpu' else 'gpu'}-fast.json"
+    path = output / f"{day}-{torch_device.type if torch_device.type == 'cpu' else 'gpu'}-fast.json"
     path.write_text(json.dumps(result, indent=2, default=float) + "\n")
 
 

@@ -20,13 +20,13 @@ class Column:
     def summary(self, against: Column | None = None) -> dict[str, Any]:
         """Mean with its 95 % percentile interval, and the same of the paired difference."""
         values = np.array(self.values)
-        found: dict[str, Any] = {"mean": rounded(values.mean()), "n": len(values)}
-        found["interval"] = interval(values)
+        results: dict[str, Any] = {"mean": rounded(values.mean()), "n": len(values)}
+        results["interval"] = interval(values)
         if against is not None:
             change = values - np.array(against.values)
-            found["change"] = rounded(change.mean())
-            found["change_interval"] = interval(change)
-        return found
+            results["change"] = rounded(change.mean())
+            results["change_interval"] = interval(change)
+        return results
 
 
 def interval(values: npt.NDArray[np.float64]) -> list[float]:

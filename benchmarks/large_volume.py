@@ -4,7 +4,7 @@
 
 A synthetic volume (315 MB unpacked by default) goes through the real job: its headers, one decode
 task that holds it, its slices as rows of ``image.long_side`` 512, the bundled SAM on a grid of
-2 x 2 points, and the commits. Prints the peak of the object store beside the limit that Ray was
+2 x 2 points, and the commits. Prints the peak of the object store and the limit that Ray was
 given, and fails where the peak comes above it.
 """
 

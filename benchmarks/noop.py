@@ -41,7 +41,7 @@ _SMALLEST_PNG = bytes.fromhex(
 
 
 def make_manifest(path: Path, rows: int) -> Path:
-    """A manifest of addresses as long as real ones, written in pieces; kept where it is there."""
+    """Write a manifest with URIs as long as real ones, unless the file exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         schema = pa.schema([("uri", pa.string())])

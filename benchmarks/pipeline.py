@@ -101,7 +101,7 @@ def beside_plain(folder: Path, rounds: int, cores: int) -> dict[str, Any]:
     few, more = 8, 64
     paths = write_images(folder / "plain", more)
     for count in (few, few + more):
-        write_images(folder / f"beside-{count}", count)
+        write_images(folder / f"paired-{count}", count)
     config = load_config("lungs", overrides=["run.rows_per_shard=64"])
     pairs = []
     with local_ray(cores):
@@ -110,7 +110,7 @@ def beside_plain(folder: Path, rounds: int, cores: int) -> dict[str, Any]:
             walls = []
             for count in (few, few + more):
                 began = time.perf_counter()
-                label(folder / f"beside-{count}", folder / f"{turn}-{count}", config, quiet=True)
+                label(folder / f"paired-{count}", folder / f"{turn}-{count}", config, quiet=True)
                 walls.append(time.perf_counter() - began)
             pairs.append((plain, more / (walls[1] - walls[0])))
     return {

@@ -74,11 +74,11 @@ def _panel(title: str, x: Sequence[float], y: Sequence[float], left: float, colo
     top = max(y, default=1.0) or 1.0
     width, height = _WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN
 
-    def place(image: float, value: float) -> tuple[float, float]:
+    def to_pixels(image: float, value: float) -> tuple[float, float]:
         across = left + _MARGIN + width * image / max(x)
         return across, _HEIGHT - _MARGIN - height * value / top
 
-    points = [place(a, b) for a, b in zip(x, y, strict=True)]
+    points = [to_pixels(a, b) for a, b in zip(x, y, strict=True)]
     line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
     marks = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in points)
     labels = "".join(
@@ -86,7 +86,7 @@ def _panel(title: str, x: Sequence[float], y: Sequence[float], left: float, colo
         for (a, b), value in zip(points, y, strict=True)
     )
     ticks = "".join(
-        f'<text x="{place(n, 0)[0]:.1f}" y="{_HEIGHT - 32}" text-anchor="middle">{n}</text>'
+        f'<text x="{to_pixels(n, 0)[0]:.1f}" y="{_HEIGHT - 32}" text-anchor="middle">{n}</text>'
         for n in x
     )
     axis = (

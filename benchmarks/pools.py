@@ -42,13 +42,13 @@ def main(
     spent: dict[tuple[bool, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         inputs = {count: Path(folder, f"in-{count}") for count in (few, many)}
-        for count, place in inputs.items():
-            write_images(place, count)
+        for count, path in inputs.items():
+            write_images(path, count)
         with local_ray(result["machine"]["cores"]):
             for turn in range(pairs):
                 for fused in (True, False) if turn % 2 else (False, True):
-                    for count, place in inputs.items():
-                        seconds = run(place, Path(folder, f"{turn}-{fused}-{count}"), fused)
+                    for count, path in inputs.items():
+                        seconds = run(path, Path(folder, f"{turn}-{fused}-{count}"), fused)
                         spent.setdefault((fused, count), []).append(seconds)
         with local_ray(result["machine"]["cores"]):
             run(inputs[many], Path(folder, "traced"), fused=False)

@@ -56,22 +56,22 @@ def images(count: int, size: int = 256) -> list[Image]:
 
 def bundled(count: int, precision: str = "exact", device: str = "cpu") -> Setup:
     """The bundled models under their preset."""
-    place = torch.device(device)
+    torch_device = torch.device(device)
     config = load_config("lungs", overrides=[f"run.precision={precision}"])
-    sam = load_bundled_sam().requires_grad_(False).to(place)
-    clip = load_clip(config.clip, device=place)
-    return _setup("bundled", config, sam, clip, images(count), place)
+    sam = load_bundled_sam().requires_grad_(False).to(torch_device)
+    clip = load_clip(config.clip, device=torch_device)
+    return _setup("bundled", config, sam, clip, images(count), torch_device)
 
 
 def official_size(
-    model: str, clip: str, knobs: dict[str, Any], count: int, precision: str, device: str
+    model: str, clip: str, settings: dict[str, Any], count: int, precision: str, device: str
 ) -> Setup:
     """An official SAM and an open_clip model with random weights, which cost what trained ones do.
 
     Random weights know no parts, so the threshold on the predicted IoU is set such that about 50
     masks of the first image pass, and NMS is told to keep them.
     """
-    place = torch.device(device)
+    torch_device = torch.device(device)
     torch.manual_seed(0)
     sam = sam_model_registry[model]().eval().requires_grad_(False)
     for name, parameter in sam.named_parameters():
@@ -79,32 +79,34 @@ def official_size(
             torch.nn.init.normal_(parameter, std=0.02)
         if "hypernetworks" in name and "layers.2.weight" in name:
             parameter.mul_(40)
-    sam = sam.to(place)
+    sam = sam.to(torch_device)
     net, _, transform = open_clip.create_model_and_transforms(clip)
-    net = net.eval().requires_grad_(False).to(place)
-    text = ClipModel(net, transform, open_clip.get_tokenizer(clip), place)
+    net = net.eval().requires_grad_(False).to(torch_device)
+    text = ClipModel(net, transform, open_clip.get_tokenizer(clip), torch_device)
     pictures = images(count, size=1024)
     overrides = {
         "image": {"long_side": 1024},
         "task": {"min_area": 0, "max_area": 1},
         "retrieve": {"max_overlap": 1},
         "propose": {
-            **knobs,
+            **settings,
             "stability_score_thresh": 0,
             "box_nms_thresh": 1,
             "crop_nms_thresh": 1,
             "min_mask_region_area": 0,
-            "pred_iou_thresh": _threshold(sam, pictures[0], knobs),
+            "pred_iou_thresh": _threshold(sam, pictures[0], settings),
         },
         "run": {"precision": precision},
     }
-    return _setup(model, load_config("lungs", overrides=overrides), sam, text, pictures, place)
+    return _setup(
+        model, load_config("lungs", overrides=overrides), sam, text, pictures, torch_device
+    )
 
 
-def _threshold(sam: Sam, image: Image, knobs: dict[str, Any], wanted: int = 50) -> float:
+def _threshold(sam: Sam, image: Image, settings: dict[str, Any], wanted: int = 50) -> float:
     """The predicted IoU that about ``wanted`` masks of all of an image's points exceed."""
-    side = int(knobs["points_per_side"])
-    points = 5 * side**2 // 4 if knobs.get("crop_n_layers") else side**2
+    side = int(settings["points_per_side"])
+    points = 5 * side**2 // 4 if settings.get("crop_n_layers") else side**2
     random = np.random.default_rng(0)
     height, width = image.shape[:2]
     some = torch.as_tensor(random.uniform(0, 1, (16, 2)) * (width, height))
@@ -120,7 +122,7 @@ def _setup(
     sam: Sam,
     clip: ClipModel,
     pictures: Sequence[Image],
-    place: torch.device,
+    torch_device: torch.device,
 ) -> Setup:
     official = SerialCascade(config, sam, clip)
     quick, ours_clip, dtype = copy.deepcopy(sam), clip, torch.float32
@@ -129,18 +131,18 @@ def _setup(
         dtype = torch.bfloat16
         net = copy.deepcopy(clip.model)
         net.visual.to(dtype)  # type: ignore[union-attr]
-        transform = DeviceTransform.like(clip.preprocess) if place.type == "cuda" else None
-        ours_clip = ClipModel(net, clip.preprocess, clip.tokenizer, place, transform, dtype)
-    ours = Cascade(config, device=place, sam=quick, clip=ours_clip)
-    return Setup(name, official, ours, pictures, place, dtype)
+        transform = DeviceTransform.like(clip.preprocess) if torch_device.type == "cuda" else None
+        ours_clip = ClipModel(net, clip.preprocess, clip.tokenizer, torch_device, transform, dtype)
+    ours = Cascade(config, device=torch_device, sam=quick, clip=ours_clip)
+    return Setup(name, official, ours, pictures, torch_device, dtype)
 
 
 def end_to_end(setup: Setup, pairs: int) -> dict[str, Any]:
     """Whole cascades in one process, official over ours, and whether the labels are the same."""
-    found: list[Any] = []
+    results: list[Any] = []
 
     def serial(index: int) -> None:
-        found.append(setup.official(setup.images[index]))
+        results.append(setup.official(setup.images[index]))
 
     times, parities = [], []
     for index in range(min(pairs, len(setup.images))):
@@ -151,17 +153,17 @@ def end_to_end(setup: Setup, pairs: int) -> dict[str, Any]:
             setup.device,
         )
         times.append((official, own))
-        parities.append(compare(ours[0], found[-1]))
+        parities.append(compare(ours[0], results[-1]))
     ratios = [official / own for official, own in times]
     return {
         "ratio": float(np.median(ratios)),
         "official_seconds": float(np.median([t for t, _ in times])),
         "ours_seconds": float(np.median([t for _, t in times])),
         "official_steps": {
-            step: float(np.median([r.seconds[step] for r in found]))
+            step: float(np.median([r.seconds[step] for r in results]))
             for step in ("propose", "retrieve", "refine")
         },
-        "candidates": float(np.median([len(r.candidates) for r in found])),
+        "candidates": float(np.median([len(r.candidates) for r in results])),
         "parity": float(np.mean([p.holds for p in parities])),
         "same_picks": float(np.mean([p.picks for p in parities])),
         "bit_identical": float(np.mean([p.exact for p in parities])),

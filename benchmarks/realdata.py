@@ -7,7 +7,7 @@ Three tasks on images that no model of this package was trained or tuned on:
     brain        axial slices with more than 3 % brain of one T1 volume with a brain mask
 
 The images are not part of the project: their folder is ``$SALIP_REAL_DATA``, else
-``../shared/data`` beside the checkout. Writes ``evaluation.json``, with the figures of each image,
+``../shared/data`` next to the checkout. Writes ``evaluation.json``, with the figures of each image,
 and ``overview.png`` to ``realdata-output/`` and prints the means. Run again, it goes on or, where
 all is labelled, scores only.
 """

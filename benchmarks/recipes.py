@@ -1,4 +1,4 @@
-"""Recipes side by side on the same kept proposals, and the images they are tried on."""
+"""Recipes side by side on the same cached proposals, and the images they are tried on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kept import Item, Kept, keep
+from cached import CachedImage, Item, cached_images
 
 from salip_ray.cascade.cascade import CascadeMasks, compose
 from salip_ray.cascade.geometry import to_original
@@ -60,8 +60,8 @@ def real_images(task: str, output: Path) -> list[Item]:
     references = References.open(str(index))
 
     def load(uri: str) -> tuple[Image, Mask]:
-        found = references.load(references.find(ImageRef(uri)))
-        (mask,) = class_references(found, config.task.classes).values()
+        results = references.load(references.find(ImageRef(uri)))
+        (mask,) = class_references(results, config.task.classes).values()
         return decode(Path(uri).read_bytes(), uri, config.image), mask
 
     return [Item(f"real-{Path(uri).stem}", partial(load, uri)) for uri in uris]
@@ -72,16 +72,16 @@ class Bench:
 
     def __init__(self, folder: Path, preset: str) -> None:
         self.folder, self.preset = folder, preset
-        # Any task will do: everything SAM proposes is kept.
+        # Any task will do: everything SAM proposes is cached.
         self.config = load_config("lungs", preset=preset, overrides=_EVERYTHING)
         self.proposer = load_proposer(self.config)
         self.sam = self.proposer.sam
         self.clip = load_retriever(self.config).clip
 
-    def kept(self, items: Sequence[Item], *variants: Variant) -> Iterator[Kept]:
+    def cached(self, items: Sequence[Item], *variants: Variant) -> Iterator[CachedImage]:
         """The images with all that the variants need of them, one at a time."""
         views = {view for v in variants for view, _ in prompt_keys(v.config.retrieve)}
-        return keep(self.folder, self.config, items, views, self.proposer, self.clip)
+        return cached_images(self.folder, self.config, items, views, self.proposer, self.clip)
 
     def variant(self, task: str, *overrides: str, name: str = "") -> Variant:
         """The cascade with a preset's options changed."""
@@ -91,48 +91,52 @@ class Bench:
 
 @dataclass(frozen=True)
 class Variant:
-    """One recipe on kept proposals."""
+    """One recipe on cached proposals."""
 
     name: str
     config: Config
     ranker: Ranker
     refiner: SamRefiner
 
-    def candidates(self, kept: Kept) -> list[Candidate]:
+    def candidates(self, cached: CachedImage) -> list[Candidate]:
         """Those within the task's area limits."""
-        low, high = self.config.area_limits(*kept.working_size)
-        return [c for c in kept.candidates if low < c.area < high]
+        low, high = self.config.area_limits(*cached.working_size)
+        return [c for c in cached.candidates if low < c.area < high]
 
-    def label(self, kept: Kept, selections: Sequence[Selection] | None = None) -> CascadeMasks:
+    def label(
+        self, cached: CachedImage, selections: Sequence[Selection] | None = None
+    ) -> CascadeMasks:
         """Label an image; of given selections, where retrieval is not what is measured."""
-        candidates = self.candidates(kept)
+        candidates = self.candidates(cached)
         if selections is None:
-            selections = self._select(kept, candidates)
+            selections = self._select(cached, candidates)
         (spec,) = self.config.task.classes
         return compose(
             self.config,
             self.refiner,
             candidates=candidates,
-            n_proposed=len(kept.candidates),
-            embedding=kept.embedding,
+            n_proposed=len(cached.candidates),
+            embedding=cached.embedding,
             selections=selections,
-            working_size=kept.working_size,
-            original_size=(kept.reference.shape[0], kept.reference.shape[1]),
-            references={spec.label: kept.reference},
+            working_size=cached.working_size,
+            original_size=(cached.reference.shape[0], cached.reference.shape[1]),
+            references={spec.label: cached.reference},
         )
 
-    def _select(self, kept: Kept, candidates: Sequence[Candidate]) -> tuple[Selection, ...]:
+    def _select(
+        self, cached: CachedImage, candidates: Sequence[Candidate]
+    ) -> tuple[Selection, ...]:
         """Select candidates by their cached features."""
         if not candidates:
             return ()
         digests = [mask_digest(candidate.mask) for candidate in candidates]
         features = [
-            torch.from_numpy(np.stack([kept.features[key][digest] for digest in digests]))
+            torch.from_numpy(np.stack([cached.features[key][digest] for digest in digests]))
             for key, _ in prompt_keys(self.config.retrieve)
         ]
         return self.ranker.select(mean_features(features), candidates)
 
-    def oracle(self, kept: Kept) -> float:
+    def oracle(self, cached: CachedImage) -> float:
         """The Dice that the best choice of candidates would have given.
 
         Searched among the recipe's own choice and the sets whose masks, united, come closest to the
@@ -140,30 +144,30 @@ class Variant:
         them are refined, as a set of good masks is not always one of good boxes.
         """
         (spec,) = self.config.task.classes
-        pool = {c.id: to_original(c.mask, kept.reference.shape) for c in self.candidates(kept)}
+        pool = {c.id: to_original(c.mask, cached.reference.shape) for c in self.candidates(cached)}
         beam: list[tuple[int, ...]] = [()]
-        found: list[tuple[int, ...]] = []
+        results: list[tuple[int, ...]] = []
         for _ in range(spec.top_k):
             closeness = {
                 tuple(sorted((*chosen, number))): dice(
-                    np.logical_or.reduce([pool[c] for c in (*chosen, number)]), kept.reference
+                    np.logical_or.reduce([pool[c] for c in (*chosen, number)]), cached.reference
                 )
                 for chosen in beam
                 for number in pool
                 if number not in chosen
             }
             beam = sorted(closeness, key=lambda chosen: -closeness[chosen])[:_BEAM]
-            found += beam
-        best = scores(self.label(kept), kept).get("cascade", 0.0)
-        for chosen in found:
+            results += beam
+        best = scores(self.label(cached), cached).get("cascade", 0.0)
+        for chosen in results:
             selections = [
                 Selection(spec.label, spec.class_id, number, rank, ClipScores(0.0))
                 for rank, number in enumerate(chosen)
             ]
-            best = max(best, scores(self.label(kept, selections), kept).get("cascade", 0.0))
+            best = max(best, scores(self.label(cached, selections), cached).get("cascade", 0.0))
         return best
 
 
-def scores(labels: CascadeMasks, kept: Kept) -> dict[str, float]:
+def scores(labels: CascadeMasks, cached: CachedImage) -> dict[str, float]:
     """Dice of every method against the reference; a method without a mask has 0."""
-    return {mask.method: dice(mask.mask, kept.reference) for mask in labels.masks}
+    return {mask.method: dice(mask.mask, cached.reference) for mask in labels.masks}

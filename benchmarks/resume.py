@@ -58,7 +58,7 @@ def committed(labels: Path) -> int:
 
 
 def start(images: Path, labels: Path, rows_per_shard: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start the job as a person would, in a process group of its own."""
+    """Start the job as a person would, in a separate process group."""
     settings = [*_SMALL, f"run.rows_per_shard={rows_per_shard}"]
     command = [sys.executable, "-m", "salip_ray", "label", str(images), str(labels)]
     command += ["--config", "lungs", *(part for s in settings for part in ("--set", s))]
@@ -95,7 +95,7 @@ def count(labels: Path) -> dict[str, int]:
         "rows_lost": len(set(manifest) - rows.keys()),
         "rows_twice": sum(n - 1 for n in rows.values()),
         "rows_unknown": len(rows.keys() - set(manifest)),
-        "leftovers": sum(".tmp" in path.name for path in labels.rglob("*")),
+        "temporary_files": sum(".tmp" in path.name for path in labels.rglob("*")),
     }
 
 
@@ -125,19 +125,24 @@ def main(
         if job.wait() != 0:
             sys.exit(f"the job failed with {job.returncode}: see {log}")
         break
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         **count(labels),
         "kills": len(killed),
         "shards": shards,
         "shards_before_each_kill": killed,
         "seconds": round(time.monotonic() - began, 1),
     }
-    (output / "resume.json").write_text(json.dumps(found, indent=2) + "\n")
-    typer.echo(json.dumps(found, indent=2))
+    (output / "resume.json").write_text(json.dumps(results, indent=2) + "\n")
+    typer.echo(json.dumps(results, indent=2))
     if len(killed) < kills:
         sys.exit(f"the job ended before it was killed {kills} times: give more --images")
-    if found["rows"] != images or found["rows_lost"] or found["rows_twice"] or found["leftovers"]:
-        sys.exit("the promise is broken: every image must have exactly one row")
+    if (
+        results["rows"] != images
+        or results["rows_lost"]
+        or results["rows_twice"]
+        or results["temporary_files"]
+    ):
+        sys.exit("the output is wrong: every image must have exactly one row")
 
 
 if __name__ == "__main__":

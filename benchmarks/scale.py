@@ -77,7 +77,7 @@ class Pages:
 
 
 def run_driver(rows: int, folder: str, results: Any) -> None:
-    """All that a driver does before and besides the labelling; in a process of its own."""
+    """Run all that a driver does apart from the labelling, in a separate process."""
     from benchmarks.noop import peak_mib
     from salip_ray import load_config
     from salip_ray.output import job_record
@@ -97,9 +97,9 @@ def run_driver(rows: int, folder: str, results: Any) -> None:
         began = time.perf_counter()
 
     listing.filesystem = lambda *_: (Pages(rows), "hospital-archive/2024")
-    found = listing.list_images("s3://hospital-archive/2024")
+    listed = listing.list_images("s3://hospital-archive/2024")
     step("list")
-    made = plan.make_manifest(found, 1024)
+    made = plan.make_manifest(listed, 1024)
     step("plan")
     store = Store(folder)
     fingerprint = job_record.make_fingerprint(load_config("lungs").recipe(), {}, made, None)
@@ -110,8 +110,8 @@ def run_driver(rows: int, folder: str, results: Any) -> None:
     for shard in range(0, made.n_shards, 2):
         (shards / f"part-{shard:05d}.parquet").touch()
     began = time.perf_counter()
-    begun = job_record.claim_or_resume_job(store, made, fingerprint)
-    todo = made.todo(begun.committed)
+    job = job_record.claim_or_resume_job(store, made, fingerprint)
+    todo = made.todo(job.committed)
     step("resume_check")
     starts = dataflow.block_starts(todo, 64)
     tasks = dataflow.ManifestSource(todo, starts).get_read_tasks(1)

@@ -58,10 +58,10 @@ class SerialCascade:
     def __init__(self, config: Config, sam: Sam, clip: ClipModel) -> None:
         self.config = config
         official = inspect.signature(SamAutomaticMaskGenerator).parameters
-        knobs = {
+        settings = {
             name: knob for name, knob in config.propose.model_dump().items() if name in official
         }
-        self.generator = SamAutomaticMaskGenerator(sam, **knobs)
+        self.generator = SamAutomaticMaskGenerator(sam, **settings)
         self.predictor = SamPredictor(sam)
         self.clip = clip
         self.ranker = Ranker(clip, config)
@@ -105,15 +105,15 @@ class SerialCascade:
 
     @torch.no_grad()
     def _features(self, working: Image, candidates: list[Candidate]) -> torch.Tensor:
-        seen = []
+        visited = []
         for config in single_prompts(self.config.retrieve):
             rows = []
             for candidate in candidates:
                 picture = visual_prompt(working, candidate, config)
                 pixels = self.clip.preprocess(PIL.Image.fromarray(picture)).to(self.clip.device)
                 rows.append(F.normalize(self.clip.model.encode_image(pixels[None])[0], dim=-1))
-            seen.append(torch.stack(rows))
-        return mean_features(seen)
+            visited.append(torch.stack(rows))
+        return mean_features(visited)
 
     def _segment(self, box: Box, scale: tuple[float, float]) -> npt.NDArray[np.bool_]:
         prompt = np.array(box) * np.array([*scale, *scale])

@@ -81,7 +81,7 @@ def simulate(setting: Setting, gpus: int, *, blocks: int, seed: int = 1) -> dict
         "commit": _Part(cores, rows * setting.commit_seconds),
     }
     events: list[tuple[float, int, int, str, bool]] = []  # when, tie, block, part, lost
-    place = {}  # a block's step
+    step_of = {}  # a block's step
     now, tie, done, redone = 0.0, 0, 0, 0
     under_way = min(blocks, 2 * (gpus + cores))
     warm, warm_at, warm_busy = 2 * under_way, 0.0, {}
@@ -103,27 +103,27 @@ def simulate(setting: Setting, gpus: int, *, blocks: int, seed: int = 1) -> dict
             )
 
     def enter(block: int) -> None:
-        name = _STEPS[place[block]]
+        name = _STEPS[step_of[block]]
         parts[name].waiting.append(block)
         begin(parts[name], name)
 
     for block in range(under_way):
-        place[block] = 0
+        step_of[block] = 0
         enter(block)
-    fresh = len(place)
+    fresh = len(step_of)
     while fresh < blocks:
         now, _, block, name, lost = heapq.heappop(events)
         parts[name].free += 1
         if lost:
             redone += 1
         else:
-            place[block] += 1
-        if place[block] == len(_STEPS):
-            del place[block]
+            step_of[block] += 1
+        if step_of[block] == len(_STEPS):
+            del step_of[block]
             done += 1
             if done == warm:
                 warm_at, warm_busy = now, {key: part.busy for key, part in parts.items()}
-            place[fresh] = 0
+            step_of[fresh] = 0
             enter(fresh)
             fresh += 1
         else:

@@ -2,7 +2,7 @@
 
 The teacher is the cascade with the bundled models, the student a small U-Net that sees nothing but
 the labels the cascade gave to phantoms of the train bank (of indices that no bundled model was
-trained on). Both are scored on phantoms of the test bank and, where they are at hand, on the real
+trained on). Both are scored on phantoms of the test bank and, if available, on the real
 images (see realdata.py), whose references neither ever saw. Writes labels, the student and
 ``scores/`` to ``student-output/``; run again, it goes on.
 """

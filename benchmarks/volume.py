@@ -1,4 +1,4 @@
-"""Label one real volume as it is stored and score it in 3-D: ``make volume``.
+"""Label one real volume unchanged and score it in 3-D: ``make volume``.
 
 The T1 volume of ``brain_mri`` in ``$SALIP_REAL_DATA`` (default ``../shared/data``), all its slices
 along one axis, by the shipped task ``brain``. Prints the 3-D Dice of the un-prompted SAM, of the
@@ -29,9 +29,9 @@ from salip_ray.output.reader import LabelOutput
 _METHODS = ("unprompted_confident", "unprompted_largest", "cascade", "gt_sam")
 
 
-def dice(found: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_]) -> float:
+def dice(predicted: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_]) -> float:
     """3-D Dice of two masks."""
-    return float(2 * (found & wanted).sum() / (found.sum() + wanted.sum()))
+    return float(2 * (predicted & wanted).sum() / (predicted.sum() + wanted.sum()))
 
 
 def main(
@@ -49,7 +49,7 @@ def main(
     source = real_data() / "brain_mri"
     if not source.is_dir():
         sys.exit(f"no real images: {source} does not exist. Set SALIP_REAL_DATA")
-    # The mask is soft and beside its volume: each gets a folder, and brain is what is above 0.5.
+    # The mask is soft and next to its volume: each gets a folder, and brain is what is above 0.5.
     images, masks = output / "inputs" / "images", output / "inputs" / "masks"
     for folder in (images, masks):
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,10 @@ def main(
         print(f"{summary.images} {axis} slices: {summary.status}, {summary.images / wall:.2f}/s")
         for method in _METHODS:
             for name, tidy in (("", Tidy()), (", largest component", Tidy(largest=True))):
-                place = output / f"{axis}-{method}{'-tidy' if name else ''}"
-                export_nifti(labels, str(place), method=method, tidy=tidy)
-                found = np.asarray(nibabel.load(place / "brain.nii.gz").dataobj) > 0
-                print(f"{method}{name}: 3-D Dice {dice(found, wanted):.4f}")
+                exported = output / f"{axis}-{method}{'-tidy' if name else ''}"
+                export_nifti(labels, str(exported), method=method, tidy=tidy)
+                predicted = np.asarray(nibabel.load(exported / "brain.nii.gz").dataobj) > 0
+                print(f"{method}{name}: 3-D Dice {dice(predicted, wanted):.4f}")
     except SalipError as error:
         sys.exit(f"volume: {error}")
 

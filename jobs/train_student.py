@@ -1,4 +1,4 @@
-"""Train a small U-Net on pseudo-labels with Ray Train, and score it beside its teacher.
+"""Train a small U-Net on pseudo-labels with Ray Train, and score it next to its teacher.
 
     python jobs/train_student.py LABELS OUTPUT --test TEST_LABELS --references MASKS
 
@@ -8,7 +8,7 @@ pairs. On a cluster:
 
     ray job submit --working-dir . -- python jobs/train_student.py s3://out/labels s3://out/student
 
-Stopped or killed, the same command goes on from its last whole epoch. Exits with 1 where the
+Run the same command again to resume after the last complete epoch. Exits with 1 if the
 training broke down and with 2 where something given is wrong.
 """
 
@@ -33,7 +33,7 @@ _USUAL = StudentOptions()
 
 def main(
     labels: Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")],
-    output: Annotated[str, typer.Argument(help="New or empty location, or one to go on with.")],
+    output: Annotated[str, typer.Argument(help="New or empty location, or one to resume.")],
     test: Annotated[
         list[str] | None,
         typer.Option(metavar="LABELS", help="Score on the images of this output, too."),
@@ -54,13 +54,13 @@ def main(
     ] = _USUAL.group_by,
     min_confidence: float = _USUAL.min_confidence,
     confidence_power: Annotated[
-        float, typer.Option(help="Images count with confidence ** this; 0: all alike.")
+        float, typer.Option(help="Weight images by confidence ** this; 0: equally.")
     ] = _USUAL.confidence_power,
     ignore_disagreement: Annotated[
-        bool, typer.Option(help="Learn nothing where proposal and mask differ.")
+        bool, typer.Option(help="Ignore pixels in which proposal and mask differ.")
     ] = _USUAL.ignore_disagreement,
-    workers: Annotated[int, typer.Option(help="A GPU each, where there are.")] = _USUAL.workers,
-    loaders: Annotated[int, typer.Option(help="Reading processes a worker.")] = _USUAL.loaders,
+    workers: Annotated[int, typer.Option(help="One GPU each, if available.")] = _USUAL.workers,
+    loaders: Annotated[int, typer.Option(help="Reading processes per worker.")] = _USUAL.loaders,
     surfaces: Annotated[bool, typer.Option(help="Score HD95 and NSD, too.")] = True,
     images_root: Annotated[
         str | None, typer.Option(help="Where the images of LABELS have moved.")
@@ -130,11 +130,11 @@ def _score(
     from salip_ray.student.scoring import METHOD, comparison, score_student
 
     student, trained_on = load_student(store), trained_images(store)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for number, (location, masks) in enumerate(tests):
         labels, references = LabelOutput.open(normalise(location)), References.open(masks)
         name = labels.uri.rstrip("/").rpartition("/")[2]
-        name = name if name not in found else f"{name}-{number}"
+        name = name if name not in results else f"{name}-{number}"
         evaluation = score_student(
             student,
             labels,
@@ -146,10 +146,10 @@ def _score(
         summary = nnunet_summary(evaluation, student.class_ids, method=METHOD)
         store.write(f"{STUDENT_SCORES}/{name}/{EVALUATION}", as_json(evaluation).encode())
         store.write(f"{STUDENT_SCORES}/{name}/{EVALUATION_NNUNET}", summary.encode())
-        found[name] = comparison(evaluation)
+        results[name] = comparison(evaluation)
         console.print(summary_table(evaluation))
-        record_scores(store, found)
-    console.print(comparison_table(found))
+        record_scores(store, results)
+    console.print(comparison_table(results))
 
 
 if __name__ == "__main__":

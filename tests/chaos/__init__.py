@@ -1,1 +1,1 @@
-"""Kill it, starve it, feed it rubbish, and compare: what must hold whatever happens to a job."""
+"""Kills, faults and damaged files: what must hold whatever happens to a job."""

@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that now and then fails as stores do.
+"""A proxy in front of an S3 server that sometimes fails as stores do.
 
 One request in a few is answered with 500 or 503, late, by a connection that is cut in the middle of
 the body, or with a body that ends early and says that it is whole. Everything else passes through
@@ -47,13 +47,13 @@ class FaultyProxy:
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         class Quiet(http.server.ThreadingHTTPServer):
             daemon_threads = True
 
             def handle_error(self, *_: object) -> None:
-                """A client that went away is no news here."""
+                """Ignore a client that closed its connection."""
 
         self._httpd = Quiet(("127.0.0.1", 0), Handler)
         self.port = int(self._httpd.server_port)
@@ -144,12 +144,12 @@ class FaultyProxy:
             connection.endheaders(body)
             answer = connection.getresponse()
             data = answer.read()
-            kept = {k: v for k, v in answer.getheaders() if k.lower() not in _HOP}
+            forwarded = {k: v for k, v in answer.getheaders() if k.lower() not in _HOP}
             if request.command == "HEAD" and answer.headers.get("Content-Length"):
-                kept["Content-Length"] = answer.headers["Content-Length"]
+                forwarded["Content-Length"] = answer.headers["Content-Length"]
             elif request.command == "GET":
-                kept["Content-Length"] = str(len(data))
-            return answer.status, kept, data
+                forwarded["Content-Length"] = str(len(data))
+            return answer.status, forwarded, data
         finally:
             connection.close()
 

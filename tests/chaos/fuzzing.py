@@ -1,4 +1,4 @@
-"""Files that lie, through the job's own plan, fetch and decode, and what must become of each.
+"""Damaged files in the job's own listing, fetch and decode, with the expected result of each.
 
 A mutated file is ``error`` rows with a reason or rows with pixels; never an exception, a crash or a
 hang, and it takes no more memory than the limits allow. Among them go files that nothing was done
@@ -32,13 +32,13 @@ from tests.chaos.mutations import Sample, mutate
 from tests.chaos.originals import originals
 from tests.conftest import SMALL
 
-_HANG = 120.0  # seconds for some dozens of small files
+_HANG = 600.0  # seconds for some dozens of small files
 _LIMITS = ("image.max_pixels=4000000", "image.max_bytes=20000000", "image.max_frames=64")
 
 
 @cache
 def config() -> Config:
-    """That of every job here, with limits that small files do not reach and bombs do."""
+    """Return the configuration of all jobs, with limits that only decompression bombs reach."""
     return load_config("lungs", overrides=[*SMALL, *_LIMITS])
 
 
@@ -53,22 +53,22 @@ Rows = list[dict[str, Any]]
 
 
 def rows_of(files: list[Path]) -> list[Rows]:
-    """The rows that the job's own plan, fetch and decode make of each file, pixels as bytes."""
+    """Return the rows that the job's listing, fetch and decode make of each file."""
     listed = [{"uri": str(path), "size": path.stat().st_size} for path in files]
     listing, _ = expand(Listing(pa.Table.from_pylist(listed, LISTING_SCHEMA)), config())
     plan = make_manifest(listing, 64)
     uris = plan.table["uri"].to_pylist()
-    found: dict[str, Rows] = {uri: [] for uri in uris}
-    kept = ["status", "error", "height", "width", "_working"]
+    results: dict[str, Rows] = {uri: [] for uri in uris}
+    columns = ["status", "error", "height", "width", "_working"]
     tables = fetch_and_decode(plan.table, config(), None, _Silent())
-    rows = [row for table in tables for row in table.select(kept).to_pylist()]
+    rows = [row for table in tables for row in table.select(columns).to_pylist()]
     for uri, row in zip(uris, rows, strict=True):
-        found[uri].append(row)
-    return [found[str(path)] for path in files]
+        results[uri].append(row)
+    return [results[str(path)] for path in files]
 
 
 def fault_of(sample: Sample, rows: Rows, expected: Rows) -> str | None:
-    """What is wrong with what became of a file, or None."""
+    """Return the fault in the rows of a file, or None."""
     if sample.must_decode and len(rows) != len(expected):
         return f"{len(rows)} pictures, the original has {len(expected)}"
     for index, row in enumerate(rows):
@@ -84,25 +84,25 @@ def fault_of(sample: Sample, rows: Rows, expected: Rows) -> str | None:
 def _fault_of_row(row: dict[str, Any]) -> str | None:
     if row["status"] == "error":
         error = row["error"]
-        told = error and error["message"] and error["type"] and error["stage"]
-        return None if told else "an error row without a reason"
+        has_reason = error and error["message"] and error["type"] and error["stage"]
+        return None if has_reason else "an error row without a reason"
     if row["status"] not in {"ok", "empty"} or not row["height"] or not row["width"]:
         return f"neither an error nor a picture: {row['status']}"
     return "ok, but no pixels" if row["status"] == "ok" and not row["_working"] else None
 
 
 def decode_together(samples: list[Sample], folder: str) -> list[str | None]:
-    """Decode files as the job does; the fault of each."""
+    """Decode files as the job does; return the fault of each."""
     rows = _rows_of_bytes([(sample.name, sample.data) for sample in samples], folder)
     return [
-        fault_of(sample, found, _good_rows(folder)[sample.original])
-        for sample, found in zip(samples, rows, strict=True)
+        fault_of(sample, results, _good_rows(folder)[sample.original])
+        for sample, results in zip(samples, rows, strict=True)
     ]
 
 
 @cache
 def _good_rows(folder: str) -> dict[str, Rows]:
-    """The rows of the originals, made once in a process."""
+    """Return the rows of the originals, made once per process."""
     return dict(zip(originals(), _rows_of_bytes(list(originals().items()), folder), strict=True))
 
 
@@ -121,7 +121,7 @@ def _rows_of_bytes(files: list[tuple[str, bytes]], folder: str) -> list[Rows]:
 
 @dataclass
 class Fuzzed:
-    """What a fuzz run saw: files, by kind of mutation, and those that broke the promise.
+    """Result of a fuzz run: files, by kind of mutation, and those with a fault.
 
     ``peak_mib`` is the most memory that the decoding process held.
     """
@@ -136,24 +136,24 @@ class Fuzzed:
 def fuzz(
     files: int, seed: int, folder: Path, *, out_of_time: Callable[[], bool] = lambda: False
 ) -> Fuzzed:
-    """Decode many mutated files, in a process of their own that may crash or hang."""
+    """Decode many mutated files, in a separate process that may crash or hang."""
     folder.mkdir(parents=True, exist_ok=True)
-    found, rng = Fuzzed(), random.Random(seed)
+    results, rng = Fuzzed(), random.Random(seed)
     for group in _groups(files, rng):
         if out_of_time():
             break
-        found.files += len(group)
-        found.kinds.update(sample.kind for sample in group)
-        found.formats.update(sample.original for sample in group)
+        results.files += len(group)
+        results.kinds.update(sample.kind for sample in group)
+        results.formats.update(sample.original for sample in group)
         for sample, fault in zip(group, _decoded_apart(group, folder), strict=True):
             if fault is not None:
-                path = folder / f"fault-{seed}-{len(found.faults)}-{sample.name}"
+                path = folder / f"fault-{seed}-{len(results.faults)}-{sample.name}"
                 path.write_bytes(sample.data)
-                found.faults.append(f"{path.name} ({sample.kind}): {fault}")
+                results.faults.append(f"{path.name} ({sample.kind}): {fault}")
     if _pool:
-        found.peak_mib = _pool[0].submit(_peak_mib).result(timeout=_HANG)
+        results.peak_mib = _pool[0].submit(_peak_mib).result(timeout=_HANG)
     _stop_pool()
-    return found
+    return results
 
 
 def _peak_mib() -> float:
@@ -169,7 +169,7 @@ _pool: list[ProcessPoolExecutor] = []
 
 
 def _decoded_apart(group: list[Sample], folder: Path) -> list[str | None]:
-    """In another process; where that crashes or hangs, one by one to find the file."""
+    """Decode in another process; if it crashes or hangs, decode one by one to find the file."""
     if not _pool:
         spawn = multiprocessing.get_context("spawn")
         _pool.append(ProcessPoolExecutor(1, mp_context=spawn, initializer=_be_brief))

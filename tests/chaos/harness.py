@@ -1,4 +1,4 @@
-"""Jobs that are disturbed: a small cluster, a driver that can be killed, and what happened when.
+"""Jobs that are disturbed: a small cluster, a driver that can be killed, and a log of events.
 
 Every job labels the same small images on the same cluster; each disturbance is one line of a log,
 with the phase it fell into, the shards that were committed before, and how long it took until the
@@ -29,24 +29,24 @@ from tests.conftest import SMALL
 from tests.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Small pools that ask for little, so that a node has few processes of its own.
+#: Small pools that ask for little, so that a node has few processes.
 SETTINGS = (
     *SMALL,
     "run.rows_per_shard=2",
     *("pools.propose.cpus=0.2", "pools.fetch_cpus=0.2"),
 )
-#: RETRIEVE and REFINE in actors of their own, as on machines with GPUs.
+#: RETRIEVE and REFINE in separate actors, as on machines with GPUs.
 APART = [
     f"pools.{stage}.{what}" for stage in ("retrieve", "refine") for what in ("size=1", "cpus=0.2")
 ]
 _NODE = {"num_cpus": 1, "object_store_memory": 150_000_000}
-#: Processes that work for no job; a node whose agents die is a lost node, which is done elsewhere.
+#: Processes that work for no job. A node whose agents die is a lost node (`lose_node`).
 _NO_WORKERS = ("ray::IDLE", "ray::_StatsActor", "ray::RuntimeEnvAgent", "ray::DashboardAgent")
 _LIMIT = 600.0  # seconds after which a job that does not end is counted as crashed
 
 
 def _patiently(start: Callable[[], Any], attempts: int = 4) -> Any:
-    """Start a node; on a machine that is busy Ray's own 30 s may not do."""
+    """Start a node, and retry: on a busy machine Ray's own limit of 30 s may be too short."""
     import psutil
 
     for attempt in range(attempts):
@@ -76,7 +76,7 @@ class Event:
 
 @dataclass
 class Tally:
-    """What was done to jobs, and what came of it; tallies of several slices add up."""
+    """The disturbances of jobs and the damage; tallies of several slices add up."""
 
     counts: dict[str, int] = field(default_factory=dict)
     damage: Damage = field(default_factory=Damage)
@@ -87,18 +87,18 @@ class Tally:
         self.counts[what] = self.counts.get(what, 0) + more
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-ready data."""
+        """Return JSON-ready data."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Tally:
-        """The tally of an earlier slice."""
+        """Return the tally of an earlier slice."""
         events = [Event(**event) for event in data["events"]]
         return cls(data["counts"], Damage(**data["damage"]), events)
 
 
 def draw_images(folder: Path, count: int) -> Path:
-    """Write small phantoms, and among every ten one file that is cut off."""
+    """Write small phantoms; one file in ten is cut off."""
     from salip_ray.models.bundled.phantoms import make_phantom
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def draw_images(folder: Path, count: int) -> Path:
 
 @dataclass
 class Job:
-    """A job as a person would start it, its driver a process of its own."""
+    """A job as a person would start it; its driver is a separate process."""
 
     address: str
     input: str
@@ -132,9 +132,9 @@ class Job:
     def start(self) -> None:
         """Start the driver, or start it again."""
         spec = self.work / "spec.json"
-        kept = ("address", "input", "output", "hook", "storage")
+        names = ("address", "input", "output", "hook", "storage")
         settings = [*SETTINGS, f"pools.propose.size={self.proposers}", *APART * self.apart]
-        data = {name: getattr(self, name) for name in kept}
+        data = {name: getattr(self, name) for name in names}
         self._hold.unlink(missing_ok=True)
         spec.write_text(json.dumps({**data, "settings": settings, "hold": str(self._hold)}))
         self.started = time.time()
@@ -149,7 +149,7 @@ class Job:
 
     @property
     def running(self) -> bool:
-        """Whether the driver lives."""
+        """Return True if the driver runs."""
         return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
@@ -159,7 +159,7 @@ class Job:
         self.process.wait()
 
     def wait(self, seconds: float = _LIMIT) -> bool:
-        """Whether the job ended well by itself."""
+        """Return True if the job ended without an error."""
         assert self.process is not None
         try:
             return self.process.wait(seconds) == 0
@@ -176,12 +176,12 @@ class Job:
 
     @property
     def committed(self) -> int:
-        """Shards that are there."""
+        """Return the number of committed shards."""
         return len(list(self.folder.glob("shards/part-*.parquet")))
 
     @property
     def committing(self) -> bool:
-        """Whether this driver's job is between the first and the last file of a commit."""
+        """Return True if the job is between the first and the last file of a commit."""
         done = {path.stem for path in self.folder.glob("shards/part-*.parquet")}
         for path in self.folder.glob("masks/part-*.tar"):
             with contextlib.suppress(FileNotFoundError):
@@ -191,7 +191,7 @@ class Job:
 
     @property
     def phase(self) -> str:
-        """Where the job is, as its output shows."""
+        """Return the phase of the job, as its output shows it."""
         if self.committing:
             return "commit"
         with contextlib.suppress(OSError, ValueError):
@@ -200,7 +200,7 @@ class Job:
         return "before the claim"
 
     def until(self, moment: Callable[[], bool], seconds: float = _LIMIT) -> bool:
-        """Wait until a moment has come; False where the driver ended before."""
+        """Wait for a condition; return False if the driver ended before."""
         deadline = time.monotonic() + seconds
         while self.running and time.monotonic() < deadline:
             if moment():
@@ -224,17 +224,17 @@ class Job:
         return False
 
     def stays_for(self, seconds: float) -> bool:
-        """Wait some time; False where the driver ended before."""
+        """Wait some time; return False if the driver ended before."""
         end = time.monotonic() + seconds
         return self.until(lambda: time.monotonic() > end)
 
     def until_next_commit(self, before: int) -> bool:
-        """Wait for a shard more than there were."""
+        """Wait for one more shard."""
         return self.until(lambda: self.committed > before)
 
 
 class SmallCluster:
-    """A head and two nodes, each with processes of its own; nodes can be lost and added."""
+    """A head and two nodes in separate processes; nodes can be lost and added."""
 
     def __init__(self, nodes: int = 2) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -251,7 +251,7 @@ class SmallCluster:
 
     @property
     def address(self) -> str:
-        """For ``ray.init``."""
+        """Return the address for ``ray.init``."""
         return str(self._cluster.address)
 
     def lose_node(self, rng: random.Random) -> None:
@@ -260,14 +260,14 @@ class SmallCluster:
         self._cluster.remove_node(node, allow_graceful=False)
 
     def add_node(self) -> None:
-        """Put a fresh node in its place."""
+        """Start another node."""
         self._nodes.append(_patiently(self._new_node))
 
     def _new_node(self) -> Any:
         return self._cluster.add_node(**_NODE)
 
     def kill_worker(self, rng: random.Random) -> str | None:
-        """SIGKILL a process that works for a job; its name, or None where nobody works."""
+        """SIGKILL a process that works for a job; return its name, or None if there is none."""
         import psutil
 
         working = []
@@ -280,13 +280,13 @@ class SmallCluster:
             return None
         kinds = sorted({name.split("(")[0] for _, name in working})
         kind = rng.choice(kinds)  # first of all: the actors are few among the tasks
-        process, name = rng.choice([found for found in working if found[1].startswith(kind)])
+        process, name = rng.choice([each for each in working if each[1].startswith(kind)])
         with contextlib.suppress(psutil.Error):
             process.kill()
         return name.split("(")[0].removeprefix("ray::").strip()
 
     def close(self) -> None:
-        """Stop all of it, and leave the environment as it was found."""
+        """Stop the cluster, and restore the environment."""
         self._cluster.shutdown()
         os.environ.clear()
         os.environ.update(self._environment)

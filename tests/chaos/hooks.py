@@ -1,4 +1,4 @@
-"""What a chaos run changes in the workers of a job; named by the harness in a runtime environment.
+"""Changes of the workers of a chaos run; the harness names them in a runtime environment.
 
 Ray calls the function that ``SALIP_CHAOS_HOOK`` names in every worker process before it works. The
 package itself knows nothing of this.

@@ -1,4 +1,4 @@
-"""What is done to good files: harm of many kinds, and changes that mean nothing."""
+"""Changes of good files: many kinds of damage, and harmless ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sample:
 
     @property
     def must_decode(self) -> bool:
-        """Whether nothing that matters was changed."""
+        """Return True if the change is harmless."""
         return self.kind == "control" or self.kind.startswith("harmless")
 
 
@@ -168,7 +168,7 @@ HARMLESS = {"trailing": _trailing, "comment": _comment, "suffix": _other_suffix}
 
 
 def mutate(rng: random.Random) -> Sample:
-    """A file: one in ten as it was, one in ten harmlessly changed, the rest mutated."""
+    """A file: one in ten unchanged, one in ten harmlessly changed, the rest mutated."""
     name = rng.choice(sorted(originals()))
     data = originals()[name]
     chance = rng.random()

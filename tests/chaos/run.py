@@ -1,8 +1,8 @@
-"""The long chaos run: ``make chaos``. It stops after ``--minutes``, and goes on when run again.
+"""The long chaos run: ``make chaos``. It stops after ``--minutes``; run it again to resume.
 
 Writes into ``--output``: ``summary.json`` (the counts, and what was wrong: all of it must be 0),
 ``events.jsonl`` (each kill with its phase and the shards committed before it) and ``table.md``.
-Exit status 1 where something was lost, twice, different, left over or crashed.
+Exit with 1 if something was lost, doubled, different, left behind or crashed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Where everything is written.")] = ROOT
     / "chaos-output",
 ) -> None:
-    """Disturb jobs until every kind of disturbance was seen often enough."""
+    """Disturb jobs until every disturbance has happened often enough."""
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     state = output / "state.json"
@@ -68,23 +68,23 @@ def main(
         partial.replace(state)
         write_results(output, tally)
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         typer.echo(f"[{time.monotonic() - began:5.0f} s] {line}")
         save()
 
     if left("fuzzed"):
         seed = tally.counts.get("fuzzed", 0)
-        found = fuzz(left("fuzzed"), seed, output / "fuzz", out_of_time=out_of_time)
-        tally.count("fuzzed", found.files)
-        tally.damage += Damage(crashes=len(found.faults))
-        typer.echo(f"{dict(found.formats)}, at most {found.peak_mib:.0f} MiB")
-        say(f"{found.files:,} files fuzzed, {len(found.faults)} faults {found.faults[:3]}")
+        fuzzed = fuzz(left("fuzzed"), seed, output / "fuzz", out_of_time=out_of_time)
+        tally.count("fuzzed", fuzzed.files)
+        tally.damage += Damage(crashes=len(fuzzed.faults))
+        typer.echo(f"{dict(fuzzed.formats)}, at most {fuzzed.peak_mib:.0f} MiB")
+        report(f"{fuzzed.files:,} files fuzzed, {len(fuzzed.faults)} faults {fuzzed.faults[:3]}")
     if any(left(what) for what in TARGETS):
         images = draw_images(output / "images", _IMAGES)
         rng = random.Random(sum(tally.counts.values()))
         with small_cluster() as cluster:
-            world = World(cluster, images, output, rng, say, out_of_time)
-            say(f"undisturbed run: {world.undisturbed()}")
+            world = World(cluster, images, output, rng, report, out_of_time)
+            report(f"undisturbed run: {world.undisturbed()}")
             cut = sum(e.what == "driver" and e.phase == "commit" for e in tally.events)
             disturbances = {
                 "driver_kills": partial(kill_drivers, in_commit=max(0, _IN_COMMIT - cut)),
@@ -92,7 +92,7 @@ def main(
                 "store_faults": fail_store,
                 "node_losses": lose_nodes,
             }
-            # What was seen least often first, each with its share of the time that is left.
+            # The rarest disturbance first, each with its share of the remaining time.
             waiting = [what for what in disturbances if left(what)]
             waiting.sort(key=lambda what: 1 - left(what) / TARGETS[what])
             for number, what in enumerate(waiting):
@@ -104,9 +104,9 @@ def main(
     save()
     typer.echo((output / "table.md").read_text())
     if tally.damage.total:
-        sys.exit(f"the promise is broken: {tally.damage}")
+        sys.exit(f"the job is not safe: {tally.damage}")
     if missing := {what: left(what) for what in TARGETS if left(what)}:
-        typer.echo(f"not seen often enough yet, run it again: {missing}")
+        typer.echo(f"not yet done often enough, run it again: {missing}")
 
 
 def _is_over(until: float) -> bool:
@@ -124,7 +124,7 @@ def write_results(output: Path, tally: Tally) -> None:
 
 
 def table(tally: Tally, counts: dict[str, int]) -> str:
-    """What was done to jobs, how long they took to recover, and what was wrong with them."""
+    """Return a table of the disturbances, the times to recover, and the damage."""
     rows = [
         "| disturbance | times | seconds to the next commit, median (longest) |",
         "|---|---|---|",

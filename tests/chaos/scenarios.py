@@ -1,4 +1,4 @@
-"""The disturbances: each labels until it has done what was asked, and compares every output."""
+"""The disturbances: each labels until it has happened often enough, and compares every output."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ OutOfTime = Callable[[], bool]
 
 @dataclass
 class World:
-    """What all disturbances share."""
+    """What all disturbances use."""
 
     cluster: SmallCluster
     images: Path
     work: Path
     rng: random.Random
-    say: Callable[[str], None] = print
+    report: Callable[[str], None] = print
     out_of_time: OutOfTime = lambda: False
     _numbers = itertools.count()
 
     def job(self, name: str, *, hook: str = "slow", proposers: int = 1, apart: bool = False) -> Job:
-        """A job to a new output on the local disk; each stage in actors of its own, or not."""
+        """Return a job to a new local output, with separate actors per stage if ``apart``."""
         folder = self._folder(name)
         output = folder / "labels"
-        places = (str(self.images), str(output), output, folder)
-        return Job(self.cluster.address, *places, hook, proposers=proposers, apart=apart)
+        arguments = (str(self.images), str(output), output, folder)
+        return Job(self.cluster.address, *arguments, hook, proposers=proposers, apart=apart)
 
     def _folder(self, name: str) -> Path:
         folder = self.work / f"{name}-{next(self._numbers)}"
@@ -44,24 +44,24 @@ class World:
         return folder
 
     def undisturbed(self) -> Path:
-        """The output of a run that nothing happens to; made once."""
-        kept = self.work / "undisturbed"
-        if not (kept / "summary.json").exists():
+        """Return the output of an undisturbed run, which is made once."""
+        output = self.work / "undisturbed"
+        if not (output / "summary.json").exists():
             job = self.job("calm", hook="")
             job.start()
             if not job.wait():
                 log = (job.work / "driver.log").read_text()[-2000:]
                 raise RuntimeError(f"the undisturbed run failed:\n{log}")
-            shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(job.folder, kept)
-        return kept
+            shutil.rmtree(output, ignore_errors=True)
+            shutil.copytree(job.folder, output)
+        return output
 
     def end(self, job: Job, undisturbed: Path, tally: Tally) -> None:
-        """See a job to its end, and compare."""
+        """Wait for the end of a job, and compare its output."""
         attempts = 0
         while not job.wait():
             tally.damage += Damage(crashes=1)
-            self.say(f"CRASH: {(job.work / 'driver.log').read_text()[-1500:]}")
+            self.report(f"CRASH: {(job.work / 'driver.log').read_text()[-1500:]}")
             attempts += 1
             if attempts == 3:
                 break
@@ -69,7 +69,7 @@ class World:
         damage = compare(job.collect(), undisturbed)
         tally.damage += damage
         if damage.total:
-            self.say(f"DAMAGE in {job.folder}: {damage}")
+            self.report(f"DAMAGE in {job.folder}: {damage}")
         else:
             shutil.rmtree(job.work)
 
@@ -98,7 +98,7 @@ def kill_drivers(world: World, kills: int, tally: Tally, *, in_commit: int) -> N
             event = Event("driver", phase, committed, shards)
             tally.events.append(event)
             tally.count("driver_kills")
-            world.say(f"driver killed in {phase}, {committed} of {shards} shards before")
+            world.report(f"driver killed in {phase}, {committed} of {shards} shards before")
             job.start()
         else:
             world.end(job, calm, tally)
@@ -108,7 +108,7 @@ def kill_drivers(world: World, kills: int, tally: Tally, *, in_commit: int) -> N
 
 
 def kill_workers(world: World, kills: int, tally: Tally) -> None:
-    """SIGKILL workers of every kind, one after the other, soon after a commit each."""
+    """SIGKILL workers of every kind in sequence, each soon after a commit."""
     calm = world.undisturbed()
     shards = len(list(calm.glob("shards/*.parquet")))
     done = jobs = 0
@@ -129,12 +129,12 @@ def kill_workers(world: World, kills: int, tally: Tally) -> None:
                 event.recovery_seconds = round(time.monotonic() - began, 1)
             tally.events.append(event)
             tally.count("worker_kills")
-            world.say(f"worker {name} killed in {phase}, {committed} of {shards} shards before")
+            world.report(f"worker {name} killed in {phase}, {committed} of {shards} shards before")
         world.end(job, calm, tally)
 
 
 def lose_nodes(world: World, losses: int, tally: Tally) -> None:
-    """Take a node away with all its processes, and put a fresh one in its place."""
+    """Kill a node with all its processes, and start another one."""
     calm = world.undisturbed()
     shards = len(list(calm.glob("shards/*.parquet")))
     done = 0
@@ -153,12 +153,12 @@ def lose_nodes(world: World, losses: int, tally: Tally) -> None:
                 event.recovery_seconds = round(time.monotonic() - began, 1)
             tally.events.append(event)
             tally.count("node_losses")
-            world.say(f"node lost in {phase}, {committed} of {shards} shards before")
+            world.report(f"node lost in {phase}, {committed} of {shards} shards before")
         world.end(job, calm, tally)
 
 
 def fail_store(world: World, faults: int, tally: Tally, *, share: float = 0.1) -> None:
-    """Bucket to bucket through a store that fails, its server killed in mid-write as well."""
+    """Label from bucket to bucket while the store fails; kill its server during a write, too."""
     served = world.work / "served"
     shutil.rmtree(served, ignore_errors=True)
     served.mkdir()
@@ -183,7 +183,7 @@ def fail_store(world: World, faults: int, tally: Tally, *, share: float = 0.1) -
             world.end(job, undisturbed, tally)
             more = proxy.injected.total() - injected
             tally.count("store_faults", more)
-            world.say(f"{more} faults of the store: {dict(proxy.injected)}")
+            world.report(f"{more} faults of the store: {dict(proxy.injected)}")
     finally:
         proxy.close()
         server.kill()

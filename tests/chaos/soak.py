@@ -1,6 +1,6 @@
-"""How much memory a job takes while it runs: ``python -m tests.chaos.soak spec.json``.
+"""The memory of a job while it runs: ``python -m tests.chaos.soak spec.json``.
 
-Labels on a Ray of its own, looks at every process twice a second, and prints the peaks as JSON.
+It labels on a separate Ray, samples every process twice a second, and prints the peaks as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STORE_BYTES = 200_000_000
 
 
 class Peaks:
-    """The most that each kind of process and the object store have held; a thread of its own."""
+    """Peak memory of each kind of process and of the object store, sampled by a thread."""
 
     def __init__(self) -> None:
         import ray
@@ -35,7 +35,7 @@ class Peaks:
         self._thread.start()
 
     def stop(self) -> dict[str, Any]:
-        """End it; the peaks in MiB, and how many actor processes there were."""
+        """Stop; return the peaks in MiB and the number of actor processes."""
         self._over.set()
         self._thread.join(timeout=30)
         peaks = {kind: round(most, 1) for kind, most in sorted(self.mib.items())}
@@ -57,7 +57,7 @@ class Peaks:
                 continue
             kind = "driver" if process.pid == me.pid else _kind(name)
             if kind is not None:
-                # What is shared is the object store, which is counted by itself.
+                # Shared memory is the object store, which is counted separately.
                 self.mib[kind] = max(self.mib[kind], (held.rss - held.shared) / 2**20)
             if kind == "actor":
                 self.actors.add(process.pid)
@@ -74,7 +74,7 @@ def _kind(name: str) -> str | None:
 
 
 def main(spec_file: str) -> None:
-    """Label as the file says."""
+    """Label with the settings in the file."""
     spec = json.loads(Path(spec_file).read_text())
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -41,7 +41,7 @@ def test_a_killed_worker_loses_nothing(world):
 
 
 @pytest.mark.slow
-def test_a_broken_sink_turns_the_harness_red(world):
+def test_a_broken_sink_is_reported_as_damage(world):
     calm = world.undisturbed()
     job = world.job("broken", hook="broken_sink")
     job.start()
@@ -53,7 +53,7 @@ def test_a_broken_sink_turns_the_harness_red(world):
 
 
 @pytest.mark.slow
-def test_an_image_that_kills_its_workers_is_given_up_and_costs_no_other(world):
+def test_an_image_that_kills_its_workers_is_an_error_row_and_changes_no_other(world):
     job = world.job("poison", hook="poison")
     job.start()
     assert job.wait()

@@ -40,17 +40,17 @@ def images(tmp_path_factory):
 
 
 def run(images, output, count, *settings, hook="", block=BLOCK):
-    """A job in a process of its own; what it took."""
+    """Run a job in a separate process; return its peak memory."""
     spec = output.with_suffix(".json")
     settings = [*SMALL, "run.rows_per_shard=50", "pools.propose.cpus=0.5", *settings]
-    said = {"input": str(images / str(count)), "output": str(output), "hook": hook, "block": block}
-    spec.write_text(json.dumps({**said, "settings": settings}))
+    data = {"input": str(images / str(count)), "output": str(output), "hook": hook, "block": block}
+    spec.write_text(json.dumps({**data, "settings": settings}))
     command = [sys.executable, "-m", "tests.chaos.soak", str(spec)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    print(f"{count} images{' ' * bool(hook)}{hook}: {found}")  # noqa: T201
-    return found
+    results = json.loads(done.stdout.splitlines()[-1])
+    print(f"{count} images{' ' * bool(hook)}{hook}: {results}")  # noqa: T201
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_ten_times_the_images_take_no_more_memory(images, long_run, tmp_path):
 
 
 def test_actors_that_leak_are_replaced_and_nothing_is_lost(images, long_run, tmp_path):
-    calm, found = long_run
+    calm, results = long_run
     recycled = run(
         images,
         tmp_path / "out",
@@ -78,7 +78,7 @@ def test_actors_that_leak_are_replaced_and_nothing_is_lost(images, long_run, tmp
     )
     assert recycled["actors"] >= LONG // (2 * LARGE_BLOCK)
     # A mebibyte is lost an image: 2 GB in all, but no actor lives to lose more than a part.
-    lost = recycled["peak_mib"]["actor"] - found["peak_mib"]["actor"]
+    lost = recycled["peak_mib"]["actor"] - results["peak_mib"]["actor"]
     assert 100 < lost < 2 * LARGE_BLOCK + SLACK_MIB
     check_exactly_once(tmp_path / "out", LONG)
     assert tree(tmp_path / "out") == tree(calm)

@@ -147,7 +147,7 @@ def test_commands_of_ray_exist(page):
         (test_commands_of_ray_exist, "```sh\nray upp cluster.yaml\n```"),
     ],
 )
-def test_mistake_in_a_page_is_seen(check, text, tmp_path):
+def test_mistake_in_a_page_is_reported(check, text, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n\n{text}\n")
     with pytest.raises(Exception, match=r"."):

@@ -1,4 +1,4 @@
-"""What needs a cloud account to run is held to the schemas and tools of those who run it."""
+"""Files for clouds and clusters pass the schemas and tools of their platforms."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def test_the_linter_can_fail(tmp_path):
 def stages() -> dict[str, list[str]]:
     """The instructions of each stage, continued lines joined."""
     text = re.sub(r"^\s*#.*\n", "", (INFRA / "Dockerfile").read_text(), flags=re.MULTILINE)
-    found: dict[str, list[str]] = {}
+    results: dict[str, list[str]] = {}
     for line in text.replace("\\\n", " ").splitlines():
         if match := re.match(r"FROM \S+ AS (\S+)", line):
-            current = found.setdefault(match.group(1), [])
+            current = results.setdefault(match.group(1), [])
         elif line.strip():
             current.append(line)
-    return found
+    return results
 
 
-def test_both_targets_run_as_somebody_else_than_root():
-    found = stages()
-    assert {"cpu", "cuda"} <= set(found)
-    assert "USER 1000:100" in found["cpu"]
-    assert not [line for line in found["cuda"] if line.startswith("USER")]
+def test_no_target_runs_as_root():
+    results = stages()
+    assert {"cpu", "cuda"} <= set(results)
+    assert "USER 1000:100" in results["cpu"]
+    assert not [line for line in results["cuda"] if line.startswith("USER")]
     assert "FROM cpu AS cuda" in (INFRA / "Dockerfile").read_text()
 
 
@@ -65,17 +65,17 @@ def in_context() -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    kept = []
+    files = []
     for name in filter(None, listed.stdout.split("\0")):
         ignored = False
-        parents = [name, *(str(parent) for parent in Path(name).parents if str(parent) != ".")]
+        parents = [name, *(str(folder) for folder in Path(name).parents if str(folder) != ".")]
         for pattern in patterns:
             wanted, spared = pattern.removeprefix("!").replace("**/", "*"), pattern.startswith("!")
-            if any(fnmatch.fnmatch(place, wanted) for place in parents):
+            if any(fnmatch.fnmatch(parent, wanted) for parent in parents):
                 ignored = not spared
         if not ignored:
-            kept.append(Path(name))
-    return kept
+            files.append(Path(name))
+    return files
 
 
 def test_the_context_is_small_and_has_what_is_copied():
@@ -106,8 +106,8 @@ def schema(kind: str) -> dict:
     if not path.is_file():
         pytest.skip(f"KubeRay's custom resource definition {path} is not at hand")
     versions = yaml.safe_load(path.read_text())["spec"]["versions"]
-    found = next(item for item in versions if item["name"] == "v1")
-    return closed(found["schema"]["openAPIV3Schema"])
+    results = next(item for item in versions if item["name"] == "v1")
+    return closed(results["schema"]["openAPIV3Schema"])
 
 
 def closed(node):
@@ -131,11 +131,11 @@ def check(document, kind):
     jsonschema.Draft202012Validator(rules).validate(document)
 
 
-def test_the_rayjob_is_one_for_kuberay():
+def test_the_rayjob_passes_the_schema_of_kuberay():
     check(rayjob(), "rayjobs")
 
 
-def test_a_mistyped_field_is_seen():
+def test_a_mistyped_field_is_refused():
     import jsonschema
 
     job = rayjob()
@@ -176,7 +176,7 @@ def test_the_rayjob_runs_a_command_that_exists():
     assert config.pools.wait.seconds > 0
 
 
-def test_the_cluster_has_the_rays_version_of_the_lock():
+def test_the_rayjob_has_the_ray_version_of_the_lock_file():
     pinned = re.search(r"^ray==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert rayjob()["spec"]["rayClusterSpec"]["rayVersion"] == pinned.group(1)
 
@@ -200,7 +200,7 @@ def test_ray_accepts_the_launcher_file(cloud):
     assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
 
 
-def test_a_mistyped_launcher_field_is_seen():
+def test_a_mistyped_launcher_field_is_refused():
     import jsonschema
     from ray.autoscaler._private.util import prepare_config, validate_config
 

@@ -38,8 +38,8 @@ def test_the_cascade_finds_the_organ(task, tmp_path):
         (truth,) = class_references(
             references.load(references.find(ImageRef(uri))), config.task.classes
         ).values()
-        found = [item.mask for item in cascade(image).masks]
-        mask = np.logical_or.reduce(found) if found else np.zeros_like(truth)
+        results = [item.mask for item in cascade(image).masks]
+        mask = np.logical_or.reduce(results) if results else np.zeros_like(truth)
         dices.append(dice(mask, truth))
     assert len(dices) == 4
     # The floor the project set itself for the mean of each set; make realdata measures all of it.

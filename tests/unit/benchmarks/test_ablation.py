@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
 from ablation import OPTIONS, methods_table, options_table, presence_table, worst
 from ablation_report import markdown
+from cached import Item
 from intervals import Column, interval
-from kept import Item
 from recipes import Bench, scores
 
 from salip_ray.cascade.cascade import Cascade
@@ -28,7 +28,7 @@ FEW_POINTS = ("propose.points_per_side=4", "run.modes=[cascade, unprompted, gt_s
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    bench = Bench(tmp_path_factory.mktemp("kept"), "bundled")
+    bench = Bench(tmp_path_factory.mktemp("cached"), "bundled")
     bench.config = load_config(
         "lungs", overrides=("task.min_area=0", "task.max_area=1", FEW_POINTS[0])
     )
@@ -51,33 +51,33 @@ def test_a_variant_labels_as_the_cascade_does(bench, item, options):
     image, reference = item.load()
     variant = bench.variant("lungs", *FEW_POINTS, *options)
     for _ in range(2):  # made, then read
-        (kept,) = bench.kept([item], variant)
-        labels = variant.label(kept)
+        (cached,) = bench.cached([item], variant)
+        labels = variant.label(cached)
         result = Cascade(variant.config, sam=bench.sam, clip=bench.clip)(
             image, references={"lungs": reference}
         )
         assert [m.method for m in labels.masks] == [m.method for m in result.masks]
-        for found, expected in zip(labels.masks, result.masks, strict=True):
-            np.testing.assert_array_equal(found.mask, expected.mask)
-            assert found.candidate_ids == expected.candidate_ids
+        for mask, expected in zip(labels.masks, result.masks, strict=True):
+            np.testing.assert_array_equal(mask.mask, expected.mask)
+            assert mask.candidate_ids == expected.candidate_ids
 
 
 def test_no_single_candidate_and_no_recipe_is_better_than_the_oracle_choice(bench, item):
     variant = bench.variant("lungs")
-    (kept,) = bench.kept([item], variant)
-    best = variant.oracle(kept)
+    (cached,) = bench.cached([item], variant)
+    best = variant.oracle(cached)
 
     def alone(candidate):
         (spec,) = variant.config.task.classes
         pick = Selection(spec.label, spec.class_id, candidate.id, 0, ClipScores(0.0))
-        return scores(variant.label(kept, [pick]), kept).get("cascade", 0.0)
+        return scores(variant.label(cached, [pick]), cached).get("cascade", 0.0)
 
     closest = sorted(
-        variant.candidates(kept),
-        key=lambda c: -dice(to_original(c.mask, kept.reference.shape), kept.reference),
+        variant.candidates(cached),
+        key=lambda c: -dice(to_original(c.mask, cached.reference.shape), cached.reference),
     )
     assert best >= max(alone(candidate) for candidate in closest[:3])
-    assert best >= scores(variant.label(kept), kept)["cascade"]
+    assert best >= scores(variant.label(cached), cached)["cascade"]
     assert 0 < best <= 1
 
 

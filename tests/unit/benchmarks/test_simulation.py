@@ -24,31 +24,31 @@ EASY = Setting(
 
 
 def test_gpus_are_the_limit_where_all_else_is_plenty():
-    found = simulate(EASY, 8, blocks=2000)
-    assert found["images_per_second"] == pytest.approx(80, rel=0.03)
-    assert found["busy"]["gpu"] > 0.97
-    assert found["redone"] == 0
+    results = simulate(EASY, 8, blocks=2000)
+    assert results["images_per_second"] == pytest.approx(80, rel=0.03)
+    assert results["busy"]["gpu"] > 0.97
+    assert results["redone"] == 0
 
 
 def test_the_driver_becomes_the_limit():
     slow = replace(EASY, task_seconds=0.05)  # four tasks a block: 80 images/s
-    found = simulate(slow, 64, blocks=8000)
-    assert found["images_per_second"] == pytest.approx(16 / 0.2, rel=0.05)
-    assert found["busy"]["driver"] > 0.97
-    assert found["busy"]["gpu"] < 0.2
+    results = simulate(slow, 64, blocks=8000)
+    assert results["images_per_second"] == pytest.approx(16 / 0.2, rel=0.05)
+    assert results["busy"]["driver"] > 0.97
+    assert results["busy"]["gpu"] < 0.2
 
 
 def test_the_store_becomes_the_limit():
-    found = simulate(replace(EASY, requests_per_second=100), 64, blocks=8000)
-    assert found["images_per_second"] == pytest.approx(100, rel=0.05)
+    results = simulate(replace(EASY, requests_per_second=100), 64, blocks=8000)
+    assert results["images_per_second"] == pytest.approx(100, rel=0.05)
 
 
 def test_lost_nodes_cost_their_blocks_alone():
     risky = replace(EASY, losses_per_hour=20, away_seconds=60)
-    found = simulate(risky, 16, blocks=3000)
+    results = simulate(risky, 16, blocks=3000)
     # A block takes 1.6 s, so one in 112 is lost; a GPU is away for a quarter of the time.
-    assert found["redone"] == pytest.approx(1.6 * 20 / 3600, rel=0.5)
-    assert found["images_per_second"] == pytest.approx(160 / (1 + 20 * 60 / 3600), rel=0.1)
+    assert results["redone"] == pytest.approx(1.6 * 20 / 3600, rel=0.5)
+    assert results["images_per_second"] == pytest.approx(160 / (1 + 20 * 60 / 3600), rel=0.1)
 
 
 def test_the_same_seed_gives_the_same_figures():

@@ -64,8 +64,8 @@ def test_both_lungs_in_one_mask_are_lungs_but_worth_less():
     ],
 )
 def test_mistakes_are_classes_of_their_own(mask, label):
-    found, verdict = verdict_of(mask)
-    assert found == label
+    results, verdict = verdict_of(mask)
+    assert results == label
     assert verdict.grade < 0.75
 
 

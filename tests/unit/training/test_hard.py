@@ -1,4 +1,4 @@
-"""What a model is bad at is drawn more often when training goes on from its weights."""
+"""A run from given weights draws the phantoms more often that they are bad at."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_bad_weights_are_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("size", [(256, 1), (1, 256), (300, 2), (1, 1)])
-def test_a_crop_as_thin_as_a_line_is_seen(shipped, size):
+def test_a_crop_as_thin_as_a_line_is_encoded(shipped, size):
     model, preprocess, _ = shipped
     pixels = preprocess(Image.new("RGB", size, (255, 255, 255)))
     assert pixels.shape == (3, 64, 64)

@@ -1,4 +1,4 @@
-"""What every phantom promises: the same bytes again, sound masks, and enough variety."""
+"""What every phantom guarantees: the same bytes again, sound masks, and enough variety."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def test_same_arguments_give_the_same_phantom(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_two_banks_and_indices_share_a_phantom(kind: str) -> None:
-    seen = {
+    visited = {
         make_phantom(kind, index, bank=bank, size=SIZE).image.tobytes()
         for bank in BANKS
         for index in range(4)
     }
-    assert len(seen) == len(BANKS) * 4
+    assert len(visited) == len(BANKS) * 4
 
 
 def test_training_bank_is_the_default() -> None:
@@ -129,7 +129,7 @@ def test_a_name_has_one_role_everywhere() -> None:
         for phantom in _sample(kind):
             for structure in phantom.structures:
                 roles.setdefault(structure.name, set()).add(structure.role)
-    assert all(len(found) == 1 for found in roles.values()), roles
+    assert all(len(results) == 1 for results in roles.values()), roles
     assert len(roles) >= 25
 
 

@@ -1,4 +1,4 @@
-"""What the slow half of the cascade makes of an image, kept on disk: a variant then costs seconds.
+"""Results of the slow half of the cascade, cached on disk, so that a variant takes seconds.
 
 Proposals, embedding and CLIP's features of every candidate depend on the models and on ``propose``
 alone. They are computed once per image and recipe of those, and read again for each variant of what
@@ -36,8 +36,8 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One image with all that was kept of it.
+class CachedImage:
+    """One image with its cached results.
 
     ``candidates`` are all that SAM proposed, before any area filter, in the order of their ids.
     ``features`` are CLIP's, by view. ``seconds`` of CPU are what proposing took, and
@@ -53,15 +53,15 @@ class Kept:
     seconds: dict[str, float]
 
 
-def keep(
+def cached_images(
     folder: Path,
     config: Config,
     items: Iterable[Item],
     views: Iterable[PromptKey],
     proposer: SamProposer,
     clip: ClipModel,
-) -> Iterator[Kept]:
-    """The kept form of every item, read where it lies in ``folder`` and made where it does not.
+) -> Iterator[CachedImage]:
+    """Yield the cached results of every item, read from ``folder`` or computed into it.
 
     Args:
         folder: below it, one folder for each recipe of proposals and models.
@@ -85,17 +85,17 @@ def keep(
         path = home / f"{item.name}.npz"
         if not path.exists():
             _propose(path, config, item, proposer)
-        kept = _read(path, item.name)
+        cached = _read(path, item.name)
         for view in sorted(views):
             name = "-".join(view[:2])  # expand_px is the folder's
             looked = home / f"{item.name}.{name}.npz"
             if not looked.exists():
-                _look(looked, config, item, view, kept.candidates, clip)
+                _look(looked, config, item, view, cached.candidates, clip)
             with np.load(looked) as data:
-                seen = (mask_digest(candidate.mask) for candidate in kept.candidates)
-                kept.features[view] = dict(zip(seen, data["features"], strict=True))
-                kept.seconds[name] = float(data["seconds"])
-        yield kept
+                digests = (mask_digest(candidate.mask) for candidate in cached.candidates)
+                cached.features[view] = dict(zip(digests, data["features"], strict=True))
+                cached.seconds[name] = float(data["seconds"])
+        yield cached
 
 
 def _propose(path: Path, config: Config, item: Item, proposer: SamProposer) -> None:
@@ -104,17 +104,17 @@ def _propose(path: Path, config: Config, item: Item, proposer: SamProposer) -> N
     start = time.process_time()
     proposals = proposer(working)
     seconds = time.process_time() - start
-    found = proposals.candidates
+    candidates = proposals.candidates
     _save(
         path,
         working_size=np.array(working.shape[:2]),
         reference_size=np.array(reference.shape),
         reference=np.packbits(reference),
-        masks=np.array([np.packbits(c.mask) for c in found], np.uint8),
+        masks=np.array([np.packbits(c.mask) for c in candidates], np.uint8),
         numbers=np.array(
             [
                 (c.id, c.area, *c.box, c.predicted_iou, c.stability_score, *c.point, *c.crop_box)
-                for c in found
+                for c in candidates
             ],
             np.float64,
         ),
@@ -135,8 +135,10 @@ def _look(
     shown = {"visual_prompt": view[0], "padding": view[1], "ensemble": ()}
     how = config.retrieve.model_copy(update=shown)
     start = time.process_time()
-    seen = features_by_mask(clip, how, working, candidates)
-    features = np.array([seen[mask_digest(candidate.mask)] for candidate in candidates], np.float32)
+    digests = features_by_mask(clip, how, working, candidates)
+    features = np.array(
+        [digests[mask_digest(candidate.mask)] for candidate in candidates], np.float32
+    )
     _save(path, features=features, seconds=np.array(time.process_time() - start))
 
 
@@ -147,7 +149,7 @@ def _save(path: Path, **arrays: np.ndarray) -> None:
     partial.replace(path)
 
 
-def _read(path: Path, name: str) -> Kept:
+def _read(path: Path, name: str) -> CachedImage:
     with np.load(path) as data:
         height, width = (int(side) for side in data["working_size"])
         reference_size = tuple(int(side) for side in data["reference_size"])
@@ -164,7 +166,7 @@ def _read(path: Path, name: str) -> Kept:
             )
             for row, bits in zip(data["numbers"], data["masks"], strict=True)
         )
-        return Kept(
+        return CachedImage(
             name=name,
             working_size=(height, width),
             reference=_unpacked(data["reference"], reference_size),
