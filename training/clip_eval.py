@@ -174,7 +174,7 @@ def _drawn_masks(phantom: Phantom) -> tuple[list[Mask], list[NamedMask]]:
 
 
 def _filtered(candidates: Iterator[Candidate], config: Config, image: Image) -> list[Candidate]:
-    low, high = config.task.area_limits(image.shape[0], image.shape[1])
+    low, high = config.area_limits(image.shape[0], image.shape[1])
     return [c for c in candidates if low < c.area < high]
 
 
