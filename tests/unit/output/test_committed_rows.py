@@ -118,7 +118,7 @@ def test_an_altered_file_is_not_taken_for_an_interrupted_retry(store):
         find_errors(store, manifest)
 
 
-def test_what_memory_ran_out_for_stays_known_of_the_rows_that_are_kept(store):
+def test_memory_fallbacks_of_unchanged_rows_stay_recorded(store):
     rewrite(store, refined(3))
     noted = [{"image_id": f"{3:032x}", "stage": "propose", "batch": 8}]
     assert stats_of(store)["memory_fallbacks"] == noted
