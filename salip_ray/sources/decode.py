@@ -1,4 +1,4 @@
-"""From the bytes of one file to RGB pixels; what each format means is in ``formats/``."""
+"""Decode the bytes of one file to RGB pixels; the formats are in ``formats/``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def decode(data: bytes, name: str, limits: ImageConfig) -> Image:
 
     Args:
         data: the whole file.
-        name: its URI; the suffix decides where the bytes alone do not.
+        name: its URI; the suffix decides if the bytes alone do not.
         limits: ``max_bytes`` of the file and ``max_pixels`` of the image, and how intensities of
             more than 8 bits become grey.
 
@@ -44,7 +44,7 @@ def decode(data: bytes, name: str, limits: ImageConfig) -> Image:
 
 
 def only_picture(stack: Stack) -> Image:
-    """The picture of a stack that has one.
+    """Return the picture of a stack of one.
 
     Raises:
         ImageError: it has several, and nothing says which is meant; or it cannot be decoded.
@@ -57,7 +57,7 @@ def only_picture(stack: Stack) -> Image:
 
 
 def picture_at(stack: Stack, index: int) -> Image:
-    """A picture of a stack of several.
+    """Return a picture of a stack of several.
 
     Raises:
         ImageError: there is none of that index, or it cannot be decoded.
@@ -71,7 +71,7 @@ def picture_at(stack: Stack, index: int) -> Image:
 
 
 def is_blank(image: Image) -> bool:
-    """Whether a picture is one even grey or colour."""
+    """Return True if all pixels of a picture are equal."""
     return bool((image == image[0, 0]).all())
 
 
@@ -84,7 +84,7 @@ def open_stack(data: bytes, name: str, config: ImageConfig) -> Stack:
 
 
 def check_bytes(size: int, limits: ImageConfig) -> None:
-    """Raise ImageError where a file of ``size`` bytes is above ``limits.max_bytes``."""
+    """Raise ImageError if a file of ``size`` bytes is above ``limits.max_bytes``."""
     if size > limits.max_bytes:
         raise ImageError(
             f"the file has {size:,} bytes, above image.max_bytes = {limits.max_bytes:,}"

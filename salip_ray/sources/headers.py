@@ -1,4 +1,4 @@
-"""What the head of a file says: how many pictures it holds, and where a DICOM slice lies."""
+"""Read the head of a file: the number of its pictures, and the position of a DICOM slice."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _TAGS = [
 
 @dataclass(frozen=True)
 class Header:
-    """The head of one file.
+    """Content of the head of one file.
 
     Attributes:
         count: how many slices, frames or pages a file of several holds; None for one picture, or if
@@ -69,16 +69,16 @@ def read_header(
 ) -> Header:
     """Read the head of a file.
 
-    A file that is missing, closed to us or not of its format gives an empty header, for whoever
-    decodes it will say what is wrong.
+    A file that is missing, not readable or not of its format gives an empty header: the reason is
+    reported when it is decoded.
 
     Raises:
-        InputError: the store fails to give it out. The rows of a job follow from its heads, and are
-            frozen: what may be there another time is not guessed.
+        InputError: the store fails. The rows of a job follow from the heads of its files and are
+            frozen, so they must not depend on a failure that passes.
     """
     ending = suffix(address)
-    found = parsed(address, lambda file: _read(file, ending, config), storage_options)
-    return found if isinstance(found, Header) else Header()
+    header = parsed(address, lambda file: _read(file, ending, config), storage_options)
+    return header if isinstance(header, Header) else Header()
 
 
 def _read(file: IO[bytes], ending: str, config: ImageConfig) -> Header:
@@ -93,7 +93,7 @@ def _read(file: IO[bytes], ending: str, config: ImageConfig) -> Header:
 
 
 def holds_dicom(address: str, storage_options: Mapping[str, Any] | None = None) -> bool:
-    """Whether a file has DICOM's mark; False, too, for one that is missing.
+    """Return True if a file begins as DICOM does; False if it does not, or is missing.
 
     Raises:
         InputError: the store does not let it be read.
@@ -102,8 +102,8 @@ def holds_dicom(address: str, storage_options: Mapping[str, Any] | None = None) 
     def head(fs: Any, _: str) -> bytes:
         return read_head(fs, address, MARKED_BYTES)
 
-    found = ask(address, head, storage_options)
-    return isinstance(found, bytes) and dicom.is_dicom(found)
+    answer = ask(address, head, storage_options)
+    return isinstance(answer, bytes) and dicom.is_dicom(answer)
 
 
 def _is_dicom(file: IO[bytes]) -> bool:
@@ -117,19 +117,19 @@ def _read_nifti(file: IO[bytes], config: ImageConfig) -> Header:
 
 
 def read_nifti_header(uri: str, storage_options: Mapping[str, Any] | None = None) -> Any:
-    """The header of a NIfTI file, as nibabel has it.
+    """Return the header of a NIfTI file, as nibabel represents it.
 
     Raises:
         InputError: the file is missing, cannot be read, or is not NIfTI.
     """
-    found = parsed(uri, _nifti_header, storage_options)
-    if isinstance(found, MISSING):
+    header = parsed(uri, _nifti_header, storage_options)
+    if isinstance(header, MISSING):
         raise InputError(f"{public_uri(uri)} does not exist any more")
-    if isinstance(found, InputError):
-        raise found
-    if isinstance(found, Exception):
-        raise InputError(f"{public_uri(uri)} cannot be read: {describe_error(found, uri)}")
-    return found
+    if isinstance(header, InputError):
+        raise header
+    if isinstance(header, Exception):
+        raise InputError(f"{public_uri(uri)} cannot be read: {describe_error(header, uri)}")
+    return header
 
 
 def _nifti_header(file: IO[bytes]) -> Any:

@@ -26,9 +26,9 @@ from salip_ray.sources.stores import describe_error, http_status, underlying_err
 BLOCK = 1 << 16  #: bytes read at a time from a store
 MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _IMPOSSIBLE = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
-_MISSING_STATUS = frozenset({404, 410, 416})  # 416: no bytes where some were asked for
+_MISSING_STATUS = frozenset({404, 410, 416})  # 416: a range beyond the end
 _REFUSED_STATUS = frozenset({401, 403})
-#: What reading a member of an archive raises where the archive is damaged, or locked.
+#: Errors of reading a member of an archive that is damaged or locked.
 _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
     *(EOFError, RuntimeError),
@@ -41,22 +41,23 @@ def parsed(
     parse: Callable[[IO[bytes]], T],
     storage_options: Mapping[str, Any] | None,
 ) -> T | Exception:
-    """What a parser makes of the head of a file, or why it makes nothing of it.
+    """Return the result of a parser for the head of a file, or the error that lies in the file.
 
-    A refusal is such a reason, too: of many files some may be closed to us, and their rows say so.
+    A refusal of access counts as such an error: some of many files may not be readable, and their
+    rows report it.
     """
 
     def read(fs: Any, path: str) -> T | Exception:
         with open_file(fs, path) as opened:
             file = _Watched(opened)
-            found: T | Exception
+            result: T | Exception
             try:
-                found = parse(cast("IO[bytes]", file))
+                result = parse(cast("IO[bytes]", file))
             except Exception as error:  # noqa: BLE001  (parsers raise whatever they meet)
-                found = error
+                result = error
             if file.failure is not None and not _lies_in_file(file.failure, address):
                 raise file.failure
-            return found
+            return result
 
     return ask(address, read, storage_options, refusal=True)
 
@@ -75,16 +76,16 @@ def ask(
     *,
     refusal: bool = False,
 ) -> T | Exception:
-    """What a filesystem answers about a path, or the error that lies in the file itself.
+    """Return the answer of a filesystem about a path, or the error that lies in the file.
 
     Args:
-        address: what is asked about.
-        question: given the filesystem and the path.
-        storage_options: fsspec's.
-        refusal: give a refusal of access back like an error of the file.
+        address: of the file.
+        question: called with the filesystem and the path.
+        storage_options: options of the fsspec filesystem.
+        refusal: return a refusal of access like an error of the file.
 
     Raises:
-        InputError: the store gave no answer, however often it was asked.
+        InputError: the store failed at each retry.
     """
 
     def answer() -> T | Exception:
@@ -108,7 +109,7 @@ def ask(
 
 
 class _Watched:
-    """A file that keeps what its store raised: parsers swallow it, or raise something else."""
+    """A file that records what its store raised: parsers swallow it, or raise something else."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -133,7 +134,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _lies_in_file(error: Exception, address: str) -> bool:
-    """Whether a file is missing, damaged or has an impossible name: so it is next time, too."""
+    """Return True if a file is missing, damaged or badly named, and so it will stay."""
     if isinstance(error, OSError) and error.errno in _IMPOSSIBLE:
         return True
     if split_member(address)[1] and isinstance(error, _DAMAGED):

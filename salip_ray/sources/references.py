@@ -41,7 +41,7 @@ _SAME = 1e-3  # share by which the spacing of a mask may differ from its image's
 
 
 class References:
-    """Finds and loads the reference mask of an image."""
+    """The reference masks of a location, by image."""
 
     def __init__(
         self,
@@ -121,13 +121,13 @@ class References:
         return len(set(self._masks.values()) | set(self._slices.values()))
 
     def find(self, image: ImageRef) -> ImageRef | None:
-        """Where the reference mask of an image is: by its whole URI, else by its stem.
+        """Return the reference mask of an image, by its whole URI or else by its stem.
 
         A slice is looked for among masks of one slice first.
 
         Raises:
-            ImageError: the mask is a NIfTI volume and the image is not, so nothing says which way
-                one lies on the other.
+            ImageError: the mask is a NIfTI volume and the image is not, so their
+                orientations cannot be compared.
         """
         mask = self.named(image)
         if mask is None or mask.index != image.index:  # none, or a slice's own
@@ -138,7 +138,7 @@ class References:
         return mask
 
     def named(self, image: ImageRef) -> ImageRef | None:
-        """As :meth:`find`, whatever the two are: for what may be said of an image's mask."""
+        """Return the mask of an image as :meth:`find` does, whatever the formats of the two are."""
         name = image_key(image.uri)
         if image.index is not None and (own := self._slices.get((name, image.index))):
             return ImageRef(own)

@@ -1,6 +1,6 @@
-"""The formats of images: one module each, and the table that chooses.
+"""Readers of image formats, one module each, and the table that chooses one.
 
-A reader takes the bytes of a file and gives a :class:`~salip_ray.sources.formats.stack.Stack`, the
+A reader turns the bytes of a file into a :class:`~salip_ray.sources.formats.stack.Stack`, the
 pictures that the file holds. To add a format, write a reader and enter its suffixes here.
 """
 

@@ -41,7 +41,7 @@ def read_codestream(data: bytes) -> Codestream | None:
     """Read the header of an encoded frame; None if it is of no kind that is known here."""
     start = data[:_NEAR].find(_J2K)
     if start >= 0:
-        return _jpeg_2000(data[start + len(_J2K) :][:64])
+        return _jpeg_2000(data[start + len(_J2K) : start + len(_J2K) + 64])
     return _jpeg(data) if data[:2] == _JPEG else None
 
 

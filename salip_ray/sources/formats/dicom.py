@@ -107,7 +107,7 @@ def _check_attributes(ds: Dataset) -> None:
 
 
 class _Frames:
-    """The frames of a data set; they share one range if the file names no window."""
+    """Frames of a data set; they share one range if the file names no window."""
 
     def __init__(self, ds: Dataset, count: int, config: ImageConfig) -> None:
         self._ds, self._count, self._config = ds, count, config
@@ -138,13 +138,16 @@ class _Frames:
         encoded = ds.file_meta.TransferSyntaxUID.is_encapsulated
         codestream = self._codestream(index) if encoded else None
         shift = 0 if encoded else _high_bit(ds) + 1 - int(ds.get("BitsStored") or 0)
-        place = index if self._count > 1 else None
+        frame_index = index if self._count > 1 else None
         plugins = _decoders(ds)
         for plugin in plugins:
             try:
                 values = np.asarray(
                     pixel_array(
-                        ds, index=place, decoding_plugin=plugin, correct_unused_bits=shift <= 0
+                        ds,
+                        index=frame_index,
+                        decoding_plugin=plugin,
+                        correct_unused_bits=shift <= 0,
                     )
                 )
             except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
@@ -191,9 +194,9 @@ class _Frames:
         ds = self._ds
         syntax = ds.file_meta.TransferSyntaxUID
         if not syntax.is_encapsulated:
-            found, needed = len(ds.get("PixelData") or b""), pixel_bytes(ds)
-            if "PixelData" in ds and found < needed:
-                return f"truncated: the pixels have {found:,} bytes, {needed:,} are needed"
+            size, needed = len(ds.get("PixelData") or b""), pixel_bytes(ds)
+            if "PixelData" in ds and size < needed:
+                return f"truncated: the pixels have {size:,} bytes, {needed:,} are needed"
             return "cannot be decoded: an attribute of its pixels is missing or corrupt"
         name = syntax.name if syntax.is_transfer_syntax else "of an unknown transfer syntax"
         if header is not None and header.lossy_12_bit:

@@ -194,14 +194,14 @@ def quiet() -> Iterator[None]:
 def _read_meta(file: IO[bytes]) -> tuple[int, UID]:
     """Return where the data set of a file begins, and its transfer syntax (empty if unknown)."""
     head = file.read(1 << 16)
-    start = _PREAMBLE + len(_MARK) if head[_PREAMBLE:][: len(_MARK)] == _MARK else 0
-    found = _meta_end(head, start)
-    if found is None:
+    start = _PREAMBLE + len(_MARK) if head[_PREAMBLE : _PREAMBLE + len(_MARK)] == _MARK else 0
+    meta = _meta_end(head, start)
+    if meta is None:
         head += file.read(_META_BYTES - len(head))
-        found = _meta_end(head, start)
-    if found is None:
+        meta = _meta_end(head, start)
+    if meta is None:
         raise ImageError("the meta header of the DICOM file is corrupt or longer than 1 MiB")
-    end, syntax = found
+    end, syntax = meta
     if not syntax:
         syntax = _guess_syntax(head[end : end + 6])
     elif syntax.is_private:

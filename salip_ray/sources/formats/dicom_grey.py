@@ -1,4 +1,4 @@
-"""From stored DICOM values to grey: modality LUT or rescale, padding, and VOI LUT or window."""
+"""Turn stored DICOM values into grey: modality LUT or rescale, padding, and VOI LUT or window."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LookupTable:
 
     @property
     def range(self) -> Range:
-        """What the bits of an entry can hold."""
+        """Least and largest value that the bits of an entry can hold."""
         return 0.0, float(2**self.bits - 1)
 
 

@@ -1,4 +1,4 @@
-"""From intensities of any depth to 8-bit grey: windows and percentiles.
+"""Turn intensities of any depth into 8-bit grey by windows and percentiles.
 
 A *range* is the pair of intensities that become 0 and 255; what is between is scaled linearly, what
 is outside is clipped. Pictures that belong together share one range, so that they stay comparable.
@@ -24,12 +24,12 @@ _SAMPLE = 1 << 24  # values beyond which the percentiles of floats are taken fro
 
 
 def window_range(window: Window) -> Range:
-    """The range of a window."""
+    """Return the range of a window."""
     return window.center - window.width / 2, window.center + window.width / 2
 
 
 def range_of(values: Values, config: ImageConfig) -> Range:
-    """The range of intensities by ``image.window`` and ``image.depth``.
+    """Return the range of intensities by ``image.window`` and ``image.depth``.
 
     Integers of up to 16 bits are counted exactly; of more than 16 M other values an even part is
     taken.
@@ -65,7 +65,7 @@ def _sample(values: Values) -> Values:
 
 
 def _counted_range(values: Values, config: ImageConfig) -> Range:
-    """The percentiles of small integers from their counts: exact, and without a copy."""
+    """Return percentiles of small integers from their counts, which is exact and needs no copy."""
     limits = np.iinfo(values.dtype)
     counts = np.zeros(int(limits.max) - int(limits.min) + 1, np.int64)
     for part in _parts(values):
@@ -78,12 +78,12 @@ def _counted_range(values: Values, config: ImageConfig) -> Range:
         raise ImageError("the image holds no value")
 
     def percentile(share: float) -> float:
-        place = share / 100 * (int(ranks[-1]) - 1)
+        rank = share / 100 * (int(ranks[-1]) - 1)
         below, above = (
             int(np.searchsorted(ranks, rank, side="right")) + int(limits.min)
-            for rank in (np.floor(place), np.ceil(place))
+            for rank in (np.floor(rank), np.ceil(rank))
         )
-        return float(below + (above - below) * (place - np.floor(place)))
+        return float(below + (above - below) * (rank - np.floor(rank)))
 
     low, high = (percentile(share) for share in config.percentiles)
     if high <= low:
@@ -92,7 +92,7 @@ def _counted_range(values: Values, config: ImageConfig) -> Range:
 
 
 def _parts(values: Values) -> Iterable[Values]:
-    """A volume plane by plane along its slowest axis, anything smaller as it is."""
+    """Return the planes of a volume along its slowest axis; anything smaller in one part."""
     if values.ndim < 3:
         return (values,)
     slowest = int(np.argmax(np.abs(values.strides)))
@@ -100,7 +100,7 @@ def _parts(values: Values) -> Iterable[Values]:
 
 
 def to_grey(values: Values, limits: Range) -> Grey:
-    """Scale intensities to 0..255; all black where the range is empty, and where a value is NaN."""
+    """Scale intensities to 0..255. NaN, and all values if the range is empty, become 0."""
     low, high = limits
     if high <= low:
         return np.zeros(values.shape, np.uint8)
@@ -110,5 +110,5 @@ def to_grey(values: Values, limits: Range) -> Grey:
 
 
 def to_rgb(grey: Grey) -> Image:
-    """Grey three times over: [H, W, 3], C-contiguous."""
+    """Repeat grey three times: [H, W, 3], C-contiguous."""
     return np.repeat(np.ascontiguousarray(grey)[:, :, None], 3, axis=2)

@@ -1,14 +1,14 @@
 """NIfTI-1 and NIfTI-2 volumes, plain or gzipped, by nibabel: cut along an anatomical axis.
 
-A slice is drawn as a radiologist sees it. The affine says which voxel axis runs closest to which
-direction of the body, and which way:
+A slice is drawn as radiologists see it. The affine tells which voxel axis runs closest to which
+direction of the body, and in which sense:
 
     axial      from the feet to the head; the front is up, the patient's right on the left
     coronal    from the back to the front; the head is up, the patient's right on the left
     sagittal   from the patient's left to the right; the head is up, the front on the left
 
-The index of a slice counts in that direction. :meth:`Grid.plane` is the one place that knows this;
-labels are put back through it, so they cannot be mirrored.
+The index of a slice counts in that direction. Only :meth:`Grid.plane` knows this. Labels
+are written back through it, so they cannot be mirrored.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  #: mm of a metre, millimetre and micron,
 
 @dataclass(frozen=True)
 class Grid:
-    """A volume's voxels, and how the body lies in them.
+    """Voxels of a volume, and the directions of the body along them.
 
     Attributes:
         shape: of the volume, 3-D.
@@ -131,10 +131,10 @@ def read(data: bytes, config: ImageConfig) -> Stack:
 
 
 def read_labels(data: bytes, config: ImageConfig) -> tuple[Values, Grid]:
-    """The class ids of a label volume, and its grid.
+    """Return the class ids of a label volume, and its grid.
 
     Raises:
-        ImageError: as for :func:`read`, or the volume holds other than whole numbers.
+        ImageError: as for :func:`read`, or the volume holds fractions.
     """
     header, voxels, grid = _open(data, config)
     slope, intercept = header.get_slope_inter()
@@ -145,7 +145,7 @@ def read_labels(data: bytes, config: ImageConfig) -> tuple[Values, Grid]:
 
 
 def _range(voxels: Values, slope: float, intercept: float, config: ImageConfig) -> Range:
-    """One range for the whole volume, in the scaled units."""
+    """Return one range for the whole volume, in scaled units."""
     if isinstance(config.window, Window):
         return window_range(config.window)
     ends = [end * slope + intercept for end in range_of(voxels, config)]
@@ -297,6 +297,6 @@ def _open(data: bytes, config: ImageConfig) -> tuple[Any, Values, Grid]:
     if len(data) < needed:
         raise ImageError(
             f"truncated: {count:,} voxels need {count * dtype.itemsize:,} bytes, "
-            f"found {max(0, len(data) - offset):,}"
+            f"the file has {max(0, len(data) - offset):,}"
         )
     return header, np.frombuffer(data, dtype, count, offset).reshape(grid.shape, order="F"), grid

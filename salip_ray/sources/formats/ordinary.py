@@ -84,6 +84,6 @@ def _grey_alpha(data: bytes, config: ImageConfig) -> Image:
     if values is None or values.ndim != 3 or values.dtype != np.uint16:
         raise ImageError("corrupt or truncated, or of a rare kind")
     grey, alpha = values[..., 0], values[..., -1]
-    seen = grey[alpha > 0] if alpha.any() else grey
-    shown = to_grey(grey, range_of(seen, config)) * (alpha / 65535.0)
+    visible = grey[alpha > 0] if alpha.any() else grey
+    shown = to_grey(grey, range_of(visible, config)) * (alpha / 65535.0)
     return to_rgb(np.rint(shown).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""What every reader gives: the pictures of one file."""
+"""The result of every reader: the pictures of one file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Spacing: TypeAlias = tuple[float, float]  #: mm from row to row, and from column
 
 @dataclass(frozen=True)
 class Stack:
-    """The pictures of an opened file: one, or the slices, frames or pages of it.
+    """Pictures of an opened file: one, or its slices, frames or pages.
 
     Attributes:
-        count: how many there are.
+        count: number of pictures.
         kind: what each is called: ``image``, ``page``, ``frame``, or ``axial slice`` and the like.
         picture: the picture of an index: uint8 RGB [H, W, 3], C-contiguous and writable. Raises
-            ImageError where it cannot be decoded.
-        spacing: of the pixels, where the file says it.
+            ImageError if it cannot be decoded.
+        spacing: of the pixels; None if the file does not define it.
     """
 
     count: int
@@ -35,7 +35,7 @@ Reader: TypeAlias = Callable[[bytes, ImageConfig], Stack]
 
 
 def check_pixels(width: int, height: int, config: ImageConfig) -> None:
-    """Raise ImageError where a picture is above ``max_pixels``, or has none."""
+    """Raise ImageError if a picture is above ``max_pixels``, or has none."""
     if width < 1 or height < 1:
         raise ImageError(f"the image has {width} x {height} pixels")
     if width * height > config.max_pixels:
@@ -46,17 +46,17 @@ def check_pixels(width: int, height: int, config: ImageConfig) -> None:
 
 
 def check_frames(count: int, config: ImageConfig) -> None:
-    """Raise ImageError where a file says that it holds more than ``max_frames`` pictures.
+    """Raise ImageError if a file claims to hold more than ``max_frames`` pictures.
 
-    A lie of a few bytes would otherwise become billions of rows of the manifest.
+    A false count of a few bytes would otherwise become billions of rows of the manifest.
     """
     if count > config.max_frames:
         raise ImageError(
-            f"the file says it holds {count:,} pictures, "
+            f"the file claims to hold {count:,} pictures, "
             f"above image.max_frames = {config.max_frames:,}"
         )
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an exception on one line, or its type where it has none."""
+    """Return the message of an exception on one line, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

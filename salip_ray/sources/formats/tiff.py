@@ -96,7 +96,7 @@ def read_values(data: bytes, index: int, config: ImageConfig) -> Values:
 
 @dataclass(frozen=True)
 class PageKind:
-    """What matters to a page of class ids.
+    """Properties of a page that class ids depend on.
 
     Attributes:
         lossy: its compression does not keep values.
@@ -124,7 +124,7 @@ def page_kinds(data: bytes, config: ImageConfig) -> list[PageKind]:
 
 
 class _Pages:
-    """The pages of a file, and the one range of intensities that they share."""
+    """Pages of a file, which share one range of intensities."""
 
     def __init__(self, data: bytes, offsets: list[int], config: ImageConfig) -> None:
         self._data, self._offsets, self._config = data, offsets, config
@@ -220,7 +220,7 @@ class _Pages:
 
 
 def _is_plain(page: Page) -> bool:
-    """Return True if Pillow shows a page rightly: unsigned samples of up to 8 bits."""
+    """Return True if Pillow shows a page correctly: unsigned samples of up to 8 bits."""
     formats = set(page.values(tags.SAMPLE_FORMAT, (1,)))
     if max(page.values(tags.BITS, (1,))) > 8 or not formats <= {1, 4}:
         return False

@@ -1,4 +1,4 @@
-"""The structure of TIFF files: pages, tags and segments, for classic TIFF and BigTIFF.
+"""Structure of TIFF files: pages, tags and segments, for classic TIFF and BigTIFF.
 
 Any page is found in constant time after one walk along the chain of directories, and can be copied
 into a file of one page for a decoder. Decoders that walk the chain for each page need quadratic
@@ -44,12 +44,12 @@ class Layout:
 
     @property
     def head(self) -> int:
-        """Bytes of the number of entries of a directory."""
+        """Size in bytes of the entry count of a directory."""
         return 8 if self.big else 2
 
     @property
     def entry(self) -> int:
-        """Bytes of an entry."""
+        """Size in bytes of a directory entry."""
         return 20 if self.big else 12
 
     def number(self, data: bytes, size: int) -> int:
@@ -58,7 +58,7 @@ class Layout:
 
     @property
     def pointer(self) -> int:
-        """Bytes of an offset."""
+        """Size in bytes of an offset."""
         return 8 if self.big else 4
 
 
@@ -96,7 +96,7 @@ class Page:
 
     @property
     def segments(self) -> list[bytes]:
-        """The encoded strips or tiles, plane by plane."""
+        """Encoded strips or tiles, plane by plane."""
         offsets = self.values(_TILE_OFFSETS if self.tiled else _STRIP_OFFSETS)
         counts = self.values(_TILE_COUNTS if self.tiled else _STRIP_COUNTS)
         if not offsets or len(counts) not in {0, len(offsets)}:
@@ -162,7 +162,7 @@ def _tags(data: bytes, layout: Layout, offset: int) -> Iterator[tuple[int, tuple
         raise ImageError("corrupt or truncated: a directory of the TIFF file is cut off")
     for at in range(start, start + count * layout.entry, layout.entry):
         tag, kind = (layout.number(data[at + n : at + n + 2], 2) for n in (0, 2))
-        number = layout.number(data[at + 4 :][: layout.pointer], layout.pointer)
+        number = layout.number(data[at + 4 : at + 4 + layout.pointer], layout.pointer)
         value = at + 4 + layout.pointer
         size = number * _SIZES.get(kind, 0)
         if size > layout.pointer:
@@ -239,9 +239,11 @@ def _file(
     rest = at + 2 + 12 * len(entries) + 4
     directory, far = [struct.pack(f"{order}H", len(entries))], b""
     for tag, (kind, count, raw) in sorted(entries.items()):
-        place = raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack(f"{order}I", rest + len(far))
+        value_or_offset = (
+            raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack(f"{order}I", rest + len(far))
+        )
         far += raw + b"\0" * (len(raw) % 2) if len(raw) > 4 else b""
-        directory.append(struct.pack(f"{order}HHI", tag, kind, count) + place)
+        directory.append(struct.pack(f"{order}HHI", tag, kind, count) + value_or_offset)
     mark = b"II*\0" if order == "<" else b"MM\0*"
     body = b"".join(segments)
     return b"".join(

@@ -53,10 +53,10 @@ def test_a_failure_that_a_parser_turns_into_its_own_counts(fs, sick, tmp_path):
     """pydicom takes a read that ends early for the end of the file."""
     path = write_slice(tmp_path / "1.dcm", np.zeros((4, 5), np.int16), 3.0)
     fs.pipe_file("/1.dcm", path.read_bytes())
-    place = header("sick:///1.dcm").geometry
-    assert place is not None
+    geometry = header("sick:///1.dcm").geometry
+    assert geometry is not None
     sick.failures = {"1.dcm": [EOFError("connection lost")]}
-    assert header("sick:///1.dcm").geometry == place
+    assert header("sick:///1.dcm").geometry == geometry
 
 
 def test_a_file_that_is_closed_to_us_is_a_row_where_its_name_says_what_it_is(fs, sick):

@@ -30,13 +30,13 @@ MASK = np.array([[0, 1, 2], [255, 0, 0]], np.uint8)
 def test_a_folder_is_matched_by_stem(tmp_path):
     save(tmp_path / "m" / "a.png", MASK)
     save(tmp_path / "m" / "deep" / "b.png", MASK)
-    found = References.open(str(tmp_path / "m"))
-    assert found.find(ImageRef("s3://bucket/x/a.jpg")) == ImageRef(str(tmp_path / "m" / "a.png"))
-    assert found.find(ImageRef("/in/b.tif")) == ImageRef(str(tmp_path / "m" / "deep" / "b.png"))
-    assert found.find(ImageRef("/in/c.png")) is None
-    assert len(found) == 2
-    np.testing.assert_array_equal(found.load(found.find(ImageRef("a.png"))), MASK)
-    assert found.load(found.find(ImageRef("a.png"))).dtype == np.int32
+    masks = References.open(str(tmp_path / "m"))
+    assert masks.find(ImageRef("s3://bucket/x/a.jpg")) == ImageRef(str(tmp_path / "m" / "a.png"))
+    assert masks.find(ImageRef("/in/b.tif")) == ImageRef(str(tmp_path / "m" / "deep" / "b.png"))
+    assert masks.find(ImageRef("/in/c.png")) is None
+    assert len(masks) == 2
+    np.testing.assert_array_equal(masks.load(masks.find(ImageRef("a.png"))), MASK)
+    assert masks.load(masks.find(ImageRef("a.png"))).dtype == np.int32
 
 
 def test_two_masks_of_one_stem_are_refused(tmp_path):
@@ -54,19 +54,19 @@ def test_an_index_is_relative_to_what_is_beside_it(tmp_path, where):
         f"image,mask,width\na.png,m1.png,3\nsub/b.png,elsewhere/m2.png,3\n"
         f"/abs/c.png,{tmp_path}/masks/m1.png,3\n"
     )
-    found = References.open(str(tmp_path / where))
-    assert found.find(ImageRef(f"{tmp_path}/images/a.png")) == ImageRef(f"{tmp_path}/masks/m1.png")
-    assert found.find(ImageRef(f"{tmp_path}/sub/b.png")) == ImageRef(f"{tmp_path}/elsewhere/m2.png")
-    assert found.find(ImageRef("/abs/c.png")) == ImageRef(f"{tmp_path}/masks/m1.png")
-    # Moved images are found by their stem.
-    assert found.find(ImageRef("s3://bucket/b.jpg")) == ImageRef(f"{tmp_path}/elsewhere/m2.png")
+    masks = References.open(str(tmp_path / where))
+    assert masks.find(ImageRef(f"{tmp_path}/images/a.png")) == ImageRef(f"{tmp_path}/masks/m1.png")
+    assert masks.find(ImageRef(f"{tmp_path}/sub/b.png")) == ImageRef(f"{tmp_path}/elsewhere/m2.png")
+    assert masks.find(ImageRef("/abs/c.png")) == ImageRef(f"{tmp_path}/masks/m1.png")
+    # Moved images are masks by their stem.
+    assert masks.find(ImageRef("s3://bucket/b.jpg")) == ImageRef(f"{tmp_path}/elsewhere/m2.png")
 
 
 def test_a_stem_that_means_two_masks_finds_neither(tmp_path):
     (tmp_path / "index.csv").write_text("image,mask\nx/a.png,/m/1.png\ny/a.png,/m/2.png\n")
-    found = References.open(str(tmp_path))
-    assert found.find(ImageRef("/moved/a.png")) is None
-    assert found.find(ImageRef(f"{tmp_path}/y/a.png")) == ImageRef("/m/2.png")
+    masks = References.open(str(tmp_path))
+    assert masks.find(ImageRef("/moved/a.png")) is None
+    assert masks.find(ImageRef(f"{tmp_path}/y/a.png")) == ImageRef("/m/2.png")
 
 
 def test_a_stem_that_several_images_have_finds_no_mask_among_them(tmp_path):
@@ -84,17 +84,17 @@ def test_a_stem_that_several_images_have_finds_no_mask_among_them(tmp_path):
 
 def test_numbered_files_whose_folders_have_one_name_find_no_mask_among_them(tmp_path):
     mask = save(tmp_path / "brain" / "007.png", MASK)
-    found = References.open(str(tmp_path))
+    masks = References.open(str(tmp_path))
     uris = ["/in/p0/brain/007.png", "/in/p0/other/007.png", "/in/p1/brain/007.png"]
-    assert [found.among(uris).find(ImageRef(uri)) for uri in uris] == [None] * 3
+    assert [masks.among(uris).find(ImageRef(uri)) for uri in uris] == [None] * 3
     # Told by the folder alone.
-    assert [found.among(uris[:2]).find(ImageRef(uri)) for uri in uris[:2]] == [
+    assert [masks.among(uris[:2]).find(ImageRef(uri)) for uri in uris[:2]] == [
         ImageRef(str(mask)),
         None,
     ]
 
 
-def test_what_is_wrong_is_said(tmp_path):
+def test_a_bad_location_or_index_is_named(tmp_path):
     with pytest.raises(InputError, match="neither a folder nor an index"):
         References.open(str(tmp_path / "gone"))
     with pytest.raises(InputError, match="no mask found"):
@@ -114,24 +114,24 @@ def test_masks_as_people_save_them(tmp_path):
     palette = Pil.fromarray(MASK % 3, "P")
     palette.putpalette([0, 0, 0, 9, 9, 9, 8, 8, 8])
     palette.save(tmp_path / "palette.png")
-    found = References({})
-    np.testing.assert_array_equal(found.load(ImageRef(str(rgb))), MASK)
-    np.testing.assert_array_equal(found.load(ImageRef(str(deep))), MASK.astype(int) * 200)
-    np.testing.assert_array_equal(found.load(ImageRef(str(bits))), MASK > 0)
-    np.testing.assert_array_equal(found.load(ImageRef(str(tmp_path / "palette.png"))), MASK % 3)
+    masks = References({})
+    np.testing.assert_array_equal(masks.load(ImageRef(str(rgb))), MASK)
+    np.testing.assert_array_equal(masks.load(ImageRef(str(deep))), MASK.astype(int) * 200)
+    np.testing.assert_array_equal(masks.load(ImageRef(str(bits))), MASK > 0)
+    np.testing.assert_array_equal(masks.load(ImageRef(str(tmp_path / "palette.png"))), MASK % 3)
 
 
 def test_masks_that_are_none(tmp_path):
     colour = save(tmp_path / "colour.png", np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
     soft = save(tmp_path / "soft.tif", np.full((2, 3), 0.5, np.float32))
     (tmp_path / "text.png").write_text("x")
-    for path, said in (
+    for path, message in (
         (colour, "one whole number a pixel"),
         (soft, "float32"),
         (tmp_path / "text.png", "cannot be read"),
         (tmp_path / "gone.png", "does not exist"),
     ):
-        with pytest.raises(ImageError, match=said):
+        with pytest.raises(ImageError, match=message):
             References({}).load(ImageRef(str(path)))
 
 
@@ -139,66 +139,66 @@ def test_a_label_volume_is_cut_as_its_image_is(tmp_path):
     values = np.zeros((4, 5, 6), np.uint8)
     values[3, 0, 2] = 2  # right, behind, third from below
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii.gz")
-    found = References.open(str(tmp_path))
-    mask = found.find(ImageRef("/in/a.nii", 0)).uri
-    for axis, index, place in (
+    masks = References.open(str(tmp_path))
+    mask = masks.find(ImageRef("/in/a.nii", 0)).uri
+    for axis, index, pixel in (
         ("axial", 2, (4, 0)),
         ("coronal", 0, (3, 0)),
         ("sagittal", 3, (3, 4)),
     ):
-        ids = found.load(ImageRef(mask, index), ImageConfig(axis=axis))
-        assert np.argwhere(ids).tolist() == [list(place)]
-        assert ids[place] == 2
+        ids = masks.load(ImageRef(mask, index), ImageConfig(axis=axis))
+        assert np.argwhere(ids).tolist() == [list(pixel)]
+        assert ids[pixel] == 2
         other = ImageRef(mask, index + 1 if index < 3 else 0)
-        assert not found.load(other, ImageConfig(axis=axis)).any()
+        assert not masks.load(other, ImageConfig(axis=axis)).any()
     with pytest.raises(ImageError, match="has 6 axial slices, slice 6 is wanted"):
-        found.load(ImageRef(mask, 6))
+        masks.load(ImageRef(mask, 6))
 
 
 def test_a_mask_volume_that_is_not_on_its_images_grid_is_refused(tmp_path):
     affine = np.diag([2.0, 3.0, 4.0, 1.0])
     nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), affine), tmp_path / "a.nii")
-    found = References.open(str(tmp_path))
-    mask = found.find(ImageRef("/in/a.nii.gz", 5))
-    assert found.load(mask, count=6, spacing=(3.0, 2.0)).all()
+    masks = References.open(str(tmp_path))
+    mask = masks.find(ImageRef("/in/a.nii.gz", 5))
+    assert masks.load(mask, count=6, spacing=(3.0, 2.0)).all()
     with pytest.raises(ImageError, match="has 6 axial slices, its image 7"):
-        found.load(mask, count=7)
+        masks.load(mask, count=7)
     with pytest.raises(ImageError, match="pixels of 3 x 2 mm, but its image of 1 x 1 mm"):
-        found.load(mask, count=6, spacing=(1.0, 1.0))
+        masks.load(mask, count=6, spacing=(1.0, 1.0))
     with pytest.raises(ImageError, match="has 6 axial slices, its image 1"):
-        found.load(ImageRef(mask.uri))
+        masks.load(ImageRef(mask.uri))
     with pytest.raises(ImageError, match="is NIfTI, but its image is not"):
-        found.find(ImageRef("/in/a.dcm", 5))
+        masks.find(ImageRef("/in/a.dcm", 5))
 
 
 def test_each_slice_may_have_a_mask_of_its_own(tmp_path):
     for name in ("brain/007.png", "other/007.png", "head_12.png", "head_13.png"):
         save(tmp_path / name, MASK)
-    found = References.open(str(tmp_path))
+    masks = References.open(str(tmp_path))
     for image, index, mask in (
         ("brain.nii.gz", 7, "brain/007.png"),
         ("other.dcm", 7, "other/007.png"),
         ("head.tif", 12, "head_12.png"),
     ):
-        where = found.find(ImageRef(f"/in/{image}", index))
+        where = masks.find(ImageRef(f"/in/{image}", index))
         assert where == ImageRef(str(tmp_path / mask))
-        np.testing.assert_array_equal(found.load(where), MASK)
-    assert found.find(ImageRef("/in/brain.nii.gz", 8)) is None
+        np.testing.assert_array_equal(masks.load(where), MASK)
+    assert masks.find(ImageRef("/in/brain.nii.gz", 8)) is None
     # Which of the two an image of that name alone means is not known; its folder says it.
-    assert found.find(ImageRef("/in/007.png")) is None
-    assert found.find(ImageRef("/in/other/007.png")) == ImageRef(str(tmp_path / "other/007.png"))
-    assert found.find(ImageRef("/in/head_13.png")) == ImageRef(str(tmp_path / "head_13.png"))
+    assert masks.find(ImageRef("/in/007.png")) is None
+    assert masks.find(ImageRef("/in/other/007.png")) == ImageRef(str(tmp_path / "other/007.png"))
+    assert masks.find(ImageRef("/in/head_13.png")) == ImageRef(str(tmp_path / "head_13.png"))
 
 
 def test_pages_are_masked_by_pages(tmp_path):
     pages = [Pil.fromarray(MASK * n) for n in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     save(tmp_path / "b.png", MASK)
-    found = References.open(str(tmp_path))
-    ids = found.load(found.find(ImageRef("/in/a.tiff", 2)), count=3)
+    masks = References.open(str(tmp_path))
+    ids = masks.load(masks.find(ImageRef("/in/a.tiff", 2)), count=3)
     np.testing.assert_array_equal(ids, MASK * 2)
     with pytest.raises(ImageError, match="has 1 page, its image 3"):
-        found.load(found.find(ImageRef("/in/b.tif", 2)), count=3)
+        masks.load(masks.find(ImageRef("/in/b.tif", 2)), count=3)
 
 
 def test_a_label_volume_of_fractions_is_refused(tmp_path):
@@ -221,17 +221,17 @@ def test_no_message_shows_a_signature(tmp_path, monkeypatch):
     files = {"a.nii": volume, "b.png": b"none", "c.png": colour.getvalue()}
     by_uri = {signed.format(name): data for name, data in files.items()}
     monkeypatch.setattr(references, "fetch_all", lambda uris, _: [by_uri[uri] for uri in uris])
-    found = References({"a": signed.format("a.nii")})
+    masks = References({"a": signed.format("a.nii")})
     mask = ImageRef(signed.format("a.nii"), 1)
     (tmp_path / "index.csv").write_text(f"image,mask\n{signed.format('x.png')},\n")
     (tmp_path / "bad.csv").write_text(f"image,mask\na,{signed.format('x.png')},b\n")
     for ask in (
-        lambda: found.find(ImageRef("/in/a.png", 1)),
-        lambda: found.load(mask, count=7),
-        lambda: found.load(ImageRef(mask.uri, 9)),
-        lambda: found.load(mask, spacing=(2.0, 1.0)),
-        lambda: found.load(ImageRef(signed.format("b.png"))),
-        lambda: found.load(ImageRef(signed.format("c.png"))),
+        lambda: masks.find(ImageRef("/in/a.png", 1)),
+        lambda: masks.load(mask, count=7),
+        lambda: masks.load(ImageRef(mask.uri, 9)),
+        lambda: masks.load(mask, spacing=(2.0, 1.0)),
+        lambda: masks.load(ImageRef(signed.format("b.png"))),
+        lambda: masks.load(ImageRef(signed.format("c.png"))),
         lambda: References.open(str(tmp_path)),
         lambda: References.open(str(tmp_path / "bad.csv")),
     ):

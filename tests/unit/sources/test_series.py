@@ -47,8 +47,8 @@ def test_a_slice_of_another_grid_is_in_no_volume_of_the_others(change, reason):
 
 
 def test_another_series_is_another_volume_and_no_split():
-    found = group_series({"a": at(1), "b": at(2), "x": at(1.5, series="1.3")})
-    assert [volume.split_by for volume in found] == [(), ()]
+    grouped = group_series({"a": at(1), "b": at(2), "x": at(1.5, series="1.3")})
+    assert [volume.split_by for volume in grouped] == [(), ()]
 
 
 @pytest.mark.parametrize("jitter", [2e-6, 5e-4])
@@ -126,15 +126,15 @@ def test_each_time_point_is_a_volume(keyword):
         for n in range(5)
         for time in (1, 2)
     }
-    found = group_series(geometries)
-    assert [len(volume.files) for volume in found] == [5, 5]
-    for volume in found:
+    grouped = group_series(geometries)
+    assert [len(volume.files) for volume in grouped] == [5, 5]
+    for volume in grouped:
         assert len({geometries[name].mark(keyword) for name in volume.files}) == 1
         assert [geometries[name].number for name in volume.files] == [0, 1, 2, 3, 4]
         assert (volume.duplicates, volume.split_by) == ((), (keyword,))
 
 
-def test_time_points_of_other_positions_are_told_apart():
+def test_time_points_of_other_positions_are_separate():
     marks = {"TemporalPositionIdentifier": "1"}, {"TemporalPositionIdentifier": "2"}
     geometries = {f"{time}{n}": at(3 * n + time, marks[time]) for n in range(3) for time in (0, 1)}
     assert volumes(geometries) == [("00", "01", "02"), ("10", "11", "12")]
@@ -145,7 +145,7 @@ def test_an_acquisition_in_two_parts_is_one_volume():
     assert volumes(geometries) == [tuple("012345")]
 
 
-def test_echoes_of_several_time_points_are_told_apart():
+def test_echoes_of_several_time_points_are_separate():
     geometries = {
         f"{time}{echo}{n}": at(n, {"AcquisitionNumber": time, "EchoNumbers": echo})
         for time in "12"
@@ -168,18 +168,18 @@ def test_without_an_identifier_the_order_in_time_tells_time_points_apart(order):
         geometries[f"{(7 * count) % 9}"] = dataclasses.replace(
             geometries[f"{(7 * count) % 9}"], instance=f"{time}.{n}"
         )
-    found = group_series(geometries)
-    assert len(found) == 3
-    for volume in found:
+    grouped = group_series(geometries)
+    assert len(grouped) == 3
+    for volume in grouped:
         assert len({geometries[name].instance[0] for name in volume.files}) == 1
         assert [geometries[name].instance[2] for name in volume.files] == ["0", "1", "2"]
 
 
 def test_time_points_that_nothing_tells_apart_are_in_no_volume():
     geometries = {f"{time}{n}": at(n, instance=f"{time}{n}") for n in range(3) for time in "ab"}
-    found = group_series(geometries)
-    assert [len(volume.files) for volume in found] == [1] * 6
-    assert {volume.split_by for volume in found} == {
+    grouped = group_series(geometries)
+    assert [len(volume.files) for volume in grouped] == [1] * 6
+    assert {volume.split_by for volume in grouped} == {
         ("repeated positions that no attribute tells apart",)
     }
 
@@ -193,12 +193,12 @@ def test_a_copied_folder_is_one_volume_and_its_copies():
     assert volume.duplicates == ("b/0", "b/1", "b/2")
 
 
-def test_stations_side_by_side_are_told_apart():
+def test_stations_side_by_side_are_separate():
     geometries = {
         f"{x}-{n}": at(0, position=(x, 0.0, 3.0 * n)) for n in range(3) for x in (0.0, 300.0)
     }
-    found = volumes(geometries)
-    assert found == [tuple(f"{x}-{n}" for n in range(3)) for x in (0.0, 300.0)]
+    grouped = volumes(geometries)
+    assert grouped == [tuple(f"{x}-{n}" for n in range(3)) for x in (0.0, 300.0)]
 
 
 def test_a_tilted_gantry_is_one_volume():

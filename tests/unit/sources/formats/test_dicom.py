@@ -76,11 +76,15 @@ def test_pydicoms_own_files(path):
     stack = open_stack(data, path.name, CONFIG)
     ds = pydicom.dcmread(path)
     assert stack.count == frame_count(ds)
-    found = stack.picture(stack.count - 1)
-    assert found.shape == (ds.Rows, ds.Columns, 3)
-    assert (found.dtype, found.flags.c_contiguous, found.flags.writeable) == (np.uint8, True, True)
+    decoded = stack.picture(stack.count - 1)
+    assert decoded.shape == (ds.Rows, ds.Columns, 3)
+    assert (decoded.dtype, decoded.flags.c_contiguous, decoded.flags.writeable) == (
+        np.uint8,
+        True,
+        True,
+    )
     wanted = pydicoms_own(ds, stack.count - 1)
-    shown = found if wanted.ndim == 3 else found[..., 0]
+    shown = decoded if wanted.ndim == 3 else decoded[..., 0]
     assert np.abs(shown.astype(float) - wanted).max() <= 1
 
 
@@ -94,18 +98,18 @@ RAMP = np.arange(-1024, 1024, dtype=np.int16).reshape(32, 64)
 
 def test_rescale_then_window():
     data = make(RAMP, RescaleSlope=2, RescaleIntercept=100, WindowCenter=40, WindowWidth=400)
-    found = grey(data).astype(int).ravel()
+    decoded = grey(data).astype(int).ravel()
     hounsfield = RAMP.ravel() * 2 + 100
-    assert (found[hounsfield <= -160] == 0).all()
-    assert (found[hounsfield >= 240] == 255).all()
-    assert abs(found[hounsfield == 40][0] - 128) <= 1
+    assert (decoded[hounsfield <= -160] == 0).all()
+    assert (decoded[hounsfield >= 240] == 255).all()
+    assert abs(decoded[hounsfield == 40][0] - 128) <= 1
 
 
 def test_a_window_of_the_config_wins():
     data = make(RAMP, WindowCenter=40, WindowWidth=400)
-    found = grey(data, window=Window(center=-500, width=10)).ravel()
-    assert found[RAMP.ravel() < -505].max() == 0
-    assert found[RAMP.ravel() > -495].min() == 255
+    decoded = grey(data, window=Window(center=-500, width=10)).ravel()
+    assert decoded[RAMP.ravel() < -505].max() == 0
+    assert decoded[RAMP.ravel() > -495].min() == 255
 
 
 def test_without_a_window_percentiles_or_the_whole_range():

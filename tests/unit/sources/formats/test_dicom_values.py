@@ -198,9 +198,9 @@ def test_values_end_at_high_bit(high, signed):
     bits |= ~((1 << (high + 1)) - 1) & 0xFFFF  # above
     tags = {"BitsStored": 12, "HighBit": high, "PixelRepresentation": int(signed)}
     window = {"WindowCenter": 500, "WindowWidth": 1000}
-    found = grey(make(bits.astype(np.uint16), **tags, **window))
+    decoded = grey(make(bits.astype(np.uint16), **tags, **window))
     plain = values.astype(np.int16 if signed else np.uint16)
-    np.testing.assert_array_equal(found, grey(make(plain, BitsStored=12, HighBit=11, **window)))
+    np.testing.assert_array_equal(decoded, grey(make(plain, BitsStored=12, HighBit=11, **window)))
 
 
 def table(first, bits, entries, vr="OW"):
@@ -256,8 +256,8 @@ def test_a_palette_of_more_entries_than_a_byte_counts():
             data = entries.astype(np.uint8).tobytes()
             setattr(ds, f"{name}PaletteColorLookupTableData", data)
 
-    found = decode(changed(make(indices), change), "a.dcm", CONFIG)
-    np.testing.assert_array_equal(found, np.stack([c[indices] for c in colours], -1))
+    decoded = decode(changed(make(indices), change), "a.dcm", CONFIG)
+    np.testing.assert_array_equal(decoded, np.stack([c[indices] for c in colours], -1))
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def peak(path, what):
-    """What reading said, and the MB by which the memory of a fresh process grew."""
+    """What reading message, and the MB by which the memory of a fresh process grew."""
     command = [sys.executable, "-c", _MEASURE, str(path), what]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     message, grown = done.stdout.strip().splitlines()

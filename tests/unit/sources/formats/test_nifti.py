@@ -47,27 +47,27 @@ def opened(image, **config):
 
 
 #: The picture a radiologist sees, in RAS indices [x, y, z] of `body`.
-SEEN = {
+VIEWS = {
     "axial": lambda values, k: values[::-1, ::-1, k].T,
     "coronal": lambda values, k: values[::-1, k, ::-1].T,
     "sagittal": lambda values, k: values[k, ::-1, ::-1].T,
 }
 
 
-@pytest.mark.parametrize("axis", sorted(SEEN))
+@pytest.mark.parametrize("axis", sorted(VIEWS))
 @pytest.mark.parametrize("codes", CODES)
 def test_a_slice_is_the_same_however_it_is_stored(codes, axis):
     stack = opened(stored(codes), axis=axis)
     assert stack.count == SHAPE[{"sagittal": 0, "coronal": 1, "axial": 2}[axis]]
     scaled = np.clip(body().astype(float) / 600 * 255, 0, 255)
     for index in range(stack.count):
-        wanted = SEEN[axis](scaled, index)
+        wanted = VIEWS[axis](scaled, index)
         assert np.abs(stack.picture(index)[..., 0] - wanted).max() <= 0.5
     spacing = {"axial": (3, 2), "coronal": (4, 2), "sagittal": (4, 3)}[axis]
     assert stack.spacing == pytest.approx(spacing)
 
 
-@pytest.mark.parametrize("axis", sorted(SEEN))
+@pytest.mark.parametrize("axis", sorted(VIEWS))
 @pytest.mark.parametrize("codes", CODES)
 def test_planes_put_together_are_the_volume(codes, axis):
     image = stored(codes)
@@ -96,7 +96,7 @@ def test_versions_byte_orders_and_gzip(kind, order, zipped):
     image = kind(body(), np.eye(4), header)
     data = image.to_bytes()
     stack = opened(gzip.compress(data) if zipped else data)
-    wanted = np.clip(SEEN["axial"](body(), 3) / 600 * 255, 0, 255)
+    wanted = np.clip(VIEWS["axial"](body(), 3) / 600 * 255, 0, 255)
     assert np.abs(stack.picture(3)[..., 0] - wanted).max() <= 0.5
 
 
@@ -117,7 +117,7 @@ def test_scale_factors_are_applied():
     raw = bytearray(image.to_bytes())
     raw[112:120] = np.array([2, -100], "<f4").tobytes()  # scl_slope, scl_inter
     stack = open_stack(bytes(raw), "v.nii", ImageConfig(window=Window(center=300, width=600)))
-    wanted = np.clip((SEEN["axial"](body(), 2) * 2.0 - 100) / 600 * 255, 0, 255)
+    wanted = np.clip((VIEWS["axial"](body(), 2) * 2.0 - 100) / 600 * 255, 0, 255)
     assert np.abs(stack.picture(2)[..., 0] - wanted).max() <= 0.5
 
 
@@ -126,7 +126,7 @@ def test_a_volume_of_several_is_chosen():
     data = nibabel.Nifti1Image(both, np.eye(4)).to_bytes()
     window = Window(center=300, width=600)
     second = open_stack(data, "v.nii", ImageConfig(volume_index=1, window=window)).picture(1)
-    wanted = np.clip(SEEN["axial"](400 - body(), 1) / 600 * 255, 0, 255)
+    wanted = np.clip(VIEWS["axial"](400 - body(), 1) / 600 * 255, 0, 255)
     assert np.abs(second[..., 0] - wanted).max() <= 0.5
     with pytest.raises(ImageError, match="volume_index is 2, but the file holds 2"):
         open_stack(data, "v.nii", ImageConfig(volume_index=2))
@@ -138,21 +138,21 @@ def test_small_integers_are_counted_as_numpy_would():
     stack = open_stack(nibabel.Nifti1Image(values, np.eye(4)).to_bytes(), "v.nii", config)
     low, high = np.percentile(values, (3, 91.7))
     wanted = np.rint(np.clip((values - low) / (high - low), 0, 1) * 255)
-    found = stack.picture(5)[..., 0].astype(float)
-    assert np.abs(found - SEEN["axial"](wanted, 5)).max() <= 1
+    decoded = stack.picture(5)[..., 0].astype(float)
+    assert np.abs(decoded - VIEWS["axial"](wanted, 5)).max() <= 1
 
 
 def test_bad_files():
     good = nibabel.Nifti1Image(body(), np.eye(4)).to_bytes()
     config = ImageConfig()
-    for data, said in [
+    for data, message in [
         (b"no volume at all", "not a NIfTI"),
         (good[:-1], "truncated"),
         (gzip.compress(good)[:-20], "gzip stream ends early"),
         (good[:344] + b"ni1\0" + good[348:], "another file"),
         (good[:40] + np.array([3, 5, 0, 7], "<i2").tobytes() + good[48:], "shape"),
     ]:
-        with pytest.raises(ImageError, match=said):
+        with pytest.raises(ImageError, match=message):
             open_stack(data, "v.nii.gz", config)
     with pytest.raises(ImageError, match="unpacks to more than"):
         open_stack(gzip.compress(good), "v.nii.gz", ImageConfig(max_bytes=700))
@@ -238,7 +238,7 @@ def test_without_codes_the_axes_point_right_front_and_up():
         header["pixdim"][:4] = [1, 2, 3, 4]
 
     stack = opened(raw_header(change))
-    wanted = np.clip(SEEN["axial"](body(), 2) / 600 * 255, 0, 255)
+    wanted = np.clip(VIEWS["axial"](body(), 2) / 600 * 255, 0, 255)
     assert np.abs(stack.picture(2)[..., 0] - wanted).max() <= 0.5
 
 
@@ -265,7 +265,7 @@ def test_a_quaternion_a_little_too_long_is_of_unit_length():
         header["quatern_b"] = 1.001  # half a turn about x
 
     stack = opened(raw_header(change))
-    wanted = np.clip(SEEN["axial"](body()[:, ::-1, ::-1], 2) / 600 * 255, 0, 255)
+    wanted = np.clip(VIEWS["axial"](body()[:, ::-1, ::-1], 2) / 600 * 255, 0, 255)
     assert np.abs(stack.picture(2)[..., 0] - wanted).max() <= 0.5
 
 

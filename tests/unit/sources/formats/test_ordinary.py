@@ -36,16 +36,16 @@ def encoded(image, kind, **options):
     ],
 )
 def test_lossless_formats_keep_every_pixel(kind, options):
-    found = decode(encoded(scene(), kind, **options), f"a.{kind.lower()}", LIMITS)
-    assert found.dtype == np.uint8
-    assert found.flags.c_contiguous
-    assert found.flags.writeable
-    np.testing.assert_array_equal(found, scene())
+    decoded = decode(encoded(scene(), kind, **options), f"a.{kind.lower()}", LIMITS)
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
+    assert decoded.flags.writeable
+    np.testing.assert_array_equal(decoded, scene())
 
 
 def test_jpeg_is_close():
-    found = decode(encoded(scene(), "JPEG", quality=95), "a.jpg", LIMITS)
-    assert np.abs(found.astype(int) - scene()).mean() < 4
+    decoded = decode(encoded(scene(), "JPEG", quality=95), "a.jpg", LIMITS)
+    assert np.abs(decoded.astype(int) - scene()).mean() < 4
 
 
 def test_bytes_decide_over_a_wrong_suffix():
@@ -54,27 +54,27 @@ def test_bytes_decide_over_a_wrong_suffix():
 
 def test_grey_becomes_three_equal_channels():
     grey = scene()[..., 0]
-    found = decode(encoded(grey, "PNG"), "a.png", LIMITS)
-    np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=2))
+    decoded = decode(encoded(grey, "PNG"), "a.png", LIMITS)
+    np.testing.assert_array_equal(decoded, np.repeat(grey[..., None], 3, axis=2))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_grey_is_stretched_over_what_it_uses(kind):
     grey = np.tile(np.linspace(1000, 5000, 200), (200, 1)).astype(np.uint16)
     grey[0, 0] = 65535  # a hot pixel must not darken the rest
-    found = decode(encoded(grey, kind), "a", LIMITS)[..., 0].astype(int)
-    assert found[5, 0] == 0
-    assert found[5, -1] == 255
-    assert abs(found[5, 100] - 128) <= 2
-    assert (np.diff(found[5]) >= 0).all()
+    decoded = decode(encoded(grey, kind), "a", LIMITS)[..., 0].astype(int)
+    assert decoded[5, 0] == 0
+    assert decoded[5, -1] == 255
+    assert abs(decoded[5, 100] - 128) <= 2
+    assert (np.diff(decoded[5]) >= 0).all()
 
 
 def test_a_few_bright_pixels_of_16_bits_survive():
     grey = np.zeros((100, 100), np.uint16)
     grey[3, 4] = 900
-    found = decode(encoded(grey, "PNG"), "a.png", LIMITS)[..., 0]
-    assert found[3, 4] == 255
-    assert found.sum() == 255
+    decoded = decode(encoded(grey, "PNG"), "a.png", LIMITS)[..., 0]
+    assert decoded[3, 4] == 255
+    assert decoded.sum() == 255
 
 
 def test_a_constant_16_bit_image_is_black():
@@ -84,8 +84,8 @@ def test_a_constant_16_bit_image_is_black():
 def test_float_tiff_with_holes():
     grey = np.tile(np.linspace(-1, 1, 64, dtype=np.float32), (64, 1))
     grey[0, 0] = np.nan
-    found = decode(encoded(Pil.fromarray(grey), "TIFF"), "a.tif", LIMITS)[..., 0]
-    assert (found[1, 0], found[1, -1], found[0, 0]) == (0, 255, 0)
+    decoded = decode(encoded(Pil.fromarray(grey), "TIFF"), "a.tif", LIMITS)[..., 0]
+    assert (decoded[1, 0], decoded[1, -1], decoded[0, 0]) == (0, 255, 0)
 
 
 def test_palette():
@@ -117,8 +117,8 @@ def test_transparency_is_composited_on_black():
 def test_exif_orientation_is_applied():
     exif = Pil.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees to see it upright
-    found = decode(encoded(scene(40, 60), "TIFF", exif=exif), "a.tif", LIMITS)
-    np.testing.assert_array_equal(found, np.rot90(scene(40, 60), -1))
+    decoded = decode(encoded(scene(40, 60), "TIFF", exif=exif), "a.tif", LIMITS)
+    np.testing.assert_array_equal(decoded, np.rot90(scene(40, 60), -1))
 
 
 # ---------------------------------------------------------------------------------- bad files
@@ -147,7 +147,7 @@ def test_a_flipped_byte_in_a_png_is_an_error():
 
 def test_text_is_no_image():
     with pytest.raises(ImageError, match=r"not a PNG, JPEG, TIFF or WebP image .*<html>"):
-        decode(b"<html>not found</html>", "a.png", LIMITS)
+        decode(b"<html>not decoded</html>", "a.png", LIMITS)
 
 
 def test_formats_that_pillow_knows_and_we_do_not():
