@@ -92,7 +92,7 @@ def clip_loss(clip: CLIP, anchors: Anchors, batch: CropBatch, tokens: Tensor) ->
 
     losses = {
         "name": _name(similar, batch.labels[valid], batch.shares[valid]),
-        "rank": _rank(logits, batch),
+        "rank": ranking_loss(logits, batch),
         "read": _read(scale * texts[:-1] @ texts[-1].T),
         "find": _find(similar, batch.labels[valid, 0], batch.shares[valid]),
     }
@@ -115,7 +115,7 @@ def _read(logits: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), labels)
 
 
-def _rank(logits: Tensor, batch: CropBatch) -> Tensor:
+def ranking_loss(logits: Tensor, batch: CropBatch) -> Tensor:
     """Return the text-to-image loss within each group: the order of candidates by grade."""
     groups, size = batch.grades.shape
     valid = (batch.labels[:, 0] >= 0).view(groups, size)

@@ -32,12 +32,12 @@ class World:
 
     def job(self, name: str, *, hook: str = "slow", proposers: int = 1, apart: bool = False) -> Job:
         """Return a job to a new local output, with separate actors per stage if ``apart``."""
-        folder = self._folder(name)
+        folder = self.new_folder(name)
         output = folder / "labels"
         arguments = (str(self.images), str(output), output, folder)
         return Job(self.cluster.address, *arguments, hook, proposers=proposers, apart=apart)
 
-    def _folder(self, name: str) -> Path:
+    def new_folder(self, name: str) -> Path:
         folder = self.work / f"{name}-{next(self._numbers)}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -190,7 +190,7 @@ def fail_store(world: World, faults: int, tally: Tally, *, share: float = 0.1) -
 
 
 def _bucket_job(world: World, proxy: FaultyProxy, name: str) -> Job:
-    work = world._folder(f"s3-{name}")
+    work = world.new_folder(f"s3-{name}")
     return Job(
         world.cluster.address,
         "s3://bucket/in",

@@ -78,7 +78,7 @@ def in_context() -> list[Path]:
     return files
 
 
-def test_the_context_is_small_and_has_what_is_copied():
+def test_the_build_context_is_small_and_has_only_copied_files():
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     files = in_context()
@@ -216,7 +216,7 @@ _ACTION = re.compile(r"(s3|ec2|iam):[A-Z][A-Za-z]+")
 
 
 @pytest.mark.parametrize("name", ["iam-policy.json", "iam-head-policy.json"])
-def test_policies_are_policies_without_wildcard_actions(name):
+def test_policies_are_valid_and_have_no_wildcard_actions(name):
     policy = json.loads((INFRA / "aws" / name).read_text())
     assert set(policy) == {"Version", "Statement"}
     assert policy["Version"] == "2012-10-17"
@@ -230,7 +230,7 @@ def test_policies_are_policies_without_wildcard_actions(name):
             assert _ACTION.fullmatch(action), action
 
 
-def test_the_data_policy_ends_at_the_prefixes():
+def test_the_data_policy_is_limited_to_the_prefixes():
     policy = json.loads((INFRA / "aws" / "iam-policy.json").read_text())
     writes = []
     for statement in policy["Statement"]:
@@ -292,7 +292,7 @@ def test_the_slurm_script_joins_the_nodes_into_one_ray(tmp_path):
     assert subprocess.run([script, "/only-one"], env=env, capture_output=True).returncode != 0
 
 
-def test_ray_knows_the_command_that_the_script_runs():
+def test_the_command_in_the_slurm_script_exists():
     done = subprocess.run(
         [BIN / "ray", "symmetric-run", "--help"], capture_output=True, text=True, check=True
     )

@@ -92,7 +92,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_bundled_models_over_settings(clip, name):
+def test_bundled_models_have_parity_for_each_setting(clip, name):
     propose = {"points_per_side": 6, **SETTINGS[name]}
     image = image_of("chest_xray", (256, 230))
     ours, official = both("lungs", load_bundled_sam(), clip, image, {"propose": propose})
@@ -112,7 +112,7 @@ def test_bundled_models_over_settings(clip, name):
     ],
     ids=str,
 )
-def test_bundled_models_over_kinds_and_sizes(clip, task, kind, size):
+def test_bundled_models_have_parity_for_kinds_and_sizes(clip, task, kind, size):
     overrides = {"propose": {"points_per_side": 6, "pred_iou_thresh": 0.3}}
     image = image_of(kind, size, index=1)
     ours, official = both(task, load_bundled_sam(), clip, image, overrides)
@@ -121,7 +121,7 @@ def test_bundled_models_over_kinds_and_sizes(clip, task, kind, size):
 
 @pytest.mark.parametrize("prompt", ["crops", "crop_expand", "bbox", "reverse_box_mask", "contour"])
 @pytest.mark.parametrize("padding", ["none", "square"])
-def test_every_visual_prompt(clip, prompt, padding):
+def test_every_visual_prompt_has_parity(clip, prompt, padding):
     overrides = {
         "propose": {"points_per_side": 3, "pred_iou_thresh": 0.2, "min_mask_region_area": 0},
         "retrieve": {"visual_prompt": prompt, "padding": padding},
@@ -134,7 +134,7 @@ def test_every_visual_prompt(clip, prompt, padding):
 
 
 @pytest.mark.parametrize("layers", [0, 1])
-def test_no_candidates(clip, layers):
+def test_an_image_without_candidates_has_parity(clip, layers):
     propose = {"points_per_side": 4, "pred_iou_thresh": 1, "crop_n_layers": layers}
     image = image_of("chest_xray", (256, 256))
     ours, official = both("lungs", load_bundled_sam(), clip, image, {"propose": propose})
@@ -197,7 +197,7 @@ ALL_OF_FEW = {
 
 
 @pytest.mark.parametrize("size", [(700, 1024), (512, 340)], ids=str)
-def test_a_random_sam_at_1024(clip, size):
+def test_a_random_sam_at_1024_px_has_parity(clip, size):
     """Every tensor has the shape of the official models; the masks mean nothing."""
     image = image_of("chest_xray", size)
     overrides = {
@@ -211,7 +211,7 @@ def test_a_random_sam_at_1024(clip, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", range(3))
-def test_vit_b_at_its_full_size(clip, index):
+def test_vit_b_at_full_size_has_parity(clip, index):
     """Run the official encoder's 12 blocks, with random weights (minutes)."""
     overrides = {
         "image": {"long_side": 1024},

@@ -46,7 +46,7 @@ def test_the_cascade_finds_the_organ(task, tmp_path):
     assert np.mean(dices) >= 0.5
 
 
-def test_a_volume_read_as_it_is_stored_gives_the_slices_that_are_scored(tmp_path):
+def test_slices_of_a_stored_volume_equal_the_scored_images(tmp_path):
     source = DATA / SETS["brain"][0]
     images, _ = SETS["brain"][1](source, tmp_path)
     config = load_config("brain").image

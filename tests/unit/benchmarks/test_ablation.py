@@ -1,4 +1,4 @@
-"""The ablation measures the cascade itself: what it keeps changes no label."""
+"""The ablation measures the cascade: cached results change no label."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_an_interval_holds_the_mean_and_narrows_with_images():
     assert interval(values) == [low, high]
 
 
-def test_a_change_is_paired():
+def test_a_change_is_measured_in_pairs():
     base = Column([0.1, 0.5, 0.9])
     better = Column([0.2, 0.6, 1.0])
     summary = better.summary(base)
@@ -98,7 +98,7 @@ def test_a_change_is_paired():
     assert summary["change_interval"] == [0.1, 0.1]
 
 
-def test_every_table_is_made_and_written(bench, item):
+def test_every_table_has_its_rows_and_is_written(bench, item):
     head = make_phantom("brain_mri", 1, bank="tune", size=128)
     other = Item("head", lambda: (head.image, head.mask("brain")))
     methods = methods_table(bench, None, lambda task: [item, other] if task == "lungs" else [], 1)

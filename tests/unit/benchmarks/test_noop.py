@@ -1,4 +1,4 @@
-"""The stages that only sleep are stages: a benchmark that does not run measures nothing."""
+"""The sleeping stages of the benchmark have the interface of the real ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from salip_ray.output.store import Store
 from salip_ray.pipeline.monitor import StageReporter
 
 
-def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
+def test_rows_pass_through_all_stages_and_are_committed(tmp_path, monkeypatch):
     monkeypatch.setattr(noop, "EMBEDDING", 8)
     config = load_config("lungs")
     todo = [{"image_id": f"{n:032x}", "uri": f"/{n}.png", "shard": 0, "seq": n} for n in range(3)]
@@ -28,7 +28,7 @@ def test_rows_pass_through_all_of_them(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stage", [noop.Propose, noop.Retrieve, noop.Refine])
-def test_each_stands_for_one(stage):
+def test_each_stage_adds_the_columns_of_the_real_one(stage):
     from salip_ray.pipeline import stages
 
     original = stages.STAGES[stage.name]

@@ -1,4 +1,4 @@
-"""The simulation: the part that must be the bottleneck is, and its rate is the arithmetic's."""
+"""The simulation finds the expected bottleneck and its rate."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ EASY = Setting(
 )
 
 
-def test_gpus_are_the_limit_where_all_else_is_plenty():
+def test_gpus_are_the_limit_if_nothing_else_is():
     results = simulate(EASY, 8, blocks=2000)
     assert results["images_per_second"] == pytest.approx(80, rel=0.03)
     assert results["busy"]["gpu"] > 0.97
     assert results["redone"] == 0
 
 
-def test_the_driver_becomes_the_limit():
+def test_a_slow_driver_is_the_limit():
     slow = replace(EASY, task_seconds=0.05)  # four tasks a block: 80 images/s
     results = simulate(slow, 64, blocks=8000)
     assert results["images_per_second"] == pytest.approx(16 / 0.2, rel=0.05)
@@ -38,12 +38,12 @@ def test_the_driver_becomes_the_limit():
     assert results["busy"]["gpu"] < 0.2
 
 
-def test_the_store_becomes_the_limit():
+def test_a_slow_store_is_the_limit():
     results = simulate(replace(EASY, requests_per_second=100), 64, blocks=8000)
     assert results["images_per_second"] == pytest.approx(100, rel=0.05)
 
 
-def test_lost_nodes_cost_their_blocks_alone():
+def test_lost_nodes_cost_only_their_blocks():
     risky = replace(EASY, losses_per_hour=20, away_seconds=60)
     results = simulate(risky, 16, blocks=3000)
     # A block takes 1.6 s, so one in 112 is lost; a GPU is away for a quarter of the time.

@@ -38,7 +38,7 @@ def verdict_of(mask):
     return LABELS[verdict.label], verdict
 
 
-def test_one_lung_is_the_best_there_is():
+def test_one_lung_has_the_best_grade():
     label, verdict = verdict_of(LEFT)
     assert label == "lungs"
     assert verdict.grade == 1.0
@@ -63,7 +63,7 @@ def test_both_lungs_in_one_mask_are_lungs_but_worth_less():
         (rectangle(85, 10, 98, 20), "background"),
     ],
 )
-def test_mistakes_are_classes_of_their_own(mask, label):
+def test_each_mistake_has_a_separate_class(mask, label):
     results, verdict = verdict_of(mask)
     assert results == label
     assert verdict.grade < 0.75
@@ -81,12 +81,12 @@ def test_a_mask_between_two_classes_is_shared():
     assert {LABELS[nearly.label], LABELS[nearly.other]} == {"lungs", "lung fragment"}
 
 
-def test_nothing_to_judge():
+def test_no_masks_give_no_verdicts():
     assert judge([], CHEST, "chest_xray") == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_drawn_masks_are_of_all_degrees_of_right_and_wrong(kind):
+def test_drawn_masks_have_grades_from_low_to_best(kind):
     phantom = make_phantom(kind, 3, bank="tune")
     structures = [NamedMask(s.name, s.mask) for s in phantom.structures]
 
@@ -104,7 +104,7 @@ def test_drawn_masks_are_of_all_degrees_of_right_and_wrong(kind):
     assert all(np.array_equal(a, b) for a, b in zip(masks, draw(), strict=True))
 
 
-def test_candidates_boxes_are_inclusive():
+def test_boxes_of_candidates_are_inclusive():
     mask = rectangle(10, 20, 13, 21)
     assert box_of(mask) == (20, 10, 20, 12)
     made = candidate(mask, 7)

@@ -21,7 +21,7 @@ from training.clip_data import (
     structure_group,
     write_crop_bank,
 )
-from training.clip_losses import Anchors, CropBatch, _rank, clip_loss
+from training.clip_losses import Anchors, CropBatch, clip_loss, ranking_loss
 from training.clip_mining import _STEM, open_mined_bank
 from training.options import TrainOptions
 from training.sentences import LABELS
@@ -55,7 +55,7 @@ def test_a_bank_is_generated_once_and_is_always_the_same(crops, monkeypatch):
     assert not np.array_equal(tuned["crops"], again["crops"])
 
 
-def test_half_written_banks_are_made_again(tmp_path):
+def test_incomplete_banks_are_written_again(tmp_path):
     def torn():
         yield structure_group(0, split="train")
         raise KeyboardInterrupt
@@ -88,7 +88,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(init, tmp_path, crops, monkey
     load_bundled_clip(whole)
 
 
-def test_training_learns_and_says_so(tmp_path, crops):
+def test_training_lowers_the_loss_and_logs_it(tmp_path, crops):
     before = options(tmp_path / "run", crops, steps=20)
     torch.manual_seed(before.seed)
     clip_train.train_clip(before)
@@ -120,7 +120,7 @@ def _first_loss(options: TrainOptions) -> float:
     return losses["total"].item()
 
 
-def test_batches_follow_from_seed_and_step(crops):
+def test_the_same_seed_and_step_give_the_same_batch(crops):
     bank = open_crop_bank(crops / "crops", "train", 6)
     sentences = clip_train.Sentences()
     one, other = (clip_train.CropBatches([bank], sentences, seed=1, batch_size=2) for _ in range(2))
@@ -133,7 +133,7 @@ def test_batches_follow_from_seed_and_step(crops):
     assert not torch.equal(a.crops, one.batch(6)[0].crops)
 
 
-def test_ranking_wants_the_order_of_grades():
+def test_the_ranking_loss_is_least_in_the_order_of_grades():
     grades = torch.tensor([[1.0, 0.7, 0.2, 0.0]])
     batch = CropBatch(
         crops=torch.zeros(4, 3, 64, 64),
@@ -146,7 +146,7 @@ def test_ranking_wants_the_order_of_grades():
     def loss(*scores: float) -> float:
         logits = torch.zeros(1, 4, len(LABELS))
         logits[0, :, 0] = torch.tensor(scores)
-        return float(_rank(logits, batch))
+        return float(ranking_loss(logits, batch))
 
     right = loss(14.0, 9.8, 2.8, 0.0)
     assert right == pytest.approx(0.0, abs=1e-4)

@@ -67,7 +67,7 @@ def test_a_group_whose_best_candidate_is_not_chosen_is_drawn_most(crops: CropBan
     assert not clip.training
 
 
-def test_batches_draw_by_chance(bank: Bank, crops: CropBank, tmp_path: Path) -> None:
+def test_batches_draw_by_probability(bank: Bank, crops: CropBank, tmp_path: Path) -> None:
     only = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
     alone = replace(bank, images=bank.images[3:], labels=bank.labels[3:], shapes=bank.shapes[3:])
     drawn = SamBatches([bank], seed=0, batch_size=2, chances=[only]).batch(0)

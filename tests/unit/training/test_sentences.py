@@ -46,7 +46,7 @@ def test_every_word_of_training_is_known():
             assert unknown_words(train_sentence(taught, rng)) == ()
 
 
-def test_the_sentences_of_the_shipped_runs_are_drawn_again():
+def test_a_seed_draws_the_sentences_of_the_shipped_runs():
     """An order changed in the vocabulary would train another model from the same seed."""
     rng = np.random.default_rng(4)
     drawn = [train_sentence(taught, rng) for _ in range(20) for taught in CLASSES]

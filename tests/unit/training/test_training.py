@@ -109,7 +109,7 @@ def test_a_bank_of_another_generator_is_replaced(
 # ---------------------------------------------------------------------------------- augment
 
 
-def test_augmentation_follows_its_seed() -> None:
+def test_the_same_seed_gives_the_same_augmentation() -> None:
     image, labels = _square()
     first, same, other = (
         augment.augment(image, labels, "brain_mri", np.random.default_rng(seed))
@@ -247,7 +247,7 @@ def test_options_with_no_or_two_budgets_are_refused(tmp_path: Path) -> None:
         TrainOptions(out=tmp_path, steps=1, peak_rate=0.0)
 
 
-def test_progress_counts_what_earlier_parts_spent(tmp_path: Path) -> None:
+def test_progress_counts_the_time_of_earlier_parts(tmp_path: Path) -> None:
     by_clock = Progress(TrainOptions(out=tmp_path, minutes=10), step=7, spent_seconds=300)
     assert 0.5 <= by_clock.fraction < 0.51
     by_step = Progress(TrainOptions(out=tmp_path, steps=10), step=10)

@@ -43,7 +43,7 @@ def test_shipped_weights_are_small():
     assert clip + sam < 15e6
 
 
-def test_open_clips_own_tools_work_on_it(shipped):
+def test_the_functions_of_open_clip_work_on_it(shipped):
     model, preprocess, tokenizer = shipped
     tokens = open_clip.tokenize(["the lungs", "a brain MRI"])
     assert torch.equal(tokens, tokenizer(["the lungs", "a brain MRI"]))
@@ -69,7 +69,7 @@ def test_preprocess_keeps_the_ends_of_a_long_crop(shipped):
     assert pixels[0, 32, 2] == pytest.approx(float(pixels[0, 32, 32]), abs=0.1)  # bars are black
 
 
-def test_words_never_learnt_share_one_meaning(shipped):
+def test_unknown_words_share_one_embedding(shipped):
     model, _, tokenizer = shipped
     with torch.no_grad():
         texts = model.encode_text(tokenizer(["liver", "xylophone", "lung"]), normalize=True)
@@ -80,13 +80,13 @@ def test_words_never_learnt_share_one_meaning(shipped):
     assert not torch.equal(table[liver[0]], table[tokenizer.encode("lung")[0]])
 
 
-def test_compact_ids_keep_order_and_send_strangers_to_zero():
+def test_compact_ids_stay_in_order_and_unknown_tokens_become_zero():
     tokens = torch.tensor([5, 9, 300])
     ids = compact_tokens(torch.tensor([[9, 4, 300, 0], [5, 301, 300, 8]]), tokens)
     assert ids.tolist() == [[2, 0, 3, 0], [1, 0, 3, 0]]
 
 
-def test_saved_and_loaded_again_it_reads_the_same(tmp_path):
+def test_a_saved_model_encodes_texts_as_before(tmp_path):
     torch.manual_seed(0)
     tokenizer = clip_net.bundled_tokenizer()
     tokenised = tokenizer(["a lung", "the brain on the left"])
@@ -104,14 +104,14 @@ def test_saved_and_loaded_again_it_reads_the_same(tmp_path):
         assert torch.allclose(loaded.encode_image(pixels, normalize=True), image, atol=5e-3)
 
 
-def test_padding_left_out_changes_no_text(shipped):
+def test_text_features_do_not_depend_on_padding(shipped):
     model, _, tokenizer = shipped
     tokens = tokenizer(["a lung", "the brain is an oval organ with folded grey and white tissue"])
     with torch.no_grad():
         assert torch.allclose(encode_text(model, tokens), model.encode_text(tokens), atol=1e-5)
 
 
-def test_bad_weights_are_named(tmp_path: Path):
+def test_unusable_weights_are_errors_with_the_reason(tmp_path: Path):
     with pytest.raises(WeightsError, match=r"gone\.safetensors: no such file"):
         load_bundled_clip(tmp_path / "gone.safetensors")
     (tmp_path / "torn.safetensors").write_bytes(b"not a weight")

@@ -88,7 +88,7 @@ def test_training_bank_is_the_default() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [64, 300])
-def test_longer_side_is_the_size_asked_for(kind: str, size: int) -> None:
+def test_the_longer_side_has_the_given_size(kind: str, size: int) -> None:
     phantom = make_phantom(kind, 1, size=size)
     assert max(phantom.image.shape[:2]) == size
     assert phantom.mask(TARGETS[kind]).any()
@@ -111,14 +111,14 @@ def test_structures_are_sound(sample: list[Phantom]) -> None:
             assert structure.role in get_args(Role)
 
 
-def test_target_is_there_and_of_sensible_area(sample: list[Phantom]) -> None:
+def test_the_target_has_a_plausible_area(sample: list[Phantom]) -> None:
     for phantom in sample:
         low, high = TARGET_AREA[phantom.kind]
         area = phantom.mask(TARGETS[phantom.kind]).mean()
         assert low <= area <= high, phantom.index
 
 
-def test_what_belongs_to_the_kind_is_named(sample: list[Phantom]) -> None:
+def test_every_phantom_has_the_structures_of_its_kind(sample: list[Phantom]) -> None:
     for phantom in sample:
         assert {s.name for s in phantom.structures} >= ALWAYS_THERE[phantom.kind], phantom.index
 
@@ -199,7 +199,9 @@ def test_an_absent_structure_has_an_empty_mask() -> None:
         ({"kind": "brain_mri", "index": 0, "size": 16}, "size: 16 px.*64"),
     ],
 )
-def test_bad_arguments_are_named(arguments: dict[str, object], message: str) -> None:
+def test_bad_arguments_are_errors_with_their_names(
+    arguments: dict[str, object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make_phantom(**arguments)  # type: ignore[arg-type]
 

@@ -53,7 +53,7 @@ def _box(mask: np.ndarray) -> np.ndarray:
     return np.array((xs.min(), ys.min(), xs.max(), ys.max()))
 
 
-def test_it_is_small(random_sam: Sam) -> None:
+def test_the_network_is_small(random_sam: Sam) -> None:
     image = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
     with FlopCounterMode(display=False) as flops, torch.no_grad():
         embedding = random_sam.image_encoder(image)
@@ -62,7 +62,7 @@ def test_it_is_small(random_sam: Sam) -> None:
     assert WEIGHTS.stat().st_size < 6e6
 
 
-def test_an_image_does_not_depend_on_its_batch_mates(random_sam: Sam) -> None:
+def test_an_embedding_does_not_depend_on_the_rest_of_the_batch(random_sam: Sam) -> None:
     images = torch.randn(3, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         together = random_sam.image_encoder(images)
@@ -130,7 +130,7 @@ def test_the_predictor_accepts_any_aspect(shipped: Sam) -> None:
     assert low_res.shape == (3, 4 * GRID, 4 * GRID)
 
 
-def test_exported_weights_are_the_trained_ones_in_half(random_sam: Sam, tmp_path: Path) -> None:
+def test_exported_weights_are_the_trained_ones_as_float16(random_sam: Sam, tmp_path: Path) -> None:
     export_sam(random_sam, tmp_path / "sam.safetensors")
     loaded = load_bundled_sam(tmp_path / "sam.safetensors")
     assert not loaded.training
@@ -140,7 +140,7 @@ def test_exported_weights_are_the_trained_ones_in_half(random_sam: Sam, tmp_path
         assert torch.equal(again, tensor.half().float()), name
 
 
-def test_wrong_weights_are_named(tmp_path: Path) -> None:
+def test_unusable_weights_are_errors_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "sam.safetensors"
     with pytest.raises(WeightsError, match=r"sam\.safetensors: no such file"):
         load_bundled_sam(path)
