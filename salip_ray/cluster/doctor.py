@@ -19,9 +19,11 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from salip_ray.cluster.clip_weights import names_a_file, state_of_named_weights
 from salip_ray.cluster.session import OBJECT_STORE, local_cores
 from salip_ray.config import Config
 from salip_ray.errors import SalipError
+from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import cache_dir, cached
 from salip_ray.output.store import Store
 from salip_ray.sources.listing import first_image
@@ -69,12 +71,13 @@ def examine(
         address: of a cluster's job server.
     """
     checks: list[tuple[str, Callable[[], str]]] = [
+        ("task", lambda: task(config)),
         ("versions", versions),
         ("device", lambda: device(config)),
         ("memory", shared_memory),
         ("disk", disk),
         ("open files", open_files),
-        *((f"weights: {role}", partial(weights, uri, config)) for role, uri in _weights_of(config)),
+        *((f"weights: {role}", check) for role, check in _weight_checks(config)),
     ]
     if input is not None:
         checks.append(("input", lambda: readable(input, config)))
@@ -88,6 +91,12 @@ def examine(
             yield Finding(name, "fix" if advice.fatal else "note", str(advice))
         except SalipError as error:
             yield Finding(name, "fix", str(error))
+
+
+def task(config: Config) -> str:
+    """Check that the CLIP was taught the classes of the task."""
+    require_taught_classes(config)
+    return f"{config.task.name}: {', '.join(spec.label for spec in config.task.classes)}"
 
 
 def versions() -> str:
@@ -164,24 +173,35 @@ def open_files() -> str:
     return f"at most {soft}"
 
 
-def _weights_of(config: Config) -> Iterator[tuple[str, str | None]]:
-    yield "sam", config.sam.checkpoint if config.sam.model != "bundled" else None
+def _weight_checks(config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield a check of the weights for each model that the job loads."""
+    models = [("sam", config.sam), ("refine", config.refine.sam)]
+    for role, sam in models:
+        if sam is not None:
+            file = None if sam.model == "bundled" else sam.checkpoint
+            yield role, partial(weights, file, config)
     if "cascade" in config.run.modes:
-        yield "clip", config.clip.pretrained if config.clip.model != "bundled" else None
-    if config.refine.sam is not None:
-        refiner = config.refine.sam
-        yield "refine", refiner.checkpoint if refiner.model != "bundled" else None
+        yield "clip", partial(clip_weights, config)
+
+
+def clip_weights(config: Config) -> str:
+    """Check that the CLIP's weights are bundled, on this machine, or can be fetched."""
+    if config.clip.model == "bundled" or names_a_file(config.clip):
+        file = None if config.clip.model == "bundled" else config.clip.pretrained
+        return weights(file, config)
+    available, description = state_of_named_weights(config.clip)
+    if not available:
+        raise Advice(description)
+    return description
 
 
 def weights(uri: str | None, config: Config) -> str:
-    """Whether a weights file is there, without fetching it."""
+    """Check that a weights file exists, without fetching it; None stands for bundled weights."""
     if uri is None:
         return "bundled"
     if not is_remote(uri):
         path = Path(uri.removeprefix("file://")).expanduser()
         if not path.is_file():
-            if "/" not in uri and not path.suffix:
-                return f"{uri}, fetched by open_clip under its own name"
             raise Advice(f"{uri} does not exist")
         return f"{uri}, {path.stat().st_size / 1e6:,.0f} MB"
     if (fetched := cached(uri)) is not None:
@@ -191,7 +211,7 @@ def weights(uri: str | None, config: Config) -> str:
         size = fs.info(place).get("size") or 0
     except Exception as problem:  # noqa: BLE001  (each store has its own)
         raise Advice(f"{public_uri(uri)} cannot be read: {_said(problem, uri)}") from None
-    return f"{public_uri(uri)}, {size / 1e6:,.0f} MB to fetch, once a node"
+    return f"{public_uri(uri)}, {size / 1e6:,.0f} MB to fetch, once per node"
 
 
 def readable(location: str, config: Config) -> str:
@@ -243,13 +263,13 @@ def writable(location: str, config: Config) -> str:
 def ray_cluster(address: str | None) -> str:
     """Whether the cluster's job server, or the Ray that would be joined, answers."""
     if address is not None:
-        from salip_ray.cluster.submit import connect
+        from salip_ray.cluster.submit import connect, ray_version_of
 
-        client = connect(address)
-        theirs = client.get_version()
+        theirs = ray_version_of(connect(address))
         if theirs != version("ray"):
             raise Advice(
-                f"{address} runs Ray {theirs}, here is {version('ray')}: use one version",
+                f"{address} runs Ray {theirs}, and this machine has {version('ray')}: install the "
+                "same version",
                 fatal=False,
             )
         return f"the job server at {address} answers (Ray {theirs})"

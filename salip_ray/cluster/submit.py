@@ -58,6 +58,22 @@ def connect(address: str) -> JobSubmissionClient:
         raise ClusterError(f"no job server answers at {address}: {_said(problem)}") from None
 
 
+def ray_version_of(client: JobSubmissionClient) -> str:
+    """Return the version of Ray on the cluster.
+
+    ``client.get_version()`` returns the version of the job API, which is another number.
+
+    Raises:
+        ClusterError: the server does not report its version.
+    """
+    try:
+        return str(client._do_request("GET", "/api/version").json()["ray_version"])
+    except Exception as problem:  # noqa: BLE001  (Ray and requests raise what they like)
+        raise ClusterError(
+            f"the job server does not report its version: {_said(problem)}"
+        ) from None
+
+
 def submit(
     client: JobSubmissionClient,
     input: str,  # noqa: A002  (the word a person would use)

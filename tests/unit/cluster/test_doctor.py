@@ -1,7 +1,8 @@
-"""The doctor's checks: what is well, and what it says where something is not."""
+"""The checks of ``salip-ray doctor``: each verdict, good and bad."""
 
 from __future__ import annotations
 
+import json
 import time
 import zipfile
 from collections import namedtuple
@@ -160,3 +161,99 @@ def test_the_limit_of_open_files(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 4096))
     with pytest.raises(Advice, match="ulimit"):
         doctor.open_files()
+
+
+# ----------------------------------------------------------------------------------- named weights
+
+
+def clip(**fields):
+    return load_config("lungs", overrides={"clip": {"model": "ViT-B-32", **fields}})
+
+
+@pytest.fixture
+def nothing_cached(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+
+
+@pytest.fixture
+def tag_at(monkeypatch):
+    """Let the tag ``openai`` name weights at an address."""
+
+    def set_address(url):
+        monkeypatch.setattr("open_clip.get_pretrained_cfg", lambda *_: {"url": url})
+
+    return set_address
+
+
+def test_tag_that_is_neither_cached_nor_reachable_needs_a_fix(nothing_cached, tag_at, web):
+    tag_at(f"{web.url}/gone.pt")
+    with pytest.raises(Advice, match=r"is not on this machine, and 127\.0\.0\.1.* does not answer"):
+        doctor.clip_weights(clip(pretrained="openai"))
+
+
+def test_tag_that_answers_is_to_be_fetched(nothing_cached, tag_at, web):
+    web.answers["/clip.pt"] = [(200, bytes(2_000_000))]
+    tag_at(f"{web.url}/clip.pt")
+    expected = "openai of ViT-B-32, 2 MB to fetch, once per node"
+    assert doctor.clip_weights(clip(pretrained="openai")) == expected
+
+
+def test_tag_that_is_cached_is_ok_without_a_network(nothing_cached, tag_at, tmp_path):
+    tag_at("http://127.0.0.1:9/clip.pt")
+    folder = tmp_path / ".cache" / "clip"
+    folder.mkdir(parents=True)
+    (folder / "clip.pt").write_bytes(b"1")
+    assert "fetched already" in doctor.clip_weights(clip(pretrained="openai"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"pretrained": "no-such-tag"}, "open_clip has no weights no-such-tag of ViT-B-32; tags"),
+        ({}, "clip.pretrained is missing"),
+        ({"model": "local-dir:/no/such/folder"}, "/no/such/folder does not exist"),
+        ({"pretrained": "/no/such/file.pt"}, "/no/such/file.pt does not exist"),
+    ],
+)
+def test_weights_that_cannot_be_found_need_a_fix(nothing_cached, fields, expected):
+    with pytest.raises(Advice) as caught:
+        doctor.clip_weights(clip(**fields))
+    assert expected in str(caught.value)
+
+
+def test_untaught_class_needs_a_fix():
+    prompts = {"liver": ["An abdominal CT showing the liver."]}
+    config = load_config({"task": {"name": "liver", "prompts": prompts}})
+    finding = next(iter(doctor.examine(config)))
+    assert (finding.check, finding.verdict) == ("task", "fix")
+    assert "'liver'" in finding.said
+
+
+# ------------------------------------------------------------------------------------- job server
+
+
+@pytest.mark.parametrize(("theirs", "same"), [("ours", True), ("2.99.0", False)])
+def test_ray_of_the_cluster_is_compared_with_ray_here(web, theirs, same):
+    import ray
+
+    shown = ray.__version__ if theirs == "ours" else theirs
+    answer = {"version": "4", "ray_version": shown, "ray_commit": "0" * 40, "session_name": "s"}
+    web.answers["/api/version"] = [(200, json.dumps(answer).encode())]
+    if same:
+        expected = f"the job server at {web.url} answers (Ray {shown})"
+        assert doctor.ray_cluster(web.url) == expected
+    else:
+        with pytest.raises(Advice, match=r"runs Ray 2\.99\.0, and this machine has") as caught:
+            doctor.ray_cluster(web.url)
+        assert not caught.value.fatal
+
+
+def test_ray_address_that_cannot_be_joined_needs_a_fix(monkeypatch):
+    def refuse(*_):
+        raise ConnectionError("no Ray there")
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    monkeypatch.setattr("salip_ray.cluster.session.ray_session", refuse)
+    with pytest.raises(Advice, match=r"RAY_ADDRESS 127\.0\.0\.1:9 cannot be joined"):
+        doctor.ray_cluster(None)
