@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
+from ray._private import services
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data._internal.logical.operators import Read
 
 _START_TIMEOUT = "timed out during startup"
+_LOOPBACK = "127.0.0.1"
 _RETRY_ADVICE = "Failed to apply UDF transform"
 
 
@@ -41,6 +45,20 @@ def cpus_of_operators(dataset: Dataset) -> float:
         else:
             tasks = max(tasks, cpus)
     return tasks + actors
+
+
+@contextlib.contextmanager
+def on_loopback() -> Iterator[str]:
+    """Yield the ``_node_ip_address`` for a ``ray.init`` that listens on loopback only.
+
+    Ray replaces a loopback address by that of the machine, and then listens on all interfaces.
+    """
+    replace = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield _LOOPBACK
+    finally:
+        services.resolve_ip_for_localhost = replace
 
 
 def is_start_timeout(problem: BaseException) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import ray
 import ray.data  # configures its loggers
 
-from salip_ray.cluster.ray_private import is_start_timeout
+from salip_ray.cluster.ray_private import is_start_timeout, on_loopback
 from salip_ray.cluster.resources import Machine
 from salip_ray.errors import ClusterError, ResourceError
 
@@ -137,14 +137,17 @@ def _start_local(cpus_for: Callable[[Machine], float]) -> None:
     needed = cpus_for(Machine(cpus=math.inf, gpus=0, cores=cores))
     for attempt in range(_START_ATTEMPTS):
         try:
-            ray.init(
-                address="local",
-                num_cpus=max(cores, math.ceil(needed)),
-                object_store_memory=OBJECT_STORE,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            # Only this machine's processes need it; `ray start --head` serves others.
+            with on_loopback() as address:
+                ray.init(
+                    address="local",
+                    num_cpus=max(cores, math.ceil(needed)),
+                    object_store_memory=OBJECT_STORE,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _node_ip_address=address,
+                )
         except Exception as problem:
             ray.shutdown()
             if attempt + 1 < _START_ATTEMPTS and is_start_timeout(problem):

@@ -190,6 +190,11 @@ class SamConfig(Section):
                 f"sam.checkpoint is missing: {self.model} needs the path or URI of its official "
                 "checkpoint file"
             )
+        if self.model == "bundled" and self.checkpoint is not None:
+            raise ValueError(
+                "checkpoint would be ignored, because sam.model is bundled, which has its own "
+                "weights: set sam.model to that of the checkpoint (vit_b, vit_l, vit_h)"
+            )
         return self
 
 
@@ -204,6 +209,15 @@ class ClipConfig(Section):
     pretrained: str | None = None
     sha256: Sha256 | None = None
     allow_untaught: bool = False
+
+    @model_validator(mode="after")
+    def _pretrained_used(self) -> ClipConfig:
+        if self.model == "bundled" and self.pretrained is not None:
+            raise ValueError(
+                "pretrained would be ignored, because clip.model is bundled, which has its own "
+                "weights: set clip.model to that of the checkpoint, such as ViT-B-16"
+            )
+        return self
 
 
 class ProposeConfig(Section):

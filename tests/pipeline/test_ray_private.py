@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
@@ -17,6 +21,39 @@ def test_the_message_of_a_start_that_takes_too_long():
     assert ray_private._START_TIMEOUT in inspect.getsource(node)
     assert ray_private.is_start_timeout(Exception("The current node timed out during startup. X"))
     assert not ray_private.is_start_timeout(RuntimeError("no space left"))
+
+
+LISTENING = """
+import json, ray
+import psutil  # from Ray
+from salip_ray.cluster.resources import Machine
+from salip_ray.cluster.session import ray_session
+
+@ray.remote
+def one():
+    return 1
+
+with ray_session(lambda machine: 1):
+    assert ray.get(one.remote()) == 1
+    me = psutil.Process()
+    print(json.dumps(sorted({
+        connection.laddr.ip
+        for process in (me, *me.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == "LISTEN"
+    })))
+"""
+
+
+def test_a_local_ray_listens_on_loopback_only():
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    addresses = json.loads(done.stdout.splitlines()[-1])
+    assert addresses
+    assert set(addresses) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -249,3 +249,16 @@ def test_recipe_of_a_default_configuration_has_no_new_fields():
     assert set(load_config(TASK).recipe()["clip"]) == {"model", "pretrained", "sha256"}
     forced = load_config(TASK, overrides=["clip.allow_untaught=true"]).recipe()
     assert forced["clip"]["allow_untaught"] is True
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sam.checkpoint=s3://b/sam.pth", "checkpoint would be ignored"),
+        ("clip.pretrained=openai", "pretrained would be ignored"),
+        ("refine.sam={model: bundled, checkpoint: x.pth}", "checkpoint would be ignored"),
+    ],
+)
+def test_weights_that_the_bundled_model_would_ignore_are_refused(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(TASK, overrides=[override])
