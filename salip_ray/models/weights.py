@@ -58,7 +58,7 @@ def fetch(
             raise WeightsError(f"weights file {path} does not exist")
         verify(path, sha256, uri)
         return path
-    path = _place(uri)
+    path = _cached_path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if path.is_file() and (sha256 is None or digest(path) == sha256.lower()):
@@ -69,11 +69,11 @@ def fetch(
 
 def cached(uri: str) -> Path | None:
     """Return the cached file of a URI, or None if this node has none."""
-    path = _place(uri)
+    path = _cached_path(uri)
     return path if path.is_file() else None
 
 
-def _place(uri: str) -> Path:
+def _cached_path(uri: str) -> Path:
     name = re.sub(r"[^\w.-]", "_", uri.partition("?")[0].rstrip("/").rpartition("/")[2])
     return cache_dir() / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}-{name}"
 
@@ -129,12 +129,12 @@ def identify(config: Config) -> dict[str, str]:
     from salip_ray.models.sam import load as sam
 
     options = config.storage.weights
-    found = {"sam": digest(sam.check(config.sam, storage_options=options))}
+    digests = {"sam": digest(sam.check(config.sam, storage_options=options))}
     if "cascade" in config.run.modes:
-        found["clip"] = digest(clip.check(config.clip, storage_options=options))
+        digests["clip"] = digest(clip.check(config.clip, storage_options=options))
     if config.refine.sam is not None:
-        found["refine"] = digest(sam.check(config.refine.sam, storage_options=options))
-    return found
+        digests["refine"] = digest(sam.check(config.refine.sam, storage_options=options))
+    return digests
 
 
 def pin(config: Config, identity: Mapping[str, str]) -> Config:
@@ -155,8 +155,8 @@ def pin(config: Config, identity: Mapping[str, str]) -> Config:
 
 def verify(path: Path, sha256: str | None, source: str) -> None:
     """Raise WeightsError unless the file hashes to ``sha256`` (None: any content will do)."""
-    if sha256 is not None and (found := digest(path)) != sha256.lower():
-        raise WeightsError(f"{source}: its sha256 is {found}, expected {sha256.lower()}")
+    if sha256 is not None and (actual := digest(path)) != sha256.lower():
+        raise WeightsError(f"{source}: its sha256 is {actual}, expected {sha256.lower()}")
 
 
 def _download(
@@ -167,10 +167,10 @@ def _download(
     os.close(descriptor)
     partial = Path(name)
     try:
-        fs, place = filesystem(uri, storage_options)
-        found = with_retries(lambda: _copy(fs, place, partial))
-        if sha256 is not None and found != sha256.lower():
-            raise WeightsError(f"{shown}: its sha256 is {found}, expected {sha256.lower()}")
+        fs, remote_path = filesystem(uri, storage_options)
+        actual = with_retries(lambda: _copy(fs, remote_path, partial))
+        if sha256 is not None and actual != sha256.lower():
+            raise WeightsError(f"{shown}: its sha256 is {actual}, expected {sha256.lower()}")
         partial.replace(path)
     except (WeightsError, MissingDependencyError):
         raise
@@ -183,12 +183,12 @@ def _download(
         partial.unlink(missing_ok=True)
 
 
-def _copy(fs: Any, place: str, target: Path) -> str:
+def _copy(fs: Any, remote_path: str, target: Path) -> str:
     """Copy a file of a filesystem, whole; returns the sha256 of what arrived, in hex."""
     hasher = hashlib.sha256()
     arrived = 0  # bytes
     try:
-        with fs.open(place, "rb") as source, target.open("wb") as file:
+        with fs.open(remote_path, "rb") as source, target.open("wb") as file:
             size = getattr(source, "size", None)
             known = isinstance(size, int)  # not every store says it
             while chunk := source.read(_CHUNK):

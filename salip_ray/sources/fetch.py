@@ -123,7 +123,7 @@ def _changed(archive: str) -> RefusedError:
 
 
 def _explained(error: Exception, address: str) -> ImageError:
-    """Return an ImageError that says what happened without what gives access."""
+    """Return an ImageError with a clear message that holds no credentials."""
     uri = public_uri(address)
     if isinstance(error, FileNotFoundError):
         return ImageError(f"{uri} does not exist")
@@ -135,7 +135,7 @@ def _explained(error: Exception, address: str) -> ImageError:
         return ImageError(str(error))
     if isinstance(error, DamagedError):
         return ImageError(f"{uri} could not be fetched: {error}")
-    # Of an answer that is an error the status describes it, as of our own errors the message.
+    # An HTTP status and a message of this package are clear without the type of the exception.
     plain = isinstance(error, InputError) or http_status(error) is not None
     kind = "" if plain else f"{type(error).__name__}: "
     return ImageError(f"{uri} could not be fetched: {kind}{describe_error(error, address)}")

@@ -142,7 +142,7 @@ def test_a_busy_server_is_asked_again(web, monkeypatch):
     assert [command for command, _ in web.asked] == ["HEAD", "GET"] * 2
 
 
-def test_what_arrives_cut_short_is_asked_for_again_and_never_kept(web, monkeypatch, cache):
+def test_incomplete_download_is_retried_and_never_cached(web, monkeypatch, cache):
     monkeypatch.setattr(stores, "pause", lambda *_: None)
     whole, cut = (200, CONTENT), (200, CONTENT[:500])
     web.answers["/sam.pth"] = [whole, cut] * 4
@@ -156,7 +156,7 @@ def test_what_arrives_cut_short_is_asked_for_again_and_never_kept(web, monkeypat
 @pytest.mark.parametrize(
     ("status", "reason"), [(403, "HTTP 403 Forbidden"), (404, "there is no such file")]
 )
-def test_a_refusal_is_told_without_what_gives_access(web, status, reason):
+def test_refusal_is_reported_without_credentials(web, status, reason):
     web.answers["/sam.pth"] = [(status, b"")]
     signed = web.url.replace("://", "://user:hush@") + "/sam.pth?X-Amz-Signature=hush"
     with pytest.raises(WeightsError) as caught:
@@ -186,7 +186,7 @@ def settled(monkeypatch):
 
 
 @pytest.mark.usefixtures("settled")
-def test_weights_altered_in_place_with_their_size_and_time_are_hashed_again(tmp_path):
+def test_altered_weights_of_the_same_size_and_time_are_hashed_again(tmp_path):
     path = tmp_path / "sam.pth"
     path.write_bytes(CONTENT)
     before = path.stat()
@@ -239,9 +239,9 @@ def test_identify_names_the_bundled_files():
 def test_identify_leaves_out_what_no_mode_needs_and_adds_a_refiner():
     task = {"task": {"name": "t", "prompts": {"a": ["an organ"]}}}
     overrides = {"run": {"modes": ["unprompted"]}, "refine": {"sam": {"model": "bundled"}}}
-    found = weights.identify(load_config(task, overrides=overrides))
-    assert set(found) == {"sam", "refine"}
-    assert found["sam"] == found["refine"]
+    digests = weights.identify(load_config(task, overrides=overrides))
+    assert set(digests) == {"sam", "refine"}
+    assert digests["sam"] == digests["refine"]
 
 
 def test_a_pinned_configuration_refuses_other_files():

@@ -43,7 +43,7 @@ def test_the_folder_is_private_whatever_the_umask(shared):
     assert private_folder().stat().st_mode & 0o777 == 0o700
 
 
-def test_a_planted_link_is_refused_and_its_target_kept(shared, tmp_path):
+def test_planted_link_is_refused_and_its_target_stays(shared, tmp_path):
     (tmp_path / "precious" / "old").mkdir(parents=True)
     os.utime(tmp_path / "precious" / "old", (1, 1))
     (shared / name_of_folder()).symlink_to(tmp_path / "precious")

@@ -59,17 +59,17 @@ def test_the_members_are_the_images(tmp_path, name):
 def test_a_part_of_an_archive(tmp_path):
     archive = make(tmp_path / "x.zip")
     for pattern in ("zip://deep::", "zip://deep/*.png::"):
-        found = list_images(f"{pattern}{archive}").table["uri"].to_pylist()
-        assert found == [f"zip://deep/b.png::{archive}"]
+        results = list_images(f"{pattern}{archive}").table["uri"].to_pylist()
+        assert results == [f"zip://deep/b.png::{archive}"]
 
 
 def test_members_of_several_archives_and_a_missing_one(tmp_path):
     first, second = make(tmp_path / "x.zip"), make(tmp_path / "y.tar")
-    found = fetch_all(
+    results = fetch_all(
         [f"zip://a.png::{first}", f"tar://deep/b.png::{second}", f"zip://gone.png::{first}"]
     )
-    assert found[:2] == [b"first", b"second"]
-    assert "does not exist" in str(found[2])
+    assert results[:2] == [b"first", b"second"]
+    assert "does not exist" in str(results[2])
 
 
 def test_an_archive_that_is_none(tmp_path):

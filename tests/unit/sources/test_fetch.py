@@ -15,7 +15,7 @@ from salip_ray.sources.fetch import fetch_all
 
 
 class FlakyFileSystem(MemoryFileSystem):
-    """Memory, but each path fails as often as it is told to."""
+    """Memory, but each path fails a given number of times."""
 
     protocol = "flaky"
     store: ClassVar[dict] = {}
@@ -51,36 +51,36 @@ def flaky():
 def test_local_files_in_order_and_a_missing_one_alone(tmp_path):
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "b").write_bytes(b"")
-    found = fetch_all([str(tmp_path / name) for name in ("b", "gone", "a")])
-    assert (found[0], found[2]) == (b"", b"1")
-    assert isinstance(found[1], ImageError)
-    assert "gone does not exist" in str(found[1])
+    results = fetch_all([str(tmp_path / name) for name in ("b", "gone", "a")])
+    assert (results[0], results[2]) == (b"", b"1")
+    assert isinstance(results[1], ImageError)
+    assert "gone does not exist" in str(results[1])
 
 
-def test_a_folder_in_the_place_of_a_file(tmp_path):
-    (found,) = fetch_all([str(tmp_path)])
-    assert "is a folder" in str(found)
+def test_folder_instead_of_a_file_is_an_error(tmp_path):
+    (results,) = fetch_all([str(tmp_path)])
+    assert "is a folder" in str(results)
 
 
 def test_transient_failures_are_tried_again(flaky):
     flaky.failures = {"b": 2}
-    found = fetch_all([f"flaky://{name}" for name in "abc"], first_pause=0.001)
-    assert found == [b"a", b"b", b"c"]
+    results = fetch_all([f"flaky://{name}" for name in "abc"], first_pause=0.001)
+    assert results == [b"a", b"b", b"c"]
     assert flaky.calls.count("/a") == 1
 
 
 def test_and_given_up_in_the_end(flaky):
     flaky.failures = {"b": 99}
-    found = fetch_all(["flaky://a", "flaky://b"], attempts=3, first_pause=0.001)
-    assert found[0] == b"a"
-    assert "could not be fetched: OSError: 503 slow down" in str(found[1])
+    results = fetch_all(["flaky://a", "flaky://b"], attempts=3, first_pause=0.001)
+    assert results[0] == b"a"
+    assert "could not be fetched: OSError: 503 slow down" in str(results[1])
     assert flaky.calls.count("/b") == 3
 
 
 def test_refusals_and_missing_files_are_final(flaky):
-    found = fetch_all(["flaky://secret", "flaky://gone"], first_pause=60)
-    assert "refused" in str(found[0])
-    assert "does not exist" in str(found[1])
+    results = fetch_all(["flaky://secret", "flaky://gone"], first_pause=60)
+    assert "refused" in str(results[0])
+    assert "does not exist" in str(results[1])
 
 
 def test_local_and_remote_and_the_same_twice(flaky, tmp_path):
@@ -90,10 +90,10 @@ def test_local_and_remote_and_the_same_twice(flaky, tmp_path):
 
 
 def test_an_error_shows_no_signature():
-    (found,) = fetch_all(["http://127.0.0.1:9/a.png?Signature=hush"], attempts=1)
-    assert isinstance(found, ImageError)
-    assert "127.0.0.1:9/a.png" in str(found)
-    assert "hush" not in str(found)
+    (results,) = fetch_all(["http://127.0.0.1:9/a.png?Signature=hush"], attempts=1)
+    assert isinstance(results, ImageError)
+    assert "127.0.0.1:9/a.png" in str(results)
+    assert "hush" not in str(results)
 
 
 def test_an_object_of_s3_costs_one_request():
@@ -115,9 +115,9 @@ def test_an_object_of_s3_costs_one_request():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         options = {"anon": True, "endpoint_url": f"http://127.0.0.1:{server.server_port}"}
-        found = fetch_all(["s3://bucket/a.png", "s3://bucket/b.png"], options)
+        results = fetch_all(["s3://bucket/a.png", "s3://bucket/b.png"], options)
         server.shutdown()
-    assert found == [b"data", b"data"]
+    assert results == [b"data", b"data"]
     assert sorted(asked) == [("GET", "/bucket/a.png"), ("GET", "/bucket/b.png")]
 
 
@@ -140,16 +140,16 @@ def test_a_signed_url_costs_one_request_and_a_busy_server_is_asked_again(web):
 
 def test_a_refusal_of_a_web_server_is_final_and_shows_no_signature(web):
     web.answers = {"/a.png": [(403, b"")]}
-    (found,) = fetch_all([f"{web.url}/a.png?Signature=hu%7Esh"], first_pause=60)
-    assert str(found) == f"{web.url}/a.png could not be fetched: HTTP 403 Forbidden"
+    (results,) = fetch_all([f"{web.url}/a.png?Signature=hu%7Esh"], first_pause=60)
+    assert str(results) == f"{web.url}/a.png could not be fetched: HTTP 403 Forbidden"
     assert web.asked == [("GET", "/a.png")]
 
 
 def test_a_name_that_no_file_can_have_costs_nobody_else(tmp_path):
     (tmp_path / "a").write_bytes(b"1")
-    found = fetch_all([f"{tmp_path}/x\0y", str(tmp_path / "a")], first_pause=60)
-    assert found[1] == b"1"
-    assert "no file can have this name" in str(found[0])
+    results = fetch_all([f"{tmp_path}/x\0y", str(tmp_path / "a")], first_pause=60)
+    assert results[1] == b"1"
+    assert "no file can have this name" in str(results[0])
 
 
 class HostedFileSystem(MemoryFileSystem):
@@ -177,5 +177,5 @@ class HostedFileSystem(MemoryFileSystem):
 
 def test_the_same_path_on_two_hosts_is_two_files():
     fsspec.register_implementation("hosted", HostedFileSystem, clobber=True)
-    found = fetch_all([f"hosted://{host}/a.png" for host in ("one", "two", "one")])
-    assert found == [b"/a.png of one", b"/a.png of two", b"/a.png of one"]
+    results = fetch_all([f"hosted://{host}/a.png" for host in ("one", "two", "one")])
+    assert results == [b"/a.png of one", b"/a.png of two", b"/a.png of one"]

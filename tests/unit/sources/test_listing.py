@@ -74,8 +74,8 @@ def test_a_file_without_a_suffix_is_an_image_where_it_is_dicom(tmp_path):
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.write(tmp_path / "IM000001", "a/IM1")
         archive.write(tmp_path / "LICENSE", "a/LICENSE")
-    found = uris(list_images(tmp_path / "all.zip"))
-    assert found == [f"zip://a/IM1::{tmp_path}/all.zip"]
+    results = uris(list_images(tmp_path / "all.zip"))
+    assert results == [f"zip://a/IM1::{tmp_path}/all.zip"]
 
 
 def test_a_changed_file_has_another_etag(folder):
@@ -201,8 +201,8 @@ def test_the_first_image_takes_no_more_listing_than_that(monkeypatch):
             if method == "head_object":
                 raise FileNotFoundError(Key)
             assert (Bucket, Prefix, ContinuationToken) == ("b", "in/", "no")
-            found = [("in/notes.txt", 5), ("in/empty.png", 0), ("in/a.png", 5), ("in/b.png", 5)]
-            contents = [{"Key": key, "Size": size} for key, size in found]
+            results = [("in/notes.txt", 5), ("in/empty.png", 0), ("in/a.png", 5), ("in/b.png", 5)]
+            contents = [{"Key": key, "Size": size} for key, size in results]
             return {"Contents": contents, "IsTruncated": True, "NextContinuationToken": "more"}
 
     opened = Pages(), "b/in"

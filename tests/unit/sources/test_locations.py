@@ -29,7 +29,7 @@ from salip_ray.sources.locations import (
         ("GS://bucket/a.png", "gs://bucket/a.png"),
     ],
 )
-def test_one_place_has_one_spelling(given, expected):
+def test_location_has_one_spelling(given, expected):
     assert normalise(given) == expected
 
 

@@ -41,7 +41,7 @@ ODD_NAMES = (
 )
 
 
-def found(location):
+def results(location):
     table = list_images(location).table
     return dict(zip(table["uri"].to_pylist(), fetch_all(table["uri"].to_pylist()), strict=True))
 
@@ -54,13 +54,13 @@ def write_all(folder):
 
 def test_every_name_in_a_folder_is_listed_and_fetched(tmp_path):
     write_all(tmp_path / "in")
-    assert found(tmp_path / "in") == {f"{tmp_path}/in/{n}": n.encode() for n in ODD_NAMES}
+    assert results(tmp_path / "in") == {f"{tmp_path}/in/{n}": n.encode() for n in ODD_NAMES}
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_file_that_exists_is_not_read_as_a_pattern(tmp_path, name):
     write_all(tmp_path)
-    assert found(tmp_path / name) == {f"{tmp_path}/{name}": name.encode()}
+    assert results(tmp_path / name) == {f"{tmp_path}/{name}": name.encode()}
 
 
 def test_every_name_in_an_archive_is_listed_and_fetched(tmp_path):
@@ -75,7 +75,7 @@ def test_every_name_in_an_archive_is_listed_and_fetched(tmp_path):
             archive.addfile(member, io.BytesIO(name.encode()))
     for scheme in ("zip", "tar"):
         path = tmp_path / f"x.{scheme}"
-        assert found(path) == {f"{scheme}://{name}::{path}": name.encode() for name in names}
+        assert results(path) == {f"{scheme}://{name}::{path}": name.encode() for name in names}
 
 
 @pytest.mark.parametrize("listed", ["parquet", "csv"])
@@ -94,13 +94,13 @@ def test_every_name_in_a_manifest_is_fetched(tmp_path, listed):
     else:
         with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([["uri"], *([name] for name in names)])
-    assert found(path) == {f"{tmp_path}/{name}": name.encode() for name in names}
+    assert results(path) == {f"{tmp_path}/{name}": name.encode() for name in names}
 
 
 def test_spaces_around_an_entry_of_a_csv_are_dropped(tmp_path):
     (tmp_path / "a.png").write_bytes(b"1")
     (tmp_path / "m.csv").write_text("n,uri\n1, a.png\n")
-    assert list(found(tmp_path / "m.csv")) == [f"{tmp_path}/a.png"]
+    assert list(results(tmp_path / "m.csv")) == [f"{tmp_path}/a.png"]
 
 
 def test_what_exists_below_a_folder_with_brackets_is_no_pattern(tmp_path):
@@ -110,18 +110,18 @@ def test_what_exists_below_a_folder_with_brackets_is_no_pattern(tmp_path):
     (folder / "m.csv").write_text("uri\nin?/a.png\n")
     with zipfile.ZipFile(folder / "a[1].zip", "w") as archive:
         archive.writestr("b.png", b"2")
-    assert list(found(folder / "m.csv")) == [f"{folder}/in?/a.png"]
-    assert list(found(folder / "a[1].zip")) == [f"zip://b.png::{folder}/a[1].zip"]
-    assert list(found(folder / "in?")) == [f"{folder}/in?/a.png"]
-    assert list(found(f"{folder}/in?/*.png")) == [f"{folder}/in?/a.png"]
-    assert list(found(f"{folder}/**/*.png")) == [f"{folder}/in?/a.png"]
+    assert list(results(folder / "m.csv")) == [f"{folder}/in?/a.png"]
+    assert list(results(folder / "a[1].zip")) == [f"zip://b.png::{folder}/a[1].zip"]
+    assert list(results(folder / "in?")) == [f"{folder}/in?/a.png"]
+    assert list(results(f"{folder}/in?/*.png")) == [f"{folder}/in?/a.png"]
+    assert list(results(f"{folder}/**/*.png")) == [f"{folder}/in?/a.png"]
 
 
 def test_a_recursive_pattern_follows_no_links(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "a.png").write_bytes(b"1")
     (tmp_path / "x" / "again").symlink_to(tmp_path)
-    assert list(found(f"{tmp_path}/**/*.png")) == [f"{tmp_path}/x/a.png"]
+    assert list(results(f"{tmp_path}/**/*.png")) == [f"{tmp_path}/x/a.png"]
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ def test_dicom_is_hidden_by_default(uri, hidden):
 
 
 def test_messages_lose_every_path():
-    said = "s3://b/doe jane/x.dcm does not exist; mask /m/doe.png or https://h/doe?x=1 is bad"
-    assert scrub(said, ("s3://b/doe jane/x.dcm", None), pseudonym("ab")) == (
+    message = "s3://b/doe jane/x.dcm does not exist; mask /m/doe.png or https://h/doe?x=1 is bad"
+    assert scrub(message, ("s3://b/doe jane/x.dcm", None), pseudonym("ab")) == (
         "id:ab does not exist; mask ... or ... is bad"
     )
 
@@ -67,35 +67,35 @@ def test_no_part_of_a_masks_path_is_left_and_what_is_wrong_with_it_is(path):
     assert not NAMES.search(scrub(f"{path.rpartition('/')[2]} is odd", (path,), "id:ab"))
 
 
-def test_what_is_said_of_masks_loses_their_names(tmp_path):
+def test_messages_about_masks_lose_their_names(tmp_path):
     folder = tmp_path / "Doe John"
     folder.mkdir()
     nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.eye(4)), folder / "Doe a.nii")
     (folder / "Doe b.png").write_text("x")
     Pil.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)).save(folder / "Doe c.png")
-    found = References.open(str(folder))
+    masks = References.open(str(folder))
     a, b, c, d = (
         str(folder / name) for name in ("Doe a.nii", "Doe b.png", "Doe c.png", "Doe d.png")
     )
     volume = ImageRef(a, 1)
-    for mask, ask, kept in (
-        (a, lambda: found.load(volume, count=7), "has 6 axial slices, its image 7"),
-        (a, lambda: found.load(ImageRef(a, 9)), "has 6 axial slices, slice 9 is wanted"),
-        (a, lambda: found.load(volume, spacing=(2.5, 1.0)), "1 x 1 mm, but its image of 2.5"),
-        (a, lambda: found.find(ImageRef("/in/Doe a.png", 1)), "is NIfTI, but its image is not"),
-        (b, lambda: found.load(ImageRef(b)), "cannot be read"),
-        (c, lambda: found.load(ImageRef(c)), "found uint8 of shape [2, 3, 3]"),
-        (d, lambda: found.load(ImageRef(d)), "does not exist"),
-        (str(folder), lambda: found.load(ImageRef(str(folder))), "is a folder"),
+    for mask, ask, remaining in (
+        (a, lambda: masks.load(volume, count=7), "has 6 axial slices, its image 7"),
+        (a, lambda: masks.load(ImageRef(a, 9)), "has 6 axial slices, slice 9 is wanted"),
+        (a, lambda: masks.load(volume, spacing=(2.5, 1.0)), "1 x 1 mm, but its image of 2.5"),
+        (a, lambda: masks.find(ImageRef("/in/Doe a.png", 1)), "is NIfTI, but its image is not"),
+        (b, lambda: masks.load(ImageRef(b)), "cannot be read"),
+        (c, lambda: masks.load(ImageRef(c)), "found uint8 of shape [2, 3, 3]"),
+        (d, lambda: masks.load(ImageRef(d)), "does not exist"),
+        (str(folder), lambda: masks.load(ImageRef(str(folder))), "is a folder"),
     ):
         with pytest.raises(ImageError) as caught:
             ask()
         assert "Doe" in str(caught.value)
         scrubbed = scrub(str(caught.value), (mask,), "id:ab")
-        assert kept in scrubbed
+        assert remaining in scrubbed
         assert not NAMES.search(scrubbed)
-    assert found.named(ImageRef("/in/Doe a.png", 1)) == volume
-    assert found.named(ImageRef("/in/other.png")) is None
+    assert masks.named(ImageRef("/in/Doe a.png", 1)) == volume
+    assert masks.named(ImageRef("/in/other.png")) is None
 
 
 @pytest.mark.parametrize(

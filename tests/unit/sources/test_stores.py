@@ -32,10 +32,10 @@ def memory():
 
 
 def test_a_name_is_no_pattern(memory):
-    found = read_each(memory, ["/b*.png", "/a[1].png", "/a[1].png", "/c?.png"])
-    assert (found["/b*.png"], found["/a[1].png"]) == (b"b*.png", b"a[1].png")
-    assert isinstance(found["/c?.png"], FileNotFoundError)
-    assert len(found) == 3
+    results = read_each(memory, ["/b*.png", "/a[1].png", "/a[1].png", "/c?.png"])
+    assert (results["/b*.png"], results["/a[1].png"]) == (b"b*.png", b"a[1].png")
+    assert isinstance(results["/c?.png"], FileNotFoundError)
+    assert len(results) == 3
 
 
 def test_of_what_exists_nothing_is_left_out(memory, sick):
@@ -43,10 +43,10 @@ def test_of_what_exists_nothing_is_left_out(memory, sick):
     fs = fsspec.filesystem("sick")
     fs.pipe_file("/y", b"y")
     sick.failures = {"x": [ConnectionError("503")] * 4, "y": [ConnectionError("503")]}
-    found = read_existing(fs, ["/x", "/y", "/gone"])
-    assert found["/y"] == b"y"
-    assert isinstance(found["/x"], ConnectionError)
-    assert len(found) == 2
+    results = read_existing(fs, ["/x", "/y", "/gone"])
+    assert results["/y"] == b"y"
+    assert isinstance(results["/x"], ConnectionError)
+    assert len(results) == 2
     assert sorted(sick.asked) == ["gone", *"xxxx", *"yy"]
 
 
@@ -91,5 +91,5 @@ def test_what_may_pass_is_tried_again(error, final):
         (TimeoutError(), "", "TimeoutError"),
     ],
 )
-def test_an_error_is_said_in_one_line_without_what_gives_access(error, address, message):
+def test_error_is_described_in_one_line_without_credentials(error, address, message):
     assert describe_error(error, address) == message
