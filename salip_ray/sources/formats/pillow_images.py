@@ -29,6 +29,8 @@ def own_pixel_limit() -> Iterator[None]:
 
 def rgb_of(image: Pil.Image) -> Image:
     """Return an image of up to 8 bits as uint8 RGB, with transparency on black."""
+    if image.mode == "La":  # premultiplied, from which Pillow converts to nothing else
+        image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Pil.new("RGBA", image.size, (0, 0, 0, 255))

@@ -56,6 +56,7 @@ _CODEC_NAMES = {
     32809: "ThunderScan",
 }
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_PILLOW_COLOURS = frozenset({_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR})
 _COLOURS = {4: "transparency mask", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*"}
 _COLOURS |= {32803: "colour filter array", 32844: "LogL", 32845: "LogLuv", 34892: "linear raw"}
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
@@ -169,6 +170,8 @@ class _Pages:
 
     def _by_pillow(self, page: Page, *, turned: bool = True) -> Pil.Image:
         codec = page.value(tags.COMPRESSION, 1)
+        if codec not in _PILLOW_CODECS or page.value(tags.PHOTOMETRIC, 1) not in _PILLOW_COLOURS:
+            raise ImageError(f"TIFF of {_describe(page)} is not read")
         if len(self._offsets) > 1 and codec == _OLD_JPEG:
             raise ImageError("pages of old-style JPEG are not read from a TIFF file of several")
         alone = len(self._offsets) == 1 and not page.layout.big

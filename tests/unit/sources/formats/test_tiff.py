@@ -123,6 +123,13 @@ def test_grey_with_alpha(dtype):
     assert np.abs(decode(data, "a.tif", CONFIG)[..., 0] - wanted).max() <= 1.01
 
 
+def test_grey_with_premultiplied_alpha():
+    both = values_of("uint8", 30, 41, 2)
+    both[..., 0] = np.minimum(both[..., 0], both[..., 1])
+    decoded = decode(tiff(both, tags={338: (3, [1])}), "a.tif", CONFIG)
+    assert np.abs(decoded[..., 0].astype(int) - both[..., 0]).max() <= 1
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_palettes(dtype):
     count = 2 ** (8 * np.dtype(dtype).itemsize)
@@ -167,7 +174,12 @@ def test_orientations(orientation, dtype):
         (tiff(np.zeros((4, 4), np.uint16), tags={259: (3, [7])}), "16-bit .*, JPEG is not read"),
         (tiff(np.zeros((4, 4), np.uint16), photometric=8), r"CIE L\*a\*b\* is not read"),
         (tiff(np.zeros((4, 4), np.uint16), tags={266: (3, [2])}), "is not read"),
-        (tiff(np.zeros((4, 4), np.uint8), tags={259: (3, [34712])}), "rare kind .*JPEG 2000"),
+        (
+            tiff(np.zeros((4, 4), np.uint8), tags={259: (3, [34712])}),
+            "8-bit unsigned samples, JPEG 2000 is not",
+        ),
+        (tiff(np.zeros((4, 4, 3), np.uint8), photometric=8), r"CIE L\*a\*b\* is not read"),
+        (tiff(np.zeros((4, 4, 5), np.uint8), photometric=1), "rare kind"),
         (tiff(np.zeros((64, 64), np.uint16))[:5000], "truncated"),
         (b"II*\0", "no page"),
     ],
