@@ -44,7 +44,7 @@ def show(
     from salip_ray.sources.fetch import fetch_all
     from salip_ray.sources.locations import public_uri
 
-    (data,) = fetch_all([image], settings.storage.input)
+    (data,) = fetch_all([image], settings.storage.input, max_bytes=settings.image.max_bytes)
     if isinstance(data, Exception):
         raise data
     stack = open_stack(data, image, settings.image)

@@ -172,7 +172,9 @@ class References:
         if suffix(mask.uri) in _NIFTI:
             return self._slice(mask, config or ImageConfig(), count, spacing)
         shown = public_uri(mask.uri)
-        pages, values = read_mask(self._fetch(mask.uri), mask.index, shown, config or ImageConfig())
+        pages, values = read_mask(
+            self._fetch(mask.uri, config), mask.index, shown, config or ImageConfig()
+        )
         _require_slices(mask, pages, "page", count)
         return as_class_ids(values, shown)
 
@@ -182,7 +184,7 @@ class References:
         wanted = mask.uri, config.axis, config.volume_index
         if self._volume is None or self._volume[0] != wanted:
             # Kept for its other slices, which come next.
-            self._volume = wanted, *nifti.read_labels(self._fetch(mask.uri), config)
+            self._volume = wanted, *nifti.read_labels(self._fetch(mask.uri, config), config)
         _, values, grid = self._volume
         _require_slices(mask, grid.count, f"{config.axis} slice", count)
         if spacing is not None and not np.allclose(grid.spacing, spacing, rtol=_SAME):
@@ -193,8 +195,9 @@ class References:
         plane = np.ascontiguousarray(grid.plane(values, mask.index or 0))
         return as_class_ids(plane, public_uri(mask.uri))
 
-    def _fetch(self, mask_uri: str) -> bytes:
-        (data,) = fetch_all([mask_uri], self._options)
+    def _fetch(self, mask_uri: str, config: ImageConfig | None) -> bytes:
+        limit = (config or ImageConfig()).max_bytes
+        (data,) = fetch_all([mask_uri], self._options, max_bytes=limit)
         if isinstance(data, Exception):
             raise ImageError(f"reference mask: {data}")
         return data

@@ -73,7 +73,7 @@ def load(
     Raises:
         InputError: the image or its mask cannot be read, or their sizes differ.
     """
-    (data,) = fetch_all([image.address], config.storage.input)
+    (data,) = fetch_all([image.address], config.storage.input, max_bytes=config.image.max_bytes)
     if isinstance(data, Exception):
         raise InputError(str(data))
     stack = open_stack(data, image.picture.uri, config.image)
