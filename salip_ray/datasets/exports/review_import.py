@@ -16,6 +16,7 @@ from salip_ray.datasets.exports.review import CLASSES_COLUMN, COLUMNS, QUEUE, ma
 from salip_ray.datasets.reviews import Decision, Reviews
 from salip_ray.errors import ImageError, InputError
 from salip_ray.output.layout import EXPORT
+from salip_ray.output.lease import held
 from salip_ray.output.masks import LabelMap, encode_png
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.store import Store
@@ -99,7 +100,8 @@ def import_review(
         InputError: the folder is not a review, names an image that the output does not have, or has
             an unknown decision; or a mask is unreadable, of another size, of unknown classes, or
             has the ignore value in place of a class.
-        OutputError: ``output`` is not an output, or cannot be written.
+        OutputError: ``output`` is not an output, or cannot be written; LeaseError if another
+            process writes to it.
     """
     labels = LabelOutput.open(output, storage_options)
     reviews = Reviews.of(labels)
@@ -135,7 +137,12 @@ def import_review(
             label_maps[image_id] = encode_png(label_map)
         else:
             decisions[image_id] = Decision("accepted", classes)
-    reviews.save(Store(output, storage_options), decisions, label_maps)
+    store = Store(output, storage_options)
+    with held(store) as lease:
+        # Read again: another import may have added decisions since.
+        current = Reviews.of(labels)
+        lease.require_owner()
+        current.save(store, decisions, label_maps)
     return Imported(**counts, undecided=len(queue) - len(decisions))
 
 

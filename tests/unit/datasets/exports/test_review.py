@@ -13,7 +13,9 @@ from PIL import Image as Pil
 from salip_ray.datasets.exports import coco, palette, review
 from salip_ray.datasets.exports.review_import import import_review
 from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.datasets.reviews import Reviews
 from salip_ray.errors import InputError, OutputError
+from salip_ray.output.reader import LabelOutput
 
 
 @pytest.fixture
@@ -318,3 +320,23 @@ def test_a_rejected_image_needs_no_mask(queue, output):
 def test_colours_of_classes_are_distinct():
     assert len(set(palette.colours())) == 256
     assert all(len(set(colour)) > 1 for colour in palette.colours()[1:])
+
+
+def test_two_imports_at_once_lose_no_decision(lungs_only, output, tmp_path, monkeypatch):
+    """The second import is finished between the reading and the writing of the first."""
+    other = tmp_path / "other"
+    review.export(PseudoLabels(str(output), classes=["heart"]), str(other))
+    for folder in (lungs_only, other):
+        decide(folder, r1="accept")
+    read_bytes = type(lungs_only).read_bytes
+
+    def read_and_import_the_other(path):
+        if path.parent.parent == lungs_only:
+            monkeypatch.undo()
+            import_review(other, str(output))
+        return read_bytes(path)
+
+    monkeypatch.setattr(type(lungs_only), "read_bytes", read_and_import_the_other)
+    import_review(lungs_only, str(output))
+    decisions = Reviews.of(LabelOutput.open(str(output))).decisions
+    assert {c for found in decisions.values() for d in found for c in d.classes} == {1, 2}
