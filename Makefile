@@ -1,4 +1,4 @@
-# Every target makes the environment first, once: Python 3.11+ and network access are all it needs.
+# Every target first creates the environment. It needs Python 3.11+ and network access.
 PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
@@ -19,7 +19,7 @@ $(ENV): requirements.lock requirements-uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-test: lint types unit  ## lint, type check and run the tests but the long ones
+test: lint types unit  ## lint, type check and run all tests except the long ones
 
 lint: $(ENV)  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -28,13 +28,13 @@ lint: $(ENV)  ## ruff: rules and format
 types: $(ENV)  ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(ENV)  ## the tests alone
+unit: $(ENV)  ## run the tests
 	$(BIN)/python -m pytest
 
-cluster: $(ENV)  ## a submitted job detached, joined, stopped and gone on with (minutes)
+cluster: $(ENV)  ## detach, join, stop and resume a submitted job (minutes)
 	$(BIN)/python -m pytest -m cluster
 
-scale: $(ENV)  ## the driver on 10 million rows, 1 to 8 local nodes, and the simulation
+scale: $(ENV)  ## measure the driver on 10 million rows, 1 to 8 local nodes, and the simulation
 	$(BIN)/python benchmarks/scale.py driver --rows 1000000
 	$(BIN)/python benchmarks/scale.py driver --rows 10000000
 	$(BIN)/python benchmarks/scale.py nodes
@@ -46,7 +46,7 @@ demo: $(ENV)  ## label fresh phantoms with the bundled models, score and draw th
 realdata: $(ENV)  ## label and score the real images in $$SALIP_REAL_DATA (default ../shared/data)
 	$(BIN)/python benchmarks/realdata.py
 
-confidence: $(ENV)  ## how well confidence foretells Dice, on phantoms and real images
+confidence: $(ENV)  ## measure how well confidence predicts Dice, on phantoms and real images
 	$(BIN)/python benchmarks/confidence.py
 
 student: $(ENV)  ## train a U-Net on the cascade's labels of phantoms; does it beat its teacher?
@@ -64,7 +64,7 @@ parity: $(ENV)  ## the slow parity tests: ViT-B at its full size (minutes)
 ablation: $(ENV)  ## measure the recipe, its options and presence; tables into benchmarks/results/
 	$(BIN)/python benchmarks/ablation.py
 
-chaos: $(ENV)  ## kill drivers, workers, nodes and stores, feed it rubbish, compare; resumes
+chaos: $(ENV)  ## kill drivers, workers, nodes and stores, mutate files, compare; resumes
 	$(BIN)/python tests/chaos/run.py
 
 fuzz: $(ENV)  ## 10,000 mutated files through every decoder
@@ -91,5 +91,5 @@ lock: $(ENV)  ## pin the dependencies of pyproject.toml again
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 	grep -A99 '^uv==' requirements.lock | awk 'NR==1 || /--hash/ {print} NR>1 && !/--hash/ {exit}' > requirements-uv.txt
 
-clean:  ## remove what the other targets made, but trained models
+clean:  ## remove the files of the other targets, except trained models
 	rm -rf .venv dist ablation-output demo-output realdata-output confidence-output student-output volume-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache
