@@ -220,7 +220,9 @@ def test_no_message_shows_a_signature(tmp_path, monkeypatch):
     Pil.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)).save(colour, "PNG")
     files = {"a.nii": volume, "b.png": b"none", "c.png": colour.getvalue()}
     by_uri = {signed.format(name): data for name, data in files.items()}
-    monkeypatch.setattr(references, "fetch_all", lambda uris, _: [by_uri[uri] for uri in uris])
+    monkeypatch.setattr(
+        references, "fetch_all", lambda uris, *_, **__: [by_uri[uri] for uri in uris]
+    )
     masks = References({"a": signed.format("a.nii")})
     mask = ImageRef(signed.format("a.nii"), 1)
     (tmp_path / "index.csv").write_text(f"image,mask\n{signed.format('x.png')},\n")
