@@ -39,8 +39,8 @@ def reverse_box_mask(image, mask, x, y, w, h):
 
 
 def contour(image, mask, x, y, w, h):
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-    return cv2.drawContours(image.copy(), found, -1, RED, 3)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    return cv2.drawContours(image.copy(), contours, -1, RED, 3)
 
 
 PROMPTS = {

@@ -16,12 +16,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from salip_ray.cascade.cascade import Cascade
+from salip_ray.cascade.cascade import Cascade, compose
+from salip_ray.cascade.proposer import SamProposer
+from salip_ray.cascade.refiner import SamRefiner
+from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.cascade.visual_prompts import visual_prompt
-from salip_ray.config import ClipConfig, load_config
+from salip_ray.config import ClipConfig, SamConfig, load_config
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.bundled.sam_net import load_bundled_sam
 from salip_ray.models.clip.load import load_clip
+from salip_ray.models.sam.load import load_sam
 from salip_ray.output.masks import decode_rle
 from salip_ray.schema import Candidate
 from tests.parity.published import PROMPTS, PublishedCode
@@ -44,8 +48,13 @@ def clip():
 
 
 @pytest.fixture(scope="module")
-def sam():
+def official():
     return load_bundled_sam().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def sam():
+    return load_sam(SamConfig())
 
 
 def config_of(preset, prompts, k, **sections):
@@ -86,6 +95,25 @@ def candidate_of(entry):
     )
 
 
+def label_with(config, image, proposals, sam, clip):
+    """Return scores, selections and masks; each visual prompt is encoded once."""
+    retriever = ClipRetriever(clip, config)
+    features = retriever.image_features(image, proposals.candidates)
+    selections = retriever.ranker.select(features, proposals.candidates)
+    size = image.shape[:2]
+    result = compose(
+        config,
+        SamRefiner(sam, config),
+        candidates=proposals.candidates,
+        n_proposed=proposals.n_proposed,
+        embedding=proposals.embedding,
+        selections=selections,
+        working_size=size,
+        original_size=size,
+    )
+    return retriever.ranker.scores(features)[:, 0], selections, result
+
+
 @pytest.mark.salip
 @pytest.mark.parametrize("mode", MODES)
 def test_visual_prompts_equal_the_recorded_ones(record, mode):
@@ -104,7 +132,7 @@ def test_visual_prompts_equal_the_recorded_ones(record, mode):
 def test_scores_picks_and_masks_equal_the_recorded_ones(record, sam, clip):
     folder, data = record
     image = np.asarray(PIL.Image.open(folder / "input.png"))
-    proposals = Cascade(config_of_record(data), sam=sam, clip=clip).propose(image)
+    proposals = SamProposer(sam, config_of_record(data))(image)
     assert [c.id for c in proposals.candidates] == [entry["id"] for entry in data["candidates"]]
     for candidate, entry in zip(proposals.candidates, data["candidates"], strict=True):
         np.testing.assert_array_equal(candidate.mask, decode_rle(entry["segmentation"]))
@@ -113,17 +141,11 @@ def test_scores_picks_and_masks_equal_the_recorded_ones(record, sam, clip):
         if "error" in recorded:  # the published code fails on one candidate alone
             assert len(data["candidates"]) == 1
             continue
-        cascade = Cascade(
-            config_of_record(data, visual_prompt=mode),
-            sam=sam,
-            clip=clip,
-            propose=lambda _: proposals,
-        )
-        scores = cascade.retrieve.scores(image, proposals.candidates)[:, 0]
+        config = config_of_record(data, visual_prompt=mode)
+        scores, selections, result = label_with(config, image, proposals, sam, clip)
         np.testing.assert_allclose(scores, recorded["scores"][label], atol=1e-4)
-        result = cascade(image)
         picks = [data["candidates"][index]["id"] for index in recorded["picks"][label]]
-        assert [s.candidate_id for s in result.selections] == picks
+        assert [s.candidate_id for s in selections] == picks
         (mask,) = result.masks
         assert [list(box) for box in mask.prompt_boxes] == recorded["boxes"]
         np.testing.assert_array_equal(mask.mask, decode_rle(recorded["final"]))
@@ -141,12 +163,12 @@ def published_input(kind, index):
 
 
 @pytest.mark.parametrize(("kind", "index", "k"), PHANTOMS, ids=[kind for kind, *_ in PHANTOMS])
-def test_preset_equals_an_independent_implementation(kind, index, k, sam, clip):
+def test_preset_equals_an_independent_implementation(kind, index, k, official, sam, clip):
     image, working = published_input(kind, index)
     settings = {
         **dict(zip(SETTINGS, (8, 64, 0.3, 0.1, 0.9, 0.9, 1, 2, 200), strict=True)),
     }
-    published = PublishedCode(sam, clip, **settings)
+    published = PublishedCode(official, clip, **settings)
     masks = published.propose(working, area_below=50_000)
     assert len(masks) > k
     sentences = ["a photo of an organ", "a large dark region"]

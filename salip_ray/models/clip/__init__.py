@@ -1,1 +1,1 @@
-"""CLIP: weights by open_clip, and its image transform."""
+"""CLIP by open_clip: find its weights, load it, and prepare its images."""

@@ -1,8 +1,8 @@
-"""CLIP's inference transform on CLIP's device, for many crops at once.
+"""CLIP's inference transform on CLIP's device.
 
 open_clip prepares one PIL image at a time on a CPU: resize, centre crop or padding, normalise. Here
-a resize is two matrix products whose weights are Pillow's own antialiased filters. Pillow rounds
-and clips between the two as well, which moves single pixels at sharp edges by some grey levels.
+a resize is two matrix products with the weights of Pillow's antialiased filters. Pillow also rounds
+and clips between the two, so single pixels at sharp edges differ by some grey levels.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class _KeepsAPixel(ResizeKeepRatio):  # type: ignore[misc]  # open_clip is untyp
 
 
 def never_vanishing(transform: Any) -> Any:
-    """open_clip's inference transform for pictures of any shape.
+    """Return open_clip's inference transform, changed to accept pictures of any shape.
 
-    Where the longer side is fitted, open_clip rounds the shorter side of a line down to nothing,
-    and Pillow refuses. All other pictures stay what they were.
+    If open_clip fits the longer side, it rounds the shorter side of a thin picture down to 0, which
+    Pillow refuses. Other pictures are transformed as before.
     """
     if not isinstance(transform, Compose):
         return transform
@@ -52,12 +52,12 @@ def never_vanishing(transform: Any) -> Any:
 
 @dataclass(frozen=True)
 class DeviceTransform:
-    """Resize to ``size`` x ``size``, and normalise.
+    """Resize pictures to ``size`` x ``size`` and normalise them.
 
     Attributes:
         size: side of the model's input, pixels.
-        longest: fit the longer side and pad the shorter with ``fill``; else fit the shorter and
-            cut the ends of the longer off.
+        longest: fit the longer side and pad the shorter with ``fill``; else fit the shorter side
+            and cut the ends of the longer.
         filter: ``"bicubic"`` or ``"bilinear"``, as Pillow's.
         mean: of each channel, of values between 0 and 1.
         std: likewise.
@@ -73,7 +73,7 @@ class DeviceTransform:
 
     @staticmethod
     def like(transform: Any) -> DeviceTransform | None:
-        """The equal of an inference transform of open_clip, or None where there is none."""
+        """Return the equivalent of a transform of open_clip, or None if there is none."""
         steps = list(transform.transforms) if isinstance(transform, Compose) else []
         resize = next((s for s in steps if isinstance(s, Resize | ResizeKeepRatio)), None)
         crop = next((s for s in steps if isinstance(s, CenterCrop | CenterCropOrPad)), None)
@@ -99,7 +99,7 @@ class DeviceTransform:
         )
 
     def __call__(self, pictures: Sequence[Image], device: torch.device) -> Tensor:
-        """uint8 RGB arrays [h, w, 3] of any sizes -> float32 [n, 3, size, size] on ``device``."""
+        """Transform uint8 RGB arrays [h, w, 3] of any size: float32 [n, 3, size, size]."""
         out = torch.empty(len(pictures), 3, self.size, self.size, device=device)
         for index, picture in enumerate(pictures):
             height, width = picture.shape[:2]
@@ -115,7 +115,7 @@ class DeviceTransform:
         return out.div_(255).sub_(mean).div_(std)
 
     def _sides(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """The resize of rows and of columns, matrices of at most ``size`` rows."""
+        """Return the resize of rows and of columns, as matrices of at most ``size`` rows."""
         if self.longest:
             scale = self.size / max(height, width)
             sides = [(n, max(1, round(n * scale))) for n in (height, width)]
@@ -137,16 +137,16 @@ class DeviceTransform:
 
 @functools.lru_cache(maxsize=4096)
 def resize_matrix(before: int, after: int, kind: str) -> Tensor:
-    """Pillow's antialiased resize of one axis, as a matrix [after, before]."""
+    """Return Pillow's antialiased resize of one axis as a matrix [after, before]."""
     kernel, support = _FILTERS[kind]
     scale = before / after
     stretch = max(scale, 1.0)
     center = ((np.arange(after) + 0.5) * scale)[:, None]
-    place = np.arange(before)[None]
-    # Pillow rounds where its window begins and ends.
+    pixel = np.arange(before)[None]
+    # Pillow rounds both ends of its window.
     first = np.maximum(0, np.trunc(center - support * stretch + 0.5))
     last = np.minimum(before, np.trunc(center + support * stretch + 0.5))
-    weights = kernel(np.abs(place - center + 0.5) / stretch) * ((place >= first) & (place < last))
+    weights = kernel(np.abs(pixel - center + 0.5) / stretch) * ((pixel >= first) & (pixel < last))
     return torch.as_tensor(weights / weights.sum(axis=1, keepdims=True), dtype=torch.float32)
 
 

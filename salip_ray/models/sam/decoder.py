@@ -1,14 +1,14 @@
 """SAM's mask decoder with the same weights and mathematics, in less time and memory.
 
-All prompts of a batch lie on one image, which the official decoder forgets: it copies the image's
-4,096 tokens for every prompt and projects each copy. Here
+All prompts of a batch are on one image, but the official decoder copies the image's 4,096 tokens
+for every prompt and projects each copy. Here:
 
-- the first layer, in which all copies are still equal, projects one;
-- later, the few prompt tokens are projected instead of the many image tokens: with heads
-  :math:`h`, :math:`(X W_k)_h q_h = X (W_k^T)_h q_h`, and the same for values and outputs;
-- the predicted IoU is known before the mask is made, so masks below a threshold are not made;
-- upscaling runs on [pixels, channels] matrices, and sorts pixels into place only in the end;
-- prompts go through in slices that stay in the cache.
+- the first layer, in which all copies are still equal, projects one of them;
+- later layers project the few prompt tokens instead of the many image tokens: with heads
+  :math:`h`, :math:`(X W_k)_h q_h = X (W_k^T)_h q_h`, and likewise for values and outputs;
+- masks below a threshold of predicted IoU, which is known before the mask, are not made;
+- upscaling runs on [pixels, channels] matrices and orders the pixels at the end;
+- prompts are decoded in slices that fit into the CPU's cache.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from segment_anything.modeling.transformer import Attention, TwoWayAttentionBloc
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-_SLICE_BYTES = 3 * 1024**2  # of the image tokens of the prompts that are decoded together
+_SLICE_BYTES = 3 * 1024**2  # of image tokens, for the prompts of one slice
 
 
 class Decoded(NamedTuple):
@@ -40,10 +40,9 @@ class Decoded(NamedTuple):
 
 
 class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything is untyped
-    """A ``MaskDecoder`` for many prompts on one image.
+    """A ``MaskDecoder`` that is faster for many prompts on one image.
 
-    Shares the modules of another: same state dict, same call. :meth:`above` leaves out the masks
-    that are not confident enough.
+    It shares the modules of ``decoder``, with the same state dict and the same call.
     """
 
     def __init__(self, decoder: MaskDecoder) -> None:
@@ -61,7 +60,7 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
         sparse_prompt_embeddings: Tensor,
         dense_prompt_embeddings: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """All masks and their predicted IoUs, as the official decoder gives them."""
+        """Return all masks and their predicted IoUs, like the official decoder."""
         if not _shared(image_embeddings, dense_prompt_embeddings):
             dtype = self.iou_token.weight.dtype
             logits, ious = super().predict_masks(
@@ -71,11 +70,11 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
                 dense_prompt_embeddings=dense_prompt_embeddings.to(dtype),
             )
             return logits.float(), ious.float()
-        found = self._decode(
+        decoded = self._decode(
             image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, 0, None
         )
         shape = len(sparse_prompt_embeddings), self.num_mask_tokens
-        return found.logits.unflatten(0, shape), found.predicted_iou.view(shape)
+        return decoded.logits.unflatten(0, shape), decoded.predicted_iou.view(shape)
 
     def forward(
         self,
@@ -85,9 +84,9 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
         dense_prompt_embeddings: Tensor,
         multimask_output: bool,
     ) -> tuple[Tensor, Tensor]:
-        """As the official decoder: logits [n, m, 4h, 4w] and IoUs [n, m]; m is 3 or 1.
+        """Return logits [n, m, 4h, 4w] and IoUs [n, m], like the official decoder; m is 3 or 1.
 
-        Only the masks that are returned are made.
+        Only the returned masks are computed.
         """
         if not _shared(image_embeddings, dense_prompt_embeddings):
             official: tuple[Tensor, Tensor] = super().forward(
@@ -100,7 +99,7 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
             return official
         prompts = len(sparse_prompt_embeddings)
         first, last = (1, self.num_mask_tokens) if multimask_output else (0, 1)
-        found = self._decode(
+        decoded = self._decode(
             image_embeddings,
             image_pe,
             sparse_prompt_embeddings,
@@ -109,7 +108,7 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
             last,
         )
         shape = prompts, last - first
-        return found.logits.unflatten(0, shape), found.predicted_iou.view(shape)
+        return decoded.logits.unflatten(0, shape), decoded.predicted_iou.view(shape)
 
     def above(
         self,
@@ -119,7 +118,7 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
         dense_prompt_embeddings: Tensor,
         threshold: float,
     ) -> Decoded:
-        """The masks (three a prompt) whose predicted IoU is above ``threshold``, in order."""
+        """Return the masks (of three per prompt) of a predicted IoU above ``threshold``."""
         return self._decode(
             image_embeddings,
             image_pe,
@@ -149,7 +148,7 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
         tokens = torch.cat((output_tokens.expand(len(sparse), -1, -1), sparse.to(dtype)), dim=1)
         step = len(tokens)
         if keys.device.type == "cpu":
-            # In equal slices, for a last one of a few prompts takes nearly as long as a full one.
+            # Slices of equal length: a short last slice takes nearly as long as a full one.
             slices = round(len(tokens) * keys[0].numel() * keys.element_size() / _SLICE_BYTES)
             step = math.ceil(len(tokens) / max(1, slices))
         logits, ious, prompts = [], [], []
@@ -166,8 +165,8 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
     def _masks(
         self, hidden: Tensor, pixels: Tensor, prompt: Tensor, mask: Tensor, height: int, width: int
     ) -> Tensor:
-        """Logits [m, 4 * height, 4 * width] of chosen (prompt, mask) pairs, in their order."""
-        used, place = torch.unique(prompt, return_inverse=True)
+        """Return logits [m, 4 * height, 4 * width] of (prompt, mask) pairs, in their order."""
+        used, index = torch.unique(prompt, return_inverse=True)
         if len(used) < len(pixels):
             pixels, hidden = pixels[used], hidden[used]
         kernels = torch.stack(
@@ -179,12 +178,12 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
         )
         fine = self._upscaled(pixels)  # [used, h * w, 2, 2, 2, 2, C / 8]
         every = torch.bmm(kernels, fine.flatten(1, -2).transpose(1, 2))
-        out = every[place, mask].view(len(mask), height, width, 2, 2, 2, 2)
-        # Row and column, then those within the pixel, twice -> rows and columns.
+        out = every[index, mask].view(len(mask), height, width, 2, 2, 2, 2)
+        # From (row, column), then twice (row, column) within a pixel, to (rows, columns).
         return out.permute(0, 1, 3, 5, 2, 4, 6).reshape(len(mask), 4 * height, 4 * width)
 
     def _upscaled(self, pixels: Tensor) -> Tensor:
-        """``output_upscaling`` [n, p, C] -> [n, p, 2, 2, 2, 2, C / 8]: finer pixels by pixel."""
+        """Apply ``output_upscaling`` to each pixel: [n, p, C] to [n, p, 2, 2, 2, 2, C / 8]."""
         to_2x, norm, act, to_4x, last_act = self.output_upscaling
         x = act(
             F.layer_norm(
@@ -195,12 +194,12 @@ class QuickMaskDecoder(MaskDecoder):  # type: ignore[misc]  # segment_anything i
 
 
 def _shared(image: Tensor, dense: Tensor) -> bool:
-    """Whether all prompts are on one image and none brings a mask of its own."""
+    """Return True if all prompts are on one image and none has its own mask prompt."""
     return len(image) == 1 and (len(dense) == 1 or dense.stride(0) == 0)
 
 
 def _each_into_four(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
-    """A 2x2 transposed convolution of stride 2: [..., C] -> [..., 2, 2, C']."""
+    """Apply a 2x2 transposed convolution of stride 2: [..., C] to [..., 2, 2, C']."""
     weight = layer.weight.permute(0, 2, 3, 1)  # [C, 2, 2, C']
     bias = None if layer.bias is None else layer.bias.repeat(4)
     out: Tensor = F.linear(x, weight.flatten(1).T, bias).unflatten(-1, weight.shape[1:])
@@ -211,14 +210,14 @@ def _each_into_four(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
 
 
 class Shared(NamedTuple):
-    """What all prompts on an image begin with.
+    """The first layer's projections of an image, which all prompts share.
 
     Attributes:
         keys: the image's tokens, [1, p, C].
         key_pe: their positional encoding, [1, p, C].
-        placed: both together.
-        to_tokens: keys and values by which tokens see the image in the first layer, [heads, p, d].
-        to_image: queries by which the image sees tokens there, [heads, p, d].
+        placed: the sum of both.
+        to_tokens: keys and values of the attention from tokens to the image, [heads, p, d].
+        to_image: queries of the attention from the image to tokens, [heads, p, d].
     """
 
     keys: Tensor
@@ -229,7 +228,7 @@ class Shared(NamedTuple):
 
 
 def share(transformer: TwoWayTransformer, keys: Tensor, key_pe: Tensor) -> Shared:
-    """Do once what the first layer does for every prompt alike."""
+    """Compute the projections of the first layer that are equal for all prompts."""
     placed, first = keys + key_pe, transformer.layers[0]
     by_tokens, by_image = first.cross_attn_token_to_image, first.cross_attn_image_to_token
     return Shared(
@@ -245,7 +244,7 @@ def share(transformer: TwoWayTransformer, keys: Tensor, key_pe: Tensor) -> Share
 
 
 def two_way(transformer: TwoWayTransformer, image: Shared, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """``TwoWayTransformer`` on one image for n prompts.
+    """Run ``TwoWayTransformer`` on one image for n prompts.
 
     Args:
         transformer: its weights.
@@ -253,14 +252,16 @@ def two_way(transformer: TwoWayTransformer, image: Shared, tokens: Tensor) -> tu
         tokens: of the prompts, [n, t, C].
 
     Returns:
-        The processed tokens [n, t, C], and the image's tokens as each prompt left them [n, p, C].
+        The processed tokens [n, t, C], and the image's tokens for each prompt [n, p, C].
     """
     queries, keys, placed = tokens, image.keys, image.placed
     for number, layer in enumerate(transformer.layers):
         queries, keys = _layer(layer, queries, keys, tokens, placed, image if not number else None)
         placed = keys + image.key_pe
-    found = _tokens_see_image(transformer.final_attn_token_to_image, queries + tokens, keys, placed)
-    return transformer.norm_final_attn(queries + found), keys
+    attended = _tokens_see_image(
+        transformer.final_attn_token_to_image, queries + tokens, keys, placed
+    )
+    return transformer.norm_final_attn(queries + attended), keys
 
 
 def _layer(
@@ -271,19 +272,19 @@ def _layer(
     placed: Tensor,
     shared: Shared | None,
 ) -> tuple[Tensor, Tensor]:
-    """One layer; the first has the image's side done already."""
+    """Run one layer; ``shared`` has the image's projections of the first layer."""
     if layer.skip_first_layer_pe:
         queries = layer.self_attn(q=queries, k=queries, v=queries)
     else:
-        at_place = queries + query_pe
-        queries = queries + layer.self_attn(q=at_place, k=at_place, v=queries)
+        with_pe = queries + query_pe
+        queries = queries + layer.self_attn(q=with_pe, k=with_pe, v=queries)
     queries = layer.norm1(queries)
     seeing = layer.cross_attn_token_to_image
     if shared is None:
-        found = _tokens_see_image(seeing, queries + query_pe, keys, placed)
+        attended = _tokens_see_image(seeing, queries + query_pe, keys, placed)
     else:
-        found = _tokens_see_shared_image(seeing, queries + query_pe, *shared.to_tokens)
-    queries = layer.norm2(queries + found)
+        attended = _tokens_see_shared_image(seeing, queries + query_pe, *shared.to_tokens)
+    queries = layer.norm2(queries + attended)
     queries = layer.norm3(queries + layer.mlp(queries))
     keys = _image_sees_tokens(
         layer.cross_attn_image_to_token,
@@ -297,7 +298,7 @@ def _layer(
 
 
 def _tokens_see_shared_image(attn: Attention, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """``attn`` of the tokens of n prompts on keys and values [heads, p, d] that all share."""
+    """Attend from the tokens of n prompts to shared keys and values [heads, p, d]."""
     q = _heads(attn.q_proj(tokens), attn)
     q = q / math.sqrt(q.shape[-1])
     weights = (_by_head(q) @ k.transpose(1, 2)).softmax(dim=-1)  # [heads, n * t, p]
@@ -305,19 +306,19 @@ def _tokens_see_shared_image(attn: Attention, tokens: Tensor, k: Tensor, v: Tens
 
 
 def _tokens_see_image(attn: Attention, tokens: Tensor, keys: Tensor, placed: Tensor) -> Tensor:
-    """``attn(q=tokens, k=placed, v=keys)``, projecting tokens in the place of pixels.
+    """Compute ``attn(q=tokens, k=placed, v=keys)`` by projecting tokens instead of pixels.
 
-    The keys' bias adds the same to all scores of a query, which the softmax takes out again; the
-    values' bias goes through the weights, which sum to 1.
+    The bias of the keys adds a constant to all scores of a query, which the softmax removes. The
+    bias of the values is added at the end, since the weights sum to 1.
     """
     t = tokens.shape[1]
     q = _heads(attn.q_proj(tokens), attn)  # [n, heads, t, d]
     q = q / math.sqrt(q.shape[-1])
     by_key = attn.k_proj.weight.unflatten(0, (attn.num_heads, -1))  # [heads, d, C]
     scores = torch.bmm((q @ by_key).flatten(1, 2), placed.transpose(1, 2))  # [n, heads * t, p]
-    seen = torch.bmm(scores.softmax(dim=-1), keys).unflatten(1, (attn.num_heads, t))
+    attended = torch.bmm(scores.softmax(dim=-1), keys).unflatten(1, (attn.num_heads, t))
     by_value = attn.v_proj.weight.unflatten(0, (attn.num_heads, -1)).transpose(1, 2)
-    out = (seen @ by_value).transpose(1, 2).flatten(2) + attn.v_proj.bias
+    out = (attended @ by_value).transpose(1, 2).flatten(2) + attn.v_proj.bias
     return attn.out_proj(out)  # type: ignore[no-any-return]
 
 
@@ -329,11 +330,11 @@ def _image_sees_tokens(
     values: Tensor,
     q: Tensor | None,
 ) -> Tensor:
-    """``keys + attn(q=placed, k=tokens, v=values)``, projecting tokens in the place of pixels.
+    """Compute ``keys + attn(q=placed, k=tokens, v=values)`` by projecting tokens, not pixels.
 
-    Scores have the pixels last, so that a softmax over a few tokens is made for many at once. The
-    output's bias is added to what the first head brings, whose weights sum to 1. ``q`` are the
-    queries of ``placed`` [heads, p, d], where all prompts share them.
+    Pixels are the last axis of the scores, so that the softmax over a few tokens is vectorised. The
+    bias of the output is added to the first head, whose weights sum to 1. ``q`` are the queries of
+    ``placed`` [heads, p, d], if all prompts share them.
     """
     n, t, _ = tokens.shape
     heads = attn.num_heads
@@ -355,17 +356,17 @@ def _image_sees_tokens(
 
 
 def _heads(x: Tensor, attn: Attention) -> Tensor:
-    """[n, t, heads * d] -> [n, heads, t, d]."""
+    """Reshape [n, t, heads * d] to [n, heads, t, d]."""
     heads: Tensor = x.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
     return heads
 
 
 def _by_head(x: Tensor) -> Tensor:
-    """[n, heads, t, d] -> [heads, n * t, d]."""
+    """Reshape [n, heads, t, d] to [heads, n * t, d]."""
     return x.transpose(0, 1).flatten(1, 2)
 
 
 def _by_prompt(x: Tensor, n: int) -> Tensor:
-    """[heads, n * t, d] -> [n, t, heads * d]."""
+    """Reshape [heads, n * t, d] to [n, t, heads * d]."""
     prompts: Tensor = x.unflatten(1, (n, -1)).permute(1, 2, 0, 3).flatten(2)
     return prompts

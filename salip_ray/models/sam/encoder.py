@@ -1,13 +1,13 @@
 """SAM's image encoder with the same weights and mathematics, in less time and memory.
 
-The blocks of ``segment_anything`` materialise the attention scores of all heads at once (805 MB a
-global block of ViT-B) and project windows' padding like real tokens. Here
+The blocks of ``segment_anything`` store the attention scores of all heads at once (805 MB in a
+global block of ViT-B), and project the padding of windows like real tokens. Here:
 
-- the relative positions are a bias of ordinary scaled-dot-product attention. On a GPU they are
-  concatenated into queries and keys, so that a fused kernel serves; on a CPU the scores are made
-  a few query rows at a time, which stay in the cache;
-- padding is neither projected nor asked: after the normalisation it is zero, so its queries, keys
-  and values are the projection's bias, which is filled in.
+- relative positions are a bias of scaled-dot-product attention. On a GPU they are concatenated to
+  queries and keys, so that a fused kernel can be used. On a CPU, scores are computed for a few
+  query rows at a time, which stay in the cache;
+- padding is not projected. It is zero after the normalisation, so its queries, keys and values are
+  the bias of the projection, which is filled in.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class QuickBlock(nn.Module):
     """A :class:`segment_anything.modeling.image_encoder.Block`, under the same parameter names.
 
     Args:
-        block: whose submodules and parameters it shares.
+        block: the block whose submodules and parameters it shares.
     """
 
     def __init__(self, block: Block) -> None:
@@ -36,7 +36,7 @@ class QuickBlock(nn.Module):
         self.window_size: int = block.window_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, H, W, C] -> the same shape."""
+        """Encode tokens [B, H, W, C]; return the same shape."""
         x = x + self._attend(self.norm1(x))
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
@@ -84,7 +84,7 @@ def attention(
     scale: float,
     sliced: bool | None = None,
 ) -> Tensor:
-    """Attention over the pixels of a grid, with decomposed relative positions.
+    """Attend over the pixels of a grid, with decomposed relative positions.
 
     Args:
         q: queries [B, heads, h * w, d]; not yet scaled.
@@ -93,7 +93,7 @@ def attention(
         of_rows: [B, heads, h * w, h], added to a query's scores by the key's row.
         of_columns: [B, heads, h * w, w], by the key's column.
         scale: of the product of queries and keys.
-        sliced: make scores in slices, as suits a CPU (by default, on one), not by a fused kernel.
+        sliced: compute scores in slices instead of a fused kernel (default: on a CPU).
 
     Returns:
         [B, heads, h * w, d].
@@ -107,9 +107,9 @@ def attention(
         torch.arange(height * width, device=k.device).div(width, rounding_mode="floor"),
         (torch.arange(height * width, device=k.device) % width),
     )
-    places = torch.cat((F.one_hot(row, height), F.one_hot(column, width)), dim=-1).to(k.dtype)
+    one_hot = torch.cat((F.one_hot(row, height), F.one_hot(column, width)), dim=-1).to(k.dtype)
     queries = torch.cat((q * scale, of_rows, of_columns), dim=-1)
-    keys = torch.cat((k, places.expand(*k.shape[:2], -1, -1)), dim=-1)
+    keys = torch.cat((k, one_hot.expand(*k.shape[:2], -1, -1)), dim=-1)
     return F.scaled_dot_product_attention(queries, keys, v, scale=1.0)
 
 
@@ -120,7 +120,7 @@ def _attention_in_slices(
     q, keys, v = q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
     of_rows, of_columns = of_rows.flatten(0, 1), of_columns.flatten(0, 1)
     out = torch.empty_like(q)
-    # Whole sequences where several fit, else some queries of one: fixed by the shapes alone.
+    # Whole sequences if several fit, else some queries of one; the shapes alone decide.
     fitting = _SCORES_BYTES // (tokens * tokens * q.element_size())
     together, queries = max(1, fitting), tokens
     if not fitting:
@@ -136,9 +136,9 @@ def _attention_in_slices(
 
 
 def quicken_blocks(encoder: Any) -> None:
-    """Replace an encoder's blocks by :class:`QuickBlock`, in place; its state dict stays as it is.
+    """Replace an encoder's blocks by :class:`QuickBlock`, in place, with the same state dict.
 
-    Encoders without a sequence ``blocks`` of such blocks are left alone.
+    Blocks of other classes are not replaced.
     """
     blocks = getattr(encoder, "blocks", None)
     if isinstance(blocks, nn.ModuleList | nn.Sequential):

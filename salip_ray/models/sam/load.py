@@ -1,4 +1,4 @@
-"""Which SAM: the bundled one, or an official checkpoint in its own format."""
+"""Load a SAM: the bundled one, or an official checkpoint in its original format."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def load_sam(
     decoder_only: bool = False,
     precision: Precision = "exact",
 ) -> Sam:
-    """The configured SAM in eval mode, without gradients, quickened (:func:`quicken`).
+    """Load the configured SAM in eval mode, without gradients, accelerated by :func:`quicken`.
 
     Args:
-        config: model, checkpoint and what the checkpoint must hash to.
-        device: where to put it.
+        config: model, checkpoint and its SHA-256.
+        device: where to load it.
         storage_options: fsspec's, for a checkpoint that is a URI.
-        decoder_only: leave the image encoder out (ViT-H: 632 of its 636 M parameters); enough to
-            prompt on an embedding that is already there.
+        decoder_only: leave out the image encoder (ViT-H: 632 of its 636 M parameters), for prompts
+            on existing embeddings.
         precision: ``exact`` or ``fast``.
 
     Raises:
@@ -59,12 +59,12 @@ def load_sam(
 
 
 def quicken(sam: Sam, precision: Precision = "exact") -> None:
-    """Give a SAM the encoder blocks and the mask decoder of this package, in place.
+    """Replace the encoder blocks and the mask decoder of a SAM by those of this package, in place.
 
-    ``exact`` keeps weights and mathematics: results are the official ones but for rounding.
-    ``fast`` has encoder and decoder in bfloat16, compiled where SAM is on a GPU; prompts stay in
-    float32, for in bfloat16 a point is off by up to two pixels. Names in the state dict stay; what
-    is not of ``segment_anything`` is left alone.
+    With ``exact``, results equal the official ones up to rounding. With ``fast``, encoder and
+    decoder run in bfloat16, and the encoder is compiled on a GPU. Prompts stay in float32: in
+    bfloat16 a point is off by up to two pixels. Names in the state dict do not change. Modules that
+    are not from ``segment_anything`` are not replaced.
     """
     quicken_blocks(sam.image_encoder)
     if type(sam.mask_decoder) is MaskDecoder:
@@ -84,7 +84,7 @@ def _in_bfloat16(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 
 def check(config: SamConfig, *, storage_options: Mapping[str, Any] | None = None) -> Path:
-    """The local weights file of the configured SAM, once it is known to fit.
+    """Check that the configured weights fit their model; return the local file.
 
     Official checkpoints are compared by names and shapes, without loading them into memory.
 
@@ -110,23 +110,23 @@ def _checkpoint(config: SamConfig, storage_options: Mapping[str, Any] | None) ->
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, mapped from the file rather than read."""
+    """Return the tensors of a checkpoint, mapped from the file."""
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
             with path.open("rb") as file:
-                # Files from before torch 1.6 are no zip archives and cannot be mapped.
+                # Files of torch before 1.6 are not zip archives and cannot be mapped.
                 mappable = file.read(2) == b"PK"
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise WeightsError(
-            f"{path} cannot be loaded as weights alone, and is not loaded otherwise: "
+            f"{path} cannot be loaded without running code from it, which is never done: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise WeightsError(
-            f"{path} holds no plain state dict of tensors, as SAM's official files do"
+            f"{path} is not a plain state dict of tensors, which SAM's official files are"
         )
     return state
 
@@ -134,20 +134,20 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _require_fit(sam: Sam, state: Mapping[str, Tensor], model: str, path: Path) -> None:
     """Raise WeightsError unless names and shapes are those of the model."""
     wanted = {name: tuple(tensor.shape) for name, tensor in sam.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if wanted == found:
+    stored = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if wanted == stored:
         return
-    misfits = sorted(wanted.items() ^ found.items())
+    misfits = sorted(wanted.items() ^ stored.items())
     name = misfits[0][0]
     raise WeightsError(
-        f"{path} is not a checkpoint of {model}: {name} is {found.get(name, 'absent')} in the "
+        f"{path} is not a checkpoint of {model}: {name} is {stored.get(name, 'absent')} in the "
         f"file, {wanted.get(name, 'absent')} in the model ({len({m for m, _ in misfits})} tensors "
         "differ)"
     )
 
 
 class _NoImageEncoder(nn.Module):
-    """In the place of an image encoder that is not needed; keeps what the prompts are scaled by."""
+    """Stand-in for an image encoder that is not needed; has the size that scales prompts."""
 
     def __init__(self, img_size: int) -> None:
         super().__init__()

@@ -39,8 +39,8 @@ class BlobDecoder(nn.Module):
         inside = logits.sigmoid()
         ious = 0.8 + 0.2 * torch.tanh((inside * texture).sum((2, 3)) / inside.sum((2, 3)))
         logits = F.interpolate(logits, scale_factor=4, mode="bilinear")
-        kept = slice(1, None) if multimask_output else slice(0, 1)
-        return logits[:, kept], ious[:, kept]
+        outputs = slice(1, None) if multimask_output else slice(0, 1)
+        return logits[:, outputs], ious[:, outputs]
 
 
 def tiny_sam(seed: int = 0) -> Sam:

@@ -14,13 +14,13 @@ from salip_ray.schema import Candidate, ClipScores, Selection
 def halves(working):
     """Proposes the left and the right half."""
     height, width = working.shape[:2]
-    found = []
+    candidates = []
     for number, columns in enumerate((slice(0, width // 2), slice(width // 2, width))):
         mask = np.zeros((height, width), dtype=bool)
         mask[:, columns] = True
         box = (float(columns.start), 0.0, columns.stop - 1.0, height - 1.0)
-        found.append(Candidate(number, mask, int(mask.sum()), box, 1.0, 1.0, (0.0, 0.0), box))
-    return Proposals(tuple(found), 2, torch.zeros(1))
+        candidates.append(Candidate(number, mask, int(mask.sum()), box, 1.0, 1.0, (0.0, 0.0), box))
+    return Proposals(tuple(candidates), 2, torch.zeros(1))
 
 
 class Brightest:

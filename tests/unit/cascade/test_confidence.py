@@ -16,8 +16,8 @@ def test_a_fit_finds_the_model_that_made_the_data():
     features = rng.uniform(0.5, 1.0, (500, 3))
     truth = 1 / (1 + np.exp(-(-6 + 4 * features[:, 0] + 6 * features[:, 1])))
     model = fit(features, truth.tolist())
-    found = [model(*row) for row in features]
-    assert np.abs(np.array(found) - truth).max() < 0.05
+    calibrated = [model(*row) for row in features]
+    assert np.abs(np.array(calibrated) - truth).max() < 0.05
     assert abs(model.weights[2]) < 0.1 * model.weights[1]
 
 

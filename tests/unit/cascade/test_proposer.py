@@ -36,7 +36,7 @@ def assert_same(candidates, records, rounding=1e-6):
         assert [x0, y0, x1 - x0 + 1, y1 - y0 + 1] == record["crop_box"]
 
 
-KNOBS = {
+SETTINGS = {
     "as they come": {},
     "every mask": {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0},
     "confident": {"pred_iou_thresh": 0.9},
@@ -61,16 +61,16 @@ KNOBS = {
 }
 
 
-CASES = [pytest.param(knobs, (90, 128), id=name) for name, knobs in KNOBS.items()] + [
-    pytest.param(KNOBS[name], size, id=f"{name} {size}")
+CASES = [pytest.param(settings, (90, 128), id=name) for name, settings in SETTINGS.items()] + [
+    pytest.param(SETTINGS[name], size, id=f"{name} {size}")
     for name in ("as they come", "small regions of crops")
     for size in ((128, 128), (200, 75))
 ]
 
 
-@pytest.mark.parametrize(("knobs", "size"), CASES)
-def test_parity_with_the_official_generator(sam, configure, picture, knobs, size):
-    config, image = configure(propose=knobs), picture(*size)
+@pytest.mark.parametrize(("settings", "size"), CASES)
+def test_parity_with_the_official_generator(sam, configure, picture, settings, size):
+    config, image = configure(propose=settings), picture(*size)
     proposals = SamProposer(sam, config)(image)
     records = official(sam, config, image)
     assert len(records) > 3
@@ -80,7 +80,7 @@ def test_parity_with_the_official_generator(sam, configure, picture, knobs, size
 
 @pytest.mark.parametrize("crop_n_layers", [0, 1])
 def test_parity_on_the_bundled_sam(bundled_sam, phantom, crop_n_layers):
-    knobs = {
+    settings = {
         "points_per_side": 8 // 2**crop_n_layers,
         "crop_n_layers": crop_n_layers,
         # Low, whatever the weights' own calibration is.
@@ -88,7 +88,7 @@ def test_parity_on_the_bundled_sam(bundled_sam, phantom, crop_n_layers):
         "stability_score_thresh": 0.2,
     }
     task = {"name": "test", "prompts": {"lungs": ["the lungs"]}}
-    config = load_config({"task": task}, preset="bundled", overrides={"propose": knobs})
+    config = load_config({"task": task}, preset="bundled", overrides={"propose": settings})
     records = official(load_bundled_sam(), config, phantom)
     assert len(records) > 3
     assert_same(SamProposer(bundled_sam, config)(phantom).candidates, records, rounding=1e-5)
@@ -137,19 +137,19 @@ def test_the_area_limits_are_exclusive(sam, configure, picture):
     image = picture(100, 128)
     areas = sorted({c.area for c in SamProposer(sam, configure())(image).candidates})
     task = {"min_area": float(areas[0]), "max_area": float(areas[-1])}
-    kept = {c.area for c in SamProposer(sam, configure(task=task))(image).candidates}
-    assert kept == set(areas[1:-1])
+    retained = {c.area for c in SamProposer(sam, configure(task=task))(image).candidates}
+    assert retained == set(areas[1:-1])
 
 
 @pytest.mark.parametrize("crop_n_layers", [0, 1, 2])
 @pytest.mark.parametrize("clean", [0, 50])
 def test_trap_6_no_candidate_is_an_ordinary_result(sam, configure, picture, crop_n_layers, clean):
-    knobs = {
+    settings = {
         "pred_iou_thresh": 1.0,
         "crop_n_layers": crop_n_layers,
         "min_mask_region_area": clean,
     }
-    config, image = configure(propose=knobs), picture(100, 128)
+    config, image = configure(propose=settings), picture(100, 128)
     proposals = SamProposer(sam, config)(image)
     assert (proposals.candidates, proposals.n_proposed) == ((), 0)
     assert proposals.embedding.shape == (1, 32, 16, 16)
@@ -170,14 +170,14 @@ def test_trap_6_views_without_candidates_beside_views_with_some(sam, configure, 
 
 def test_trap_6_smaller_crops_come_first_and_cleaning_reorders_again(sam, configure, picture):
     image = picture(128, 128)
-    knobs = {"crop_n_layers": 1, "pred_iou_thresh": 0.0, "crop_nms_thresh": 0.95}
-    plain = SamProposer(sam, configure(propose=knobs))(image).candidates
+    settings = {"crop_n_layers": 1, "pred_iou_thresh": 0.0, "crop_nms_thresh": 0.95}
+    plain = SamProposer(sam, configure(propose=settings))(image).candidates
     boxes = [c.crop_box for c in plain]
     areas = [(x1 - x0 + 1) * (y1 - y0 + 1) for x0, y0, x1, y1 in boxes]
     assert areas == sorted(areas)
     assert len(set(areas)) > 1
-    knobs["min_mask_region_area"] = 60
-    cleaned = SamProposer(sam, configure(propose=knobs))(image).candidates
+    settings["min_mask_region_area"] = 60
+    cleaned = SamProposer(sam, configure(propose=settings))(image).candidates
     assert [c.point for c in cleaned] != [c.point for c in plain[: len(cleaned)]]
 
 
@@ -190,13 +190,13 @@ def test_trap_6_nms_is_stable_beyond_1000_boxes():
 
 
 def test_trap_6_beyond_1000_boxes_the_set_is_the_official_one(sam, configure, picture):
-    knobs = {
+    settings = {
         "points_per_side": 20,
         "pred_iou_thresh": 0.0,
         "stability_score_thresh": 0.0,
         "box_nms_thresh": 0.9,
     }
-    config, image = configure(propose=knobs), picture(64, 64)
+    config, image = configure(propose=settings), picture(64, 64)
     ours = SamProposer(sam, config)(image).candidates
     theirs = official(sam, config, image)
 
@@ -236,6 +236,6 @@ def test_an_image_too_elongated_for_sam_is_refused(sam, configure, picture):
 
 
 def test_a_crop_layer_without_points_is_refused(sam, configure):
-    knobs = {"points_per_side": 3, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2}
+    settings = {"points_per_side": 3, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2}
     with pytest.raises(ConfigError, match=r"points_per_side is 3.*layer 2"):
-        SamProposer(sam, configure(propose=knobs))
+        SamProposer(sam, configure(propose=settings))

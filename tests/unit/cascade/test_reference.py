@@ -15,17 +15,17 @@ def classes(*labels):
 
 def test_with_one_class_every_value_above_0_is_it():
     reference = np.array([[0, 1, 255], [7, 0, 0]], dtype=np.int32)
-    found = class_references(reference, classes("lungs"))
-    assert list(found) == ["lungs"]
-    np.testing.assert_array_equal(found["lungs"], reference > 0)
+    masks = class_references(reference, classes("lungs"))
+    assert list(masks) == ["lungs"]
+    np.testing.assert_array_equal(masks["lungs"], reference > 0)
 
 
 def test_with_several_classes_the_values_are_class_ids():
     reference = np.array([[0, 1, 2], [2, 9, 0]], dtype=np.int32)
-    found = class_references(reference, classes("heart", "lung", "spine"))
-    np.testing.assert_array_equal(found["heart"], [[0, 1, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(found["lung"], [[0, 0, 1], [1, 0, 0]])
-    assert not found["spine"].any()
+    masks = class_references(reference, classes("heart", "lung", "spine"))
+    np.testing.assert_array_equal(masks["heart"], [[0, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(masks["lung"], [[0, 0, 1], [1, 0, 0]])
+    assert not masks["spine"].any()
 
 
 def test_a_box_per_connected_part_inclusive_of_its_last_pixel():

@@ -55,22 +55,22 @@ def test_without_an_option_it_is_the_plain_refiner(sam, configure, picture, refi
     boxes = (BOX, (40.5, 30.0, 100.0, 88.25))
     refiner = SamRefiner(sam, configure())
     plain = refiner(refiner.encode(picture(90, 128)), boxes=boxes, **SIZES)
-    found = refined([Prompt(box) for box in boxes])
-    np.testing.assert_array_equal(found.masks, plain.masks)
-    np.testing.assert_array_equal(found.predicted_iou, plain.predicted_iou)
+    result = refined([Prompt(box) for box in boxes])
+    np.testing.assert_array_equal(result.masks, plain.masks)
+    np.testing.assert_array_equal(result.predicted_iou, plain.predicted_iou)
 
 
 def test_points_are_those_of_the_official_predictor(predictor, refined):
     prompt = Prompt(BOX, inside=((50.0, 40.0),), outside=((100.0, 60.0), (5.0, 5.0)))
-    found = refined([prompt], centre_point=True, negative_points=True)
+    result = refined([prompt], centre_point=True, negative_points=True)
     masks, ious, _ = predictor.predict(
         point_coords=np.array([(50.0, 40.0), (100.0, 60.0), (5.0, 5.0)]),
         point_labels=np.array([1, 0, 0]),
         box=np.array(BOX),
         multimask_output=False,
     )
-    np.testing.assert_array_equal(found.masks, masks)
-    np.testing.assert_allclose(found.predicted_iou, ious, rtol=1e-5)
+    np.testing.assert_array_equal(result.masks, masks)
+    np.testing.assert_allclose(result.predicted_iou, ious, rtol=1e-5)
 
 
 def test_feedback_is_the_official_predictors_mask_input(bundled_sam, phantom, configure):
@@ -80,7 +80,7 @@ def test_feedback_is_the_official_predictors_mask_input(bundled_sam, phantom, co
     config = configure(refine={"mask_feedback": 2})
     refiner = SamRefiner(bundled_sam, config)
     sizes = {"working_size": size, "original_size": size}
-    found = refine(refiner, refiner.encode(phantom), [Prompt(box)], config.refine, **sizes)
+    result = refine(refiner, refiner.encode(phantom), [Prompt(box)], config.refine, **sizes)
     predictor = SamPredictor(bundled_sam)
     predictor.set_image(phantom)
     logits, answers = None, []
@@ -89,14 +89,14 @@ def test_feedback_is_the_official_predictors_mask_input(bundled_sam, phantom, co
             box=np.array(box), mask_input=logits, multimask_output=False
         )
         answers.append(masks)
-    np.testing.assert_array_equal(found.masks, answers[-1])
+    np.testing.assert_array_equal(result.masks, answers[-1])
     assert (answers[0] != answers[-1]).any()
 
 
 def test_jitter_averages_the_logits_of_boxes_that_do_not_change(predictor, refined):
-    found = refined([Prompt(BOX)], box_jitter=3, jitter_share=0.2)
+    result = refined([Prompt(BOX)], box_jitter=3, jitter_share=0.2)
     again = refined([Prompt((0.0, 0.0, 9.0, 9.0)), Prompt(BOX)], box_jitter=3, jitter_share=0.2)
-    np.testing.assert_array_equal(found.masks[0], again.masks[1])
+    np.testing.assert_array_equal(result.masks[0], again.masks[1])
     boxes = jittered(BOX, (90, 128), 3, 0.2)
     np.testing.assert_array_equal(boxes[0], BOX)
     moved = np.abs(boxes[1:] - BOX)
@@ -105,10 +105,10 @@ def test_jitter_averages_the_logits_of_boxes_that_do_not_change(predictor, refin
     assert (moved[:, 1::2] <= 0.2 * 53).all()
     answers = [predictor.predict(box=b, multimask_output=False, return_logits=True) for b in boxes]
     ious = [iou for _, iou, _ in answers]
-    np.testing.assert_allclose(found.predicted_iou, np.mean(ious), rtol=1e-5)
+    np.testing.assert_allclose(result.predicted_iou, np.mean(ious), rtol=1e-5)
     # Upscaling is linear, so the mean may be taken before or after it, but for rounding.
     expected = np.mean([logits for logits, _, _ in answers], axis=0) > 0
-    assert (found.masks != expected).mean() < 1e-3
+    assert (result.masks != expected).mean() < 1e-3
 
 
 def test_a_jittered_box_stays_within_the_image():

@@ -45,8 +45,8 @@ def test_blobs_somewhere_in_the_image(seed, area, holes):
 @pytest.mark.parametrize("strip", [1, 2, 3, 5])
 def test_a_strip_beside_the_mask_is_filled_by_its_whole_area(side, strip):
     mask = np.ones((20, 30), bool)
-    place = {"top": np.s_[:strip], "bottom": np.s_[-strip:]}.get(side)
-    mask[place if place else np.s_[:, :strip] if side == "left" else np.s_[:, -strip:]] = False
+    offset = {"top": np.s_[:strip], "bottom": np.s_[-strip:]}.get(side)
+    mask[offset if offset else np.s_[:, :strip] if side == "left" else np.s_[:, -strip:]] = False
     left_out = int((~mask).sum())
     for area in (left_out, left_out + 1):
         assert_same(mask, area, holes=True)

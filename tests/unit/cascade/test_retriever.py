@@ -13,7 +13,7 @@ from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.schema import Candidate
 
 PROMPTS = {
-    "lung": ["a dark lobe", "a large dark region beside the spine of a patient"],
+    "lung": ["a dark lobe", "a large dark region next to the spine of a patient"],
     "heart": ["a bright blob"],
     "rib": ["a thin curved line", "a bright arc", "a bone"],
 }
@@ -23,14 +23,14 @@ PROMPTS = {
 def parts():
     """Eight discs of different sizes and places, ids with gaps, given out of order."""
     y, x = np.mgrid[:100, :120]
-    found = []
+    discs = []
     for index, number in enumerate((3, 0, 11, 4, 7, 20, 5, 9)):
         row, column, radius = 15 + 9 * index, 15 + 12 * index, 5 + 2 * (index % 4)
         mask = (y - row) ** 2 + (x - column) ** 2 <= radius**2
         rows, columns = np.nonzero(mask)
         box = tuple(float(v) for v in (columns.min(), rows.min(), columns.max(), rows.max()))
-        found.append(Candidate(number, mask, int(mask.sum()), box, 0.9, 0.9, (0, 0), box))
-    return found
+        discs.append(Candidate(number, mask, int(mask.sum()), box, 0.9, 0.9, (0, 0), box))
+    return discs
 
 
 class ScriptedClip:
@@ -74,12 +74,12 @@ def test_parity_with_open_clip(clip, configure, picture, parts, mode):
 
     parts = sorted(parts, key=lambda part: part.id)
     pictures = [PIL.Image.fromarray(visual_prompt(image, p, config.retrieve)) for p in parts]
-    seen = clip.model.encode_image(torch.stack([clip.preprocess(p) for p in pictures]))
-    seen = seen / seen.norm(dim=-1, keepdim=True)
+    image_features = clip.model.encode_image(torch.stack([clip.preprocess(p) for p in pictures]))
+    image_features = image_features / image_features.norm(dim=-1, keepdim=True)
     expected = []
     for label, k in (("lung", 2), ("heart", 1), ("rib", 3)):
         text = clip.model.encode_text(clip.tokenizer(PROMPTS[label])).mean(dim=0)
-        scores = 100 * seen @ (text / text.norm())
+        scores = 100 * image_features @ (text / text.norm())
         best = scores.argsort(descending=True)
         expected += [
             (label, parts[i].id, rank, scores[i].item(), (scores[i] - scores[best[k]]).item())
@@ -127,9 +127,7 @@ def test_score_is_100_cosine_and_margin_to_the_best_not_retrieved(configure, pic
 
 
 @pytest.mark.parametrize("count", [0, 2, 9])
-def test_the_best_that_were_passed_over_are_told_with_their_scores(
-    configure, picture, parts, count
-):
+def test_runners_up_are_recorded_with_their_scores(configure, picture, parts, count):
     config = configure(
         task={"prompts": {"organ": ["an organ"]}, "top_k": 2}, retrieve={"runners_up": count}
     )
@@ -137,8 +135,8 @@ def test_the_best_that_were_passed_over_are_told_with_their_scores(
     ids = sorted(part.id for part in parts[:5])
     first, second = ClipRetriever(clip, config)(picture(100, 120), parts[:5])
     assert (first.candidate_id, second.candidate_id) == (ids[2], ids[0])
-    told = [(runner.candidate_id, runner.score) for runner in first.runners_up]
-    assert told == [(ids[4], 25.0), (ids[3], 12.5), (ids[1], -25.0)][:count]
+    runners_up = [(runner.candidate_id, runner.score) for runner in first.runners_up]
+    assert runners_up == [(ids[4], 25.0), (ids[3], 12.5), (ids[1], -25.0)][:count]
     assert second.runners_up == ()
 
 
@@ -211,9 +209,9 @@ def test_an_ensemble_averages_unit_features_of_all_pictures(
     paddings = ("none", "square") if padding == "both" else ("none",)
     single = [features(visual_prompt=v, padding=p) for v in prompts for p in paddings]
     mean = F.normalize(torch.stack(single).mean(dim=0), dim=-1)
-    found = features(visual_prompt="crops", ensemble=["bbox"], padding=padding)
-    torch.testing.assert_close(found, mean)
-    assert not torch.allclose(found, single[0])
+    features_of_all = features(visual_prompt="crops", ensemble=["bbox"], padding=padding)
+    torch.testing.assert_close(features_of_all, mean)
+    assert not torch.allclose(features_of_all, single[0])
 
 
 def test_presence_counts_companions_in_all_candidates(configure, picture, parts):

@@ -70,9 +70,9 @@ def assert_same_features(clip, official):
     pixels = torch.stack([transform(PIL.Image.fromarray(image)) for image in images])
     tokens = open_clip.get_tokenizer("Tiny-8")(SENTENCES)
     with torch.no_grad():
-        seen, read = official.encode_image(pixels, normalize=True), official.encode_text(tokens)
-    assert torch.equal(clip.encode_images(images), seen)
-    assert torch.equal(clip.encode_images([PIL.Image.fromarray(i) for i in images]), seen)
+        features, read = official.encode_image(pixels, normalize=True), official.encode_text(tokens)
+    assert torch.equal(clip.encode_images(images), features)
+    assert torch.equal(clip.encode_images([PIL.Image.fromarray(i) for i in images]), features)
     assert torch.equal(clip.encode_texts(SENTENCES, normalize=False), read)
     torch.testing.assert_close(clip.encode_texts(SENTENCES).norm(dim=-1), torch.ones(2))
 
@@ -200,12 +200,12 @@ class Archive(torch.nn.Module):
         super().__init__()
         for name, tensor in model.state_dict().items():
             *path, leaf = name.split(".")
-            place = self
+            module = self
             for part in path:
-                if not hasattr(place, part):
-                    place.add_module(part, torch.nn.Module())
-                place = getattr(place, part)
-            place.register_buffer(leaf, tensor)
+                if not hasattr(module, part):
+                    module.add_module(part, torch.nn.Module())
+                module = getattr(module, part)
+            module.register_buffer(leaf, tensor)
         self.register_buffer("input_resolution", torch.tensor(32))
 
     def forward(self, x):

@@ -68,8 +68,8 @@ def test_the_gpus_attention_is_the_same_mathematics(monkeypatch):
     q, k, v = torch.randn(3, 2, 3, 48, 8)
     rows, columns = torch.randn(2, 3, 48, 6), torch.randn(2, 3, 48, 8)
     expected = attention(q, k, v, rows, columns, scale=0.3)
-    found = attention(q, k, v, rows, columns, scale=0.3, sliced=False)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    result = attention(q, k, v, rows, columns, scale=0.3, sliced=False)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("multimask", [True, False])
@@ -81,8 +81,8 @@ def test_the_decoder_is_the_official_one(official, quick, multimask, kind):
     boxes = torch.rand(9, 4) * 256 if kind == "boxes" else None
     sparse, dense = official.prompt_encoder(points, boxes, None)
     inputs = embedding, official.prompt_encoder.get_dense_pe(), sparse, dense, multimask
-    expected, found = official.mask_decoder(*inputs), quick.mask_decoder(*inputs)
-    for one, other in zip(found, expected, strict=True):
+    expected, result = official.mask_decoder(*inputs), quick.mask_decoder(*inputs)
+    for one, other in zip(result, expected, strict=True):
         assert one.shape == other.shape
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
 
@@ -104,10 +104,10 @@ def test_masks_below_the_threshold_are_not_made(official, quick):
     logits, ious = official.mask_decoder(*inputs, True)
     values = ious.flatten().sort().values
     threshold = float((values[29] + values[30]) / 2)
-    found = quick.mask_decoder.above(*inputs, threshold)
+    result = quick.mask_decoder.above(*inputs, threshold)
     keep = ious > threshold
-    assert found.prompt.tolist() == keep.nonzero()[:, 0].tolist()
-    torch.testing.assert_close(found.logits, logits[keep], atol=2e-4, rtol=1e-4)
+    assert result.prompt.tolist() == keep.nonzero()[:, 0].tolist()
+    torch.testing.assert_close(result.logits, logits[keep], atol=2e-4, rtol=1e-4)
     assert len(quick.mask_decoder.above(*inputs, 2.0).logits) == 0
 
 
@@ -125,7 +125,7 @@ def test_fast_sam_is_near_the_exact_one(official):
         logits, _ = sam.mask_decoder(embedding, pe, sparse, dense, multimask_output=False)
         assert logits.dtype == torch.float32
         masks.append(logits > 0)
-        # A mask of its own goes the official way, in bfloat16 as well.
+        # A mask that is separate goes the official way, in bfloat16 as well.
         sparse, dense = sam.prompt_encoder(None, boxes, logits)
         again, _ = sam.mask_decoder(embedding, pe, sparse, dense, multimask_output=False)
         assert again.dtype == torch.float32
@@ -147,8 +147,8 @@ def test_the_devices_resize_is_pillows_within_grey_levels(mode, interpolation):
     phantom = make_phantom("brain_mri", 0, bank="tune", size=300).image
     pictures = [cv2.resize(phantom, size[::-1]) for size in sizes]
     expected = torch.stack([transform(PIL.Image.fromarray(picture)) for picture in pictures])
-    found = ours(pictures, torch.device("cpu"))
-    levels = (found - expected).abs() * torch.tensor(ours.std).view(3, 1, 1) * 255
+    result = ours(pictures, torch.device("cpu"))
+    levels = (result - expected).abs() * torch.tensor(ours.std).view(3, 1, 1) * 255
     assert levels.mean() < 0.2
     assert (levels > 3.01).float().mean() < 0.005
 
