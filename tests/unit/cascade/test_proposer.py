@@ -15,7 +15,8 @@ from salip_ray.models.bundled.sam_net import load_bundled_sam
 
 
 def official(sam, config, image):
-    return SamAutomaticMaskGenerator(sam, **config.propose.model_dump()).generate(image)
+    settings = config.propose.model_dump(exclude={"min_area", "max_area"})
+    return SamAutomaticMaskGenerator(sam, **settings).generate(image)
 
 
 def assert_same(candidates, records, rounding=1e-6):
@@ -218,7 +219,7 @@ def test_trap_10_nms_thresholds_default_to_upstreams():
     upstream = SamAutomaticMaskGenerator.__init__.__defaults__
     names = SamAutomaticMaskGenerator.__init__.__code__.co_varnames[2:]
     defaults = dict(zip(names, upstream, strict=False))
-    ours = ProposeConfig().model_dump()
+    ours = ProposeConfig().model_dump(exclude={"min_area", "max_area"})
     assert ours == {name: defaults[name] for name in ours}
     assert (ours["box_nms_thresh"], ours["crop_nms_thresh"]) == (0.7, 0.7)
 

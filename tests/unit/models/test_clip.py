@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from salip_ray.config import ClipConfig
 from salip_ray.errors import ConfigError, MissingDependencyError, WeightsError
 from salip_ray.models.bundled import clip_net
+from salip_ray.models.clip import find as clip_find
 from salip_ray.models.clip import load as clip_models
 from salip_ray.models.clip.load import load_clip
 
@@ -120,7 +121,7 @@ def test_a_hub_name_loads(official, tmp_path, monkeypatch):
         assert model_id == "org/tiny"
         return str(tmp_path / filename)
 
-    for module in (factory, clip_models):
+    for module in (factory, clip_find):
         monkeypatch.setattr(module, "download_pretrained_from_hf", hub)
     chosen = ClipConfig(model="hf-hub:org/tiny")
     assert_same_features(load_clip(chosen), official)
@@ -131,7 +132,7 @@ def test_a_hub_that_does_not_answer_is_one_line(monkeypatch):
     def fail(*_, **__):
         raise FileNotFoundError("Failed to download file\nfor org/tiny")
 
-    monkeypatch.setattr(clip_models, "download_pretrained_from_hf", fail)
+    monkeypatch.setattr("salip_ray.models.clip.find.download_pretrained_from_hf", fail)
     with pytest.raises(WeightsError, match="hf-hub:org/tiny cannot be found: Failed") as caught:
         load_clip(ClipConfig(model="hf-hub:org/tiny"))
     assert "\n" not in str(caught.value)

@@ -106,7 +106,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, name, content):
 def test_a_training_checkpoint_is_not_a_state_dict(tmp_path):
     path = tmp_path / "training.pth"
     torch.save({"model": {"a": torch.zeros(1)}, "epoch": 3}, path)
-    with pytest.raises(WeightsError, match="no plain state dict"):
+    with pytest.raises(WeightsError, match="not a plain state dict"):
         load_sam(config(path))
 
 
