@@ -85,7 +85,7 @@ def test_label_uses_the_preset(job, tmp_path):
             "did you mean points_per_side",
         ),
         (["--config", "lungs", "--set", "nonsense"], "must look like section.field=value"),
-        (["--config", "lungs", "--mode", "magic"], "run.modes"),
+        (["--config", "lungs", "--mode", "magic"], "--mode 'magic' must be one of cascade"),
         (["--config", "lungs", "--preset", "huge"], "no preset named 'huge'"),
         (["--config", "lungs", "--reference", "masks"], "--reference is for the mode gt_sam"),
         (["--config", "lungs", "--input-option", "s3cret"], "--input-option must look like"),
