@@ -11,6 +11,7 @@ from ray.exceptions import RayTaskError
 from salip_ray.errors import OutputError
 from salip_ray.output.manifest import make_manifest
 from salip_ray.output.store import Store
+from salip_ray.pipeline import run
 from salip_ray.pipeline.commit_gate import StoppingError
 from salip_ray.pipeline.job import Job
 from salip_ray.pipeline.run import _describe_cause, _describe_progress, _is_stopping
@@ -67,5 +68,5 @@ def test_an_unreachable_store_does_not_hide_the_cause(tmp_path, monkeypatch):
     def away(*_):
         raise OutputError("cannot read s3://out/shards: 503 Slow Down")
 
-    monkeypatch.setattr(Store, "names", away)
+    monkeypatch.setattr(run, "committed_shards", away)
     assert "unknown (cannot read s3://out/shards: 503 Slow Down)" in _describe_progress(job)
