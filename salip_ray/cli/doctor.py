@@ -53,5 +53,5 @@ def doctor(
     for finding in examine(settings, input=input, output=output, address=address):
         failed |= finding.verdict == "fix"
         console.print(f"[{_COLOURS[finding.verdict]}]{finding.verdict:<5}[/]", end="")
-        console.print(f"{finding.check}: {finding.said}", markup=False)
+        console.print(f"{finding.check}: {finding.message}", markup=False)
     raise typer.Exit(int(failed))

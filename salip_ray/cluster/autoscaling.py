@@ -33,7 +33,7 @@ def wait_for_pools(
         config: the pools, and what to wait for.
         stages: the stages of the job.
         machine: the resources that exist now.
-        report: called once a minute with a line that says what is missing.
+        report: called once a minute with a line about what is missing.
         look: return the resources that exist at a later time.
 
     Returns:

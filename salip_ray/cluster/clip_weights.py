@@ -1,4 +1,4 @@
-"""Whether the weights of a CLIP are on this machine or can be fetched, for ``salip-ray doctor``."""
+"""Check that the weights of a CLIP are on this machine or can be fetched."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def state_of_named_weights(config: ClipConfig) -> tuple[bool, str]:
             return True, f"{name}, {size / 1e6:,.0f} MB to fetch, once per node"
     hosts = " or ".join(dict.fromkeys(url.split("/")[2] for url in _urls(sources)))
     return False, (
-        f"{name} is not on this machine, and {hosts} does not answer: fetch it where there is a "
-        "network and set HF_HOME to that cache, or give a file as clip.pretrained"
+        f"{name} is not on this machine, and {hosts} does not answer: fetch it on a machine with "
+        "network access and set HF_HOME to that cache, or give a file as clip.pretrained"
     )
 
 

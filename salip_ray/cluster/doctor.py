@@ -1,6 +1,6 @@
-"""What a job will need, tried out one by one before a cluster is paid for.
+"""Check what a job will need, before a cluster is paid for.
 
-Every check is a function that says what it found, or raises :class:`Advice` with what to do.
+Every check is a function that returns its result, or raises :class:`Advice` with what to do.
 """
 
 from __future__ import annotations
@@ -29,30 +29,31 @@ from salip_ray.output.store import Store
 from salip_ray.sources.listing import first_image
 from salip_ray.sources.locations import filesystem, is_remote, join, public_uri
 from salip_ray.sources.stores import describe_error, underlying_error
+from salip_ray.wording import counted
 
-_PROBE = ".doctor.tmp"  # a name that a job takes for a left-over, where it cannot be deleted
+_PROBE = ".doctor.tmp"  # a job ignores this name if it cannot be deleted
 _GIB = 1024**3
-_HEAD = 16  # bytes read of an image
+_HEAD = 16  # bytes read from an image
 _SKEW_SECONDS = 60.0
 _FREE_BYTES = 20 * _GIB
 _OPEN_FILES = 4096
 
 
-class Advice(Exception):  # noqa: N818  (it is one)
-    """A check found something to do; ``fatal`` where a job would fail."""
+class Advice(Exception):  # noqa: N818  (it is advice)
+    """A check failed; ``fatal`` if a job would fail, too."""
 
-    def __init__(self, said: str, *, fatal: bool = True) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, *, fatal: bool = True) -> None:
+        super().__init__(message)
         self.fatal = fatal
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The line of one check: ``ok``, ``note`` (worth knowing) or ``fix`` (a job would fail)."""
+    """The result of one check; the verdict is ``ok``, ``note``, or ``fix`` (a job would fail)."""
 
     check: str
     verdict: str
-    said: str
+    message: str
 
 
 def examine(
@@ -62,13 +63,13 @@ def examine(
     output: str | None = None,
     address: str | None = None,
 ) -> Iterator[Finding]:
-    """Yield a finding for each check, as it is made.
+    """Run the checks, and yield the finding of each.
 
     Args:
-        config: whose weights and storage options are tried.
-        input: where images would be read.
-        output: where labels would be written; a small object is written, read and deleted.
-        address: of a cluster's job server.
+        config: its weights and storage options are tried.
+        input: location of the images.
+        output: location of the labels; a small object is written, read and deleted.
+        address: the job server of a cluster.
     """
     checks: list[tuple[str, Callable[[], str]]] = [
         ("task", lambda: task(config)),
@@ -100,14 +101,14 @@ def task(config: Config) -> str:
 
 
 def versions() -> str:
-    """Of what decides whether a job runs."""
-    found = [f"python {platform.python_version()}"]
-    found += [f"{name} {version(name)}" for name in ("salip-ray", "ray", "torch", "pyarrow")]
-    return ", ".join(found)
+    """Return the versions of the packages that a job depends on."""
+    versions = [f"python {platform.python_version()}"]
+    versions += [f"{name} {version(name)}" for name in ("salip-ray", "ray", "torch", "pyarrow")]
+    return ", ".join(versions)
 
 
 def device(config: Config) -> str:
-    """The GPUs of this machine."""
+    """Return the GPUs of this machine."""
     import torch
 
     if torch.cuda.is_available():
@@ -125,7 +126,7 @@ def device(config: Config) -> str:
 
 
 def shared_memory(folder: str = "/dev/shm") -> str:  # noqa: S108  (where Ray's object store lies)
-    """Room for Ray's object store."""
+    """Return the free memory for Ray's object store."""
     if not Path(folder).is_dir():
         return "this system has no /dev/shm; Ray keeps its objects elsewhere"
     free = shutil.disk_usage(folder).free
@@ -140,26 +141,26 @@ def shared_memory(folder: str = "/dev/shm") -> str:  # noqa: S108  (where Ray's 
 
 
 def disk() -> str:
-    """Room for what Ray spills and for weights."""
-    found = []
-    for place in (Path(tempfile.gettempdir()), _existing(cache_dir())):
-        free = shutil.disk_usage(place).free
+    """Return the free disk space for weights and for what Ray spills."""
+    free_space = []
+    for folder in (Path(tempfile.gettempdir()), _existing(cache_dir())):
+        free = shutil.disk_usage(folder).free
         if free < _FREE_BYTES:
             raise Advice(
-                f"{place} has {free / _GIB:.1f} GiB free of the {_FREE_BYTES / _GIB:.0f} that are "
+                f"{folder} has {free / _GIB:.1f} GiB free of the {_FREE_BYTES / _GIB:.0f} that are "
                 "safe: free some, or point RAY_TMPDIR or SALIP_RAY_CACHE at a larger disk",
                 fatal=False,
             )
-        found.append(f"{free / _GIB:.0f} GiB free in {place}")
-    return ", ".join(dict.fromkeys(found))
+        free_space.append(f"{free / _GIB:.0f} GiB free in {folder}")
+    return ", ".join(dict.fromkeys(free_space))
 
 
 def _existing(path: Path) -> Path:
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(each for each in (path, *path.parents) if each.exists())
 
 
 def open_files() -> str:
-    """The limit that Ray's many connections meet first."""
+    """Return the limit of open files, which Ray's connections reach first."""
     if sys.platform == "win32":
         return "no limit on this system"
     import resource
@@ -206,34 +207,35 @@ def weights(uri: str | None, config: Config) -> str:
         return f"{uri}, {path.stat().st_size / 1e6:,.0f} MB"
     if (fetched := cached(uri)) is not None:
         return f"{public_uri(uri)}, fetched already: {fetched}"
-    fs, place = filesystem(uri, config.storage.weights)
+    fs, location = filesystem(uri, config.storage.weights)
     try:
-        size = fs.info(place).get("size") or 0
+        size = fs.info(location).get("size") or 0
     except Exception as problem:  # noqa: BLE001  (each store has its own)
-        raise Advice(f"{public_uri(uri)} cannot be read: {_said(problem, uri)}") from None
+        raise Advice(f"{public_uri(uri)} cannot be read: {_describe(problem, uri)}") from None
     return f"{public_uri(uri)}, {size / 1e6:,.0f} MB to fetch, once per node"
 
 
 def readable(location: str, config: Config) -> str:
-    """Whether an image of the input can be found and read."""
+    """Return how many bytes of the first image of the input could be read."""
     options = config.storage.input
     asked = location
     try:
         asked = first_image(location, options)
-        fs, place = filesystem(asked, options)
-        head = fs.cat_file(place, start=0, end=_HEAD)
+        fs, path = filesystem(asked, options)
+        head = fs.cat_file(path, start=0, end=_HEAD)
     except SalipError:
         raise
     except Exception as problem:  # noqa: BLE001
         raise Advice(
-            f"{public_uri(asked)} cannot be read: {_said(problem, asked)}; check the credentials "
-            "(AWS_PROFILE, AWS_ACCESS_KEY_ID), the region, and s3:ListBucket and s3:GetObject"
+            f"{public_uri(asked)} cannot be read: {_describe(problem, asked)}; check the "
+            "credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID), the region, and the permissions "
+            "s3:ListBucket and s3:GetObject"
         ) from None
     return f"read {len(head)} bytes of {public_uri(asked)}"
 
 
 def writable(location: str, config: Config) -> str:
-    """Whether an object can be written, read back and dated; it is deleted again if it can be."""
+    """Write an object, read it back, compare the clocks, and delete it if that is allowed."""
     store = Store(location, config.storage.output)
     data = secrets.token_bytes(1024)
     began = time.time()
@@ -241,15 +243,15 @@ def writable(location: str, config: Config) -> str:
     if store.read(_PROBE) != data:
         raise Advice(f"{store} gives back other bytes than were written")
     fs, root = filesystem(store.location, config.storage.output)
-    place = join(root, _PROBE)
+    path = join(root, _PROBE)
     skew = 0.0
     with contextlib.suppress(NotImplementedError, AttributeError, KeyError):
-        written = fs.modified(place).timestamp()
+        written = fs.modified(path).timestamp()
         skew = max(began - written, written - time.time(), 0.0)
     deleted = "deleted"
     try:
-        fs.rm_file(place)
-    except Exception:  # noqa: BLE001  (jobs need not delete, so they may not be allowed to)
+        fs.rm_file(path)
+    except Exception:  # noqa: BLE001  (a job needs no permission to delete)
         deleted = f"left behind as {_PROBE}, for it may not be deleted"
     if skew > _SKEW_SECONDS:
         raise Advice(
@@ -261,7 +263,7 @@ def writable(location: str, config: Config) -> str:
 
 
 def ray_cluster(address: str | None) -> str:
-    """Whether the cluster's job server, or the Ray that would be joined, answers."""
+    """Return the version or size of the cluster, if its job server or its Ray answers."""
     if address is not None:
         from salip_ray.cluster.submit import connect, ray_version_of
 
@@ -277,19 +279,13 @@ def ray_cluster(address: str | None) -> str:
         return "none named (--address, RAY_ADDRESS): label starts one on this machine"
     from salip_ray.cluster.session import ray_session
 
-    try:
-        with ray_session(lambda _: 0.0) as machine:
-            return (
-                f"joined {os.environ['RAY_ADDRESS']}: {len(machine.nodes)} nodes, "
-                f"{machine.cpus:g} CPUs, {machine.gpus:g} GPUs"
-            )
-    except Exception as problem:  # noqa: BLE001  (Ray raises what it likes)
-        raise Advice(
-            f"RAY_ADDRESS {os.environ['RAY_ADDRESS']} cannot be joined: {_said(problem)}; where "
-            "the cluster has a token: RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH=FILE"
-        ) from None
+    with ray_session(lambda _: 0.0) as machine:
+        return (
+            f"joined {os.environ['RAY_ADDRESS']}: {counted(len(machine.nodes), 'node')}, "
+            f"{machine.cpus:g} CPUs, {machine.gpus:g} GPUs"
+        )
 
 
-def _said(problem: Exception, address: str = "") -> str:
+def _describe(problem: Exception, address: str = "") -> str:
     text = describe_error(underlying_error(problem), address)
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,7 +1,7 @@
-"""What an image costs on this machine, measured stage by stage on a few of the job's own images.
+"""Measure the cost of an image on this machine, by stage, on a few images of the job.
 
-No Ray is started. On a CPU as many processes measure at once as the machine has cores, for a core
-whose neighbours are busy is slower than a core alone.
+Ray is not started. On a CPU, one process per core measures at the same time: a core is slower if
+the other cores are busy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from salip_ray.pipeline.monitor import StageReporter
 from salip_ray.pipeline.stages import stages_of
 from salip_ray.schema import LABEL_SCHEMA
 
-_PROCESSES = 8  # more tell no more, and each holds the models
+_MAX_PROCESSES = 8  # more do not improve the measure, and each holds the models
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Profile:
     """Means over the images measured.
 
     Attributes:
-        images: how many were measured.
-        device: where the models ran, ``cpu`` or ``cuda``.
-        cores: of the machine.
-        seconds: of one worker with one thread in each stage, per image: ``fetch`` (and decode),
-            those of the cascade, and ``commit``.
-        row_bytes: of a row where it is heaviest, between PROPOSE and RETRIEVE.
-        output_bytes: written per image.
+        images: number of measured images.
+        device: the device of the models, ``cpu`` or ``cuda``.
+        cores: number of cores of the machine.
+        seconds: seconds per image of one worker with one thread, by stage: ``fetch`` (and decode),
+            the stages of the cascade, and ``commit``.
+        row_bytes: size of a row between PROPOSE and RETRIEVE, its largest.
+        output_bytes: bytes written per image.
     """
 
     images: int
@@ -56,15 +56,15 @@ class Profile:
     output_bytes: float
 
     def save(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the profile as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @staticmethod
     def load(path: Path) -> Profile:
-        """Read what :meth:`save` wrote.
+        """Read a profile that :meth:`save` wrote.
 
         Raises:
-            ConfigError: the file is missing or is no profile.
+            ConfigError: the file is missing or is not a profile.
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -76,10 +76,10 @@ class Profile:
 
 
 def measure(location: str, config: Config, *, images: int = 8) -> Profile:
-    """Profile a job on ``images`` of its inputs, evenly spread.
+    """Profile a job on a few of its images, spread evenly over the input.
 
     Raises:
-        InputError: there is no image, or none that can be read.
+        InputError: the input has no image, or none of the chosen ones can be read.
     """
     require_taught_classes(config)
     table = list_input(location, config).manifest.table
@@ -89,32 +89,32 @@ def measure(location: str, config: Config, *, images: int = 8) -> Profile:
     processes = _processes(config.run.device, cores)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        found = list(pool.map(_measure_here, [sample] * processes, [config] * processes))
-    if not all(one["images"] for one in found):
+        measured = list(pool.map(_measure_here, [sample] * processes, [config] * processes))
+    if not all(one["images"] for one in measured):
         raise InputError(f"none of the {len(chosen)} images measured in {location} can be read")
     return Profile(
-        images=found[0]["images"],
-        device=found[0]["device"],
+        images=measured[0]["images"],
+        device=measured[0]["device"],
         cores=cores,
         seconds={
-            stage: statistics.fmean(one["seconds"][stage] for one in found)
-            for stage in found[0]["seconds"]
+            stage: statistics.fmean(one["seconds"][stage] for one in measured)
+            for stage in measured[0]["seconds"]
         },
-        row_bytes=found[0]["row_bytes"],
-        output_bytes=found[0]["output_bytes"],
+        row_bytes=measured[0]["row_bytes"],
+        output_bytes=measured[0]["output_bytes"],
     )
 
 
 def _processes(device: str, cores: int) -> int:
-    """How many processes measure at once; on a GPU they would take turns, and each the time of all.
+    """Return how many processes measure at once: one on a GPU, where several would take turns.
 
     Args:
         device: ``run.device``.
-        cores: of the machine.
+        cores: number of cores of the machine.
     """
     from salip_ray.models.devices import resolve_device
 
-    return 1 if resolve_device(device).type == "cuda" else min(cores, _PROCESSES)
+    return 1 if resolve_device(device).type == "cuda" else min(cores, _MAX_PROCESSES)
 
 
 def _measure_here(sample: pa.Table, config: Config) -> dict[str, Any]:
@@ -123,28 +123,28 @@ def _measure_here(sample: pa.Table, config: Config) -> dict[str, Any]:
     rows = _single(fetch_and_decode(sample, config, None, reporter))
     seconds = {"fetch": (time.perf_counter() - began) / len(rows)}
     rows = [row for row in rows if row["status"][0].as_py() != "error"]
-    found: dict[str, Any] = {"images": len(rows), "seconds": seconds, "row_bytes": 0.0}
+    figures: dict[str, Any] = {"images": len(rows), "seconds": seconds, "row_bytes": 0.0}
     if not rows:
-        return {**found, "device": "", "output_bytes": 0.0}
+        return {**figures, "device": "", "output_bytes": 0.0}
     for name, kind in stages_of(config).items():
         stage = StageActor([kind], config, 1, reporter)
-        list(stage(rows[0]))  # whatever is made at the first call
+        list(stage(rows[0]))  # caches that the first call fills
         began = time.perf_counter()
         rows = [done for row in rows for done in stage(row)]
         seconds[name] = (time.perf_counter() - began) / len(rows)
-        found["device"] = stage.device.partition(":")[0]
-        found["row_bytes"] = max(found["row_bytes"], _mean_bytes(rows))
+        figures["device"] = stage.device.partition(":")[0]
+        figures["row_bytes"] = max(figures["row_bytes"], _mean_bytes(rows))
     table = pa.concat_tables(rows, promote_options="permissive")
     began = time.perf_counter()
     labels = [table[field.name].cast(field.type) for field in LABEL_SCHEMA]
     written = len(parquet_bytes(pa.table(labels, schema=LABEL_SCHEMA)))
     written += len(tar_bytes(table, {spec.label: spec.class_id for spec in config.task.classes}))
     seconds["commit"] = (time.perf_counter() - began) / len(rows)
-    return {**found, "output_bytes": written / len(rows)}
+    return {**figures, "output_bytes": written / len(rows)}
 
 
 def _single(tables: Iterable[pa.Table]) -> list[pa.Table]:
-    """A table for each row."""
+    """Return one table per row."""
     return [table.slice(index, 1) for table in tables for index in range(table.num_rows)]
 
 

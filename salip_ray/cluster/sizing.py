@@ -1,4 +1,4 @@
-"""From what an image costs to the pools of a job, and to what the job will take."""
+"""Size the pools of a job from the cost of an image, and predict what the job will take."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from salip_ray.cluster.profile import Profile
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError
 
-_RAY_SHARE = 0.05  # of the throughput, that the same stages without Ray would have more
+_RAY_SHARE = 0.05  # of the throughput, lost to Ray
 _BLOCK_BYTES = 32 * 1024**2
-_BLOCKS_OF_ACTOR = 4  # in the object store for each: being read, waiting, being written
+_BLOCKS_PER_ACTOR = 4  # in the object store: being read, waiting, being written
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """A job's pools and what is expected of it.
+    """The pools of a job, and its expected cost.
 
     Attributes:
         pools: the ``pools`` section of a configuration.
         images_per_second: in the steady state.
-        hours: for all images, start-up aside.
+        hours: for all images, without start-up.
         gpu_hours: GPUs times hours.
-        cost: of those, None where no price is given.
-        output_bytes: written in all.
-        store_bytes: of the object store, while the job runs.
+        cost: price of the hours, or None if no price is given.
+        output_bytes: size of the output.
+        store_bytes: size of the object store while the job runs.
         fetch_cores: cores that fetching and decoding keep busy.
-        shares: share of the work of each stage.
+        shares: share of each stage in the work.
     """
 
     pools: dict[str, Any]
@@ -52,19 +52,19 @@ def size(
 ) -> Sizing:
     """Size the pools of a job.
 
-    Without GPUs every core has an actor that does all stages, so an image takes the sum of their
-    seconds of a core. With GPUs every device has an actor of each stage, which take turns on it,
-    each with the share of the device that its seconds are of theirs.
+    Without GPUs, each core has an actor that runs all stages, so that an image takes the sum of
+    their seconds. With GPUs, each device has one actor of each stage. They take turns, and each has
+    the share of the device that its stage has in the seconds of all stages.
 
     Args:
-        profile: measured on such a machine as the job will run on.
-        images: of the job.
-        gpus: of the cluster; the profile must then be a GPU's.
-        cores: of the cluster without GPUs; this machine's by default.
-        price: of a GPU hour (of a core hour without GPUs), in any currency.
+        profile: measured on a machine like those of the job.
+        images: number of images of the job.
+        gpus: number of GPUs of the cluster; if there are any, the profile must be of a GPU.
+        cores: number of cores of a cluster without GPUs; by default that of this machine.
+        price: price of a GPU hour (without GPUs, of a core hour), in any currency.
 
     Raises:
-        ConfigError: GPUs are planned with a profile of a CPU.
+        ConfigError: there are GPUs, but the profile is of a CPU.
     """
     if gpus and profile.device != "cuda":
         raise ConfigError(
@@ -90,18 +90,18 @@ def size(
         gpu_hours=gpus * hours,
         cost=None if price is None else price * (gpus or cores) * hours,
         output_bytes=profile.output_bytes * images,
-        store_bytes=actors * _BLOCKS_OF_ACTOR * max(profile.row_bytes, _BLOCK_BYTES),
+        store_bytes=actors * _BLOCKS_PER_ACTOR * max(profile.row_bytes, _BLOCK_BYTES),
         fetch_cores=rate * (profile.seconds["fetch"] + profile.seconds.get("commit", 0.0)),
         shares={name: spent / work for name, spent in profile.seconds.items()},
     )
 
 
 def sized_config(config: Config, sizing: Sizing) -> dict[str, Any]:
-    """The configuration with those pools, as data for a YAML file that ``label`` takes.
+    """Return the configuration with those pools, as data for a task file of ``label``.
 
-    Storage options, which may be secrets, are left out: give them to ``label`` again.
+    Storage options can be secrets and are left out: give them to ``label`` again.
     """
     data = config.model_dump(mode="json", exclude={"storage"}, exclude_none=True)
-    kept = {"fetch_cpus", "wait"}
-    data["pools"] = {**{k: v for k, v in data["pools"].items() if k in kept}, **sizing.pools}
+    unchanged = {"fetch_cpus", "wait"}
+    data["pools"] = {**{k: v for k, v in data["pools"].items() if k in unchanged}, **sizing.pools}
     return data

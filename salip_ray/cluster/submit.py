@@ -1,11 +1,11 @@
-"""A labelling job on a cluster elsewhere, by way of Ray's job server.
+"""Submit a labelling job to the job server of a Ray cluster.
 
-What travels is one file: the whole configuration, checked here first. It holds the task's sentences
-and may hold storage options with credentials, so it goes as a file of the job, which the dashboard
-does not show, and never on the command line, which it does. The package itself is what the cluster
-has installed, unless it is told to travel along.
+The job gets one file: the whole configuration, checked here first. It holds the sentences of the
+task and may hold storage options with credentials. So it is a file of the job, which the dashboard
+does not show, and not on the command line, which the dashboard shows. The cluster uses the package
+that it has installed, unless this one is sent along.
 
-One output has one writer: a second submission of the same job joins the one that runs.
+One output has one writer: a second submission of the same job joins the running job.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from salip_ray.sources.locations import normalise, public_uri
 _JOB_FILE = "job.yaml"
 _OUTPUT_KEY, _FINGERPRINT_KEY = "salip_output", "salip_job"
 _POLL_SECONDS = 1.0
-#: A stopped job may finish the commits under way; Ray alone would kill it after three seconds.
+#: Time for a stopped job to finish its commits; by default Ray kills it after three seconds.
 _STOP_SECONDS = 150
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job on the cluster; ``joined`` where it ran already."""
+    """A job on the cluster; ``joined`` if it was running already."""
 
     job_id: str
     joined: bool = False
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """The job server at ``address``, as in ``http://head:8265``.
+    """Connect to the job server at ``address``, for example ``http://head:8265``.
 
     Raises:
         ClusterError: nothing answers there, or it asks for a token.
@@ -55,7 +55,7 @@ def connect(address: str) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
     except Exception as problem:  # noqa: BLE001  (Ray and requests raise what they like)
-        raise ClusterError(f"no job server answers at {address}: {_said(problem)}") from None
+        raise ClusterError(f"no job server answers at {address}: {_describe(problem)}") from None
 
 
 def ray_version_of(client: JobSubmissionClient) -> str:
@@ -70,7 +70,7 @@ def ray_version_of(client: JobSubmissionClient) -> str:
         return str(client._do_request("GET", "/api/version").json()["ray_version"])
     except Exception as problem:  # noqa: BLE001  (Ray and requests raise what they like)
         raise ClusterError(
-            f"the job server does not report its version: {_said(problem)}"
+            f"the job server does not report its version: {_describe(problem)}"
         ) from None
 
 
@@ -84,20 +84,20 @@ def submit(
     python: str = "python",
     ship: bool = False,
 ) -> Submitted:
-    """Start ``salip-ray label`` on the cluster, or join the same job where it runs already.
+    """Start ``salip-ray label`` on the cluster, or join the same job if it is running.
 
     Args:
         client: from :func:`connect`.
         input: as for :func:`salip_ray.label`; a local path must be the same on every node.
-        output: likewise.
+        output: as for :func:`salip_ray.label`.
         config: from :func:`salip_ray.load_config`.
         references: reference masks for the mode ``gt_sam``.
-        python: the interpreter, as the cluster knows it.
-        ship: send this installation of the package along, instead of using the cluster's.
+        python: the interpreter, by its name or path on the cluster.
+        ship: send this installation of the package, instead of using that of the cluster.
 
     Raises:
         ClusterError: the server refuses, another job is writing to the output, or a location holds
-            what gives access to it.
+            a signature or a password.
     """
     command = [python, "-m", "salip_ray", "label", _shown("INPUT", input), _shown("OUTPUT", output)]
     command += ["--config", _JOB_FILE]
@@ -130,12 +130,12 @@ def submit(
     except (RuntimeError, OSError) as problem:
         if isinstance(problem, ClusterError):
             raise
-        raise ClusterError(f"the job server refused the job: {_said(problem)}") from None
+        raise ClusterError(f"the job server refused the job: {_describe(problem)}") from None
     return Submitted(job_id)
 
 
 def _shown(name: str, location: str) -> str:
-    """A location as it stands on the command line, which the dashboard shows."""
+    """Return a location for the command line, which the dashboard shows."""
     if public_uri(location) != normalise(location):
         raise ClusterError(
             f"{name} {public_uri(location)} was given with a signature or a password, which the "
@@ -145,9 +145,9 @@ def _shown(name: str, location: str) -> str:
 
 
 def config_file(config: Config) -> str:
-    """The configuration as a task file that says everything, so that no preset adds to it."""
+    """Return the configuration as a complete task file, to which no preset adds anything."""
     data = config.model_dump(mode="json")
-    # Pools are planned on the cluster: what was left open must stay open.
+    # The cluster plans the pools: settings that were left open must stay open.
     data["pools"] = config.pools.model_dump(mode="json", exclude_unset=True)
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
@@ -161,29 +161,29 @@ def _writing_to(client: JobSubmissionClient, output: str) -> JobDetails | None:
 
 
 def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], object]) -> int:
-    """Hand on a job's log until the job is over; the job does not notice who reads it.
+    """Write the log of a job until the job has ended.
 
     Args:
         client: from :func:`connect`.
-        job_id: as :func:`submit` gave it.
+        job_id: from :func:`submit`.
         write: called with successive parts of the log.
 
     Returns:
-        The job's exit code: 0 where it succeeded; that of the driver, or 1, where it failed or was
+        The exit code of the job: 0 if it succeeded; that of the driver, or 1, if it failed or was
         stopped.
 
     Raises:
-        ClusterError: the job is not known, or the server has been gone for a minute.
+        ClusterError: the server does not know the job, or has not answered for a minute.
     """
-    seen = 0
+    written = 0
     lost_since: float | None = None
 
     async def tail() -> None:
-        nonlocal seen
-        skip = seen  # a new connection begins at the log's beginning
+        nonlocal written
+        skip = written  # a new connection begins at the log's beginning
         async for text in client.tail_job_logs(job_id):
             fresh, skip = text[skip:], max(0, skip - len(text))
-            seen += len(fresh)
+            written += len(fresh)
             if fresh:
                 write(fresh)
 
@@ -193,16 +193,16 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], obje
             info = client.get_job_info(job_id)
             lost_since = None
             if info.status.is_terminal():
-                write(client.get_job_logs(job_id)[seen:])
+                write(client.get_job_logs(job_id)[written:])
                 break
         except Exception as problem:  # noqa: BLE001  (a connection fails in many ways)
             if "does not exist" in str(problem):
-                raise ClusterError(f"there is no job {job_id}: {_said(problem)}") from None
+                raise ClusterError(f"there is no job {job_id}: {_describe(problem)}") from None
             lost_since = lost_since or time.monotonic()
             if time.monotonic() - lost_since > 60:
                 raise ClusterError(
-                    f"the job server has not answered for a minute ({_said(problem)}); the job may "
-                    "well go on: give the same command to join it again"
+                    f"the job server has not answered for a minute ({_describe(problem)}). The job "
+                    "may still be running: run the same command to join it again"
                 ) from None
         time.sleep(_POLL_SECONDS)
     if info.status == JobStatus.SUCCEEDED:
@@ -211,31 +211,31 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], obje
 
 
 def stop(client: JobSubmissionClient, job_id: str) -> bool:
-    """Ask a job to finish its commits and stop; False where it was over already.
+    """Ask a job to finish its commits and stop; return False if it had ended already.
 
     Raises:
-        ClusterError: the job is not known.
+        ClusterError: the server does not know the job.
     """
     try:
         return bool(client.stop_job(job_id))
     except (RuntimeError, OSError) as problem:
-        raise ClusterError(f"job {job_id} cannot be stopped: {_said(problem)}") from None
+        raise ClusterError(f"job {job_id} cannot be stopped: {_describe(problem)}") from None
 
 
 def wait_until_over(client: JobSubmissionClient, job_id: str) -> JobStatus:
-    """Wait for a job's end.
+    """Wait for the end of a job.
 
     Raises:
-        ClusterError: the job is not known, or the server has gone.
+        ClusterError: the server does not know the job, or does not answer.
     """
     try:
         while not (status := client.get_job_status(job_id)).is_terminal():
             time.sleep(_POLL_SECONDS)
     except (RuntimeError, OSError) as problem:
-        raise ClusterError(f"job {job_id} cannot be watched: {_said(problem)}") from None
+        raise ClusterError(f"job {job_id} cannot be watched: {_describe(problem)}") from None
     return status
 
 
-def _said(problem: BaseException) -> str:
+def _describe(problem: BaseException) -> str:
     text = " ".join(str(problem).split()) or type(problem).__name__
     return text if len(text) <= 300 else f"{text[:300]}..."

@@ -1,6 +1,6 @@
-"""The job on Ray Data: the only room that knows Ray.
+"""The job on Ray Data.
 
-Nothing here imports torch: the driver, the fetch tasks and the commits do without it.
+Nothing here imports torch: the driver, the fetch tasks and the commits do not need it.
 """
 
 from salip_ray.output.summary import Summary

@@ -1,27 +1,26 @@
-"""The columns that rows carry between stages, and how nouns are packed into them.
+"""The columns that rows carry between stages, and how Python objects are packed into them.
 
-Internal columns begin with an underscore, so that a row may carry columns of its owner beside them;
-the commit drops them. Each stage adds its own and drops the heavy ones it is the last to need:
+Internal columns begin with an underscore, so that rows can have columns of the user as well; the
+commit drops them. Each stage adds columns, and drops the heavy ones that no later stage needs:
 
-    column        added by    dropped by            holds
-    _working      decode      RETRIEVE (*)          RGB bytes of the working image
-    _working_size decode      REFINE                its [height, width]
-    _references   decode      REFINE                reference masks by class, as RLEs
-    _candidates   PROPOSE     REFINE                candidates, their masks bit-packed
-    _n_proposed   PROPOSE     REFINE                candidates before the area filter
-    _embedding    PROPOSE (*) REFINE                float32 bytes
-    _embedding_size PROPOSE (*) REFINE              its [C, h, w]
-    _selections   RETRIEVE    REFINE                what was retrieved
-    _png          REFINE      commit                the label map
-    _seconds      decode      commit                time spent in each stage
-    _fallbacks    decode      commit                stages that ran out of memory, and what fitted
+    column          added by      dropped by      holds
+    _working        decode        RETRIEVE (*)    RGB bytes of the working image
+    _working_size   decode        REFINE          its [height, width]
+    _references     decode        REFINE          reference masks by class, as RLEs
+    _candidates     PROPOSE       REFINE          candidates, their masks bit-packed
+    _n_proposed     PROPOSE       REFINE          number of candidates before the area filter
+    _embedding      PROPOSE (*)   REFINE          float32 bytes
+    _embedding_size PROPOSE (*)   REFINE          its [C, h, w]
+    _selections     RETRIEVE      REFINE          the candidates retrieved for each class
+    _png            REFINE        commit          the label map
+    _seconds        decode        commit          time spent in each stage
+    _fallbacks      decode        commit          stages that ran out of memory, and their batches
 
-(*) REFINE where it has weights of its own and encodes the image again.
+(*) REFINE if it has its own weights and encodes the image again. An actor that runs several stages
+adds no column that only its own stages need.
 
-Rows that get done one by one, handed on as tables of a few.
-
-A table costs about a millisecond to put together, to send and to cut again, however little is in
-it. So light rows travel by the hundred, and heavy ones still go on as they get done.
+Rows travel in tables: a table costs about a millisecond to build, send and cut, for any number of
+rows. So light rows travel by the hundred, and heavy rows leave as soon as they are done.
 """
 
 from __future__ import annotations
@@ -80,14 +79,14 @@ DECODED = (
     "spacing",
 )
 INTERNAL = tuple(name for name in TYPES if name.startswith("_"))
-OF_MANIFEST = ("image_id", "uri", "volume", "slice")  # label columns that an image comes with
+OF_MANIFEST = ("image_id", "uri", "volume", "slice")  # label columns that the manifest has
 LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in OF_MANIFEST)
 
 Arrays = Mapping[str, pa.Array]  # of one cell each, by column
 
 
 def as_arrays(values: Mapping[str, Any]) -> Arrays:
-    """Cells as arrays of one: a value is what a cell holds, or is such an array already."""
+    """Return cells as arrays of one cell; a value may be such an array already."""
     return {
         name: value if isinstance(value, pa.Array) else pa.array([value], TYPES[name])
         for name, value in values.items()
@@ -98,22 +97,22 @@ def as_arrays(values: Mapping[str, Any]) -> Arrays:
 
 
 def error(stage: str, problem: BaseException) -> dict[str, str]:
-    """An ``error`` cell: where it happened, the exception's type, one line of its message."""
+    """Return an ``error`` cell: stage, type of the exception, one line of its message."""
     message = " ".join(str(problem).split()) or "no message"
     return {"stage": stage, "type": type(problem).__name__, "message": message[:1000]}
 
 
 def named(cells: Mapping[str, pa.Scalar]) -> dict[str, Any]:
-    """What names a row in a log line; a dataset of somebody's own may have none of it."""
+    """Return shard, image_id and uri for a log line, if the row has these columns."""
     names = {"shard": "_shard", "image_id": "image_id", "uri": "uri"}
     return {name: cells[column].as_py() for name, column in names.items() if column in cells}
 
 
 def _bytes_of(array: npt.NDArray[Any]) -> pa.Array:
-    """An array's bytes as one binary cell, without a copy.
+    """Return the bytes of an array as one binary cell, without a copy.
 
-    Not ``pa.array([memoryview])``: pyarrow never lets go of a view it was given in a list, and a
-    worker would keep the pixels and the embedding of every image it has seen.
+    Not ``pa.array([memoryview])``: pyarrow never frees a view from a list, so that a worker would
+    leak the pixels and the embedding of every image.
     """
     data = pa.py_buffer(np.ascontiguousarray(array))
     offsets = pa.py_buffer(np.array([0, data.size], np.int64))
@@ -121,7 +120,7 @@ def _bytes_of(array: npt.NDArray[Any]) -> pa.Array:
 
 
 def pack_working(image: Image) -> dict[str, Any]:
-    """``_working`` and ``_working_size`` of an RGB image."""
+    """Return ``_working`` and ``_working_size`` of an RGB image [h, w, 3]."""
     return {
         "_working": _bytes_of(image),
         "_working_size": list(image.shape[:2]),
@@ -129,24 +128,24 @@ def pack_working(image: Image) -> dict[str, Any]:
 
 
 def unpack_working(cells: Mapping[str, pa.Scalar]) -> Image:
-    """The RGB image of a row, read-only: its bytes stay in the object store."""
+    """Return the RGB image [h, w, 3] of a row, read-only: its bytes stay in the object store."""
     height, width = cells["_working_size"].as_py()
     return np.frombuffer(cells["_working"].as_buffer(), np.uint8).reshape(height, width, 3)
 
 
 def pack_embedding(embedding: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """``_embedding`` and ``_embedding_size`` of an array [1, C, h, w]."""
+    """Return ``_embedding`` and ``_embedding_size`` of an array [1, C, h, w]."""
     return {"_embedding": _bytes_of(embedding[0]), "_embedding_size": list(embedding.shape[1:])}
 
 
 def unpack_embedding(cells: Mapping[str, pa.Scalar]) -> npt.NDArray[np.float32]:
-    """The float32 embedding [1, C, h, w] of a row, in memory of its own."""
+    """Return a copy of the float32 embedding [1, C, h, w] of a row."""
     stored = np.frombuffer(cells["_embedding"].as_buffer(), np.float32)
     return stored.reshape(1, *cells["_embedding_size"].as_py()).copy()
 
 
 def pack_candidates(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """The ``_candidates`` cell."""
+    """Return the ``_candidates`` cell."""
     return [
         {
             "id": item.id,
@@ -163,7 +162,7 @@ def pack_candidates(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
 
 
 def unpack_candidates(cells: Mapping[str, pa.Scalar]) -> tuple[Candidate, ...]:
-    """The candidates of a row, masks of its working size."""
+    """Return the candidates of a row; their masks have its working size."""
     height, width = cells["_working_size"].as_py()
     return tuple(
         Candidate(
@@ -183,7 +182,7 @@ def unpack_candidates(cells: Mapping[str, pa.Scalar]) -> tuple[Candidate, ...]:
 
 
 def pack_selections(selections: Sequence[Selection]) -> list[dict[str, Any]]:
-    """The ``_selections`` cell."""
+    """Return the ``_selections`` cell."""
     cells = []
     for item in selections:
         cell = asdict(item)
@@ -192,7 +191,7 @@ def pack_selections(selections: Sequence[Selection]) -> list[dict[str, Any]]:
 
 
 def unpack_selections(cells: Mapping[str, pa.Scalar]) -> tuple[Selection, ...]:
-    """The selections of a row; none where RETRIEVE is not part of the job."""
+    """Return the selections of a row; none if the job has no RETRIEVE."""
     if "_selections" not in cells:
         return ()
     return tuple(
@@ -206,20 +205,20 @@ def unpack_selections(cells: Mapping[str, pa.Scalar]) -> tuple[Selection, ...]:
 
 
 def pack_references(references: Mapping[str, Mask] | None) -> list[dict[str, Any]] | None:
-    """The ``_references`` cell; None where the image has no reference."""
+    """Return the ``_references`` cell, or None if the image has no reference."""
     if references is None:
         return None
     return [{"label": label, "rle": encode_rle(mask)} for label, mask in references.items()]
 
 
 def unpack_references(cells: Mapping[str, pa.Scalar]) -> dict[str, Mask]:
-    """The reference masks of a row by class label."""
+    """Return the reference masks [H, W] of a row by class label."""
     packed = cells["_references"].as_py() if "_references" in cells else None
     return {item["label"]: decode_rle(item["rle"]) for item in packed or ()}
 
 
 def pack_masks(masks: Sequence[ClassMask]) -> list[dict[str, Any]]:
-    """The ``masks`` cell: dense masks become RLEs, and figures that do not apply become NaN."""
+    """Return the ``masks`` cell: dense masks become RLEs, missing figures NaN."""
     cells = []
     for item in masks:
         rle = encode_rle(item.mask)
@@ -255,7 +254,7 @@ def _or_nan(figure: float | None) -> float:
 def pack_ranking(
     candidates: Sequence[Candidate], selections: Sequence[Selection]
 ) -> list[dict[str, Any]]:
-    """The ``ranking`` cell: each class's retrieved candidates, then its runners-up."""
+    """Return the ``ranking`` cell: retrieved candidates of each class, then runners-up."""
     by_id = {candidate.id: candidate for candidate in candidates}
     cells = []
     for class_id in dict.fromkeys(item.class_id for item in selections):
@@ -280,37 +279,39 @@ def pack_ranking(
 
 
 def pack_outcomes(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
-    """The ``outcomes`` cell."""
+    """Return the ``outcomes`` cell."""
     return [asdict(item) for item in outcomes]
 
 
-_ENOUGH_BYTES = 32 * 1024**2  # of new cells; Ray Data cuts its blocks there, not before
-_HEAVY_BYTES = 1024**2  # of a column's cells: not worth a copy, they stay where they are
+_TABLE_BYTES = 32 * 1024**2  # of new cells; Ray Data cuts its blocks at this size
+_HEAVY_BYTES = 1024**2  # cells of a column are not copied together above this size
 
 
-def in_tables(kept: pa.Table, rows: Iterable[Arrays], adds: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the rows of ``kept`` with their new cells, some MiB at a time.
+def in_tables(
+    unchanged: pa.Table, rows: Iterable[Arrays], adds: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Yield rows with their new cells, some MiB at a time.
 
     Args:
-        kept: the rows as they were, without what is dropped.
-        rows: for each of them in turn, arrays of one cell that are added or replace a column.
-        adds: the columns that rows get; an empty ``kept`` is yielded with these, to show them.
+        unchanged: the rows before the stage, without the columns that it drops.
+        rows: for each row, arrays of one cell that are added or replace a cell.
+        adds: the columns that the stage adds; a table without rows gets them, too.
     """
     start, bytes_, done = 0, 0, list[Arrays]()
     for row in rows:
         done.append(row)
         bytes_ += sum(cell.nbytes for cell in row.values())
-        if bytes_ >= _ENOUGH_BYTES:
-            yield _table(kept.slice(start, len(done)), done)
+        if bytes_ >= _TABLE_BYTES:
+            yield _table(unchanged.slice(start, len(done)), done)
             start, bytes_, done = start + len(done), 0, []
     if done:
-        yield _table(kept.slice(start, len(done)), done)
-    if kept.num_rows == 0:
-        yield empty_columns(kept, adds)
+        yield _table(unchanged.slice(start, len(done)), done)
+    if unchanged.num_rows == 0:
+        yield empty_columns(unchanged, adds)
 
 
-def _table(kept: pa.Table, rows: Sequence[Arrays]) -> pa.Table:
-    made = dict(zip(kept.column_names, kept.columns, strict=True))
+def _table(unchanged: pa.Table, rows: Sequence[Arrays]) -> pa.Table:
+    made = dict(zip(unchanged.column_names, unchanged.columns, strict=True))
     for name in dict.fromkeys(name for row in rows for name in row):
         old = made.get(name, pa.nulls(len(rows), TYPES[name]))
         cells = [row[name] if name in row else _cell(old, i) for i, row in enumerate(rows)]
@@ -325,7 +326,7 @@ def _cell(column: pa.Array | pa.ChunkedArray, index: int) -> pa.Array:
 
 
 def empty_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Append columns of nothing, where no row has passed to show what they look like."""
+    """Append the missing columns of ``names``, filled with nulls."""
     for name in names:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(table.num_rows, TYPES[name]))

@@ -99,8 +99,10 @@ def add_actors(
     rows: Dataset, stages: Sequence[str], pool: Pool, config: Config, reporter: StageReporter
 ) -> Dataset:
     """Append a pool of actors that bring each row through some stages."""
+    # Ray shows the name of the class in its dashboard, metrics and logs.
+    actor = type("".join(stage.title() for stage in stages), (StageActor,), {})
     return rows.map_batches(
-        StageActor,
+        actor,
         # Ray Data refuses whole blocks (None) for actors with GPUs, and joins blocks that are
         # smaller than a batch: a few rows, so that none waits long for others.
         batch_size=_GPU_BATCH if pool.gpus else None,
@@ -189,7 +191,7 @@ def block_starts(todo: pa.Table, actors: int) -> list[int]:
     is_first = np.ones(todo.num_rows, np.bool_)
     is_first[1:] = (uris[1:] != uris[:-1]) | ~in_volume[1:]
     first = np.maximum.accumulate(np.where(is_first, np.arange(todo.num_rows), 0))
-    # A volume that is larger than a block becomes a block of its own.
+    # A volume that is larger than a block becomes a separate block.
     sizes = np.bincount(first, minlength=todo.num_rows)
     large = np.flatnonzero(is_first & (sizes > largest))
     return sorted({int(row) for row in (*first[starts], *large)})

@@ -1,4 +1,4 @@
-"""From manifest rows to pixels: the CPU tasks at the head of the pipeline."""
+"""Fetch and decode the images of manifest rows, in CPU tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from salip_ray.sources.locations import is_remote, public_uri
 from salip_ray.sources.privacy import hides_uri, pseudonym, scrub
 from salip_ray.sources.references import References
 
-_TOGETHER = 16  # files fetched at once; their bytes are all in memory
+_FILES_AT_ONCE = 16  # fetched together; their bytes are all in memory
 
 
 def fetch_and_decode(
@@ -34,10 +34,10 @@ def fetch_and_decode(
     Args:
         batch: rows of the manifest, as :data:`salip_ray.output.manifest.TODO_SCHEMA`.
         config: its ``image``, ``task`` and ``storage.input`` are used.
-        references: where reference masks are found, for GT-SAM.
-        reporter: told of all rows.
+        references: the reference masks, for GT-SAM.
+        reporter: counts the rows.
     """
-    kept = pa.table(
+    of_manifest = pa.table(
         {
             **{name: batch[name] for name in arrow.OF_MANIFEST},
             "uri": [shown_uri(batch.slice(i, 1), config) for i in range(batch.num_rows)],
@@ -46,23 +46,23 @@ def fetch_and_decode(
         }
     )
     rows = map(arrow.as_arrays, _rows(batch, config, references, reporter))
-    yield from in_tables(kept, rows, arrow.DECODED)
+    yield from in_tables(of_manifest, rows, arrow.DECODED)
     reporter.flush()
 
 
 def _rows(
     batch: pa.Table, config: Config, references: References | None, reporter: StageReporter
 ) -> Iterator[Mapping[str, Any]]:
-    """The new cells of each row."""
+    """Yield the new cells of each row."""
     attempts = attempts_of(reporter)
     deaths = attempts.deaths()
     for rows in _files_at_once(batch):
         began = time.perf_counter()
-        found = _fetch(rows, config)
+        files = _fetch(rows, config)
         share = (time.perf_counter() - began) / rows.num_rows
         opened: tuple[str, Stack | Exception] | None = None
         fetched_twice: set[str] = set()
-        for index, data in enumerate(found):
+        for index, data in enumerate(files):
             began = time.perf_counter()
             row = rows.slice(index, 1)
             key = row["image_id"][0].as_py()
@@ -71,13 +71,13 @@ def _rows(
             with attempts.at(key):
                 uri = row["uri"][0].as_py()
                 if opened is None or opened[0] != uri or isinstance(data, WorkerDiedError):
-                    opened = None  # the volume before is let go before the next is unpacked
-                    opened = uri, _opened(uri, data, config)  # one for all slices of a volume
+                    opened = None  # free the volume before the next one is unpacked
+                    opened = uri, _opened(uri, data, config)  # once for all slices of a volume
                 values = _decoded(row, opened[1], config, references)
                 if uri not in fetched_twice and values["error"] is not None:
                     fetched_twice.add(uri)
                     again = _fetch_other_bytes(row, data, values["error"], config)
-                    if again is not None:  # the first ones were damaged on their way
+                    if again is not None:  # the first bytes were damaged on their way
                         opened = uri, _opened(uri, again, config)
                         values = _decoded(row, opened[1], config, references)
                 if isinstance(data, WorkerDiedError):
@@ -102,7 +102,7 @@ def _files_at_once(batch: pa.Table) -> Iterator[pa.Table]:
     while start < len(uris):
         end = start + 1
         if indices[start] is None:
-            while end < min(len(uris), start + _TOGETHER) and indices[end] is None:
+            while end < min(len(uris), start + _FILES_AT_ONCE) and indices[end] is None:
                 end += 1
         else:
             while end < len(uris) and uris[end] == uris[start]:
@@ -139,7 +139,7 @@ def _fetch_files(listed: Sequence[Mapping[str, Any]], config: Config) -> list[by
 def _fetch_other_bytes(
     row: pa.Table, data: bytes | Exception, error: Mapping[str, Any] | None, config: Config
 ) -> bytes | None:
-    """Fetch a remote file that cannot be decoded again; return its bytes if they are others."""
+    """Fetch a remote file that cannot be decoded again; return its bytes if they differ."""
     undecodable = error is not None and error["stage"] == "decode" and isinstance(data, bytes)
     listed = row.to_pylist()[0]
     if not undecodable or not is_remote(listed["address"] or listed["uri"]):
@@ -158,7 +158,7 @@ def _opened(uri: str, data: bytes | Exception, config: Config) -> Stack | Except
 
 
 class _NotOpenedError(ImageError):
-    """Bytes were fetched, but are not what they should be."""
+    """The bytes of a file cannot be opened as an image."""
 
     def __init__(self, problem: Exception) -> None:
         super().__init__(str(problem))
@@ -190,23 +190,23 @@ def _decoded(
             find_references(picture, image, config, references, stack)
         )
     except Exception as problem:  # noqa: BLE001  (a bad file must not end the job)
-        said = arrow.error(stage, problem)
+        error = arrow.error(stage, problem)
         picture = ImageRef(row["uri"][0].as_py(), row["index"][0].as_py())
         mask = references.named(picture) if references is not None else None
-        said["message"] = without_paths(said["message"], row, config, mask)
-        return {**nothing, "status": "error", "error": said}
+        error["message"] = without_paths(error["message"], row, config, mask)
+        return {**nothing, "status": "error", "error": error}
     return values | arrow.pack_working(make_working(image, config.image))
 
 
 def shown_uri(row: pa.Table, config: Config) -> str:
-    """What stands for an image's URI in the output."""
+    """Return the URI of an image as the output shows it: hidden names become a pseudonym."""
     uri: str = row["uri"][0].as_py()
     hidden = hides_uri(uri, config.privacy)
     return pseudonym(row["image_id"][0].as_py()) if hidden else uri
 
 
 def without_paths(message: str, row: pa.Table, config: Config, mask: ImageRef | None) -> str:
-    """An error's message as it may be written; ``mask`` is the image's reference, if it has one."""
+    """Return an error message without hidden paths; ``mask`` is the image's reference, if any."""
     uri, address = row["uri"][0].as_py(), row["address"][0].as_py()
     if not hides_uri(uri, config.privacy):
         return message
@@ -217,7 +217,7 @@ def without_paths(message: str, row: pa.Table, config: Config, mask: ImageRef | 
 def find_references(
     picture: ImageRef, image: Image, config: Config, references: References | None, stack: Stack
 ) -> dict[str, Mask] | None:
-    """The reference mask of each class, or None where the image has none.
+    """Return the reference mask of each class, bool [H, W], or None if the image has none.
 
     Raises:
         ImageError: the mask cannot be read, is not on the image's grid, or several images share its

@@ -1,19 +1,16 @@
-"""Which image a worker died on, so that one that kills its workers is given up and not tried again.
+"""Failures that are not errors of a row: dying workers, memory, broken devices, leaks.
 
-A worker that dies takes its batch with it, and Ray hands the batch to the next one, for ever. So
-each worker keeps a note of the image it is at, in a file of its own that it holds locked; the lock
-goes with the process, however it ends. Whoever comes next on that node finds the note without a
-lock, and tells the monitor, which counts. Notes cost a write of a few bytes an image; the monitor
-is asked at most once a second. A driver that is killed takes the count with it: the next run begins
-anew.
+Attempts. A worker that dies takes its batch with it, and Ray gives the batch to the next worker,
+forever. So each worker notes the image that it processes, in its own locked file; the lock ends
+with the process. The next worker on that node finds the note without a lock, and reports the death
+to the monitor, which counts. An image on which several workers died is given up. A note costs a
+write of a few bytes per image, and the monitor is asked at most once a second. A driver that is
+killed loses the counts: the next run starts from zero.
 
-Memory that runs out, devices that break, and actors that are replaced before memory runs out.
-
-The memory of an actor on a CPU.
-
-glibc gives tensors of more than 32 MiB back to the system the moment they are freed, and gets them
-again, page by page and zeroed, for the next layer: faults can take as long as the arithmetic. A
-worker that does the same work over and over does better to keep what it freed.
+Memory. If it runs out, the actor does the row again in smaller batches. A worker that recycles
+itself between batches frees what a library has leaked. On CPUs, glibc returns tensors of more than
+32 MiB to the system as soon as they are freed, and gets them again, page by page and zeroed, for
+the next layer, which can take as long as the arithmetic: actors keep the memory.
 """
 
 from __future__ import annotations
@@ -45,7 +42,7 @@ _NOTE_BYTES = 64
 
 
 class WorkerDiedError(RuntimeError):
-    """Workers died on this image, again and again."""
+    """Several workers died while they processed this image."""
 
     def __init__(self, deaths: int) -> None:
         super().__init__(
@@ -55,13 +52,13 @@ class WorkerDiedError(RuntimeError):
 
 
 class Attempts:
-    """The notes of one worker.
+    """The attempt notes of one worker.
 
     Args:
-        reporter: the line to the monitor that counts; without a monitor nothing is noted.
-        folder: where the workers of this node keep their notes.
-        every: for how many seconds an answer of the monitor is good. An image may so be tried once
-            more than it should, never without end.
+        reporter: reports deaths to the monitor; without a monitor nothing is noted.
+        folder: the folder of the notes of this node.
+        every: for how many seconds an answer of the monitor is used. An image may be tried once
+            too often, but not forever.
     """
 
     def __init__(self, reporter: StageReporter, folder: Path, every: float = 1.0) -> None:
@@ -71,7 +68,7 @@ class Attempts:
         self._asked = -math.inf
 
     def deaths(self) -> Mapping[str, int]:
-        """How many workers died on each image; those without a death are left out."""
+        """Return how many workers died on each image, for images with at least one death."""
         if self._reporter.counts and time.monotonic() >= self._asked + self._every:
             for image_id in self._died():
                 self._reporter.died(image_id)
@@ -81,7 +78,7 @@ class Attempts:
 
     @contextlib.contextmanager
     def at(self, image_id: str) -> Iterator[None]:
-        """Note that this worker is at an image, for the time of a block."""
+        """Note that this worker processes an image, for the time of a block."""
         if not self._reporter.counts:
             yield
             return
@@ -95,7 +92,7 @@ class Attempts:
                 os.pwrite(note, b" " * _NOTE_BYTES, 0)
 
     def _open(self) -> int | None:
-        """The file of this process, locked; it gets its name only then."""
+        """Return the locked file of this process; it gets its name once it is locked."""
         if self._note is None:
             try:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,13 +102,13 @@ class Attempts:
                 self._note = os.open(hidden, os.O_RDWR | os.O_CREAT, 0o600)
                 fcntl.flock(self._note, fcntl.LOCK_EX)
                 hidden.rename(self._folder / name)
-            except OSError:  # a full disk: the job goes on without
+            except OSError:  # a full disk: the job continues without notes
                 return None
         return self._note
 
     def _died(self) -> list[str]:
-        """The images that dead workers of this node were at; their notes are taken away."""
-        found = []
+        """Return the images that dead workers of this node processed, and delete their notes."""
+        images = []
         for path in self._folder.glob("[0-9]*"):
             note = open_note(path)
             if note is None:
@@ -121,15 +118,15 @@ class Attempts:
                     fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if os.fstat(note).st_nlink:  # else another worker was here first
                         path.unlink()
-                        found.append(os.read(note, _NOTE_BYTES).decode().strip())
+                        images.append(os.read(note, _NOTE_BYTES).decode().strip())
                 finally:
                     os.close(note)
-        return [image_id for image_id in found if image_id]
+        return [image_id for image_id in images if image_id]
 
 
 @cache
 def attempts_of(reporter: StageReporter) -> Attempts:
-    """The notes of this process for a run; tasks of one worker share them."""
+    """Return the notes of this process for a run; tasks of one worker share them."""
     return Attempts(reporter, notes_folder(reporter.notes))
 
 
@@ -142,8 +139,8 @@ def notes_folder(run: str) -> Path:
     return private_folder() / run
 
 
-# Errors of no class of their own: of torch's allocator of the host, of OpenCV's, and of CUDA where
-# it was not torch that asked for memory.
+# Messages of errors without a class: from the host allocators of torch and OpenCV, and from CUDA if
+# another library than torch asked for memory.
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "not enough memory",
@@ -151,26 +148,26 @@ _OUT_OF_MEMORY = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
-_DELIVERY_SECONDS = 2.0  # for the last batch's blocks to be handed over
+_DELIVERY_SECONDS = 2.0  # for the blocks of the last batch to be delivered
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether an exception says that memory, of a device or of the host, ran out."""
+    """Return True if an exception reports that memory of a device or of the host ran out."""
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
         return True
-    said = str(problem)
-    return isinstance(problem, Exception) and any(sign in said for sign in _OUT_OF_MEMORY)
+    message = str(problem)
+    return isinstance(problem, Exception) and any(sign in message for sign in _OUT_OF_MEMORY)
 
 
 def is_broken_device(problem: BaseException) -> bool:
-    """Whether an exception says that a GPU failed this process, which it then does for good."""
+    """Return True if an exception reports that a GPU fails for the rest of this process."""
     is_torchs = type(problem).__name__ == "AcceleratorError"
     is_cudas = isinstance(problem, RuntimeError) and str(problem).startswith("CUDA error")
     return (is_torchs or is_cudas) and not is_out_of_memory(problem)
 
 
 def require_working(device: torch.device) -> None:
-    """Compute something on a GPU, before a row pays for one that cannot.
+    """Compute something on a GPU, so that a broken one fails before any row.
 
     Raises:
         ResourceError: the device fails, such as one that torch has no kernels for.
@@ -182,23 +179,23 @@ def require_working(device: torch.device) -> None:
     try:
         torch.ones(8, device=device).sum().item()  # item() waits for the kernel, and its error
     except RuntimeError as problem:
-        if is_out_of_memory(problem):  # it passes: the rows have their own way with it
+        if is_out_of_memory(problem):  # it passes, and rows are retried
             return
         name = torch.cuda.get_device_name(device)
-        said = str(problem).partition("\n")[0]
+        message = str(problem).partition("\n")[0]
         raise ResourceError(
-            f"{device} ({name}) fails at a sum of 8 numbers ({said}): install a torch with "
+            f"{device} ({name}) fails at a sum of 8 numbers ({message}): install a torch with "
             "kernels for it, use another GPU, or set run.device=cpu"
         ) from problem
 
 
 def end_worker() -> None:
-    """End this process at once, as a crash would: Ray starts the actor anew, and counts a death."""
+    """End this process at once, as a crash would: Ray restarts the actor."""
     os._exit(1)
 
 
 def free_memory(device: str) -> None:
-    """Let go of what a failed try left, on the host and on the device."""
+    """Free the memory of a failed attempt, on the host and on the device."""
     gc.collect()
     if device.startswith("cuda"):
         import torch
@@ -207,12 +204,12 @@ def free_memory(device: str) -> None:
 
 
 class Recycler:
-    """Ends this process between two batches once it has done so many images.
+    """End this process between two batches, once it has processed a number of images.
 
-    For libraries that leak: Ray starts the actor anew, and hands it what was waiting.
+    For libraries that leak: Ray restarts the actor and gives it the waiting batches.
 
     Args:
-        after: images; None never ends it.
+        after: number of images; None never ends it.
     """
 
     def __init__(self, after: int | None) -> None:
@@ -221,7 +218,7 @@ class Recycler:
 
     @contextlib.contextmanager
     def busy(self, images: int) -> Iterator[None]:
-        """Hold the process for the time of a batch."""
+        """Keep the process alive for the time of a batch."""
         with self._busy:
             yield
             self._done += images
@@ -230,7 +227,7 @@ class Recycler:
 
     def _end(self) -> None:
         time.sleep(_DELIVERY_SECONDS)
-        with self._busy:  # a batch that has begun meanwhile is finished first
+        with self._busy:  # a batch that started in the meantime is finished first
             os._exit(0)
 
 
@@ -239,14 +236,13 @@ _MOST = 2**31 - 1  # an int: allocations of 2 GiB and more are still mapped
 
 
 def keep_freed_memory() -> bool:
-    """Have this process keep freed memory for its next allocations, up to its peak.
+    """Let this process keep freed memory for its next allocations, up to its peak.
 
     As ``GLIBC_TUNABLES=glibc.malloc.mmap_threshold=...:glibc.malloc.trim_threshold=...``, which
-    must be set before a process starts; workers of a cluster are started by others. Where the C
-    library is not glibc, nothing happens.
+    must be set before a process starts, but Ray starts the workers. Without glibc nothing happens.
 
     Returns:
-        Whether the allocator took the settings.
+        True if the allocator took the settings.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

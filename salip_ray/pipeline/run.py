@@ -62,8 +62,8 @@ def run_on_ray(
 
     private_folder()  # refuse a planted folder before Ray starts
     job.progress.report(f"starting Ray and the models (run {run})")
-    with ray_session(cpus_for) as found:
-        machine, pools = wait_for_pools(pools_config, stages, found, job.progress.report)
+    with ray_session(cpus_for) as available:
+        machine, pools = wait_for_pools(pools_config, stages, available, job.progress.report)
         job = replace(job, config=pin_precision(job.config, pools))
         record_precision(job.store, job.config.run.precision)
         record_devices(job.store, _devices(machine))
@@ -105,7 +105,7 @@ def run_on_ray(
         except Stopped as stopped:
             raise JobError(f"stopped by {stopped}: {_describe_progress(job)}") from None
         except (RayError, RuntimeError) as problem:
-            # A task's error is of its own class, too; its text is the worker's whole traceback.
+            # The error of a task has both classes; its text is the whole traceback of the worker.
             if isinstance(problem, SalipError) and not isinstance(problem, RayError):
                 raise
             job.lease.require()

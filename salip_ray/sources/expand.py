@@ -26,7 +26,7 @@ from salip_ray.sources.privacy import unnamed_errors
 from salip_ray.sources.series import Volume, group_series
 from salip_ray.wording import counted
 
-#: Columns of a listing that say which picture of a file a row is, and which slice of which volume.
+#: Columns of a listing for the index of a picture in its file, its volume and its slice.
 VOLUME_COLUMNS = pa.schema([MANIFEST_SCHEMA.field(name) for name in ("index", "volume", "slice")])
 
 _THREADS = 16

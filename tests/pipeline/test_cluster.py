@@ -33,15 +33,15 @@ def committed(output):
 
 def wait_for(what, process, log, seconds=300):
     deadline = time.monotonic() + seconds
-    while not (found := what()):
+    while not (result := what()):
         assert process.poll() is None, log.read_text()[-3000:]
         assert time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.2)
-    return found
+    return result
 
 
 def proposers(cluster):
-    """How many live actors of PROPOSE each node has."""
+    """Return the number of live actors of PROPOSE by node."""
     answer = json.loads(cluster.get(f"{cluster.address}/logical/actors"))
     return Counter(
         actor["address"]["nodeId"]
@@ -51,13 +51,13 @@ def proposers(cluster):
 
 
 def values(page, name):
-    """The samples of a metric by its stage."""
-    found = {}
+    """Return the samples of a metric by stage."""
+    samples = {}
     for line in page.splitlines():
         if match := re.match(rf"ray_{name}(?:_total)?{{(.*)}} (\S+)$", line):
             labels = dict(re.findall(r'(\w+)="([^"]*)"', match.group(1)))
-            found[labels.get("stage")] = float(match.group(2))
-    return found
+            samples[labels.get("stage")] = float(match.group(2))
+    return samples
 
 
 def test_a_job_waits_for_nodes_grows_with_them_and_outlives_one(cluster, tmp_path, capsys):
@@ -104,7 +104,7 @@ def test_a_job_waits_for_nodes_grows_with_them_and_outlives_one(cluster, tmp_pat
         with capsys.disabled():  # the trace, for whoever reads the log
             print(f"\nshards/s: {slow:.2f} on one node, {fast:.2f} on two")  # noqa: T201
 
-        kept, contents, now = committed(output), tree(output), time.time_ns()
+        shards, contents, now = committed(output), tree(output), time.time_ns()
         cluster.lose(first)
         assert job.wait(timeout=400) == 0, log.read_text()[-3000:]
     finally:
@@ -113,7 +113,7 @@ def test_a_job_waits_for_nodes_grows_with_them_and_outlives_one(cluster, tmp_pat
     check_exactly_once(output, ROWS)
     after = committed(output)
     # What the driver knew to be committed stays; a commit it had not heard of is made again, alike.
-    settled = {name: then for name, then in kept.items() if then < now - _HEARD_OF * 1e9}
+    settled = {name: then for name, then in shards.items() if then < now - _HEARD_OF * 1e9}
     assert len(settled) >= 4
     assert {name: after[name] for name in settled} == settled
     assert contents.items() <= tree(output).items()

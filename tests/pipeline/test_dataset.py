@@ -1,4 +1,4 @@
-"""The cascade inside somebody's own Ray Data pipeline."""
+"""Labels as columns of a Ray Data pipeline of the user."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_rows_keep_their_columns_and_get_the_cascades_labels(small_config):
             (item["candidate_id"], item["retrieved"], tuple(item["box"])) for item in row["ranking"]
         ] == [(number, retrieved, by_id[number].box) for number, retrieved, _ in picks]
         # The actor computes with other threads than this process: the last bits may differ.
-        found = [item["clip_score"] for item in row["ranking"]]
-        assert found == pytest.approx([score for *_, score in picks], rel=1e-5)
+        scores = [item["clip_score"] for item in row["ranking"]]
+        assert scores == pytest.approx([score for *_, score in picks], rel=1e-5)
     assert sum(len(row["masks"]) for row in rows) >= 3
 
 

@@ -57,7 +57,7 @@ def arguments(cluster, images, output):
 
 
 def started(cluster, *command, log):
-    """The command in a process of its own, and its job's id once it has printed it."""
+    """Start the command in a process, and return it with the id of its job."""
     with log.open("wb") as file:
         process = subprocess.Popen(
             [BIN / "salip-ray", *command], env=cluster.env, stdout=file, stderr=file
@@ -65,18 +65,18 @@ def started(cluster, *command, log):
     return process, wait_for(lambda: find_job(log.read_text()), process)
 
 
-def find_job(said):
-    line = next((line for line in said.splitlines() if "; stop it:" in line), None)
+def find_job(log):
+    line = next((line for line in log.splitlines() if "; stop it:" in line), None)
     return line and line.partition(";")[0].split()[-1]
 
 
 def wait_for(what, process, seconds=240):
     deadline = time.monotonic() + seconds
-    while not (found := what()):
+    while not (result := what()):
         assert process.poll() is None, "the command ended"
         assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.1)
-    return found
+    return result
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_submit_detaches_joins_stops_and_goes_on(cluster, many, tmp_path):
     first, job = started(cluster, *command, log=tmp_path / "first.log")
     first.send_signal(signal.SIGINT)
     assert first.wait(timeout=60) == 130
-    assert "goes on" in (tmp_path / "first.log").read_text()
+    assert "is still running" in (tmp_path / "first.log").read_text()
 
     second, joined = started(cluster, *command, log=tmp_path / "second.log")
     assert joined == job
@@ -110,16 +110,16 @@ def test_submit_detaches_joins_stops_and_goes_on(cluster, many, tmp_path):
     stopped = cluster.run(BIN / "salip-ray", "stop", job, "--address", cluster.address)
     assert f"job {job} is stopped" in stopped.stdout, stopped.stdout + stopped.stderr
     assert second.wait(timeout=60) == 1
-    kept = {path: path.stat().st_mtime_ns for path in output.glob("shards/*.parquet")}
-    assert 1 <= len(kept) < 15
+    committed = {path: path.stat().st_mtime_ns for path in output.glob("shards/*.parquet")}
+    assert 1 <= len(committed) < 15
     assert not list(output.rglob("*.tmp"))
 
     third = cluster.run(BIN / "salip-ray", *command)
     assert third.returncode == 0, third.stdout + third.stderr
-    assert f"resuming: {len(kept)} of 15 shards already committed" in third.stdout
+    assert f"resuming: {len(committed)} of 15 shards already committed" in third.stdout
     assert "shards committed" in third.stdout
     check_exactly_once(output, 60)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert {path: path.stat().st_mtime_ns for path in committed} == committed
 
 
 def test_the_exit_code_of_the_job_comes_back(cluster, tmp_path):

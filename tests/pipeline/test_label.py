@@ -1,4 +1,4 @@
-"""The whole job on a local Ray: what it writes, what becomes of bad images, and of a resume."""
+"""The whole job on a local Ray: its files, bad images, resumes and retries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def labelled(images, tmp_path_factory, local_ray):
     return output, summary
 
 
-def test_every_image_is_one_row_and_bad_ones_say_why(labelled, images):
+def test_every_image_is_one_row_and_bad_ones_have_a_reason(labelled, images):
     output, summary = labelled
     check_exactly_once(output, 11)
     table = pq.read_table(output / "shards")
@@ -136,7 +136,7 @@ def test_a_retry_does_errors_again_and_nothing_else(images, small_config, tmp_pa
     listed.write_text("uri\n" + "".join(f"in/{index}.png\n" for index in range(9)))
     for index in (1, 2, 8):
         (inputs / f"{index}.png").rename(tmp_path / f"{index}.png")
-    names = {"manifest": str(tmp_path / "kept" / "names.parquet")}
+    names = {"manifest": str(tmp_path / "elsewhere" / "names.parquet")}
     summary = label(listed, output, small_config(), quiet=True, **names)
     assert summary.status["error"] == 3
     for index in (1, 2, 8):
@@ -176,7 +176,7 @@ def test_baselines_stand_beside_the_cascade(images, small_config, tmp_path):
         assert {"unprompted_confident", "unprompted_largest", "gt_sam"} <= methods
 
 
-def test_what_cannot_work_is_said_before_anything_is_written(images, small_config, tmp_path):
+def test_impossible_jobs_are_refused_before_anything_is_written(images, small_config, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         label(tmp_path / "nowhere", tmp_path / "out", small_config())
     with pytest.raises(ConfigError, match="reference"):

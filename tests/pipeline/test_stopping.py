@@ -102,8 +102,8 @@ def test_an_output_that_fails_is_one_line_that_says_how_far_it_came(
     monkeypatch.setattr(execute, "ShardSink", FullSink)
     with pytest.raises(JobError) as broken:
         label(images, tmp_path / "out", small_config(), quiet=True)
-    said = str(broken.value)
-    assert said.startswith(f"the job failed: StoreError: cannot write {tmp_path}/out/masks/")
-    assert "No space left on device" in said
-    assert "; 0 of 3 shards committed. Run the same command again to resume" in said
-    assert "\n" not in said
+    message = str(broken.value)
+    assert message.startswith(f"the job failed: StoreError: cannot write {tmp_path}/out/masks/")
+    assert "No space left on device" in message
+    assert "; 0 of 3 shards committed. Run the same command again to resume" in message
+    assert "\n" not in message

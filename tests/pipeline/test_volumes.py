@@ -27,8 +27,8 @@ def volumes(tmp_path_factory):
     """A volume stored as left, inferior, posterior; a short one as NIfTI-2; a TIFF of two pages."""
     folder = tmp_path_factory.mktemp("volumes")
     made = [make_phantom("chest_xray", i, bank="tune", size=64).image[..., 0] for i in range(5)]
-    slices = [np.asarray(Pil.fromarray(grey).resize((64, 64))) for grey in made]
-    values = np.stack([*slices, np.zeros((64, 64), np.uint8)], axis=-1).astype(np.int16) * 7
+    saved = [np.asarray(Pil.fromarray(grey).resize((64, 64))) for grey in made]
+    values = np.stack([*saved, np.zeros((64, 64), np.uint8)], axis=-1).astype(np.int16) * 7
     affine = np.array([[-2.0, 0, 0, 60], [0, 0, -3, 20], [0, -2, 0, 50], [0, 0, 0, 1]])
     image = nibabel.Nifti1Image(values, affine)
     image.header["descrip"] = b"Doe^Jane"
@@ -36,7 +36,7 @@ def volumes(tmp_path_factory):
     image.set_qform(affine, code=1)
     nibabel.save(image, folder / "first.nii.gz")
     nibabel.save(nibabel.Nifti2Image(values[:, :, :2], np.eye(4)), folder / "second.nii")
-    pages = [Pil.fromarray(page) for page in slices[:2]]
+    pages = [Pil.fromarray(page) for page in saved[:2]]
     pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
     (folder / "broken.nii.gz").write_bytes((folder / "first.nii.gz").read_bytes()[:300])
     return folder
@@ -81,14 +81,14 @@ def test_a_label_volume_lies_where_its_image_lies(labelled, volumes, tmp_path):
     (note,) = notes
     assert note == "pages is left out: its frames or pages have no position"
     source = nibabel.load(volumes / "first.nii.gz")
-    found = nibabel.load(tmp_path / "nifti" / "first.nii.gz")
-    assert found.shape == source.shape
-    assert found.get_data_dtype() == np.uint8
-    np.testing.assert_array_equal(found.affine, source.affine)
+    saved = nibabel.load(tmp_path / "nifti" / "first.nii.gz")
+    assert saved.shape == source.shape
+    assert saved.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(saved.affine, source.affine)
     for field in ("qform_code", "sform_code", "pixdim", "xyzt_units"):
-        np.testing.assert_array_equal(found.header[field], source.header[field])
-    assert b"Doe" not in found.header.binaryblock
-    values = np.asarray(found.dataobj)
+        np.testing.assert_array_equal(saved.header[field], source.header[field])
+    assert b"Doe" not in saved.header.binaryblock
+    values = np.asarray(saved.dataobj)
     assert set(np.unique(values)) == {0, 1}
     grid = Grid(source.shape, source.affine, "coronal")
     for row in labels.rows():
@@ -115,7 +115,7 @@ def test_nothing_of_a_patient_is_in_an_output(tmp_path, small_config, capfd):
     (folder / "hidden-name-2.dcm").write_bytes(cut[:-50])
     given = b"".join(str(p).encode() + p.read_bytes() for p in sorted(folder.iterdir()))
     assert [secret for secret in secrets if secret.encode() not in given] == []
-    output, manifest = tmp_path / "out", tmp_path / "kept" / "names.parquet"
+    output, manifest = tmp_path / "out", tmp_path / "elsewhere" / "names.parquet"
     label(folder, output, small_config(), manifest=str(manifest))
     shown = "".join(capfd.readouterr())
     written = shown.encode() + b"".join(_unpacked(path) for path in output.rglob("*"))

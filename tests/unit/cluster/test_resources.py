@@ -48,7 +48,7 @@ def test_threads_do_not_follow_from_the_pools_of_a_machine_without_gpus():
     assert pools["propose"].threads == 1
 
 
-def test_what_is_configured_is_kept():
+def test_configured_values_are_used():
     config = PoolsConfig.model_validate(
         {
             "propose": {"min_size": 1, "max_size": 5, "cpus": 2, "gpus": 0.25, "threads": 3},

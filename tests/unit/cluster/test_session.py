@@ -1,4 +1,4 @@
-"""Starting a Ray of our own."""
+"""Start a local Ray, or join one."""
 
 from __future__ import annotations
 

@@ -93,8 +93,8 @@ def test_a_gpu_is_measured_by_one_process(images, monkeypatch, device, processes
             used.append(count)
 
         def map(self, _, *several):
-            found = {"images": 8, "device": "x", "row_bytes": 1.0, "output_bytes": 1.0}
-            return [{**found, "seconds": {"fetch": 1.0}} for _ in zip(*several, strict=True)]
+            sized = {"images": 8, "device": "x", "row_bytes": 1.0, "output_bytes": 1.0}
+            return [{**sized, "seconds": {"fetch": 1.0}} for _ in zip(*several, strict=True)]
 
     monkeypatch.setattr(profiles, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -103,7 +103,7 @@ def test_a_gpu_is_measured_by_one_process(images, monkeypatch, device, processes
     assert used == [processes]
 
 
-def test_nothing_to_measure_is_said(tmp_path):
+def test_an_input_without_a_readable_image_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"none")
     config = load_config("lungs", overrides=SMALL)
     with pytest.raises(InputError, match="can be read"):

@@ -68,9 +68,9 @@ def no_waiting(monkeypatch):
 
 def test_a_lost_connection_repeats_and_loses_nothing():
     server = Server(["one\nt", RuntimeError("gone")], ["one\n", "two\nth", "ree\n"])
-    said = []
-    assert jobs.follow(server, "j", said.append) == 0
-    assert "".join(said) == "one\ntwo\nthree\n"
+    message = []
+    assert jobs.follow(server, "j", message.append) == 0
+    assert "".join(message) == "one\ntwo\nthree\n"
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_a_job_that_did_not_succeed_is_never_zero(status, code, expected):
 )
 def test_a_location_that_holds_a_secret_is_not_put_on_the_command_line(location):
     server = Server()
-    for places in ((location, "s3://b/out"), ("s3://b/in", location)):
+    for locations in ((location, "s3://b/out"), ("s3://b/in", location)):
         with pytest.raises(ClusterError, match="signature or a password") as refused:
-            jobs.submit(server, *places, load_config("lungs"))
+            jobs.submit(server, *locations, load_config("lungs"))
         assert "hush" not in str(refused.value)
     assert server.submitted == []
 
@@ -121,6 +121,6 @@ def test_one_output_has_one_writer():
     assert not jobs.submit(busy, "s3://b/in", "s3://b/out", config).joined
 
 
-def test_an_address_of_another_kind_is_told_apart():
+def test_an_address_of_another_kind_is_refused():
     with pytest.raises(ClusterError, match="as in http://head:8265"):
         jobs.connect("ray://head:10001")

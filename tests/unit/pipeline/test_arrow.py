@@ -28,22 +28,22 @@ def one_row(values):
 def test_pixels_come_back_whatever_their_layout(picture):
     row = one_row(arrow.pack_working(picture))
     assert row.schema.field("_working").type == arrow.TYPES["_working"]
-    found = arrow.unpack_working({name: row[name][0] for name in row.column_names})
-    np.testing.assert_array_equal(found, picture)
+    unpacked = arrow.unpack_working({name: row[name][0] for name in row.column_names})
+    np.testing.assert_array_equal(unpacked, picture)
 
 
 def test_an_embedding_comes_back():
     row = one_row(arrow.pack_embedding(EMBEDDING))
     assert row.schema.field("_embedding").type == arrow.TYPES["_embedding"]
-    found = arrow.unpack_embedding({name: row[name][0] for name in row.column_names})
-    np.testing.assert_array_equal(found, EMBEDDING)
+    unpacked = arrow.unpack_embedding({name: row[name][0] for name in row.column_names})
+    np.testing.assert_array_equal(unpacked, EMBEDDING)
 
 
 @pytest.mark.parametrize(
     ("pack", "made"),
     [(arrow.pack_working, PICTURE), (arrow.pack_embedding, EMBEDDING)],
 )
-def test_nothing_of_a_row_that_is_gone_is_kept(pack, made):
+def test_a_deleted_row_frees_its_memory(pack, made):
     array = made.copy()
     alive = weakref.ref(array)
     row = one_row(pack(array))

@@ -1,4 +1,4 @@
-"""Signals: the commits under way are finished, and nothing is raised where a job is wound up."""
+"""Signals: commits under way are finished, and a job that cleans up is not interrupted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from salip_ray.pipeline.commit_gate import GracefulStop, Stopped
 
 
 @pytest.fixture
-def seen():
+def signals():
     """Signals that came while no context took them; they would have ended the process."""
     numbers = []
     before = signal.signal(signal.SIGTERM, lambda number, _: numbers.append(number))
@@ -22,7 +22,7 @@ def seen():
 
 
 class Drain:
-    """Takes as long as it is told to."""
+    """Take as long as the test needs."""
 
     def __init__(self):
         self.may_end, self.began, self.over = (threading.Event() for _ in range(3))
@@ -56,27 +56,27 @@ def soon(action):
     return threading.Timer(0.5, action).start
 
 
-def test_the_first_signal_drains_and_then_stops(seen):
-    drain, said = Drain(), []
-    stop = GracefulStop(drain, said.append)
+def test_the_first_signal_drains_and_then_stops(signals):
+    drain, lines = Drain(), []
+    stop = GracefulStop(drain, lines.append)
     with pytest.raises(Stopped, match="SIGTERM"):
         job(stop, tell, drain.began.wait, drain.may_end.set, a_minute)
     assert drain.over.is_set()
-    assert "finishing the commits under way" in said[0]
+    assert "finishing the commits under way" in lines[0]
     assert stop.signal is signal.SIGTERM
     tell()
-    assert seen == [signal.SIGTERM]  # the handler is back
+    assert signals == [signal.SIGTERM]  # the handler is back
 
 
-def test_a_job_that_ends_while_it_drains_is_left_alone(seen):
+def test_a_job_that_ends_while_it_drains_is_left_alone(signals):
     drain = Drain()
     job(GracefulStop(drain, silent), tell, drain.began.wait, soon(drain.may_end.set))
     assert drain.over.is_set()
     time.sleep(0.2)
-    assert seen == []
+    assert signals == []
 
 
-def test_a_job_that_breaks_down_while_it_drains_waits_for_the_commits(seen):
+def test_a_job_that_breaks_down_while_it_drains_waits_for_the_commits(signals):
     drain = Drain()
     stop = GracefulStop(drain, silent)
     with pytest.raises(ZeroDivisionError):
@@ -84,10 +84,10 @@ def test_a_job_that_breaks_down_while_it_drains_waits_for_the_commits(seen):
     assert drain.over.is_set()
     assert stop.signal is signal.SIGTERM
     time.sleep(0.2)
-    assert seen == []
+    assert signals == []
 
 
-def test_a_second_signal_waits_for_nothing(seen):
+def test_a_second_signal_waits_for_nothing(signals):
     drain = Drain()
     with pytest.raises(Stopped, match="SIGTERM"):
         job(GracefulStop(drain, silent), tell, drain.began.wait, tell, a_minute)
@@ -95,10 +95,10 @@ def test_a_second_signal_waits_for_nothing(seen):
     drain.may_end.set()
     assert drain.over.wait(60)
     time.sleep(0.2)
-    assert seen == []
+    assert signals == []
 
 
-def test_a_second_signal_ends_the_wait_of_a_job_that_is_over(seen):
+def test_a_second_signal_ends_the_wait_of_a_job_that_is_over(signals):
     drain = Drain()
     with pytest.raises(Stopped, match="SIGTERM"):
         job(GracefulStop(drain, silent), tell, drain.began.wait, soon(tell))
@@ -106,7 +106,7 @@ def test_a_second_signal_ends_the_wait_of_a_job_that_is_over(seen):
     drain.may_end.set()
 
 
-def test_a_drain_that_fails_stops_all_the_same(seen):
+def test_a_drain_that_fails_stops_all_the_same(signals):
     def fails():
         raise OSError("gone")
 
@@ -114,7 +114,7 @@ def test_a_drain_that_fails_stops_all_the_same(seen):
         job(GracefulStop(fails, silent), tell, a_minute)
 
 
-def test_off_the_main_thread_nothing_is_installed(seen):
+def test_off_the_main_thread_nothing_is_installed(signals):
     inside = []
 
     def job():

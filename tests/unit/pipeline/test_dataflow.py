@@ -52,7 +52,8 @@ def test_actors_with_a_gpu_get_a_few_rows_and_others_whole_blocks(gpus):
     rows, config = Recorded(), load_config("lungs")
     add_actors(rows, list(STAGES), pool(gpus), config, StageReporter())
     ((actor, options),) = rows.calls
-    assert actor is StageActor
+    assert issubclass(actor, StageActor)
+    assert actor.__name__ == "ProposeRetrieveRefine"
     assert options["fn_constructor_kwargs"]["stages"] == list(STAGES.values())
     assert options["batch_size"] == (8 if gpus else None)
     assert options["num_gpus"] == gpus

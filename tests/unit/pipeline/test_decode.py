@@ -26,12 +26,12 @@ def png():
 
 
 def rows(*listed, reporter=None):
-    found = []
+    decoded = []
     todo = [{"image_id": f"{n:032x}", "shard": 0, "seq": n, **row} for n, row in enumerate(listed)]
     batch = pa.Table.from_pylist(todo, schema=TODO_SCHEMA)
     for table in fetch_and_decode(batch, load_config(TASK), None, reporter or StageReporter()):
-        found += table.drop_columns(["_working"]).to_pylist()
-    return found
+        decoded += table.drop_columns(["_working"]).to_pylist()
+    return decoded
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +53,8 @@ def test_a_body_that_ends_early_is_fetched_again(web):
     whole = png()
     a = serve(web, "a.png", whole[:40], whole[:50], whole)
     b = serve(web, "b.png", whole)
-    found = rows({"uri": a, "size": len(whole)}, {"uri": b, "size": len(whole)})
-    assert [row["status"] for row in found] == ["ok", "ok"]
+    decoded = rows({"uri": a, "size": len(whole)}, {"uri": b, "size": len(whole)})
+    assert [row["status"] for row in decoded] == ["ok", "ok"]
     assert sorted(path for _, path in web.asked) == ["/a.png"] * 3 + ["/b.png"]
 
 
@@ -103,15 +103,15 @@ def test_a_file_above_max_bytes_is_not_read(tmp_path):
 
 
 def test_padding_passes_without_being_fetched_or_counted(web):
-    told = []
+    counted = []
 
     class Listening(StageReporter):
         def done(self, stage, seconds, **about):
-            told.append(about["row"]["image_id"])
+            counted.append(about["row"]["image_id"])
 
     address = serve(web, "a.png", png())
     padding = {"image_id": "", "uri": "", "seq": PADDING}
-    found = rows({"uri": address}, padding, reporter=Listening())
-    assert [row["_seq"] for row in found] == [0, PADDING]
-    assert found[1]["status"] == "error"
-    assert told == [found[0]["image_id"]]
+    decoded = rows({"uri": address}, padding, reporter=Listening())
+    assert [row["_seq"] for row in decoded] == [0, PADDING]
+    assert decoded[1]["status"] == "error"
+    assert counted == [decoded[0]["image_id"]]

@@ -68,7 +68,7 @@ def test_the_monitor_is_asked_now_and_then(reporter, tmp_path):
         assert patient.deaths() == {}
     assert reporter.asked == 1
     for _ in range(3):
-        Attempts(reporter, tmp_path / "notes").deaths()  # a worker that has just begun asks at once
+        Attempts(reporter, tmp_path / "notes").deaths()  # a new worker asks at once
     assert reporter.asked == 4
 
 

@@ -32,7 +32,7 @@ def local_get(monkeypatch):
 
 
 class Closed(GateState):
-    """A closed gate with commits under way that end one after the other."""
+    """A closed gate with commits under way that end in sequence."""
 
     def __init__(self, *under_way):
         super().__init__()

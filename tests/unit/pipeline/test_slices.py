@@ -78,21 +78,21 @@ def test_reference_volumes_are_cut_alike(folder, tmp_path_factory):
     values[2, 3, 1] = 1
     nibabel.save(nibabel.Nifti1Image(values, np.diag([2, 3, 4, 1])), masks / "b.nii.gz")
     rows = decoded(folder, references=References.open(str(masks)))
-    found = [arrow.decode_rle(row["_references"][0]["rle"]).sum() for row in rows[1:4]]
-    assert found == [0, 1, 0]
+    areas = [arrow.decode_rle(row["_references"][0]["rle"]).sum() for row in rows[1:4]]
+    assert areas == [0, 1, 0]
     assert rows[0]["_references"] is None
 
 
-def test_masks_of_single_slices_are_found(folder, tmp_path_factory):
+def test_masks_of_single_slices_are_used(folder, tmp_path_factory):
     masks = tmp_path_factory.mktemp("masks")
     for index in (0, 2):
         mask = np.zeros((9, 8), np.uint8)
         mask[:, : index + 1] = 1
         Pil.fromarray(mask).save(masks / f"b-{index:03d}.png")
     rows = decoded(folder, references=References.open(str(masks)))
-    found = [row["_references"] for row in rows[1:4]]
-    assert found[1] is None
-    areas = [arrow.decode_rle(found[n][0]["rle"]).sum() for n in (0, 2)]
+    references = [row["_references"] for row in rows[1:4]]
+    assert references[1] is None
+    areas = [arrow.decode_rle(references[n][0]["rle"]).sum() for n in (0, 2)]
     assert areas == [9, 27]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from salip_ray.pipeline import arrow
 
-KEPT = pa.table(
+ROWS = pa.table(
     {
         "image_id": ["a", "b", "c", "d", "e"],
         "status": ["ok", "ok", "error", "ok", "ok"],
@@ -22,9 +22,9 @@ def embedding(mib):
 
 def test_light_rows_travel_together():
     rows = [arrow.as_arrays({"n_candidates": n}) for n in range(5)]
-    (table,) = arrow.in_tables(KEPT, rows, ("n_candidates",))
+    (table,) = arrow.in_tables(ROWS, rows, ("n_candidates",))
     assert table.to_pylist() == [
-        {**row, "n_candidates": n} for n, row in enumerate(KEPT.to_pylist())
+        {**row, "n_candidates": n} for n, row in enumerate(ROWS.to_pylist())
     ]
     assert table["n_candidates"].type == arrow.TYPES["n_candidates"]
     assert table["n_candidates"].num_chunks == 1
@@ -38,31 +38,31 @@ def test_heavy_rows_go_on_as_they_get_done():
             done.append(name)
             yield arrow.as_arrays(embedding(mib))
 
-    found = []
-    for table in arrow.in_tables(KEPT, rows(), ()):
-        found.append(table["image_id"].to_pylist())
-        assert done[-1] == found[-1][-1]  # nothing is worked ahead
-    assert found == [["a", "b", "c"], ["d"], ["e"]]
+    tables = []
+    for table in arrow.in_tables(ROWS, rows(), ()):
+        tables.append(table["image_id"].to_pylist())
+        assert done[-1] == tables[-1][-1]  # nothing is worked ahead
+    assert tables == [["a", "b", "c"], ["d"], ["e"]]
 
 
 def test_heavy_cells_are_not_copied():
     cell = arrow.as_arrays(embedding(2))
-    (table,) = arrow.in_tables(KEPT.slice(0, 2), [cell, cell], ())
+    (table,) = arrow.in_tables(ROWS.slice(0, 2), [cell, cell], ())
     before = cell["_embedding"].buffers()[2].address
     assert [c.buffers()[2].address for c in table["_embedding"].chunks] == [before, before]
 
 
-def test_a_row_that_replaces_nothing_keeps_its_cells_and_columns_keep_their_place():
+def test_unchanged_cells_and_the_order_of_columns_stay():
     error = {"stage": "propose", "type": "ValueError", "message": "no"}
     rows = [{}, {"status": "error", "error": error}, {}, {"error": None}, {}]
-    (table,) = arrow.in_tables(KEPT, map(arrow.as_arrays, rows), ())
+    (table,) = arrow.in_tables(ROWS, map(arrow.as_arrays, rows), ())
     assert table.column_names == ["image_id", "status", "error"]
     assert table["status"].to_pylist() == ["ok", "error", "error", "ok", "ok"]
     assert table["error"].to_pylist() == [None, error, None, None, None]
 
 
 def test_rows_of_a_table_in_chunks_keep_their_cells():
-    chunked = pa.concat_tables([KEPT.slice(0, 2), KEPT.slice(2)])
+    chunked = pa.concat_tables([ROWS.slice(0, 2), ROWS.slice(2)])
     rows = [{}, {}, {"status": "ok"}, {}, {"status": "empty"}]
     (table,) = arrow.in_tables(chunked, map(arrow.as_arrays, rows), ())
     assert table["status"].to_pylist() == ["ok", "ok", "ok", "ok", "empty"]
@@ -70,7 +70,7 @@ def test_rows_of_a_table_in_chunks_keep_their_cells():
 
 @pytest.mark.parametrize("names", [("n_candidates",), arrow.DECODED])
 def test_no_row_still_shows_its_columns(names):
-    (table,) = arrow.in_tables(KEPT.slice(0, 0), [], names)
+    (table,) = arrow.in_tables(ROWS.slice(0, 0), [], names)
     assert table.num_rows == 0
     assert set(table.column_names) == {"image_id", "status", *names}
     assert all(table.schema.field(name).type == arrow.TYPES[name] for name in names)
