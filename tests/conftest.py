@@ -96,6 +96,17 @@ def check_exactly_once(output: Path, n_images: int) -> None:
     assert not [name for name in names if "tmp" in name]
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Use one thread in torch: several on a busy machine mostly wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory) -> Iterator[S3Server]:
     """An S3 server without buckets."""

@@ -30,6 +30,8 @@ from salip_ray.models.bundled.sam_net import load_bundled_sam
 from salip_ray.models.clip.load import load_clip
 from salip_ray.models.sam.load import quicken
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 _STRAY_PIXELS = 3  # over all candidates of an image, of some million
 
 

@@ -23,6 +23,8 @@ from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.schema import ClipScores, Selection
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FEW_POINTS = ("propose.points_per_side=4", "run.modes=[cascade, unprompted, gt_sam]")
 
 

@@ -33,6 +33,9 @@ from training.sam_prompts import (
 )
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(scope="module")
 def bank_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the banks of all kinds, which runs share."""

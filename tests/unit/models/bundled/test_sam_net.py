@@ -27,6 +27,9 @@ from training.sam_prompts import TARGET_ORGANS
 from training.sam_train import export_sam
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(scope="module")
 def shipped() -> Sam:
     return load_bundled_sam()
