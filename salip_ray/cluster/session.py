@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from salip_ray.cluster.resources import Machine
 from salip_ray.errors import ClusterError, ResourceError
 
 OBJECT_STORE = 2 * 1024**3
+_CONNECT_SECONDS = 10.0
 _START_ATTEMPTS = 3  # on a busy machine Ray's own limit of 30 s can be too short
 _LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 _ENVIRONMENT = {
@@ -117,6 +119,7 @@ def _join(address: str) -> None:
         ClusterError: nothing answers at the address, or the token is wrong.
     """
     try:
+        _require_listener(address)
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except Exception as problem:  # Ray raises ConnectionError, ValueError, RuntimeError and others
         ray.shutdown()
@@ -125,6 +128,16 @@ def _join(address: str) -> None:
             f"RAY_ADDRESS {address!r} cannot be joined: {message}. Unset RAY_ADDRESS to use this "
             "machine; for a cluster with a token set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
         ) from problem
+
+
+def _require_listener(address: str) -> None:
+    """Raise ConnectionError if nothing listens at an address: Ray itself would wait for minutes."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if separator and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        except OSError as error:
+            raise ConnectionError(f"nothing answers there ({error})") from None
 
 
 def _start_local(cpus_for: Callable[[Machine], float]) -> None:

@@ -32,7 +32,6 @@ from training.sam_prompts import (
     draw_prompts,
 )
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

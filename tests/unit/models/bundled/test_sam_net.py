@@ -26,7 +26,6 @@ from training.sam_losses import decode
 from training.sam_prompts import TARGET_ORGANS
 from training.sam_train import export_sam
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
