@@ -307,7 +307,7 @@ def test_report_goes_to_the_given_file_and_uses_references(labelled, tmp_path):
     out, masks = labelled
     done = run("report", out, "--html", tmp_path / "new" / "page.html", "--reference", masks)
     assert done.exit_code == 0, done.output
-    assert "Against the references" in (tmp_path / "new" / "page.html").read_text()
+    assert "Scores against the references" in (tmp_path / "new" / "page.html").read_text()
     assert not (out / "report.html").exists()
 
 

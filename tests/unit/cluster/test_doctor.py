@@ -250,12 +250,8 @@ def test_ray_of_the_cluster_is_compared_with_ray_here(web, theirs, same):
 
 
 def test_ray_address_that_cannot_be_joined_needs_a_fix(monkeypatch):
-    def refuse(**_):
-        raise ConnectionError("no Ray there")
-
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    monkeypatch.setattr("ray.init", refuse)
     findings = doctor.examine(load_config("lungs"))
     (finding,) = [finding for finding in findings if finding.check == "ray"]
     assert finding.verdict == "fix"
-    assert "RAY_ADDRESS '127.0.0.1:9' cannot be joined: no Ray there" in finding.message
+    assert "RAY_ADDRESS '127.0.0.1:9' cannot be joined: nothing answers there" in finding.message

@@ -14,11 +14,12 @@ from salip_ray.errors import ClusterError
 
 @pytest.mark.parametrize("preset", ["bundled", "paper-2d"])
 def test_the_file_that_travels_is_the_configuration(preset, tmp_path):
+    weights = ["sam.checkpoint=s3://weights/sam.pth"] if preset != "bundled" else []
     config = load_config(
         "lungs",
         preset=preset,
         overrides=[
-            "sam.checkpoint=s3://weights/sam.pth",
+            *weights,
             "pools.propose.size=3",
             "storage.output.endpoint_url=https://s3.example.org",
         ],

@@ -155,7 +155,7 @@ def test_an_unknown_tag_lists_the_models_tags():
         load_clip(ClipConfig(model="ViT-B-32-quickgelu", pretrained="opnai"))
 
 
-@pytest.mark.parametrize("model", ["bundled", "hf-hub:org/tiny", "local-dir:/tmp/tiny"])
+@pytest.mark.parametrize("model", ["hf-hub:org/tiny", "local-dir:/tmp/tiny"])
 def test_pretrained_beside_a_model_with_weights_of_its_own_is_refused(model):
     with pytest.raises(ConfigError, match="'openai' would be ignored"):
         load_clip(ClipConfig(model=model, pretrained="openai"))
