@@ -19,6 +19,7 @@ ROW = {"shard": 7, "image_id": "ab", "uri": "s3://b/ü.png"}
 
 
 def test_an_error_row_is_logged_with_run_shard_and_image(caplog):
+    caplog.set_level(logging.INFO, "salip_ray")
     StageReporter(run="r1").done("fetch", 0.1, error=ERROR, row=ROW)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("salip_ray", logging.WARNING)

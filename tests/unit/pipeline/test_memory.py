@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -120,6 +121,7 @@ def test_a_broken_device_ends_its_worker_at_the_first_row(monkeypatch, caplog, m
         raise Ended
 
     monkeypatch.setattr("os._exit", ends)
+    caplog.set_level(logging.INFO, "salip_ray")
     stage = Hungry(0, RuntimeError(f"CUDA error: {message}"))
     with pytest.raises(Ended):
         done(stage, rows(2))
