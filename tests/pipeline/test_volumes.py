@@ -128,7 +128,7 @@ def test_nothing_of_a_patient_is_in_an_output(tmp_path, small_config, capfd):
     labels = LabelOutput.open(str(output), manifest=str(manifest))
     assert labels.source_uri(rows[0]["uri"]) == str(folder / "hidden-name-0.dcm")
     label(folder, output, small_config(), manifest=str(manifest), quiet=True)
-    with pytest.raises(ResumeError, match="manifest kept elsewhere"):
+    with pytest.raises(ResumeError, match="manifest stored elsewhere"):
         label(folder, output, small_config(), quiet=True)
     assert not (output / "manifest.parquet").exists()
     assert verify(str(output), manifest=str(manifest)).problems == ()
