@@ -6,13 +6,14 @@ or as safetensors.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,45 @@ def verify(path: Path, sha256: str | None, source: str) -> None:
     """Raise WeightsError unless the file hashes to ``sha256`` (None: any content will do)."""
     if sha256 is not None and (actual := digest(path)) != sha256.lower():
         raise WeightsError(f"{source}: its sha256 is {actual}, expected {sha256.lower()}")
+
+
+@contextlib.contextmanager
+def unchanged(path: Path, sha256: str | None) -> Iterator[None]:
+    """Refuse a weights file that is altered while the block loads it.
+
+    The file that was hashed is the file that was loaded only if nothing wrote to it from before the
+    hash until after the load.
+
+    Args:
+        path: of the file.
+        sha256: what the content must hash to, in hex; None checks nothing.
+
+    Raises:
+        WeightsError: the file has another content before or after the block, or was written to.
+    """
+    if sha256 is None:
+        yield
+        return
+    path = path.resolve()
+    before = _identity(path, path.stat())
+    verify(path, sha256, str(path))
+    problem: Exception | None = None
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (a half-written file fails in many ways)
+        problem = error
+    try:
+        same = _identity(path, path.stat()) == before
+    except OSError:
+        same = False
+    if not same:
+        raise WeightsError(
+            f"{path} was altered while it was loaded: wait until it is complete, then run the "
+            "same command again"
+        ) from problem
+    if problem is not None:
+        raise problem
+    verify(path, sha256, str(path))  # two changes within one tick of the clock have the same time
 
 
 def _download(

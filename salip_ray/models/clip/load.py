@@ -27,6 +27,7 @@ from salip_ray.models.clip.find import (
     uses_quick_gelu,
 )
 from salip_ray.models.clip.transform import DeviceTransform, never_vanishing
+from salip_ray.models.weights import unchanged
 from salip_ray.schema import Image
 
 Preprocess: TypeAlias = Callable[[PIL.Image.Image], Tensor]
@@ -115,9 +116,14 @@ def load_clip(
     target = torch.device(device)
     path = find_weights(config, storage_options)
     if config.model == "bundled":
-        model, preprocess, tokenizer = clip_net.load_bundled_clip(path)
+        with unchanged(path, config.sha256):
+            model, preprocess, tokenizer = clip_net.load_bundled_clip(path)
     else:
-        model, preprocess = _create(config, path)
+        with unchanged(path, config.sha256):
+            model, preprocess = _create(config, path)
+        # open_clip looks up the file of a folder or of the Hub again by itself.
+        if config.sha256 is not None and find_weights(config, storage_options) != path:
+            raise WeightsError(f"{path} was replaced while it was loaded: run the command again")
         preprocess = never_vanishing(preprocess)
         tokenizer = open_clip.get_tokenizer(config.model)
     model = model.float().eval().requires_grad_(False).to(target)

@@ -19,7 +19,7 @@ from salip_ray.errors import WeightsError
 from salip_ray.models.bundled import sam_net
 from salip_ray.models.sam.decoder import QuickMaskDecoder
 from salip_ray.models.sam.encoder import quicken_blocks
-from salip_ray.models.weights import fetch, verify
+from salip_ray.models.weights import fetch, unchanged, verify
 
 
 def load_sam(
@@ -44,13 +44,14 @@ def load_sam(
         WeightsError: the checkpoint is missing, altered, unsafe to load, or of another model.
     """
     path = _checkpoint(config, storage_options)
-    if config.model == "bundled":
-        sam = sam_net.load_bundled_sam(path)
-    else:
-        state = _read(path)
-        sam = sam_model_registry[config.model]()
-        _require_fit(sam, state, config.model, path)
-        sam.load_state_dict(state)
+    with unchanged(path, config.sha256):
+        if config.model == "bundled":
+            sam = sam_net.load_bundled_sam(path)
+        else:
+            state = _read(path)
+            sam = sam_model_registry[config.model]()
+            _require_fit(sam, state, config.model, path)
+            sam.load_state_dict(state)  # copies; nothing stays mapped from the file
     if decoder_only:
         sam.image_encoder = _NoImageEncoder(sam.image_encoder.img_size)
     sam = sam.eval().requires_grad_(False).to(device)

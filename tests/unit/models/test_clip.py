@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 
 import numpy as np
 import open_clip
@@ -20,6 +21,7 @@ from salip_ray.models.bundled import clip_net
 from salip_ray.models.clip import find as clip_find
 from salip_ray.models.clip import load as clip_models
 from salip_ray.models.clip.load import load_clip
+from salip_ray.models.weights import digest
 
 TINY = {
     "embed_dim": 16,
@@ -178,6 +180,41 @@ def test_the_sha256_is_checked(checkpoint):
         load_clip(config(checkpoint, sha256="0" * 64))
     with pytest.raises(WeightsError, match="weights of bundled: its sha256 is"):
         load_clip(ClipConfig(sha256="0" * 64))
+
+
+def test_weights_altered_between_hash_and_load_are_refused(checkpoint, monkeypatch):
+    pinned = config(checkpoint, sha256=digest(checkpoint))
+    create = clip_models._create
+
+    def create_and_alter(*arguments):
+        created = create(*arguments)
+        with checkpoint.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"\1")
+        return created
+
+    assert load_clip(pinned)
+    monkeypatch.setattr(clip_models, "_create", create_and_alter)
+    with pytest.raises(WeightsError, match="was altered while it was loaded"):
+        load_clip(pinned)
+
+
+def test_file_that_takes_the_place_of_the_hashed_one_in_a_folder_is_refused(
+    official, tmp_path, monkeypatch
+):
+    hashed = tmp_path / "open_clip_pytorch_model.bin"
+    torch.save(official.state_dict(), hashed)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY}))
+    create = clip_models._create
+
+    def create_from_another(*arguments):
+        save_file(official.state_dict(), tmp_path / "open_clip_model.safetensors")
+        return create(*arguments)
+
+    monkeypatch.setattr(clip_models, "_create", create_from_another)
+    pinned = ClipConfig(model=f"local-dir:{tmp_path}", sha256=digest(hashed))
+    with pytest.raises(WeightsError, match="was replaced while it was loaded|its sha256 is"):
+        load_clip(pinned)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):

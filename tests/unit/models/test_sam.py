@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import pytest
@@ -14,6 +15,7 @@ from salip_ray.errors import WeightsError
 from salip_ray.models.bundled import sam_net
 from salip_ray.models.sam import load as sam_models
 from salip_ray.models.sam.load import load_sam
+from salip_ray.models.weights import digest
 
 
 @pytest.fixture(autouse=True)
@@ -131,3 +133,22 @@ def test_the_bundled_sam_loads():
     assert sam.image_encoder.img_size == sam_net.IMAGE_SIZE
     assert sam_models.check(SamConfig()) == sam_net.WEIGHTS
     assert load_sam(SamConfig(), decoder_only=True).image_encoder.img_size == sam_net.IMAGE_SIZE
+
+
+def test_checkpoint_altered_between_hash_and_load_is_refused(vit_b, tmp_path, monkeypatch):
+    _, path = vit_b
+    copy = tmp_path / "sam.pth"
+    copy.write_bytes(path.read_bytes())
+    pinned = config(copy, sha256=digest(copy))
+    read = sam_models._read
+
+    def read_altered(path):
+        with copy.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"\1")
+        return read(path)
+
+    assert load_sam(pinned, decoder_only=True)
+    monkeypatch.setattr(sam_models, "_read", read_altered)
+    with pytest.raises(WeightsError, match="was altered while it was loaded"):
+        load_sam(pinned, decoder_only=True)

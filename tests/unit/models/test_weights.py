@@ -217,6 +217,57 @@ def test_the_digest_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
     assert weights.digest(path) == hashlib.sha256(b"other").hexdigest()
 
 
+def alter(path, *, back=False):
+    """Flip the first byte of a file, or flip it twice, and set its times back."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        for byte in [CONTENT[0] ^ 1, CONTENT[0]][: 2 if back else 1]:
+            file.seek(0)
+            file.write(bytes([byte]))
+            file.flush()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.usefixtures("settled")
+def test_weights_altered_while_they_are_loaded_are_refused(tmp_path, back):
+    path = tmp_path / "sam.pth"
+    path.write_bytes(CONTENT)
+    time.sleep(0.05)  # more than a tick of the clock
+    with (
+        pytest.raises(WeightsError, match=r"sam\.pth was altered while it was loaded"),
+        weights.unchanged(path, SHA256),
+    ):
+        alter(path, back=back)
+
+
+def test_weights_altered_a_moment_after_they_were_written_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "sam.pth"
+    path.write_bytes(CONTENT)
+    monkeypatch.setattr(weights, "_identity", lambda path, _: [str(path)])  # no time tells
+    with pytest.raises(WeightsError, match="its sha256 is"), weights.unchanged(path, SHA256):
+        alter(path)
+
+
+@pytest.mark.parametrize("replace", [Path.unlink, lambda path: path.with_name("b").replace(path)])
+def test_weights_replaced_while_they_are_loaded_are_refused(tmp_path, replace):
+    path = tmp_path / "sam.pth"
+    path.write_bytes(CONTENT)
+    path.with_name("b").write_bytes(CONTENT)
+    with pytest.raises(WeightsError, match="was altered"), weights.unchanged(path, SHA256):
+        replace(path)
+
+
+def test_a_loader_that_fails_on_altered_weights_names_the_alteration(tmp_path):
+    path = tmp_path / "sam.pth"
+    path.write_bytes(CONTENT)
+    with pytest.raises(WeightsError, match="was altered"), weights.unchanged(path, SHA256):
+        path.write_bytes(b"half")
+        raise RuntimeError("a zip archive without an end")
+    with pytest.raises(RuntimeError, match="no such tensor"), weights.unchanged(path, None):
+        raise RuntimeError("no such tensor")
+
+
 @pytest.mark.usefixtures("settled")
 def test_a_broken_memory_of_digests_only_costs_hashing(tmp_path, cache):
     path = tmp_path / "sam.pth"
