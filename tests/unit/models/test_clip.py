@@ -213,7 +213,7 @@ def test_file_that_takes_the_place_of_the_hashed_one_in_a_folder_is_refused(
 
     monkeypatch.setattr(clip_models, "_create", create_from_another)
     pinned = ClipConfig(model=f"local-dir:{tmp_path}", sha256=digest(hashed))
-    with pytest.raises(WeightsError, match="was replaced while it was loaded|its sha256 is"):
+    with pytest.raises(WeightsError, match=r"was replaced while it was loaded|its sha256 is"):
         load_clip(pinned)
 
 
