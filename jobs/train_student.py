@@ -123,6 +123,7 @@ def _score(
 ) -> None:
     from salip_ray.evaluation import as_json, nnunet_summary
     from salip_ray.output.layout import EVALUATION, EVALUATION_NNUNET, STUDENT_SCORES
+    from salip_ray.output.lease import held
     from salip_ray.output.reader import LabelOutput
     from salip_ray.report.tables import comparison_table, summary_table
     from salip_ray.sources.references import References
@@ -144,11 +145,12 @@ def _score(
             surfaces=surfaces,
         )
         summary = nnunet_summary(evaluation, student.class_ids, method=METHOD)
-        store.write(f"{STUDENT_SCORES}/{name}/{EVALUATION}", as_json(evaluation).encode())
-        store.write(f"{STUDENT_SCORES}/{name}/{EVALUATION_NNUNET}", summary.encode())
         results[name] = comparison(evaluation)
+        with held(store):
+            store.write(f"{STUDENT_SCORES}/{name}/{EVALUATION}", as_json(evaluation).encode())
+            store.write(f"{STUDENT_SCORES}/{name}/{EVALUATION_NNUNET}", summary.encode())
+            record_scores(store, results)
         console.print(summary_table(evaluation))
-        record_scores(store, results)
     console.print(comparison_table(results))
 
 

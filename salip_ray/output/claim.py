@@ -2,11 +2,13 @@
 
 An output has a record, its first file: a JSON file that names what made it. A location without a
 record must be empty. An output with a record is resumed only by the command that made it; any other
-command is refused with a list of what changed.
+command is refused with a list of what changed. One process at a time writes an output: it holds the
+lease (:mod:`salip_ray.output.lease`) from before the claim until its last file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from typing import Any
 
 from salip_ray.errors import OutputError, ResumeError
 from salip_ray.output.layout import LEASE
+from salip_ray.output.lease import Lease, held
 from salip_ray.output.store import Store
 
 _SHOWN = 5  # changes in one message
@@ -54,10 +57,38 @@ class Record:
         return list(differences({name: earlier.get(name) for name in now}, now))
 
 
+@dataclass(frozen=True)
+class Claim:
+    """An output that this process may write.
+
+    Attributes:
+        lease: of the output; check it before files that another process may have written since.
+        earlier: the earlier record of the output, or None if it was claimed just now.
+    """
+
+    lease: Lease
+    earlier: Mapping[str, Any] | None
+
+
+@contextlib.contextmanager
+def claimed(store: Store, record: Record) -> Iterator[Claim]:
+    """Hold the lease of an output that was claimed just now or is resumed.
+
+    Args:
+        store: the output.
+        record: what this command records.
+
+    Raises:
+        OutputError: the location holds files but no record, or a damaged one; (ResumeError) another
+            command made the output; or (LeaseError) another process writes it.
+    """
+    read_record(store, record.kind, record.file, record.key)  # before a lease is written there
+    with held(store) as lease:
+        yield Claim(lease, claim_or_resume(store, record))
+
+
 def claim_or_resume(store: Store, record: Record) -> dict[str, Any] | None:
     """Claim an empty output, or check that an existing one was made by the same command.
-
-    Temporary files of killed writers are deleted.
 
     Args:
         store: the output.
@@ -76,7 +107,6 @@ def claim_or_resume(store: Store, record: Record) -> dict[str, Any] | None:
         store.write(record.file, as_json(record.content()))
     elif changes := record.changes(earlier):
         raise ResumeError(refusal(store, record.kind, changes))
-    store.sweep(recursive=True)
     return earlier
 
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from salip_ray.errors import OutputError, ResumeError
 from salip_ray.output.claim import Record, as_json, read_record, refusal
 from salip_ray.output.growth import Change, compare, extend_manifest
-from salip_ray.output.layout import MANIFEST, MASKS, RUN, SHARDS, STATS, shard_numbers
+from salip_ray.output.layout import MANIFEST, RUN, SHARDS, shard_numbers
 from salip_ray.output.manifest import Manifest, manifest_digest, with_frozen_shards
 from salip_ray.output.seal import open_seal
 from salip_ray.output.store import Store
@@ -122,8 +122,6 @@ def claim_or_resume_job(
         require_manifest_location(store, run)
         manifest = _resume(store, manifest, run, fingerprint, extend=extend)
         notes.extend(_version_notes(run.get("versions", {})))
-    for folder in ("", SHARDS, MASKS, STATS):
-        store.sweep(folder)
     if store.read(MANIFEST) is None:
         store.write(MANIFEST, manifest_bytes(manifest))
     return ClaimedJob(manifest, committed_shards(store), tuple(notes))

@@ -209,10 +209,10 @@ def require_owner(store: Store, owner: str) -> None:
 def held(
     store: Store, *, term: float = TERM_SECONDS, interval: float = RENEW_SECONDS
 ) -> Iterator[Lease]:
-    """Hold the lease of an output.
+    """Hold the lease of an output, and delete the temporary files of killed writers.
 
     Args:
-        store: the output.
+        store: the output; a foreign location must have been refused before.
         term: seconds until the lease expires after each renewal, at most ``TERM_SECONDS``.
         interval: seconds between renewals.
 
@@ -223,6 +223,7 @@ def held(
     since = _Moment()
     lease = Lease(store, _acquire(store, term), term=term, interval=interval, since=since)
     try:
+        store.sweep()
         yield lease
     finally:
         lease.release()

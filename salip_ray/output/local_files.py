@@ -33,8 +33,8 @@ def create_file(path: Path, data: bytes) -> bool:
     try:
         # A hard link shows the whole content at once, which open(..., "x") does not.
         os.link(temporary, path)
-    except FileExistsError:
-        return False
+    except (FileExistsError, FileNotFoundError):
+        return False  # another writer was first, and deleted the temporary file as a left-over
     except OSError as error:
         raise NotImplementedError(f"{path.parent} has no hard links") from error
     finally:

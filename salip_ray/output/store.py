@@ -309,18 +309,18 @@ class Store:
         with self._explaining("delete", name), contextlib.suppress(FileNotFoundError):
             self._retry(lambda: fs.rm_file(path))
 
-    def sweep(self, folder: str = "", *, recursive: bool = False) -> None:
-        """Delete the temporary files of killed writers in a local folder.
+    def sweep(self) -> None:
+        """Delete the temporary files of killed writers in a local location and its folders.
 
         Raises:
             StoreError: one of them cannot be deleted.
         """
-        path = Path(self.location, folder)
+        path = Path(self.location)
         if not self.is_local or not path.is_dir():
             return
-        with self._explaining("sweep", folder):
-            for entry in path.rglob("*") if recursive else path.iterdir():
-                if is_temporary(entry.name):
+        with self._explaining("sweep", ""):
+            for entry in path.rglob("*"):
+                if is_temporary(entry.name) and not entry.is_dir():
                     entry.unlink(missing_ok=True)
 
     # --------------------------------------------------------------------------------- internals

@@ -12,10 +12,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import OutputError
-from salip_ray.output.claim import Record, as_json, claim_or_resume
+from salip_ray.output.claim import Claim, Record, as_json, claimed
 from salip_ray.output.layout import STUDENT, STUDENT_IMAGES, STUDENT_WEIGHTS
 from salip_ray.output.store import Store
 from salip_ray.student.options import StudentOptions
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 _SCHEMA_VERSION = 1
 
 
-def claim_or_resume_training(
+@contextlib.contextmanager
+def claimed_training(
     store: Store, parts: Mapping[str, PseudoLabels], options: StudentOptions
-) -> None:
-    """Claim an empty output, or check that an existing one is of this training.
+) -> Iterator[Claim]:
+    """Hold the lease of an output that this training claims or resumes.
 
     Args:
         store: the output.
@@ -48,6 +50,7 @@ def claim_or_resume_training(
     Raises:
         OutputError: the location holds files of something else.
         ResumeError: the output is of a training with other options or images.
+        LeaseError: another process writes the output.
     """
     rows = [
         {"image_id": e.image_id, "uri": e.uri, "part": part, "confidence": float(e.confidence)}
@@ -61,11 +64,12 @@ def claim_or_resume_training(
         "images": {"sha256": digest, **{part: len(labels) for part, labels in parts.items()}},
     }
     version = {"schema_version": _SCHEMA_VERSION}
-    claim_or_resume(store, Record("training", STUDENT, job, key="job", before=version))
-    if store.read(STUDENT_IMAGES) is None:
-        buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
-        store.write(STUDENT_IMAGES, buffer.getvalue())
+    with claimed(store, Record("training", STUDENT, job, key="job", before=version)) as claim:
+        if store.read(STUDENT_IMAGES) is None:
+            buffer = io.BytesIO()
+            pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
+            store.write(STUDENT_IMAGES, buffer.getvalue())
+        yield claim
 
 
 def trained_images(store: Store) -> frozenset[str]:

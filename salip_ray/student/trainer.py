@@ -13,9 +13,10 @@ from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import JobError
 from salip_ray.output.claim import as_json
 from salip_ray.output.layout import STUDENT_CHECKPOINTS, STUDENT_HISTORY, STUDENT_WEIGHTS
+from salip_ray.output.lease import Lease, require_owner
 from salip_ray.output.store import Store
 from salip_ray.student.options import StudentOptions
-from salip_ray.student.output import claim_or_resume_training
+from salip_ray.student.output import claimed_training
 from salip_ray.wording import counted
 
 _STATE = "course.pt"
@@ -44,23 +45,25 @@ def train_student(
 
     Raises:
         ConfigError: the images cannot be split with these options.
-        OutputError: the output holds something else, or (ResumeError) another training.
+        OutputError: the output holds something else, (ResumeError) another training, or
+            (LeaseError) is written by another process.
         ResourceError: Ray could not be started.
         JobError: the training failed.
     """
     store = Store(output, storage_options)
     parts = _parts(labels, options)
-    claim_or_resume_training(store, parts, options)
-    if store.read(STUDENT_WEIGHTS) is not None:
-        report(f"{store} is complete: the student is trained")
-        return store
-    images, workers = counted(len(parts["train"]), "image"), counted(options.workers, "worker")
-    report(f"training on {images} with {workers}")
-    with ray_session(lambda _machine: options.workers + 1) as machine:
-        state = _fit(parts, store, options, machine)
-    student = _student_of(state, labels, options)
-    store.write(STUDENT_HISTORY, as_json(state["history"]))
-    store.write(STUDENT_WEIGHTS, student.to_bytes())
+    with claimed_training(store, parts, options) as claim:
+        if store.read(STUDENT_WEIGHTS) is not None:
+            report(f"{store} is complete: the student is trained")
+            return store
+        images, workers = counted(len(parts["train"]), "image"), counted(options.workers, "worker")
+        report(f"training on {images} with {workers}")
+        with ray_session(lambda _machine: options.workers + 1) as machine:
+            state = _fit(parts, store, options, machine, claim.lease)
+        student = _student_of(state, labels, options)
+        claim.lease.require_owner()
+        store.write(STUDENT_HISTORY, as_json(state["history"]))
+        store.write(STUDENT_WEIGHTS, student.to_bytes())
     return store
 
 
@@ -76,6 +79,7 @@ def _fit(
     store: Store,
     options: StudentOptions,
     machine: Machine,
+    lease: Lease,
 ) -> dict[str, Any]:
     """Return the state of the run after the last epoch."""
     import torch
@@ -90,6 +94,8 @@ def _fit(
         train_loop_config={
             "parts": dict(parts),
             "options": options,
+            "output": store,
+            "owner": lease.owner,
             "threads": max(1, machine.cores // options.workers),
         },
         scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=gpus),
@@ -104,6 +110,7 @@ def _fit(
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
+        lease.require_owner()
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise JobError(
             f"the training failed: {lines[-1] if lines else type(error).__name__}. "
@@ -168,6 +175,7 @@ def _train_worker(config: Mapping[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             saved = None
             if rank == 0:
+                require_owner(config["output"], config["owner"])
                 torch.save(run.state(), Path(folder, _STATE))
                 saved = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(figures, checkpoint=saved)

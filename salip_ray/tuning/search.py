@@ -25,7 +25,8 @@ from salip_ray.errors import ConfigError, JobError, OutputError, SalipError
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import identify, pin
 from salip_ray.output import layout
-from salip_ray.output.claim import Record, as_json, claim_or_resume
+from salip_ray.output.claim import Record, as_json, claimed
+from salip_ray.output.lease import Lease, require_owner
 from salip_ray.output.store import Store
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.references import References
@@ -48,6 +49,7 @@ class Search:
         images: the labelled split.
         references: their reference masks.
         threads: of each worker.
+        owner: of the lease of the output.
     """
 
     store: Store
@@ -55,6 +57,17 @@ class Search:
     images: Sequence[LabelledImage]
     references: References
     threads: int
+    owner: str
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the output, unless another search has taken it over.
+
+        Raises:
+            LeaseError: another search has taken the output over.
+            StoreError: the file cannot be written.
+        """
+        require_owner(self.store, self.owner)
+        self.store.write(name, data)
 
     @property
     def texts_name(self) -> str:
@@ -100,7 +113,8 @@ def tune(
     Raises:
         ConfigError: the space has hardly any valid recipe, or ``trials`` or ``limit`` is too small.
         InputError: there is no image, or none with a reference.
-        OutputError: the output has other files, or (ResumeError) belongs to another search.
+        OutputError: the output has other files, (ResumeError) belongs to another search, or
+            (LeaseError) is written by another process.
         JobError: the search was stopped, or the given recipe cannot be tried.
     """
     if trials < 2 or limit < 1:
@@ -120,44 +134,57 @@ def tune(
         "references": public_uri(references),
         "tuned_on": [image.image_id for image in chosen],
     }
-    if _claim_or_resume(store, job):
-        report(f"{store} is complete")
-        return dict(json.loads(store.read(layout.TUNING) or b"{}"))
-    report(
-        f"Tuning on {len(chosen)} of {available:,} images with a reference: "
-        f"{trials} recipes (0 is the given configuration)."
-    )
     pinned = pin(config, weights)
     models = {name: getattr(pinned, name) for name in ("sam", "clip")}
     recipes = [Recipe(r.number, r.changes, r.config.model_copy(update=models)) for r in recipes]
+    record = Record("search", layout.TUNING, job, key="job", before={"schema_version": 1})
+    with claimed(store, record) as claim:
+        search = Search(store, recipes, chosen, known, threads=1, owner=claim.lease.owner)
+        if store.read(layout.TUNED_TASK) is None:
+            report(
+                f"Tuning on {len(chosen)} of {available:,} images with a reference: "
+                f"{trials} recipes (0 is the given configuration)."
+            )
+            results = _run(search, job, config, claim.lease, report)
+        else:
+            report(f"{store} is complete")
+            results = dict(json.loads(store.read(layout.TUNING) or b"{}"))
+        _delete_cache(store)
+    return results
+
+
+def _run(
+    search: Search,
+    job: Mapping[str, Any],
+    config: Config,
+    lease: Lease,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Run all rungs, and write the results."""
     with ray_session(lambda machine: machine.cores + 1) as machine:
-        search = Search(store, recipes, chosen, known, threads=1)
         try:
-            standings = _run_rungs(search, machine, report)
+            standings = _run_rungs(search, machine, lease, report)
         except RayError as error:
+            lease.require()
             reason = str(error).strip().splitlines()[-1]
             raise JobError(
                 f"the search failed: {reason}. Run the same command again to resume"
             ) from error
-    return _write_results(store, job, config, search, standings)
-
-
-def _claim_or_resume(store: Store, job: Mapping[str, Any]) -> bool:
-    """Claim an empty output, or check that it belongs to this search; return True if complete."""
-    record = Record("search", layout.TUNING, job, key="job", before={"schema_version": 1})
-    claim_or_resume(store, record)
-    return store.read(layout.TUNED_TASK) is not None
+    lease.require_owner()
+    return _write_results(search.store, job, config, search, standings)
 
 
 def _run_rungs(
-    search: Search, machine: Machine, report: Callable[[str], None]
+    search: Search, machine: Machine, lease: Lease, report: Callable[[str], None]
 ) -> dict[int, Standing]:
     """In each rung, cache the new images, then try the recipes that are left on them."""
     standings = {recipe.number: Standing(recipe.number) for recipe in search.recipes}
     running = sorted(standings)
     steps = rungs(len(search.images))
     for rung, indices in enumerate(steps):
+        lease.require_owner()
         _run_trials(search, rung, running, indices, machine)
+        lease.require_owner()
         for number in running:
             data = search.store.read(search.trial_name(rung, number))
             if data is None:
@@ -260,7 +287,10 @@ def _write_results(
     store.write(layout.TUNING_PLOT, plot(list(standings.values()), len(search.images)).encode())
     store.write(layout.TUNING, as_json(results))
     store.write(layout.TUNED_TASK, task_file(recipe, job["tuned_on"], comment).encode())
-    with contextlib.suppress(OutputError):  # without the right to delete, they only use space
+    return results
+
+
+def _delete_cache(store: Store) -> None:
+    with contextlib.suppress(OutputError):  # without the right to delete, it only uses space
         for name in store.names(layout.TUNING_CACHE):
             store.delete(f"{layout.TUNING_CACHE}/{name}")
-    return results

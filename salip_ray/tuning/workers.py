@@ -56,10 +56,10 @@ class CacheWorker:
         search, config = self.search, self.configs[0]
         if search.store.read(search.texts_name) is None:
             texts = CachedTexts.of(self.clip, config)
-            search.store.write(search.texts_name, texts.to_bytes())
+            search.write(search.texts_name, texts.to_bytes())
         pixels, masks = load(search.images[index], search.references, config)
         cached = cache_image(pixels, masks, self.configs, self.proposers, self.clip, self.encode)
-        search.store.write(search.cache_name(index), to_bytes(cached))
+        search.write(search.cache_name(index), to_bytes(cached))
 
 
 class TrialWorker(Trainable):
@@ -104,7 +104,7 @@ class TrialWorker(Trainable):
         if done:
             scores = {"scores": self.scores, "error": error}
             name = self.search.trial_name(self.rung, self.number)
-            self.search.store.write(name, json.dumps(scores).encode())
+            self.search.write(name, json.dumps(scores).encode())
         return {"images": len(self.scores), "done": done}
 
     def _score_next(self) -> dict[str, float | None]:

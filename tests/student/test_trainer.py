@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +20,9 @@ import typer
 from typer.testing import CliRunner
 
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.errors import JobError, OutputError, ResumeError
+from salip_ray.errors import JobError, LeaseError, OutputError, ResumeError
+from salip_ray.output.layout import LEASE
+from salip_ray.output.lease import held
 from salip_ray.output.store import Store
 from salip_ray.student import trainer
 from salip_ray.student.options import StudentOptions
@@ -105,3 +111,50 @@ def test_failed_training_resumes_and_is_scored(local_ray, tmp_path, monkeypatch)
     assert sum(map(len, patients.values())) == 3
     assert not patients["train"] & patients["val"]
     assert "is complete" in run_command(learnt, student, *AS_WORDS)
+
+
+# Trains a student; the process is killed at the first checkpoint, or before the last file.
+KILLED_TRAINING = """
+import os, pathlib, signal, sys, threading, time
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.student import trainer
+from tests.student.test_trainer import SMALL
+labels, output, at = sys.argv[1:]
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+def kill_at_checkpoint():
+    while not list(pathlib.Path(output).glob("train/checkpoint_*/course.pt")):
+        time.sleep(0.01)
+    kill()
+if at == "end":
+    trainer._student_of = kill
+else:
+    threading.Thread(target=kill_at_checkpoint, daemon=True).start()
+trainer.train_student(PseudoLabels(labels), output, SMALL)
+"""
+
+
+def test_killed_training_does_not_block_the_next_one(local_ray, tmp_path):
+    import ray
+
+    labels, student = write_output(tmp_path / "a"), tmp_path / "student"
+    env = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    for at in ("checkpoint", "end"):
+        command = [sys.executable, "-c", KILLED_TRAINING, str(labels), str(student), at]
+        killed = subprocess.run(command, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert (student / LEASE).exists()
+    trainer.train_student(PseudoLabels(str(labels)), str(student), SMALL)
+    history = json.loads(Store(str(student)).read("history.json"))
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    assert set(load_student(Store(str(student))).class_ids) == {"lung", "heart"}
+    assert not (student / LEASE).exists()
+    assert not list(student.rglob(".*.tmp"))
+
+
+def test_second_training_at_the_same_time_is_refused_before_ray_starts(tmp_path):
+    labels, student = write_output(tmp_path / "a"), tmp_path / "student"
+    message = f"written by another driver .*process {os.getpid()}"
+    with held(Store(student)), pytest.raises(LeaseError, match=message):
+        trainer.train_student(PseudoLabels(str(labels)), str(student), SMALL)
+    assert list(student.iterdir()) == []

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -15,7 +19,9 @@ from salip_ray.cli import app
 from salip_ray.evaluation.outputs import evaluate_output
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.output import layout
+from salip_ray.output.lease import held
 from salip_ray.output.reader import LabelOutput
+from salip_ray.output.store import Store
 from salip_ray.pipeline import label
 from salip_ray.sources.references import References
 
@@ -45,10 +51,14 @@ def phantoms(tmp_path_factory) -> Path:
     return folder
 
 
-def search(phantoms: Path, output: Path, *more: str):
+def words(phantoms: Path, output: Path, *more: str) -> list[str]:
     given = [phantoms / "images", phantoms / "masks", "--output", output, *TINY, *more]
     given += ["--set", "propose.points_per_side=2", "--space", phantoms / "space.yaml"]
-    return CliRunner().invoke(app, ["tune", *map(str, given)], catch_exceptions=False)
+    return ["tune", *map(str, given)]
+
+
+def search(phantoms: Path, output: Path, *more: str):
+    return CliRunner().invoke(app, words(phantoms, output, *more), catch_exceptions=False)
 
 
 def test_search_resumes_and_its_images_are_never_scored(local_ray, phantoms, tmp_path):
@@ -101,3 +111,49 @@ def test_images_without_references_fail_with_one_line(phantoms, tmp_path):
     assert "has a reference mask" in done.output
     assert len(done.output.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+# Runs a search whose process is killed when it calls a function of the module the nth time.
+KILLED_SEARCH = """
+import os, signal, sys
+from salip_ray.cli import app
+from salip_ray.tuning import search
+name, at, calls, function = sys.argv[1], int(sys.argv[2]), 0, getattr(search, sys.argv[1])
+def kill_or_call(*arguments):
+    global calls
+    calls += 1
+    if calls == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*arguments)
+setattr(search, name, kill_or_call)
+app(sys.argv[3:])
+"""
+
+
+def test_killed_search_does_not_block_the_next_one(local_ray, phantoms, tmp_path):
+    import ray
+
+    output = tmp_path / "out"
+    env = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    # In the second rung; then after tuning.json, before the file that completes the search.
+    for name, at in (("_run_trials", "2"), ("task_file", "1")):
+        command = [sys.executable, "-c", KILLED_SEARCH, name, at, *words(phantoms, output)]
+        killed = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert (output / layout.LEASE).exists()
+        (output / "trials" / ".0-00000.json.0123456789ab.tmp").write_text("half")
+    done = search(phantoms, output)
+    assert done.exit_code == 0, done.output
+    assert (output / layout.TUNED_TASK).exists()
+    assert not (output / layout.LEASE).exists()
+    assert not list(output.rglob(".*.tmp"))
+    assert not list((output / layout.TUNING_CACHE).glob("*"))
+
+
+def test_second_search_at_the_same_time_is_refused_before_ray_starts(phantoms, tmp_path):
+    with held(Store(tmp_path / "out")):
+        done = search(phantoms, tmp_path / "out")
+    assert done.exit_code == 2
+    assert f"process {os.getpid()}" in done.output
+    assert len(done.output.strip().splitlines()) == 1
+    assert not list((tmp_path / "out").iterdir())

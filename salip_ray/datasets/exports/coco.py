@@ -21,7 +21,7 @@ from salip_ray.datasets.exports.cases import (
     is_plain_file,
     provenance,
 )
-from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.orientation import any_turned
 from salip_ray.datasets.exports.pixels import image_png
 from salip_ray.datasets.index import Entry, json_figure
@@ -44,30 +44,30 @@ def export(
         OutputError: the location holds something else.
         InputError: an image cannot be read.
     """
-    destination = Destination(location, describe("coco", labels, split), storage_options)
-    images_stay = _can_stay(labels)
-    for part, indices in split.parts(labels).items():
-        name = f"annotations/instances_{part}.json"
-        if destination.has(name):
-            continue
-        # Lines of text take a tenth of the memory of nested dicts.
-        images: list[str] = []
-        annotations: list[str] = []
-        for index in indices:
-            entry = labels.entries[index]
-            if images_stay:
-                file = entry.uri[len(labels.reader.images.base) :].lstrip("/")
-            else:
-                file = f"images/{case_name(entry)}.png"
-                if not destination.has(file):
-                    pixels = labels.reader.images.load(entry.picture, entry.uri)
-                    destination.write(file, image_png(pixels))
-            images.append(json.dumps(_image(index, entry, file)))
-            annotations += [json.dumps(item) for item in _annotations(labels, index, entry)]
-        destination.write(name, _document(labels, images, annotations))
-    destination.write(PROVENANCE, provenance(labels, split))
-    destination.complete(**counts(labels))
-    return len(labels)
+    with destination_of(location, describe("coco", labels, split), storage_options) as destination:
+        images_stay = _can_stay(labels)
+        for part, indices in split.parts(labels).items():
+            name = f"annotations/instances_{part}.json"
+            if destination.has(name):
+                continue
+            # Lines of text take a tenth of the memory of nested dicts.
+            images: list[str] = []
+            annotations: list[str] = []
+            for index in indices:
+                entry = labels.entries[index]
+                if images_stay:
+                    file = entry.uri[len(labels.reader.images.base) :].lstrip("/")
+                else:
+                    file = f"images/{case_name(entry)}.png"
+                    if not destination.has(file):
+                        pixels = labels.reader.images.load(entry.picture, entry.uri)
+                        destination.write(file, image_png(pixels))
+                images.append(json.dumps(_image(index, entry, file)))
+                annotations += [json.dumps(item) for item in _annotations(labels, index, entry)]
+            destination.write(name, _document(labels, images, annotations))
+        destination.write(PROVENANCE, provenance(labels, split))
+        destination.complete(**counts(labels))
+        return len(labels)
 
 
 def _can_stay(labels: PseudoLabels) -> bool:

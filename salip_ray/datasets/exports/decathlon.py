@@ -15,7 +15,7 @@ from salip_ray.datasets.exports.cases import (
     free_names,
     provenance,
 )
-from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import image_png
 from salip_ray.datasets.index import json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
@@ -42,39 +42,41 @@ def export(
         OutputError: the location holds something else.
         InputError: an image cannot be read.
     """
-    destination = Destination(location, describe("decathlon", labels, split), storage_options)
-    sections: dict[str, list[dict[str, Any]]] = {
-        _SECTIONS[part]: [] for part in split.parts(labels)
-    }
-    for part, case, entry in cases(labels, split):
-        image_file, label_file = f"imagesTr/{case}.png", f"labelsTr/{case}.png"
-        sections[_SECTIONS[part]].append(
-            {
-                "image": f"./{image_file}",
-                "label": f"./{label_file}",
-                "confidence": json_figure(entry.confidence),
-            }
-        )
-        if destination.has(image_file, label_file):
-            continue
-        sample = labels.sample(entry)
-        destination.write(image_file, image_png(sample["image"]))
-        destination.write(label_file, encode_png(sample["labels"]))
-    names = free_names(labels.class_ids, _RESERVED)
-    description = {
-        "name": labels.output.run["fingerprint"]["recipe"]["task"]["name"],
-        "description": "Pseudo-labels by salip_ray; not checked by a person",
-        "tensorImageSize": "2D",
-        "labels": {
-            "0": "background",
-            **{str(class_id): names[label] for label, class_id in labels.class_ids.items()},
-            **({str(labels.ignore_index): "ignore"} if labels.may_ignore else {}),
-        },
-        "numTraining": len(sections["training"]),
-        **sections,
-        "test": [],
-    }
-    destination.write("dataset.json", json.dumps(description, indent=1) + "\n")
-    destination.write(PROVENANCE, provenance(labels, split))
-    destination.complete(**counts(labels))
-    return len(labels)
+    with destination_of(
+        location, describe("decathlon", labels, split), storage_options
+    ) as destination:
+        sections: dict[str, list[dict[str, Any]]] = {
+            _SECTIONS[part]: [] for part in split.parts(labels)
+        }
+        for part, case, entry in cases(labels, split):
+            image_file, label_file = f"imagesTr/{case}.png", f"labelsTr/{case}.png"
+            sections[_SECTIONS[part]].append(
+                {
+                    "image": f"./{image_file}",
+                    "label": f"./{label_file}",
+                    "confidence": json_figure(entry.confidence),
+                }
+            )
+            if destination.has(image_file, label_file):
+                continue
+            sample = labels.sample(entry)
+            destination.write(image_file, image_png(sample["image"]))
+            destination.write(label_file, encode_png(sample["labels"]))
+        names = free_names(labels.class_ids, _RESERVED)
+        description = {
+            "name": labels.output.run["fingerprint"]["recipe"]["task"]["name"],
+            "description": "Pseudo-labels by salip_ray; not checked by a person",
+            "tensorImageSize": "2D",
+            "labels": {
+                "0": "background",
+                **{str(class_id): names[label] for label, class_id in labels.class_ids.items()},
+                **({str(labels.ignore_index): "ignore"} if labels.may_ignore else {}),
+            },
+            "numTraining": len(sections["training"]),
+            **sections,
+            "test": [],
+        }
+        destination.write("dataset.json", json.dumps(description, indent=1) + "\n")
+        destination.write(PROVENANCE, provenance(labels, split))
+        destination.complete(**counts(labels))
+        return len(labels)

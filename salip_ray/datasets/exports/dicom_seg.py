@@ -18,7 +18,7 @@ import pydicom
 
 import salip_ray
 from salip_ray.config import ClassSpec
-from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.volumes import (
     NO_LIMITS,
     LabelledVolume,
@@ -83,33 +83,35 @@ def export_dicom_seg(
         raise MissingDependencyError("highdicom", "export dicom-seg", "dicom-seg") from None
     del highdicom
     labels = VolumeLabels(output, method, limits)
-    destination = Destination(location, labels.describe("dicom-seg"), storage_options)
-    written, others, notes = 0, 0, []
-    for volume in labelled_volumes(output, single=True):
-        if suffix(volume.sources[0].uri) in _NOT_DICOM:
-            others += 1
-            continue
-        if volume.errors == len(volume.sources):
-            notes.append(f"{volume.name} is left out: it has only error rows")
-            continue
-        if volume.errors:
-            notes.append(f"{volume.name}: {counted(volume.errors, 'error row')}, not segmented")
-        try:
-            data = segmentation(volume, _sources(volume, source_options), labels)
-        except Exception as error:  # noqa: BLE001  (sources lack attributes in many ways)
-            uris = [source.uri for source in volume.sources]  # may hold a patient's name
-            problem = scrub(one_line(error), uris, volume.name)
-            notes.append(f"{volume.name} is left out: its source allows no segmentation: {problem}")
-            continue
-        if data is None:
-            notes.append(f"{volume.name} is left out: nothing was labelled")
-            continue
-        destination.write(f"{volume.name}.dcm", data)
-        written += 1
-    if others:
-        notes.append(f"left out {counted(others, 'image')} and volumes that are not DICOM")
-    destination.complete(objects_written=written)
-    return written, notes
+    with destination_of(location, labels.describe("dicom-seg"), storage_options) as destination:
+        written, others, notes = 0, 0, []
+        for volume in labelled_volumes(output, single=True):
+            if suffix(volume.sources[0].uri) in _NOT_DICOM:
+                others += 1
+                continue
+            if volume.errors == len(volume.sources):
+                notes.append(f"{volume.name} is left out: it has only error rows")
+                continue
+            if volume.errors:
+                notes.append(f"{volume.name}: {counted(volume.errors, 'error row')}, not segmented")
+            try:
+                data = segmentation(volume, _sources(volume, source_options), labels)
+            except Exception as error:  # noqa: BLE001  (sources lack attributes in many ways)
+                uris = [source.uri for source in volume.sources]  # may hold a patient's name
+                problem = scrub(one_line(error), uris, volume.name)
+                notes.append(
+                    f"{volume.name} is left out: its source allows no segmentation: {problem}"
+                )
+                continue
+            if data is None:
+                notes.append(f"{volume.name} is left out: nothing was labelled")
+                continue
+            destination.write(f"{volume.name}.dcm", data)
+            written += 1
+        if others:
+            notes.append(f"left out {counted(others, 'image')} and volumes that are not DICOM")
+        destination.complete(objects_written=written)
+        return written, notes
 
 
 def segmentation(

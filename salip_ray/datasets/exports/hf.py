@@ -19,7 +19,7 @@ from salip_ray.datasets.exports.cases import (
     describe,
     provenance,
 )
-from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import image_png
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
@@ -66,20 +66,20 @@ def export(
     """
     if shard_size < 1:
         raise ConfigError(f"--shard-size must be at least 1, found {shard_size}")
-    destination = Destination(
+    with destination_of(
         location, describe("hf", labels, split, shard_size=shard_size), storage_options
-    )
-    parts = split.parts(labels)
-    for part, indices in parts.items():
-        starts = range(0, len(indices), shard_size)
-        for number, start in enumerate(starts):
-            name = f"data/{_PART_NAMES[part]}-{number:05d}-of-{len(starts):05d}.parquet"
-            if not destination.has(name):
-                destination.write(name, _shard(labels, indices[start : start + shard_size]))
-    destination.write("README.md", _card(labels, list(parts)))
-    destination.write(PROVENANCE, provenance(labels, split))
-    destination.complete(**counts(labels))
-    return len(labels)
+    ) as destination:
+        parts = split.parts(labels)
+        for part, indices in parts.items():
+            starts = range(0, len(indices), shard_size)
+            for number, start in enumerate(starts):
+                name = f"data/{_PART_NAMES[part]}-{number:05d}-of-{len(starts):05d}.parquet"
+                if not destination.has(name):
+                    destination.write(name, _shard(labels, indices[start : start + shard_size]))
+        destination.write("README.md", _card(labels, list(parts)))
+        destination.write(PROVENANCE, provenance(labels, split))
+        destination.complete(**counts(labels))
+        return len(labels)
 
 
 def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:

@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 
 from salip_ray.config import ImageConfig, PrivacyConfig
-from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.series_grid import SeriesGrid
 from salip_ray.datasets.exports.tidy import Tidy
 from salip_ray.datasets.exports.volumes import (
@@ -76,36 +76,38 @@ def export_nifti(
     """
     labels = VolumeLabels(output, method, limits)
     about = labels.describe("nifti", tidy=asdict(tidy))
-    destination = Destination(location, about, storage_options)
-    writer = _VolumeWriter(labels, tidy, source_options)
-    names = _Names(output)
-    written, dropped, alone, notes = 0, 0, 0, []
-    for volume in labelled_volumes(output):
-        if len(volume.sources) == 1 and volume.sources[0].index is None:
-            alone += 1  # an image of a DICOM series that is in no volume
-            continue
-        name = names.of(volume)
-        try:
-            data, gaps = writer.volume(volume)
-        except Exception as error:  # noqa: BLE001  (headers are broken in many ways)
-            reason = one_line(error)
-            if names.hidden(volume):
-                reason = scrub(reason, [source.uri for source in volume.sources], name)
-            notes.append(f"{name} is left out: {reason}")
-            continue
-        destination.write(f"{name}.nii.gz", gzip.compress(data, compresslevel=6, mtime=0))
-        written += 1
-        if gaps:
-            notes.append(f"{name}: the series lacks {counted(gaps, 'slice')}, background here")
-        if volume.errors:
-            notes.append(f"{name}: {counted(volume.errors, 'error row')}, background here")
-        dropped += sum(labels.dropped(r) for r in volume.rows.values() if r["status"] != "error")
-    if dropped:
-        notes.append(f"{counted(dropped, 'label')} of slices below the limits, background here")
-    if alone:
-        notes.append(f"{counted(alone, 'single image')} of DICOM series left out: no volume")
-    destination.complete(volumes_written=written)
-    return written, notes
+    with destination_of(location, about, storage_options) as destination:
+        writer = _VolumeWriter(labels, tidy, source_options)
+        names = _Names(output)
+        written, dropped, alone, notes = 0, 0, 0, []
+        for volume in labelled_volumes(output):
+            if len(volume.sources) == 1 and volume.sources[0].index is None:
+                alone += 1  # an image of a DICOM series that is in no volume
+                continue
+            name = names.of(volume)
+            try:
+                data, gaps = writer.volume(volume)
+            except Exception as error:  # noqa: BLE001  (headers are broken in many ways)
+                reason = one_line(error)
+                if names.hidden(volume):
+                    reason = scrub(reason, [source.uri for source in volume.sources], name)
+                notes.append(f"{name} is left out: {reason}")
+                continue
+            destination.write(f"{name}.nii.gz", gzip.compress(data, compresslevel=6, mtime=0))
+            written += 1
+            if gaps:
+                notes.append(f"{name}: the series lacks {counted(gaps, 'slice')}, background here")
+            if volume.errors:
+                notes.append(f"{name}: {counted(volume.errors, 'error row')}, background here")
+            dropped += sum(
+                labels.dropped(r) for r in volume.rows.values() if r["status"] != "error"
+            )
+        if dropped:
+            notes.append(f"{counted(dropped, 'label')} of slices below the limits, background here")
+        if alone:
+            notes.append(f"{counted(alone, 'single image')} of DICOM series left out: no volume")
+        destination.complete(volumes_written=written)
+        return written, notes
 
 
 class _Names:

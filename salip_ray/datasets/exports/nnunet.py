@@ -25,7 +25,7 @@ from salip_ray.datasets.exports.cases import (
     free_names,
     provenance,
 )
-from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import png
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
@@ -70,27 +70,29 @@ def export(
         raise ConfigError(f"--number must be within 1 and 999, found {number}")
     folder = f"Dataset{number:03d}_{_dataset_name(labels, name)}"
     about = describe("nnunet", labels, split, rgb=rgb)
-    destination = Destination(join(location, folder), about, storage_options)
-    ids = consecutive(labels.class_ids)
-    cases_of: dict[str, list[str]] = {part: [] for part in split.parts(labels)}
-    for part, case, entry in cases(labels, split):
-        cases_of[part].append(case)
-        image_file, label_file = f"imagesTr/{case}_0000.png", f"labelsTr/{case}.png"
-        if destination.has(image_file, label_file):
-            continue
-        sample = labels.sample(entry)
-        if rgb:  # three channels, even if the image is grey
-            destination.write(image_file, png(sample["image"]))
-        else:
-            grey = cv2.cvtColor(sample["image"], cv2.COLOR_RGB2GRAY)
-            destination.write(image_file, png(grey))
-        destination.write(label_file, encode_png(_renumbered(sample["labels"], ids, labels)))
-    if split.val:
-        destination.write("splits_final.json", json.dumps([cases_of], indent=1) + "\n")
-    destination.write(PROVENANCE, provenance(labels, split))
-    destination.write("dataset.json", json.dumps(_description(labels, ids, rgb), indent=1) + "\n")
-    destination.complete(**counts(labels))
-    return len(labels)
+    with destination_of(join(location, folder), about, storage_options) as destination:
+        ids = consecutive(labels.class_ids)
+        cases_of: dict[str, list[str]] = {part: [] for part in split.parts(labels)}
+        for part, case, entry in cases(labels, split):
+            cases_of[part].append(case)
+            image_file, label_file = f"imagesTr/{case}_0000.png", f"labelsTr/{case}.png"
+            if destination.has(image_file, label_file):
+                continue
+            sample = labels.sample(entry)
+            if rgb:  # three channels, even if the image is grey
+                destination.write(image_file, png(sample["image"]))
+            else:
+                grey = cv2.cvtColor(sample["image"], cv2.COLOR_RGB2GRAY)
+                destination.write(image_file, png(grey))
+            destination.write(label_file, encode_png(_renumbered(sample["labels"], ids, labels)))
+        if split.val:
+            destination.write("splits_final.json", json.dumps([cases_of], indent=1) + "\n")
+        destination.write(PROVENANCE, provenance(labels, split))
+        destination.write(
+            "dataset.json", json.dumps(_description(labels, ids, rgb), indent=1) + "\n"
+        )
+        destination.complete(**counts(labels))
+        return len(labels)
 
 
 def _dataset_name(labels: PseudoLabels, name: str) -> str:

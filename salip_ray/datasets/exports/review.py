@@ -25,7 +25,7 @@ import numpy as np
 
 from salip_ray.datasets.exports import palette
 from salip_ray.datasets.exports.cases import NO_SPLIT, case_name, describe, digest
-from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import image_png, png
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
@@ -63,25 +63,25 @@ def export(
     about = describe(
         "review", labels, NO_SPLIT, limit=limit, queue=digest([entry.image_id for entry in queue])
     )
-    destination = Destination(location, about, storage_options)
-    names = {
-        entry.image_id: f"{rank:05d}-{case_name(entry)}" for rank, entry in enumerate(queue, 1)
-    }
-    # The slices of a volume in sequence, however they rank, so that it is unpacked once.
-    for entry in sorted(queue, key=lambda entry: (entry.picture.uri, entry.picture.index or 0)):
-        folders = ("images", "overlays", "masks")
-        files = [f"{folder}/{names[entry.image_id]}.png" for folder in folders]
-        if destination.has(*files):
-            continue
-        sample = labels.sample(entry)
-        image, label_map = sample["image"], sample["labels"]
-        pngs = (image_png(image), png(overlay(image, label_map)), mask_png(label_map))
-        for file, data in zip(files, pngs, strict=True):
-            destination.write(file, data)
-    if not destination.has(QUEUE):  # a person may have edited it
-        destination.write(QUEUE, _queue(labels, queue, names))
-    destination.complete(images_written=len(queue))
-    return len(queue)
+    with destination_of(location, about, storage_options) as destination:
+        names = {
+            entry.image_id: f"{rank:05d}-{case_name(entry)}" for rank, entry in enumerate(queue, 1)
+        }
+        # The slices of a volume in sequence, however they rank, so that it is unpacked once.
+        for entry in sorted(queue, key=lambda entry: (entry.picture.uri, entry.picture.index or 0)):
+            folders = ("images", "overlays", "masks")
+            files = [f"{folder}/{names[entry.image_id]}.png" for folder in folders]
+            if destination.has(*files):
+                continue
+            sample = labels.sample(entry)
+            image, label_map = sample["image"], sample["labels"]
+            pngs = (image_png(image), png(overlay(image, label_map)), mask_png(label_map))
+            for file, data in zip(files, pngs, strict=True):
+                destination.write(file, data)
+        if not destination.has(QUEUE):  # a person may have edited it
+            destination.write(QUEUE, _queue(labels, queue, names))
+        destination.complete(images_written=len(queue))
+        return len(queue)
 
 
 def _least_certain_first(entry: Entry) -> tuple[float, str]:

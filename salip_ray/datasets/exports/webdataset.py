@@ -16,7 +16,7 @@ from salip_ray.datasets.exports.cases import (
     describe,
     provenance,
 )
-from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import png
 from salip_ray.datasets.index import json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
@@ -44,17 +44,17 @@ def export(
     """
     if shard_size < 1:
         raise ConfigError(f"--shard-size must be at least 1, found {shard_size}")
-    destination = Destination(
+    with destination_of(
         location, describe("webdataset", labels, split, shard_size=shard_size), storage_options
-    )
-    for part, indices in split.parts(labels).items():
-        for number, start in enumerate(range(0, len(indices), shard_size)):
-            name = f"{part}-{number:06d}.tar"
-            if not destination.has(name):
-                destination.write(name, _shard(labels, indices[start : start + shard_size]))
-    destination.write(PROVENANCE, provenance(labels, split))
-    destination.complete(**counts(labels))
-    return len(labels)
+    ) as destination:
+        for part, indices in split.parts(labels).items():
+            for number, start in enumerate(range(0, len(indices), shard_size)):
+                name = f"{part}-{number:06d}.tar"
+                if not destination.has(name):
+                    destination.write(name, _shard(labels, indices[start : start + shard_size]))
+        destination.write(PROVENANCE, provenance(labels, split))
+        destination.complete(**counts(labels))
+        return len(labels)
 
 
 def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:

@@ -23,7 +23,7 @@ from salip_ray.datasets.exports.cases import (
     describe,
     provenance,
 )
-from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import image_png
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
@@ -68,30 +68,32 @@ def export(
             "YOLO needs images to validate on: give --val 0.2 to set a fifth of them aside, "
             "or --val-on-train to validate on the training images"
         )
-    destination = Destination(location, describe("yolo", labels, split), storage_options)
-    ids = consecutive(labels.class_ids)
-    for part, case, entry in cases(labels, split):
-        image_file, label_file = f"images/{part}/{case}.png", f"labels/{part}/{case}.txt"
-        if destination.has(image_file, label_file):
-            continue
-        lines = [
-            f"{ids[cell['class_id']] - 1} " + " ".join(f"{value:.6g}" for value in outline) + "\n"
-            for cell in labels.masks(entry)
-            for outline in outlines(decode_rle(cell["rle"]))
-        ]
-        destination.write(label_file, "".join(lines))
-        pixels = labels.reader.images.load(entry.picture, entry.uri)
-        destination.write(image_file, image_png(pixels))
-    names = {ids[class_id] - 1: label for label, class_id in labels.class_ids.items()}
-    description = {
-        "train": "images/train",
-        "val": "images/val" if split.val else "images/train",
-        "names": dict(sorted(names.items())),
-    }
-    destination.write("data.yaml", yaml.safe_dump(description, sort_keys=False))
-    destination.write(PROVENANCE, provenance(labels, split))
-    destination.complete(**counts(labels))
-    return len(labels)
+    with destination_of(location, describe("yolo", labels, split), storage_options) as destination:
+        ids = consecutive(labels.class_ids)
+        for part, case, entry in cases(labels, split):
+            image_file, label_file = f"images/{part}/{case}.png", f"labels/{part}/{case}.txt"
+            if destination.has(image_file, label_file):
+                continue
+            lines = [
+                f"{ids[cell['class_id']] - 1} "
+                + " ".join(f"{value:.6g}" for value in outline)
+                + "\n"
+                for cell in labels.masks(entry)
+                for outline in outlines(decode_rle(cell["rle"]))
+            ]
+            destination.write(label_file, "".join(lines))
+            pixels = labels.reader.images.load(entry.picture, entry.uri)
+            destination.write(image_file, image_png(pixels))
+        names = {ids[class_id] - 1: label for label, class_id in labels.class_ids.items()}
+        description = {
+            "train": "images/train",
+            "val": "images/val" if split.val else "images/train",
+            "names": dict(sorted(names.items())),
+        }
+        destination.write("data.yaml", yaml.safe_dump(description, sort_keys=False))
+        destination.write(PROVENANCE, provenance(labels, split))
+        destination.complete(**counts(labels))
+        return len(labels)
 
 
 def outlines(mask: Mask) -> list[list[float]]:

@@ -95,7 +95,8 @@ def test_export_of_an_empty_folder_is_one_line(tmp_path):
 
 
 def test_finished_export_records_that_it_is_complete(tmp_path):
-    from salip_ray.datasets.exports.destination import Destination
+    from salip_ray.datasets.exports.destination import destination_of
 
-    Destination(str(tmp_path / "d"), {"format": "coco"}).complete(images_written=0)
+    with destination_of(str(tmp_path / "d"), {"format": "coco"}) as destination:
+        destination.complete(images_written=0)
     assert json.loads((tmp_path / "d/export.json").read_text())["complete"] is True

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from salip_ray.errors import OutputError, ResumeError
-from salip_ray.output.claim import Record, claim_or_resume, differences
+from salip_ray.errors import LeaseError, OutputError, ResumeError
+from salip_ray.output.claim import Record, claim_or_resume, claimed, differences
 from salip_ray.output.layout import EXPORT, LEASE, TUNING
+from salip_ray.output.lease import held
 from salip_ray.output.store import Store
 
 JOB = {"recipe": {"sam": {"points": 32}}, "seed": 1, "sizes": (1, 2)}
@@ -86,7 +87,9 @@ def test_damaged_record_is_refused(store, record, content):
 def test_kill_at_the_first_file_can_be_resumed(store, tmp_path, record):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / f".{record.file}.0123456789ab.tmp").write_bytes(b"{")
-    assert claim_or_resume(store, record) is None
+    with claimed(store, record) as claim:
+        assert claim.earlier is None
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {record.file, LEASE}
     assert [path.name for path in (tmp_path / "out").iterdir()] == [record.file]
 
 
@@ -96,8 +99,42 @@ def test_temporary_files_of_a_killed_writer_are_deleted(store, tmp_path, record)
     folder = tmp_path / "out" / "labelsTr"
     folder.mkdir()
     (folder / ".case_0.png.0123456789ab.tmp").write_bytes(b"half")
-    claim_or_resume(store, record)
-    assert list(folder.iterdir()) == []
+    with claimed(store, record) as claim:
+        assert claim.earlier == json.loads(store.read(record.file))
+        assert list(folder.iterdir()) == []
+
+
+@RECORDS
+def test_second_writer_is_refused_until_the_first_one_ends(store, record):
+    with (
+        claimed(store, record),
+        pytest.raises(LeaseError, match=r"is being written by another driver \(host .*, process"),
+        claimed(store, record),
+    ):
+        pass
+    with claimed(store, record) as claim:
+        claim.lease.require_owner()
+
+
+@RECORDS
+def test_foreign_location_is_refused_before_a_lease_or_a_clean_up(store, tmp_path, record):
+    store.write("thesis.tex", b"x")
+    (tmp_path / "out" / ".draft.tmp").write_text("x")
+    with pytest.raises(OutputError, match="is not empty"), claimed(store, record):
+        pass
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"thesis.tex", ".draft.tmp"}
+
+
+@RECORDS
+def test_other_command_is_refused_without_leaving_a_lease(store, record):
+    with claimed(store, record):
+        pass
+    other = changed(record, seed=2)
+    with pytest.raises(ResumeError, match="seed was 1, is 2"), claimed(store, other):
+        pass
+    with held(store):
+        pass
+    assert store.read(LEASE) is None
 
 
 def test_long_list_of_changes_is_cut_short(store):

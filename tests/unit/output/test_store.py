@@ -183,14 +183,25 @@ def test_temporary_file_of_a_killed_writer_is_no_entry_and_is_swept(tmp_path):
     assert store.names("shards") == ["a"]
     assert store.temporary_names("shards") == [temporary.name]
     assert store.all_names() == {"shards/a"}
+    (tmp_path / ".cache.tmp").mkdir()  # somebody's folder
     store.sweep()
-    assert temporary.exists()
-    store.sweep("shards")
     assert not temporary.exists()
-    temporary.write_bytes(b"half")
-    store.sweep(recursive=True)
     assert store.all_names() == {"shards/a"}
-    assert not temporary.exists()
+    assert (tmp_path / ".cache.tmp").is_dir()
+
+
+def test_create_whose_temporary_file_was_swept_does_not_overwrite(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    link = local_files.os.link
+
+    def link_late(temporary, path):
+        path.write_bytes(b"theirs")  # another writer was first, and cleaned up
+        Store(tmp_path).sweep()
+        link(temporary, path)
+
+    monkeypatch.setattr(local_files.os, "link", link_late)
+    assert store.create("lease.json", b"ours") is False
+    assert store.read("lease.json") == b"theirs"
 
 
 def test_file_elsewhere_is_read_and_written_there(tmp_path):
