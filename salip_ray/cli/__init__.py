@@ -18,6 +18,7 @@ from salip_ray.cli.label import label
 from salip_ray.cli.plan import plan
 from salip_ray.cli.report import report
 from salip_ray.cli.retry import retry
+from salip_ray.cli.review import review
 from salip_ray.cli.show import show
 from salip_ray.cli.status import status
 from salip_ray.cli.submit import stop, submit
@@ -93,5 +94,6 @@ app.command()(doctor)
 export.command()(nifti)
 export.command(name="dicom-seg")(dicom_seg)
 app.add_typer(export, name="export")
+app.command()(review)
 app.command()(import_review)
 app.add_typer(weights, name="weights")

@@ -137,7 +137,12 @@ def review(
 
 
 def import_review(
-    review: Annotated[Path, typer.Argument(help="Folder written by salip-ray export review.")],
+    review: Annotated[
+        Path,
+        typer.Argument(
+            help="File saved by a page of salip-ray review, or folder of salip-ray export review."
+        ),
+    ],
     labels: Output,
     labels_option: LabelsOption = None,
 ) -> None:
@@ -145,8 +150,10 @@ def import_review(
 
     Decisions are written to LABELS/reviews/, next to the shards. Training and all exports use them.
     """
-    from salip_ray.datasets.exports.review_import import import_review as import_decisions
+    from salip_ray.datasets.exports.review_import import import_review as import_folder
+    from salip_ray.review.importing import import_file
 
+    import_decisions = import_file if review.is_file() else import_folder
     imported = import_decisions(review, labels, storage_options("labels", labels_option))
     typer.echo(
         f"{imported.corrected} corrected, {imported.accepted} accepted, "

@@ -70,12 +70,23 @@ def write_report(
     Raises:
         OutputError: the file cannot be written.
     """
+    return write_html(output, html, text, REPORT, options)
+
+
+def write_html(
+    output: str, html: Path | None, text: bytes, name: str, options: dict[str, object] | None = None
+) -> str:
+    """Write a page to ``html``, or as ``name`` into its output, and return its location.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     if html is None:
         from salip_ray.output.store import Store
 
         store = Store(output, options)
-        store.write(REPORT, text)
-        return f"{store}/{REPORT}"
+        store.write(name, text)
+        return f"{store}/{name}"
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_bytes(text)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -38,12 +38,14 @@ class Decision:
         classes: ids of the classes that the review showed; None for all.
         mask: file name of the corrected label map.
         values: the values in that map; None if they were not recorded.
+        reason: why the label was corrected or rejected, if the person gave a reason.
     """
 
     verdict: Verdict
     classes: tuple[int, ...] | None = None
     mask: str = ""
     values: tuple[int, ...] | None = None
+    reason: str = ""
 
     def covers(self, class_id: int) -> bool:
         """Return True if the review showed the class."""
@@ -83,13 +85,16 @@ class Reviews:
             ) from None
 
     def save(
-        self, store: Store, decisions: Mapping[str, Decision], label_maps: Mapping[str, bytes]
+        self,
+        store: Store,
+        decisions: Mapping[str, Sequence[Decision]],
+        label_maps: Mapping[str, bytes],
     ) -> None:
         """Add decisions, which supersede earlier ones.
 
         Args:
             store: the output.
-            decisions: by image id.
+            decisions: by image id; those of one image cover different classes.
             label_maps: PNGs of corrected label maps, by image id.
 
         Raises:
@@ -101,9 +106,11 @@ class Reviews:
             for image_id, png in label_maps.items()
         }
         merged = dict(self.decisions)
-        for image_id, decision in decisions.items():
-            earlier = [old for old in merged.get(image_id, ()) if not decision.supersedes(old)]
-            merged[image_id] = (*earlier, replace(decision, mask=files.get(image_id, "")))
+        for image_id, of_image in decisions.items():
+            for decision in of_image:
+                earlier = [old for old in merged.get(image_id, ()) if not decision.supersedes(old)]
+                mask = files[image_id] if decision.verdict == "corrected" else ""
+                merged[image_id] = (*earlier, replace(decision, mask=mask))
         for image_id, png in label_maps.items():
             store.write(f"{REVIEW_MASKS}/{files[image_id]}", png)
         # Written last, so that a decision never names a map that does not exist.
@@ -189,7 +196,11 @@ def _read(image_id: str, item: Any) -> tuple[Decision, ...]:
         return (Decision(item["verdict"], mask=mask),)
     return tuple(
         Decision(
-            one["verdict"], _ids(one.get("classes")), one.get("mask", ""), _ids(one.get("values"))
+            one["verdict"],
+            _ids(one.get("classes")),
+            one.get("mask", ""),
+            _ids(one.get("values")),
+            one.get("reason", ""),
         )
         for one in item
     )

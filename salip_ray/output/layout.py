@@ -13,6 +13,7 @@ The output of ``label``::
     reviews/                    decisions of people, and the label maps that they corrected
     evaluation.json             scores against reference masks
     report.html                 written by ``report``
+    review.html                 written by ``review``
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ LEASE = "lease.json"
 SUMMARY = "summary.json"
 SEAL = "seal.json"
 REPORT = "report.html"
+REVIEW_PAGE = "review.html"
 
 SHARDS, MASKS, STATS = "shards", "masks", "stats"
 #: Folder of a shard's files -> suffix of their names.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from salip_ray.config import Config, load_config
 from salip_ray.schema import LABEL_SCHEMA, MANIFEST_SCHEMA, SCHEMA_VERSION
+from tests.browser import started_browser
 
 Row = dict[str, Any]
 
@@ -54,6 +55,12 @@ def write_output(tmp_path: Path, lungs_config: Config) -> Callable[..., Path]:
         return out
 
     return write
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with started_browser() as started:
+        yield started
 
 
 class Web:

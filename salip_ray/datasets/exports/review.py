@@ -29,6 +29,7 @@ from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import image_png, png
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.datasets.queue import is_decided, least_certain_first
 from salip_ray.output.masks import LabelMap, encode_png
 from salip_ray.schema import Image
 
@@ -58,8 +59,8 @@ def export(
         OutputError: the location holds something else, or a queue from before other decisions.
         InputError: an image cannot be read.
     """
-    undecided = [entry for entry in labels.entries if not _is_decided(entry, labels)]
-    queue = sorted(undecided, key=_least_certain_first)[:limit]
+    undecided = [entry for entry in labels.entries if not is_decided(entry, labels)]
+    queue = sorted(undecided, key=least_certain_first)[:limit]
     about = describe(
         "review", labels, NO_SPLIT, limit=limit, queue=digest([entry.image_id for entry in queue])
     )
@@ -82,17 +83,6 @@ def export(
             destination.write(QUEUE, _queue(labels, queue, names))
         destination.complete(images_written=len(queue))
         return len(queue)
-
-
-def _least_certain_first(entry: Entry) -> tuple[float, str]:
-    unknown = math.isnan(entry.confidence)
-    return (-1.0 if unknown else entry.confidence, entry.image_id)
-
-
-def _is_decided(entry: Entry, labels: PseudoLabels) -> bool:
-    ids = labels.class_ids
-    standing = labels.reader.reviews.standing(entry.image_id, ids.values())
-    return bool(standing) and all(ids[label] in standing for label in entry.figures or ids)
 
 
 def _queue(labels: PseudoLabels, queue: list[Entry], names: dict[str, str]) -> str:

@@ -20,16 +20,7 @@ from salip_ray.output.lease import held
 from salip_ray.output.masks import LabelMap, encode_png
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.store import Store
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """How many images of a review were corrected, accepted, rejected, and left undecided."""
-
-    corrected: int
-    accepted: int
-    rejected: int
-    undecided: int
+from salip_ray.review.records import Imported
 
 
 @dataclass(frozen=True)
@@ -142,7 +133,7 @@ def import_review(
         # Read again: another import may have added decisions since.
         current = Reviews.of(labels)
         lease.require_owner()
-        current.save(store, decisions, label_maps)
+        current.save(store, {image_id: [one] for image_id, one in decisions.items()}, label_maps)
     return Imported(**counts, undecided=len(queue) - len(decisions))
 
 

@@ -117,7 +117,7 @@ def write_output(
 def save_decisions(output, decisions, label_maps=None) -> None:
     """Add decisions of a reviewer to an output."""
     reviews = Reviews.of(LabelOutput.open(str(output)))
-    reviews.save(Store(str(output)), decisions, label_maps or {})
+    reviews.save(Store(str(output)), {i: [one] for i, one in decisions.items()}, label_maps or {})
 
 
 @pytest.fixture
