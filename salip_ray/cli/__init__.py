@@ -22,6 +22,7 @@ from salip_ray.cli.review import review
 from salip_ray.cli.show import show
 from salip_ray.cli.status import status
 from salip_ray.cli.submit import stop, submit
+from salip_ray.cli.tasks import tasks
 from salip_ray.cli.tune import tune
 from salip_ray.cli.verify import verify
 from salip_ray.cli.volumes import dicom_seg, nifti
@@ -78,6 +79,7 @@ def main(
 
 app.command()(label)
 app.command()(config)
+app.command()(tasks)
 app.command()(plan)
 app.command()(demo)
 app.command()(errors)

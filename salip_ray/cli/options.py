@@ -48,7 +48,7 @@ Task = Annotated[
     typer.Option(
         "--config",
         metavar="TASK",
-        help="What to label: lungs, brain, fetal_head, or a YAML file.",
+        help="What to label: a name from salip-ray tasks (lungs, brain, ...), or a YAML file.",
         autocompletion=_complete_task,
     ),
 ]
@@ -56,7 +56,7 @@ TaskArgument = Annotated[
     str,
     typer.Argument(
         metavar="TASK",
-        help="lungs, brain, fetal_head, or a YAML file.",
+        help="A name from salip-ray tasks (lungs, brain, ...), or a YAML file.",
         autocompletion=_complete_task,
     ),
 ]

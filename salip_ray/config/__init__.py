@@ -9,7 +9,7 @@ from salip_ray.config.job import (
     StorageConfig,
     WaitConfig,
 )
-from salip_ray.config.loading import DEFAULT_PRESET, load_config, shipped_configs
+from salip_ray.config.loading import DEFAULT_PRESET, load_config
 from salip_ray.config.sections import (
     ClassSpec,
     ClipConfig,
@@ -23,6 +23,7 @@ from salip_ray.config.sections import (
     TaskConfig,
     Window,
 )
+from salip_ray.config.shipped import ShippedTask, shipped_configs, shipped_tasks
 
 __all__ = [
     "DEFAULT_PRESET",
@@ -40,10 +41,12 @@ __all__ = [
     "RetrieveConfig",
     "RunConfig",
     "SamConfig",
+    "ShippedTask",
     "StorageConfig",
     "TaskConfig",
     "WaitConfig",
     "Window",
     "load_config",
     "shipped_configs",
+    "shipped_tasks",
 ]

@@ -11,24 +11,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from salip_ray.config.assignments import merge, parse_assignments
 from salip_ray.config.problems import describe_problem
 from salip_ray.config.sections import Config
+from salip_ray.config.shipped import kind_of, read_text, read_yaml, shipped_configs
 from salip_ray.errors import ConfigError
 
-_PACKAGE = Path(__file__).resolve().parents[1]
 DEFAULT_PRESET = "bundled"
 #: Sentences about every class that the bundled CLIP was taught.
 _ANATOMY = "prompts/anatomy.json"
-
-
-def shipped_configs() -> Path:
-    """Return the folder of shipped tasks, ``presets/`` and ``prompts/``."""
-    installed = _PACKAGE / "_configs"  # in a wheel; else in a checkout
-    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
 
 def load_config(
@@ -58,7 +51,8 @@ def load_config(
         task_data, folder, origin = dict(task), Path.cwd(), "the task mapping"
     else:
         path = _find(task, shipped_configs(), "task")
-        task_data, folder, origin = _read_yaml(path), path.parent, str(path)
+        task_data, folder, origin = read_yaml(path), path.parent, str(path)
+    task_data.pop("about", None)  # for the list of shipped tasks only
     named_preset = _named_preset(task_data.pop("preset", None), origin)
     preset = preset or named_preset or DEFAULT_PRESET
     preset_path = _find(preset, shipped_configs() / "presets", "preset")
@@ -67,7 +61,7 @@ def load_config(
     else:
         changes, changes_origin = parse_assignments(overrides), "--set"
     layers = [
-        (str(preset_path), _read_yaml(preset_path)),
+        (str(preset_path), read_yaml(preset_path)),
         (origin, _with_prompts(task_data, folder, origin)),
         (changes_origin, _with_prompts(changes, Path.cwd(), changes_origin)),
     ]
@@ -101,29 +95,6 @@ def _find(name: str | Path, shipped: Path, kind: str) -> Path:
     raise ConfigError(f"no {kind} named {str(name)!r}: give a path, or one of: {known}")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(_read_text(path))
-    except yaml.YAMLError as error:
-        # The error's own text quotes the line, which may hold a secret.
-        problem = getattr(error, "problem", None) or type(error).__name__
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark else ""
-        raise ConfigError(f"{path} is not valid YAML: {problem}{line}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must be a mapping of sections, found {_kind(data)}")
-    return data
-
-
 def _with_prompts(data: dict[str, Any], folder: Path, origin: str) -> dict[str, Any]:
     """Replace the file names under ``task.prompts`` and ``task.distractors`` by the content.
 
@@ -141,25 +112,19 @@ def _read_prompts(path: Path, key: str, origin: str) -> dict[str, list[str]]:
     if not path.exists():
         raise ConfigError(f"{origin}: task.{key} names {path}, which does not exist")
     try:
-        prompts = json.loads(_read_text(path))
+        prompts = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{path} is not valid JSON (line {error.lineno}, column {error.colno})"
         ) from None
     if not isinstance(prompts, dict):
-        raise ConfigError(f"{path} must map each class to its sentences, found {_kind(prompts)}")
+        raise ConfigError(f"{path} must map each class to its sentences, found {kind_of(prompts)}")
     for label, texts in prompts.items():
         sentences = [texts] if isinstance(texts, str) else texts
         if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
             raise ConfigError(f"{path}: the sentences of {label!r} must be a list of text")
         prompts[label] = sentences
     return prompts
-
-
-def _kind(value: Any) -> str:
-    kinds = {"NoneType": "nothing", "list": "a list", "str": "text", "dict": "a mapping"}
-    name = type(value).__name__
-    return kinds.get(name, f"a value ({name})")
 
 
 def _with_default_distractors(data: dict[str, Any]) -> dict[str, Any]:

@@ -97,11 +97,11 @@ def completed(line: str) -> list[str]:
     [
         ("salip-ray la", {"label"}),
         ("salip-ray label in out --ext", {"--extend"}),
-        ("salip-ray label in out --config l", {"lungs"}),
+        ("salip-ray label in out --config lu", {"lungs", "lungs_ct"}),
         ("salip-ray label in out --config lungs --preset paper-2", {"paper-2d"}),
         ("salip-ray label in out --mode gt", {"gt_sam"}),
         ("salip-ray export co", {"coco"}),
-        ("salip-ray config br", {"brain"}),
+        ("salip-ray config brai", {"brain"}),
     ],
 )
 def test_commands_options_and_values_are_completed(line, offered):
