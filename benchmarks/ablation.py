@@ -4,7 +4,6 @@ Tables with 95 % bootstrap intervals over images, and a picture:
 
     options    each option of the recipe switched alone, on phantoms of the tune bank: what decides
                whether it is part of the ``bundled`` preset
-    sentences  other descriptions of each organ, on phantoms of the tune bank
     methods    un-prompted SAM, the paper's recipe, ours, oracle choice and GT-SAM, on phantoms of
                the test bank and on the real images (where they are at hand; see realdata.py)
     presence   each of the three tasks on images of all three kinds: is the organ said to be there?
@@ -33,7 +32,6 @@ from failures import Failure, failure_sheet
 from intervals import Column, rounded
 from recipes import ORGANS, Bench, phantoms, real_images, scores
 from rich.console import Console
-from sentences import sentence_variants
 
 from salip_ray.cascade.cascade import CascadeMasks
 from salip_ray.models.bundled.vocabulary import known_classes
@@ -42,7 +40,7 @@ from salip_ray.models.weights import identify
 from training.clip_eval import naming
 
 PROJECT = Path(__file__).resolve().parents[1]
-PARTS = ("options", "sentences", "methods", "presence", "failures", "clip")
+PARTS = ("options", "methods", "presence", "failures", "clip")
 _MIXED = "retrieve.min_presence=0.3"  # for inputs of several kinds; chosen on the tune bank
 _ALL_MODES = "run.modes=[cascade, unprompted, gt_sam]"
 
@@ -76,14 +74,14 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 def options_table(
-    bench: Bench, count: int, options_of: Callable[[str], Mapping[str, tuple[str, ...]]]
+    bench: Bench, count: int, options: Mapping[str, tuple[str, ...]] = OPTIONS
 ) -> dict[str, Any]:
     """Return the Dice of the recipe with each option on the tune bank, and the change it makes."""
     table: dict[str, Any] = {}
     for task, kind in ORGANS.items():
         base = bench.variant(task, name="our recipe")
         variants = [base]
-        for name, overrides in options_of(task).items():
+        for name, overrides in options.items():
             variant = bench.variant(task, *overrides, name=name)
             if variant.config != base.config:
                 variants.append(variant)
@@ -255,9 +253,7 @@ def main(
     sets["real images"] = lambda task: _spread(real_images(task, output), real)
     for name in parts:
         if name == "options":
-            entries["options"] = options_table(ours, tune, lambda _: OPTIONS)
-        elif name == "sentences":
-            entries["sentences"] = options_table(ours, tune, sentence_variants)
+            entries["options"] = options_table(ours, tune)
         elif name == "methods":
             for title, images in sets.items():
                 if table := methods_table(ours, papers, images, paper):
@@ -273,7 +269,9 @@ def main(
         elif name == "clip":
             entries["clip"] = _clip_accuracy(ours.clip)
         else:
-            raise typer.BadParameter(f"{name!r} is no part: {', '.join(PARTS)}")
+            raise typer.BadParameter(
+                f"{name!r} is no part: options, methods, presence, failures or clip"
+            )
         path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     text = markdown(entries)
     (results / "ablation.md").write_text(text, encoding="utf-8")

@@ -26,9 +26,16 @@ def markdown(results: dict[str, Any]) -> str:
             lines.append(
                 f"| {task} ({n}) | {' | '.join(cells)} | {100 * row['share of GT-SAM']:.1f} % |"
             )
-    for part, title in (("options", "Options"), ("sentences", "Sentences")):
-        if part in results:
-            lines += _changes(title, results[part])
+    if options := results.get("options"):
+        tasks = list(options)
+        names = dict.fromkeys(name for table in options.values() for name in table)
+        n = options[tasks[0]]["our recipe"]["n"]
+        lines += ["", f"## Options (tune bank, {n} phantoms a kind)", ""]
+        lines += ["Change of Dice by each option alone, in points.", ""]
+        lines += [f"| | {' | '.join(tasks)} |", "| --- |" + " --- |" * len(tasks)]
+        for name in names:
+            cells = [_change(options[task].get(name), name) for task in tasks]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     for name, table in results.get("presence", {}).items():
         lines += ["", f"## Presence on mixed inputs: {name}", ""]
         lines += ["| | precision | recall | F1 | images with | without |", "| --- |" + " --- |" * 5]
@@ -52,19 +59,6 @@ def markdown(results: dict[str, Any]) -> str:
             f"{naming['held_mean']:.3f} by the mean of six."
         )
     return "\n".join(lines) + "\n"
-
-
-def _changes(title: str, table: dict[str, Any]) -> list[str]:
-    tasks = list(table)
-    names = dict.fromkeys(name for columns in table.values() for name in columns)
-    n = table[tasks[0]]["our recipe"]["n"]
-    lines = ["", f"## {title} (tune bank, {n} phantoms a kind)", ""]
-    lines += ["Change of Dice by each variant alone, in points.", ""]
-    lines += [f"| | {' | '.join(tasks)} |", "| --- |" + " --- |" * len(tasks)]
-    for name in names:
-        cells = [_change(table[task].get(name), name) for task in tasks]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
 
 
 def _cell(summary: dict[str, Any] | None, n: int | None = None) -> str:

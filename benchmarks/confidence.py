@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import realdata
 import typer
+from recipes import ORGANS
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -34,7 +35,6 @@ from scipy.stats import spearmanr
 
 from salip_ray import Cascade, load_config
 from salip_ray.cascade import confidence
-from salip_ray.cli.demo import TASKS
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
 from salip_ray.models.weights import identify
@@ -59,7 +59,7 @@ class Case:
 
 
 def phantoms(bank: str, count: int) -> Iterator[tuple[str, str, Image, Mask]]:
-    for kind, (task, _) in TASKS.items():
+    for task, kind in ORGANS.items():
         for index in range(count):
             phantom = make_phantom(kind, index, bank=bank)
             yield task, f"{kind}-{index:04d}", phantom.image, phantom.mask(TARGETS[kind])
@@ -83,7 +83,7 @@ def _listed(images: Path) -> list[Path]:
 
 def labelled(name: str, items: Iterator[tuple[str, str, Image, Mask]], folder: Path) -> list[Case]:
     """The cases of a set, labelled now or read where the same recipe did so before."""
-    recipes = {task: load_config(task) for task, _ in TASKS.values()}
+    recipes = {task: load_config(task) for task in ORGANS}
     key = json.dumps(
         {task: [config.recipe(), identify(config)] for task, config in recipes.items()},
         sort_keys=True,

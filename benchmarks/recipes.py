@@ -16,7 +16,6 @@ from salip_ray.cascade.geometry import to_original
 from salip_ray.cascade.ranking import Ranker
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.cascade.retriever import mean_features
-from salip_ray.cli.demo import TASKS
 from salip_ray.config import Config, load_config
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
@@ -25,7 +24,7 @@ from salip_ray.schema import Candidate, ClipScores, Image, ImageRef, Mask, Selec
 from salip_ray.tuning.cache import mask_digest, prompt_keys
 
 #: Task -> kind of phantom.
-ORGANS = {task: kind for kind, (task, _) in TASKS.items()}
+ORGANS = {"lungs": "chest_xray", "brain": "brain_mri", "fetal_head": "fetal_ultrasound"}
 _EVERYTHING = ("task.min_area=0", "task.max_area=1")
 _BEAM = 8  # sets that the search for the best choice keeps
 

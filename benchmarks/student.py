@@ -16,19 +16,19 @@ from typing import Annotated
 
 import typer
 from realdata import SETS, real_data
+from recipes import ORGANS
 
-from salip_ray.cli.demo import MODES, TASKS, draw_phantoms
+from salip_ray.cli.demo import MODES, draw_phantoms
 from salip_ray.cli.studies import Study, run_studies
 from salip_ray.config import load_config
 from salip_ray.errors import SalipError
 
 PROJECT = Path(__file__).resolve().parents[1]
 _FIRST = 10_000  # the bundled models were trained on phantoms below 3,000
-_KINDS = {task: kind for kind, (task, _) in TASKS.items()}
 
 
 def main(
-    task: Annotated[str, typer.Option(help=f"One of {', '.join(_KINDS)}.")] = "lungs",
+    task: Annotated[str, typer.Option(help=f"One of {', '.join(ORGANS)}.")] = "lungs",
     output: Annotated[Path, typer.Option(help="Where everything is written.")] = PROJECT
     / "student-output",
     train: Annotated[int, typer.Option(min=10, help="Phantoms to label and train on.")] = 150,
@@ -41,10 +41,10 @@ def main(
     ] = None,
 ) -> None:
     """Label, train, score."""
-    if task not in _KINDS:
-        sys.exit(f"--task {task!r} must be one of {', '.join(_KINDS)}")
+    if task not in ORGANS:
+        sys.exit(f"--task {task!r} must be one of {', '.join(ORGANS)}")
     here = output / task
-    kind = _KINDS[task]
+    kind = ORGANS[task]
     draw_phantoms(kind, train, here / "train", bank="train", first=_FIRST)
     draw_phantoms(kind, test, here / "test", bank="test")
     studies = [

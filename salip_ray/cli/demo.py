@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Kind of phantom -> the task that labels it, and what the images are in words.
 TASKS = {
-    "chest_xray": ("lungs", "chest X-ray phantoms"),
+    "chest_xray": ("chest", "chest X-ray phantoms"),
     "brain_mri": ("brain", "head MR phantoms"),
     "fetal_ultrasound": ("fetal_head", "fetal ultrasound phantoms"),
 }
@@ -51,10 +52,11 @@ def demo(
     for name in kinds:
         task, subtitle = TASKS[name]
         phantoms = output / "phantoms" / task
-        draw_phantoms(name, images, phantoms)
+        config = load_config(task, overrides=[MODES])
+        draw_phantoms(name, images, phantoms, classes=[spec.label for spec in config.task.classes])
         studies.append(
             Study(
-                config=load_config(task, overrides=[MODES]),
+                config=config,
                 images=phantoms / "images",
                 references=phantoms / "masks",
                 output=output / task,
@@ -75,20 +77,27 @@ def demo(
 
 
 def draw_phantoms(
-    kind: str, count: int, folder: Path, *, bank: str = "test", first: int = 0
+    kind: str,
+    count: int,
+    folder: Path,
+    *,
+    classes: Sequence[str] = (),
+    bank: str = "test",
+    first: int = 0,
 ) -> None:
     """Write ``count`` phantoms of a bank, starting at ``first``, to ``images/`` and ``masks/``.
 
-    All files are PNGs. Mask pixels are 255 inside the target organ. Files that already have the
-    right content are not touched.
+    All files are PNGs. A mask is a palette image of class ids: 1 for the first of ``classes``, and
+    so on; by default the kind's organ is the only class. Where two overlap, the later one counts.
+    Files that already have the right content are not touched.
 
     Raises:
         ConfigError: the folder holds more phantoms, from an earlier demo.
     """
     import numpy as np
 
+    from salip_ray.datasets.exports import palette
     from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
-    from salip_ray.output.masks import encode_png
 
     names = {f"{kind}-{index:04d}.png": index for index in range(first, first + count)}
     if more := {path.name for path in (folder / "images").glob("*.png")} - names.keys():
@@ -100,9 +109,11 @@ def draw_phantoms(
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, index in names.items():
         phantom = make_phantom(kind, index, bank=bank)
-        mask = np.where(phantom.mask(TARGETS[kind]), 255, 0).astype(np.uint8)
+        mask = np.zeros(phantom.image.shape[:2], np.uint8)
+        for class_id, label in enumerate(classes or [TARGETS[kind]], start=1):
+            mask[phantom.mask(label)] = class_id
         # The image is written last, so that no image lacks its mask.
-        _write(folder / "masks" / name, encode_png(mask))
+        _write(folder / "masks" / name, palette.encode(mask))
         _write(folder / "images" / name, _rgb_png(phantom.image))
 
 

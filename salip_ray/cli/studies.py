@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from salip_ray.report.tables import METHOD_NAMES, dice_table, notes
 
 if TYPE_CHECKING:
     from salip_ray.evaluation import Evaluation
-    from salip_ray.report.overview import Band, Panel
+    from salip_ray.report.overview import Band
     from salip_ray.sources.references import References
 
 
@@ -71,7 +71,7 @@ def run_studies(
         scores = folder / "scores" / study.output.name
         write_results(result, scores / EVALUATION, labels, references)
         evaluation += result
-        bands += _bands(study, labels, references, result, shown)
+        bands.append(_band(study, labels, references, result, shown))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / EVALUATION).write_text(as_json(evaluation), encoding="utf-8")
     overview(
@@ -111,11 +111,12 @@ def _one_ray(studies: Sequence[Study]) -> Any:
     return ray_session(needed)
 
 
-def _bands(
+def _band(
     study: Study, labels: Any, references: References, evaluation: Evaluation, shown: int
-) -> list[Band]:
-    """Return one band of the overview for each class of a study."""
+) -> Band:
+    """Return the band of the overview for a study."""
     from itertools import islice
+    from statistics import fmean
 
     from salip_ray.cascade.geometry import class_references
     from salip_ray.datasets.images import Images
@@ -123,32 +124,41 @@ def _bands(
     from salip_ray.report.overview import Band, Panel
 
     averages = evaluation.averages()
+    classes = list(averages)
     dice = {(s.image_id, s.label, s.method): s.dice for s in evaluation.scores}
     scored = {score.image_id for score in evaluation.scores}
     rows = list(islice((row for row in labels.rows() if row["image_id"] in scored), shown))
     images = Images("", None, study.config.image, {})
-    bands = []
-    for label, means in averages.items():
-        panels: list[Panel] = []
-        for row in rows:
-            masks = {m["method"]: m["rle"] for m in row["masks"] if m["label"] == label}
-            # "unprompted" stands for the better of two methods on average.
-            methods = {name: means[name].variant or name for name in METHOD_NAMES if name in means}
-            picture = labels.image_ref(row)
-            mask = references.find(picture)
-            assert mask is not None, "a row without a reference has no score"
-            reference = references.load(mask, labels.image_config)
-            panels.append(
-                Panel(
-                    image=images.load(picture),
-                    reference=class_references(reference, labels.classes)[label],
-                    masks={n: decode_rle(masks[m]) for n, m in methods.items() if m in masks},
-                    dice={n: dice[row["image_id"], label, m] for n, m in methods.items()},
-                )
+    # "unprompted" stands for the better of two methods on average, which may differ by class.
+    methods = {
+        name: {label: means[name].variant or name for label, means in averages.items()}
+        for name in METHOD_NAMES
+        if all(name in means for means in averages.values())
+    }
+    panels: list[Panel] = []
+    for row in rows:
+        masks = {(m["method"], m["label"]): m["rle"] for m in row["masks"]}
+        picture = labels.image_ref(row)
+        mask = references.find(picture)
+        assert mask is not None, "a row without a reference has no score"
+        by_class = class_references(references.load(mask, labels.image_config), labels.classes)
+        panels.append(
+            Panel(
+                image=images.load(picture),
+                references=[by_class[label] for label in classes],
+                masks={
+                    name: [
+                        decode_rle(masks[method, label]) if (method, label) in masks else None
+                        for label, method in variants.items()
+                    ]
+                    for name, variants in methods.items()
+                },
+                dice={
+                    name: fmean(dice[row["image_id"], label, method] for label, method in v.items())
+                    for name, v in methods.items()
+                },
             )
-        mean_dice: Mapping[str, float] = {
-            name: means[name].dice for name in METHOD_NAMES if name in means
-        }
-        n = max(mean.n for mean in means.values())
-        bands.append(Band(label, study.subtitle, panels, mean_dice, n))
-    return bands
+        )
+    mean_dice = {name: fmean(means[name].dice for means in averages.values()) for name in methods}
+    n = max(mean.n for means in averages.values() for mean in means.values())
+    return Band(classes, study.subtitle, panels, mean_dice, n)

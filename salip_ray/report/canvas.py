@@ -25,6 +25,15 @@ TILE: Colour = (16, 18, 22)
 SCALE = 2  # drawn this many times larger than saved
 MARGIN = 28
 _TINT = 0.38
+#: Colours of classes, and in sequence of candidates; distinct in any colour vision.
+CLASS_COLOURS: tuple[Colour, ...] = (
+    (38, 190, 166),
+    (90, 150, 245),
+    (190, 120, 230),
+    (240, 98, 90),
+    (240, 165, 60),
+    (240, 120, 180),
+)
 
 
 class Canvas:

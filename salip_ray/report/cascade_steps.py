@@ -14,13 +14,13 @@ import numpy.typing as npt
 from salip_ray.cascade.geometry import make_working
 from salip_ray.cascade.visual_prompts import visual_prompt
 from salip_ray.report.canvas import (
+    CLASS_COLOURS,
     INK,
     MARGIN,
     RULE,
     SCALE,
     SOFT_INK,
     Canvas,
-    Colour,
     fitted,
     fitted_mask,
     outlined,
@@ -33,15 +33,6 @@ from salip_ray.wording import counted
 if TYPE_CHECKING:
     from salip_ray.cascade.cascade import Cascade, CascadeResult
 
-#: Colours of classes, and in sequence of candidates; distinct in any colour vision.
-_COLOURS: tuple[Colour, ...] = (
-    (38, 190, 166),
-    (90, 150, 245),
-    (190, 120, 230),
-    (240, 98, 90),
-    (240, 165, 60),
-    (240, 120, 180),
-)
 _TILE_SIDE, _CROP_SIDE, _GAP = 292, 120, 16
 _TILE, _CROP = (_TILE_SIDE, _TILE_SIDE), (_CROP_SIDE, _CROP_SIDE)
 _CROPS = 9  # per class; a row of them is as wide as the four tiles
@@ -121,7 +112,7 @@ def _steps(steps: CascadeSteps) -> list[tuple[str, Image, str]]:
     boxes = fitted(steps.image, _TILE)
     label = fitted(steps.image, _TILE)
     for mask in result.masks:
-        colour = _COLOURS[(mask.class_id - 1) % len(_COLOURS)]
+        colour = CLASS_COLOURS[(mask.class_id - 1) % len(CLASS_COLOURS)]
         on_tile = fitted_mask(mask.mask, _TILE)
         tinted(label, on_tile, colour)
         outlined(label, on_tile, colour, 2 * SCALE)
@@ -145,7 +136,7 @@ def _proposals(steps: CascadeSteps) -> Image:
     ordered = sorted(steps.result.candidates, key=lambda candidate: -candidate.area)
     for number, candidate in enumerate(ordered):
         mask = fitted_mask(candidate.mask, _TILE)
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
         tinted(picture, mask, colour)
         outlined(picture, mask, colour, SCALE)
     return picture
@@ -158,7 +149,7 @@ def _draw_strip(canvas: Canvas, steps: CascadeSteps, number: int, label: str, to
     ranked = sorted(
         range(len(candidates)), key=lambda i: (-float(steps.scores[i, number]), candidates[i].id)
     )
-    colour = _COLOURS[number % len(_COLOURS)]
+    colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
     canvas.rule(MARGIN, top, canvas.size[0] - MARGIN)
     x = canvas.text(MARGIN, top + 28, f"3  CLIP ranks the crops: {label}", 17, INK)
     if len(ranked) > _CROPS:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from salip_ray.report.canvas import (
+    CLASS_COLOURS,
     INK,
     MARGIN,
     SCALE,
@@ -34,6 +35,7 @@ _METHOD_COLOURS: Mapping[str, Colour] = {
 }
 _OTHER_COLOUR: Colour = (190, 120, 230)
 
+
 _GAP, _PAIR_GAP = 6, 26
 _HEADER, _FOOTER, _CAPTION, _BAND_GAP = 70, 28, 28, 24
 _NOTES_WIDTH = 232
@@ -45,30 +47,31 @@ class Panel:
 
     Attributes:
         image: uint8 RGB [H, W, 3].
-        reference: bool [H, W].
-        masks: the mask [H, W] of each method to show, in order.
-        dice: the Dice of each method on this image.
+        references: bool [H, W], one per class of the band.
+        masks: of each method to show, in order: bool [H, W], one per class of the band; None if the
+            method did not label the class.
+        dice: the Dice of each method on this image, mean over the classes.
     """
 
     image: Image
-    reference: Mask
-    masks: Mapping[str, Mask]
+    references: Sequence[Mask]
+    masks: Mapping[str, Sequence[Mask | None]]
     dice: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Band:
-    """The images of one class, and the text next to them.
+    """The images of one task, and the text next to them.
 
     Attributes:
-        title: the class.
+        classes: the classes of the task.
         subtitle: what the images are, in a few words.
         panels: the images; all bands show the same methods.
-        mean_dice: mean Dice of each method over all images of the class, not only those shown.
-        n: number of images of the class.
+        mean_dice: mean Dice of each method over all images and classes, not only those shown.
+        n: number of images.
     """
 
-    title: str
+    classes: Sequence[str]
     subtitle: str
     panels: Sequence[Panel]
     mean_dice: Mapping[str, float]
@@ -126,7 +129,7 @@ def _draw_notes(
     method_names: Mapping[str, str],
     top: float,
 ) -> None:
-    canvas.text(MARGIN, top + 20, band.title, 24, INK)
+    canvas.text(MARGIN, top + 20, ", ".join(band.classes), 24, INK)
     canvas.text(MARGIN, top + 43, band.subtitle, 15, SOFT_INK)
     canvas.text(MARGIN, top + 82, f"mean Dice, {counted(band.n, 'image')}", 15, SOFT_INK)
     for line, method in enumerate(methods):
@@ -135,6 +138,15 @@ def _draw_notes(
         canvas.text(MARGIN + 22, y, method_names[method], 16, INK)
         figure = _figure(band.mean_dice.get(method, math.nan))
         canvas.text(MARGIN + _NOTES_WIDTH - 30, y, figure, 16, INK, anchor="rs")
+    if len(band.classes) > 1:
+        x, y = MARGIN, top + 116 + 25 * len(methods)
+        for index, name in enumerate(band.classes):
+            canvas.swatch(x, y - 5, _class_colour(index))
+            x += 21 + canvas.text(x + 21, y, name, 15, SOFT_INK) + 18
+
+
+def _class_colour(index: int) -> Colour:
+    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
 
 
 def _draw_panel(
@@ -151,9 +163,8 @@ def _draw_panel(
     canvas.text(left + 1, top + height + 18, "input", 14.5, SOFT_INK)
     for column, method in enumerate(methods, start=1):
         x = left + column * (width + _GAP)
-        colour = _METHOD_COLOURS.get(method, _OTHER_COLOUR)
-        mask = panel.masks.get(method)
-        canvas.picture(x, top, _marked(panel.image, tile, mask, panel.reference, colour))
+        masks = _coloured(panel.masks.get(method, ()), method)
+        canvas.picture(x, top, _marked(panel.image, tile, masks, panel.references))
         canvas.text(x + 1, top + height + 18, method_names[method], 14.5, SOFT_INK)
         figure = _figure(panel.dice.get(method, math.nan))
         canvas.text(x + width - 1, top + height + 18, figure, 14.5, INK, anchor="rs")
@@ -176,21 +187,30 @@ def _draw_legend(
         canvas.text(right, baseline, footnote, 15, SOFT_INK, anchor="rs")
 
 
+def _coloured(masks: Sequence[Mask | None], method: str) -> list[tuple[Mask, Colour]]:
+    """Return the masks to draw, in the colours of their classes if the method tells them apart."""
+    colours = [_METHOD_COLOURS.get(method, _OTHER_COLOUR)] * len(masks)
+    if len(masks) > 1 and method != "unprompted":
+        colours = [_class_colour(index) for index in range(len(masks))]
+    drawn = zip(masks, colours, strict=True)
+    return [(mask, colour) for mask, colour in drawn if mask is not None and mask.any()]
+
+
 def _marked(
     image: Image,
     tile: tuple[int, int],
-    mask: Mask | None,
-    reference: Mask | None,
-    colour: Colour,
+    masks: Sequence[tuple[Mask, Colour]],
+    references: Sequence[Mask],
 ) -> Image:
-    """Return the image fitted into a tile, with mask and reference, at the drawing scale."""
+    """Return the image fitted into a tile, with masks and references, at the drawing scale."""
     pixels = fitted(image, tile)
-    if mask is not None and mask.any():
+    for mask, colour in masks:
         inside = fitted_mask(mask, tile)
         tinted(pixels, inside, colour)
         outlined(pixels, inside, colour, 2 * SCALE)
-    if reference is not None and reference.any():
-        outlined(pixels, fitted_mask(reference, tile), _REFERENCE, SCALE)
+    for reference in references:
+        if reference.any():
+            outlined(pixels, fitted_mask(reference, tile), _REFERENCE, SCALE)
     return pixels
 
 

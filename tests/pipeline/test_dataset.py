@@ -94,7 +94,9 @@ def test_two_cpus_are_enough_for_a_dataset_that_reads_files(tmp_path):
         timeout=400,
     )
     assert done.returncode == 0, done.stderr
-    assert pq.read_table(tmp_path / "out").num_rows == 4
+    # Images of several shapes have columns of several types: pyarrow reads no table of all files.
+    files = (tmp_path / "out").glob("*.parquet")
+    assert sum(pq.read_metadata(file).num_rows for file in files) == 4
 
 
 def test_pools_that_leave_no_cpu_to_the_reads_are_refused(small_config):
@@ -103,4 +105,4 @@ def test_pools_that_leave_no_cpu_to_the_reads_are_refused(small_config):
     cpus = ray.cluster_resources()["CPU"]
     config = small_config(f"pools.propose.cpus={cpus - 1}", "pools.propose.size=1")
     with pytest.raises(ResourceError, match=r"other operators 1\), but Ray has"):
-        label_dataset(ray.data.range(4).map(dict), config)
+        label_dataset(ray.data.range(4).map(lambda row: row), config)

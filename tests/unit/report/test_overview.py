@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from salip_ray.report.canvas import CLASS_COLOURS
 from salip_ray.report.overview import Band, Panel, overview
 
 NAMES = {"unprompted": "un-prompted SAM", "cascade": "cascade", "gt_sam": "GT-SAM"}
@@ -16,14 +19,14 @@ def panel(height: int, width: int, masks: dict[str, np.ndarray]) -> Panel:
     reference[height // 4 : -height // 4, width // 4 : -width // 4] = True
     return Panel(
         image=np.full((height, width, 3), 90, np.uint8),
-        reference=reference,
-        masks=masks,
+        references=[reference],
+        masks={name: [mask] for name, mask in masks.items()},
         dice=dict.fromkeys(masks, 0.5),
     )
 
 
 def draw(tmp_path, panels, methods=("cascade",)):
-    band = Band("lungs", "phantoms", panels, dict.fromkeys(methods, 0.5), 20)
+    band = Band(["lungs"], "phantoms", panels, dict.fromkeys(methods, 0.5), 20)
     path = tmp_path / "overview.png"
     overview([band], path, method_names=NAMES, heading="A heading")
     with Image.open(path) as picture:
@@ -83,3 +86,22 @@ def test_the_same_bands_give_the_same_bytes(tmp_path):
         (tmp_path / name).mkdir()
         draw(tmp_path / name, [panel(60, 80, {"cascade": np.ones((60, 80), np.bool_)})])
     assert (tmp_path / "a/overview.png").read_bytes() == (tmp_path / "b/overview.png").read_bytes()
+
+
+def test_several_classes_have_their_own_colours_but_for_unprompted_sam(tmp_path):
+    left, right = np.zeros((2, 60, 80), np.bool_)
+    left[:, :40], right[:, 40:] = True, True
+    first, second = ((90 * 0.62 + np.array(c) * 0.38).round() for c in CLASS_COLOURS[:2])
+    both = Panel(
+        image=np.full((60, 80, 3), 90, np.uint8),
+        references=[left, right],
+        masks={"cascade": [left, right]},
+        dice={"cascade": 1.0},
+    )
+    picture = draw(tmp_path, [both])
+    assert count(picture, first) > 1000
+    assert count(picture, second) > 1000
+    same = replace(both, masks={"unprompted": [left, right]})
+    picture = draw(tmp_path, [same], methods=("unprompted",))
+    assert count(picture, (90 * 0.62 + np.array((240, 98, 90)) * 0.38).round()) > 1000
+    assert count(picture, second) == 0
