@@ -4,7 +4,7 @@ BIN := .venv/bin
 ENV := .venv/.installed
 
 .PHONY: help env test lint types unit cluster scale demo realdata confidence student resume bench \
-  parity ablation chaos fuzz soak volume formats train-bundled wheel lock clean
+  parity ablation chaos fuzz soak volume formats train-bundled docs wheel lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -83,6 +83,10 @@ formats: $(ENV)  ## pydicom's own files by outcome, and a large volume through t
 train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
 	$(BIN)/python jobs/train_bundled.py --model all --out training-output
 
+docs: $(ENV)  ## build the documentation site into site/
+	$(BIN)/python tools/build_docs.py
+	$(BIN)/zensical build --strict --clean
+
 wheel: $(ENV)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
@@ -92,4 +96,4 @@ lock: $(ENV)  ## pin the dependencies of pyproject.toml again
 	grep -A99 '^uv==' requirements.lock | awk 'NR==1 || /--hash/ {print} NR>1 && !/--hash/ {exit}' > requirements-uv.txt
 
 clean:  ## remove the files of the other targets, except trained models
-	rm -rf .venv dist ablation-output demo-output realdata-output confidence-output student-output volume-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv dist build site ablation-output demo-output realdata-output confidence-output student-output volume-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache

@@ -35,7 +35,7 @@ def verify(
     Raises:
         OutputError: the output holds no job, or cannot be read.
 
-    Example:
+    Examples:
         >>> from salip_ray import verify
         >>> checked = verify("labels")
         >>> checked.images, checked.problems
@@ -65,7 +65,7 @@ def status(
         NoJobError: the output holds no job, or not yet.
         OutputError: the output cannot be read.
 
-    Example:
+    Examples:
         >>> from salip_ray import status
         >>> current = status("labels")
         >>> current.state, current.done, current.failed
@@ -100,7 +100,7 @@ def evaluate(
         OutputError: the output holds no job, or cannot be read.
         InputError: a reference mask cannot be read, or has another size than its image.
 
-    Example:
+    Examples:
         >>> from salip_ray import evaluate
         >>> evaluation = evaluate("labels", "masks", surfaces=False)
         >>> average = evaluation.averages()["lungs"]["cascade"]

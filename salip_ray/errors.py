@@ -25,7 +25,7 @@ from __future__ import annotations
 class SalipError(Exception):
     """Base of every error that this package raises on purpose.
 
-    Example:
+    Examples:
         >>> from salip_ray import SalipError, load_config
         >>> try:
         ...     load_config("lungz")
@@ -38,7 +38,7 @@ class SalipError(Exception):
 class ConfigError(SalipError, ValueError):
     """A configuration value is missing, unknown or out of range.
 
-    Example:
+    Examples:
         >>> from salip_ray import load_config
         >>> load_config("lungs", overrides=["task.top_k=0"])
         Traceback (most recent call last):
@@ -49,7 +49,7 @@ class ConfigError(SalipError, ValueError):
 class InputError(SalipError, ValueError):
     """The input holds nothing usable, or a manifest or mask cannot be read.
 
-    Example:
+    Examples:
         >>> from salip_ray import label, load_config
         >>> label("no-such-folder", "new-labels", load_config("lungs"), quiet=True)
         Traceback (most recent call last):
@@ -62,7 +62,7 @@ class ImageError(InputError):
 
     A job records it as a row of status ``error`` and continues.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from salip_ray import Cascade, load_config
         >>> Cascade(load_config("lungs"))(np.zeros((64, 64), np.float32))
@@ -74,7 +74,7 @@ class ImageError(InputError):
 class WeightsError(SalipError, ValueError):
     """A checkpoint is missing, has another SHA-256, or does not fit the model.
 
-    Example:
+    Examples:
         >>> from salip_ray import Cascade, load_config
         >>> own = ["sam.model=vit_b", "sam.checkpoint=no-such-file.pth"]
         >>> Cascade(load_config("lungs", overrides=own))
@@ -86,7 +86,7 @@ class WeightsError(SalipError, ValueError):
 class OutputError(SalipError, ValueError):
     """The output cannot be used.
 
-    Example:
+    Examples:
         >>> from salip_ray import label, load_config
         >>> label("xrays", "xrays", load_config("lungs"), quiet=True)
         Traceback (most recent call last):
@@ -97,7 +97,7 @@ class OutputError(SalipError, ValueError):
 class NoJobError(OutputError):
     """The output holds no job, or not yet.
 
-    Example:
+    Examples:
         >>> from salip_ray import status
         >>> status("xrays")
         Traceback (most recent call last):
@@ -108,7 +108,7 @@ class NoJobError(OutputError):
 class ResumeError(OutputError):
     """The output belongs to a job that differs from this one.
 
-    Example:
+    Examples:
         >>> from salip_ray import label, load_config
         >>> label("xrays", "labels", load_config("brain"), quiet=True)
         Traceback (most recent call last):
@@ -119,7 +119,7 @@ class ResumeError(OutputError):
 class LeaseError(OutputError):
     """Another driver is writing the output.
 
-    Example:
+    Examples:
         >>> from salip_ray import LeaseError, label, load_config
         >>> try:
         ...     summary = label("xrays", "labels", load_config("lungs"), quiet=True)
@@ -131,7 +131,7 @@ class LeaseError(OutputError):
 class StoreError(OutputError):
     """The store of an output refuses a request or does not answer.
 
-    Example:
+    Examples:
         >>> from salip_ray import StoreError, OutputError
         >>> issubclass(StoreError, OutputError)
         True
@@ -141,7 +141,7 @@ class StoreError(OutputError):
 class ResourceError(SalipError, RuntimeError):
     """The actor pools need more CPUs or GPUs than the cluster has.
 
-    Example:
+    Examples:
         >>> from salip_ray import label, load_config
         >>> large = load_config("lungs", overrides=["pools.propose.size=10000"])
         >>> label("xrays", "new-labels", large, quiet=True)
@@ -153,7 +153,7 @@ class ResourceError(SalipError, RuntimeError):
 class ClusterError(SalipError, RuntimeError):
     """A Ray cluster or its job server cannot be reached, or refuses a request.
 
-    Example:
+    Examples:
         >>> from salip_ray import ClusterError, SalipError
         >>> issubclass(ClusterError, SalipError), issubclass(ClusterError, RuntimeError)
         (True, True)
@@ -163,7 +163,7 @@ class ClusterError(SalipError, RuntimeError):
 class JobError(SalipError, RuntimeError):
     """A job was stopped, broke down, or finished with too many error rows.
 
-    Example:
+    Examples:
         >>> from salip_ray import JobError, SalipError
         >>> issubclass(JobError, SalipError), issubclass(JobError, RuntimeError)
         (True, True)
@@ -173,7 +173,7 @@ class JobError(SalipError, RuntimeError):
 class MissingDependencyError(SalipError, ImportError):
     """An optional package is needed; the message holds the command that installs it.
 
-    Example:
+    Examples:
         >>> from salip_ray import MissingDependencyError
         >>> print(MissingDependencyError("gcsfs", "gs:// locations", "gcs"))
         gs:// locations needs the package gcsfs: pip install 'salip-ray[gcs]'

@@ -89,7 +89,7 @@ class Cascade:
         ConfigError: the configuration names an unknown model, a CUDA device that does not exist, or
             a class that the bundled CLIP was not taught.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from PIL import Image
         >>> from salip_ray import Cascade, load_config

@@ -41,7 +41,7 @@ def load_config(
     Raises:
         ConfigError: a file is missing or malformed, a key unknown, or a value out of range.
 
-    Example:
+    Examples:
         >>> from salip_ray import load_config
         >>> config = load_config("lungs", overrides=["propose.points_per_side=8"])
         >>> config.task.name, config.propose.points_per_side

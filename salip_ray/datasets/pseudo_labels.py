@@ -53,7 +53,7 @@ class PseudoLabels:
         ConfigError: a class is unknown, or a limit is out of range.
         InputError: no image is left.
 
-    Example:
+    Examples:
         >>> from salip_ray import PseudoLabels
         >>> labels = PseudoLabels("labels")
         >>> sample = labels[0]  # image [H, W, 3], labels [H, W], confidence, image_id, uri

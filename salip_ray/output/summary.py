@@ -54,7 +54,7 @@ class Summary:
         images_in_run: number of images labelled in that run; the others were committed before.
         skipped: number of files of the input that were left out, by reason.
 
-    Example:
+    Examples:
         >>> from salip_ray import Summary
         >>> summary = Summary("labels", images=4, shards=1, status={"ok": 3, "error": 1})
         >>> summary.error_share

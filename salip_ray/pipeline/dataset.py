@@ -59,7 +59,7 @@ def label_dataset(
         ResourceError: the actor pools and the other operators of the dataset do not fit the
             cluster.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> import ray
         >>> from salip_ray import label_dataset, load_config

@@ -95,7 +95,7 @@ def label(
         ResourceError: the actor pools do not fit the machine or cluster.
         JobError: the job was stopped, failed, or ended with too many error rows.
 
-    Example:
+    Examples:
         >>> from salip_ray import label, load_config
         >>> summary = label("xrays", "labels", load_config("lungs"), quiet=True)
         >>> summary.images, summary.status

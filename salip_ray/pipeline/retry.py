@@ -69,7 +69,7 @@ def retry(
             other weights, or (LeaseError) is being written by another driver.
         JobError: the job was stopped, failed, or still has too many error rows.
 
-    Example:
+    Examples:
         >>> from salip_ray import retry
         >>> retry("labels", quiet=True).error_share
         0.0

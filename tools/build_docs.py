@@ -1,0 +1,220 @@
+"""Assemble the documentation site: ``make docs``.
+
+Usage:
+    python tools/build_docs.py [--output build/docs]
+
+Copies the pages of ``docs/`` and the tables that they link to, and writes the reference pages from
+the code: commands, configuration, Python API and the schema of files. ``zensical build`` then makes
+``site/`` of the result. Nothing is fetched from a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import typer
+from docstring_roles import without_roles
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+import salip_ray
+from salip_ray import schema
+from salip_ray.cli import app
+from salip_ray.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = "reference"
+#: Files outside of docs/ that pages link to -> where the site has them.
+LINKED = {
+    "salip_ray/models/bundled/README.md": f"{REFERENCE}/model-card.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
+_RESULTS = "benchmarks/results"
+
+
+def command_page() -> str:
+    """Return the page of all commands, from their help texts."""
+    lines = ["# Commands", "", "Each command also prints this with `--help`."]
+    for name, command in walk("salip-ray", typer.main.get_command(app)):
+        if hasattr(command, "commands"):
+            continue
+        text = inspect.cleandoc(command.help or "")
+        text = re.sub(r"^Example: (.*)$", r"```sh\n\1\n```", text, flags=re.MULTILINE)
+        lines += ["", f"## {name}", "", text]
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
+        for title, params in (("Argument", arguments), ("Option", options)):
+            if params:
+                lines += ["", f"| {title} | Default | Meaning |", "| --- | --- | --- |"]
+                lines += [parameter_row(param) for param in params]
+    return "\n".join(lines) + "\n"
+
+
+def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a command and all below it, with their full names."""
+    yield name, command
+    for child, inner in sorted(getattr(command, "commands", {}).items()):
+        yield from walk(f"{name} {child}", inner)
+
+
+def parameter_row(param: Any) -> str:
+    """Return a table row for an argument or option of a command."""
+    if param.param_type_name == "argument":
+        name = param.metavar or param.name.upper()
+    else:
+        value = "" if param.is_flag else f" {param.metavar or 'VALUE'}"
+        name = ", ".join([*param.opts, *param.secondary_opts]) + value
+    default = "required" if param.required else ""
+    if not param.required and param.default not in (None, False, (), []):
+        default = f"`{param.default}`"
+    return f"| `{cell(name)}` | {cell(default)} | {cell(param.help or '')} |"
+
+
+def config_page() -> str:
+    """Return the page of all settings, from the typed sections of the configuration."""
+    lines = ["# Settings", "", inspect.cleandoc(Config.__doc__ or "")]
+    lines += ["", "Set a field with `--set section.field=value`, or in a YAML file."]
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        lines += ["", f"## {name}", "", plain(inspect.cleandoc(section.__doc__ or "")), ""]
+        lines += ["| Field | Type | Default |", "| --- | --- | --- |"]
+        lines += [field_row(section, f"{name}.{k}", f) for k, f in section.model_fields.items()]
+    return "\n".join(lines) + "\n"
+
+
+def field_row(section: type[BaseModel], place: str, field: FieldInfo) -> str:
+    """Return a table row for a field of the configuration; ``place`` is ``section.field``."""
+    kind = inspect.get_annotations(section)[place.partition(".")[2]]
+    kind = re.sub(r"Annotated\[(\w+), Field\((.*?)\)\]", r"\1 (\2)", kind)
+    if field.is_required():
+        default = "required"
+    elif field.default is PydanticUndefined:
+        default = "`{}`"
+    else:
+        default = "null" if field.default is None else f"`{field.default}`"
+    return f"| `{place}` | {cell(kind)} | {default} |"
+
+
+def schema_page() -> str:
+    """Return the page of the columns of all Parquet files."""
+    tables = {
+        "manifest.parquet": schema.MANIFEST_SCHEMA,
+        "shards/part-*.parquet": schema.LABEL_SCHEMA,
+    }
+    lines = ["# Files and their columns", "", layout_text()]
+    for name, table in tables.items():
+        lines += ["", f"## {name}", "", "| Column | Type |", "| --- | --- |"]
+        lines += [f"| `{path}` | {kind} |" for field in table for path, kind in columns(field)]
+    return "\n".join(lines) + "\n"
+
+
+def layout_text() -> str:
+    """Return the list of files of an output, from the module that defines their names."""
+    from salip_ray.output import layout
+
+    text = plain(inspect.cleandoc(layout.__doc__ or "")).partition("::\n\n")[2]
+    return f"```\n{inspect.cleandoc(text)}\n```"
+
+
+def columns(field: pa.Field, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and type of a column and of the fields in it."""
+    name, kind = f"{prefix}{field.name}", field.type
+    inner = kind.value_type if pa.types.is_list(kind) else kind
+    if pa.types.is_struct(inner):
+        yield name, "list of structs" if inner is not kind else "struct"
+        for child in inner:
+            yield from columns(child, f"{name}.")
+    else:
+        if pa.types.is_fixed_size_list(kind):
+            kind = f"{kind.list_size} x {kind.value_type}"
+        yield name, f"{kind}{'' if field.nullable else ', never null'}"
+
+
+def api_page() -> str:
+    """Return the page of the public API; mkdocstrings fills in the docstrings."""
+    lines = ["# Python", "", plain(inspect.cleandoc(salip_ray.__doc__ or ""))]
+    for name in salip_ray.__all__:
+        value = getattr(salip_ray, name)
+        lines += ["", f"## {name}", "", f"::: {value.__module__}.{value.__qualname__}"]
+        lines += ["    options:", "      show_root_heading: false"]
+    return "\n".join(lines) + "\n"
+
+
+def plain(text: str) -> str:
+    """Return a docstring as Markdown: roles and double backticks become code."""
+    return without_roles(text).replace("``", "`")
+
+
+def cell(text: str) -> str:
+    """Return a text for a table cell."""
+    return plain(text).replace("|", r"\|").replace("\n", " ")
+
+
+def copied_files() -> dict[Path, Path]:
+    """Return the files that the site takes over, with their paths in it."""
+    files = {ROOT / source: Path(target) for source, target in LINKED.items()}
+    for folder, target in (("docs", "."), (_RESULTS, "results")):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file():
+                files[path] = Path(target) / path.relative_to(ROOT / folder)
+    return files
+
+
+def copy_files(output: Path) -> None:
+    """Write all files that the site takes over, and correct the links of pages."""
+    files = copied_files()
+    for source, target in files.items():
+        path = output / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if source.suffix == ".md":
+            text = with_site_links(source.read_text(encoding="utf-8"), source, files)
+            path.write_text(text, encoding="utf-8")
+        else:
+            shutil.copyfile(source, path)
+
+
+def with_site_links(text: str, source: Path, files: dict[Path, Path]) -> str:
+    """Return a page whose links lead to files of the site; other files are named only."""
+
+    def replaced(match: re.Match[str]) -> str:
+        path = (source.parent / match["path"]).resolve()
+        if path in files:
+            link = os.path.relpath(files[path], files[source].parent)
+            return f"[{match['text']}]({link}{match['anchor'] or ''})"
+        return match["text"] if path.exists() else match[0]
+
+    pattern = r"\[(?P<text>[^\]]*)\]\((?P<path>[^)#:\s]+)(?P<anchor>#[^)]*)?\)"
+    return re.sub(pattern, replaced, text)
+
+
+def main() -> None:
+    """Write the pages."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "docs")
+    output: Path = parser.parse_args().output
+    shutil.rmtree(output, ignore_errors=True)
+    copy_files(output)
+    pages = {
+        "commands": command_page(),
+        "settings": config_page(),
+        "python": api_page(),
+        "files": schema_page(),
+    }
+    for name, text in pages.items():
+        (output / REFERENCE / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
