@@ -94,9 +94,9 @@ def config_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def field_row(section: type[BaseModel], place: str, field: FieldInfo) -> str:
-    """Return a table row for a field of the configuration; ``place`` is ``section.field``."""
-    kind = inspect.get_annotations(section)[place.partition(".")[2]]
+def field_row(section: type[BaseModel], path: str, field: FieldInfo) -> str:
+    """Return a table row for a field of the configuration; ``path`` is ``section.field``."""
+    kind = inspect.get_annotations(section)[path.partition(".")[2]]
     kind = re.sub(r"Annotated\[(\w+), Field\((.*?)\)\]", r"\1 (\2)", kind)
     if field.is_required():
         default = "required"
@@ -104,7 +104,7 @@ def field_row(section: type[BaseModel], place: str, field: FieldInfo) -> str:
         default = "`{}`"
     else:
         default = "null" if field.default is None else f"`{field.default}`"
-    return f"| `{place}` | {cell(kind)} | {default} |"
+    return f"| `{path}` | {cell(kind)} | {default} |"
 
 
 def schema_page() -> str:
