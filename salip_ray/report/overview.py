@@ -139,7 +139,7 @@ def _draw_notes(
         figure = _figure(band.mean_dice.get(method, math.nan))
         canvas.text(MARGIN + _NOTES_WIDTH - 30, y, figure, 16, INK, anchor="rs")
     if len(band.classes) > 1:
-        x, y = MARGIN, top + 116 + 25 * len(methods)
+        x, y = float(MARGIN), top + 116 + 25 * len(methods)
         for index, name in enumerate(band.classes):
             canvas.swatch(x, y - 5, _class_colour(index))
             x += 21 + canvas.text(x + 21, y, name, 15, SOFT_INK) + 18
