@@ -12,7 +12,7 @@ from salip_ray.errors import ImageError, InputError
 from salip_ray.schema import Image, ImageRef
 from salip_ray.sources.decode import only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import fetch_all
-from salip_ray.sources.formats.stack import Stack
+from salip_ray.sources.formats.stack import Stack, Values
 from salip_ray.sources.locations import join, normalise
 from salip_ray.sources.privacy import is_pseudonym, scrub
 
@@ -21,7 +21,7 @@ from salip_ray.sources.privacy import is_pseudonym, scrub
 class Images:
     """Loads images: files, and slices, frames and pages of files.
 
-    The volume that was opened last stays open, so its slices are best requested together.
+    The file that was opened last stays open, so slices of a volume are best requested together.
 
     Attributes:
         base: the folder that held all images when they were labelled.
@@ -56,17 +56,30 @@ class Images:
             InputError: the image is missing or cannot be read.
         """
         try:
+            stack = self._open(picture.uri)
             if picture.index is None:
-                return only_picture(open_stack(self._fetch(picture.uri), picture.uri, self.limits))
-            if picture.uri not in self._opened:
-                data = self._fetch(picture.uri)
-                self._opened.clear()  # releases one volume before the next one is unpacked
-                self._opened[picture.uri] = open_stack(data, picture.uri, self.limits)
-            return picture_at(self._opened[picture.uri], picture.index)
+                return only_picture(stack)
+            return picture_at(stack, picture.index)
         except ImageError as error:
             raise ImageError(self._hide(f"image {picture.uri}: {error}", picture, name)) from None
         except InputError as error:
             raise InputError(self._hide(str(error), picture, name)) from None
+
+    def intensities(self, picture: ImageRef) -> Values | None:
+        """Return the grey values behind an image, of more than 8 bits, or None if it has no such.
+
+        Args:
+            picture: an image that :meth:`load` has loaded.
+        """
+        stack = self._open(picture.uri)
+        return None if stack.intensities is None else stack.intensities(picture.index or 0)
+
+    def _open(self, uri: str) -> Stack:
+        if uri not in self._opened:
+            data = self._fetch(uri)
+            self._opened.clear()  # releases one volume before the next one is unpacked
+            self._opened[uri] = open_stack(data, uri, self.limits)
+        return self._opened[uri]
 
     def shown(self, uri: str, name: str) -> str:
         """Return the location of an image for messages: ``name`` if that is a pseudonym."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from salip_ray.datasets.index import Entry, json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import InputError
 from salip_ray.review.decision_file import FORMAT, REASONS, VERSION, output_digest
-from salip_ray.review.pictures import byte_limit, encode
+from salip_ray.review.pictures import byte_limit, encode, encode_deep
 from salip_ray.review.runs import pack
 
 #: The scripts of the page, joined in this order into one.
@@ -45,6 +45,7 @@ class _Item:
     about: dict[str, Any]
     picture: str
     label_map: str
+    deep: str | None = None  # grey values
 
 
 def make_page(labels: PseudoLabels, entries: Sequence[Entry], title: str) -> Page:
@@ -107,7 +108,13 @@ def _item(labels: PseudoLabels, entry: Entry, limit: int) -> _Item:
         # Accepting a class that a person drew must save what was drawn.
         "drawn": [i for i, decision in standing.items() if decision.verdict == "corrected"],
     }
-    return _Item(about, encode(sample["image"], limit), pack(sample["labels"]))
+    deep = None
+    values = labels.reader.images.intensities(entry.picture)
+    if values is not None and (grey := encode_deep(values, sample["image"], limit)) is not None:
+        fields = asdict(grey)
+        deep = fields.pop("data")
+        about["deep"] = fields
+    return _Item(about, encode(sample["image"], limit), pack(sample["labels"]), deep)
 
 
 def _colour(class_id: int) -> Sequence[int]:

@@ -53,7 +53,8 @@ function go(index) {
     if (wanted !== index || index === current) return; // the user is already further
     const item = items[index];
     const sameVolume = current >= 0 && item.volume !== undefined && items[current].volume === item.volume;
-    const [picture, runs, map] = await Promise.all([pictureOf(index), unpackRuns(packedBase(index)), mapOf(index)]);
+    const [picture, steps, runs, map] = await Promise.all(
+      [pictureOf(index), item.deep && unpackDeep($(`d${index}`).textContent, item.deep), unpackRuns(packedBase(index)), mapOf(index)]);
     base = fromRuns(runs, sizeOf(item));
     const previous = current;
     current = index;
@@ -61,9 +62,13 @@ function go(index) {
     const long = Math.max(item.width, item.height);
     $("brush-size").max = Math.max(41, 2 * Math.round(long / 10) + 1);
     setRadius(brush ?? Math.max(5, Math.round(long / 40)));
-    stage.show(picture, map, item.width, item.height, { sameView: sameVolume });
+    // A window in the units of one file means nothing in another.
+    if (!sameVolume && (item.deep || items[previous]?.deep)) stage.window = null;
+    const deep = item.deep ? { ...item.deep, steps } : null;
+    stage.show(picture, deep, map, item.width, item.height, { sameView: sameVolume });
     stage.wheelScrolls = item.volume !== undefined;
     showItem();
+    showWindowOf(index);
     if (index + 1 < items.length) pictureOf(index + 1);
   });
 }
@@ -334,17 +339,35 @@ function setHidden(hidden) {
   stage.redraw();
 }
 
+/* Let the sliders cover the values of the image shown; slices of a volume share their range. */
+function showWindowOf(index) {
+  const deeps = (slicesOf(index).length ? slicesOf(index) : [index]).map((each) => items[each].deep).filter(Boolean);
+  const least = deeps.length ? Math.min(...deeps.map((each) => each.least)) : 0;
+  const largest = deeps.length ? Math.max(...deeps.map((each) => each.largest)) : 255;
+  const whole = deeps.every((each) => each.step === 1);
+  const step = whole ? 1 : Number(((largest - least) / 1000).toPrecision(1));
+  Object.assign($("level"), { min: least, max: largest, step });
+  Object.assign($("window"), { min: step, max: 2 * (largest - least), step });
+  const { low = 0, high = 255 } = items[index].deep ?? {};
+  const { center, width } = stage.window ?? { center: (low + high) / 2, width: high - low };
+  $("level").value = center;
+  $("window").value = width;
+  showWindowValues();
+}
+
+function showWindowValues() {
+  const digits = Number($("level").step) < 1 ? 2 : 0;
+  for (const each of ["level", "window"]) $(`${each}-value`).textContent = Number($(each).value).toFixed(digits);
+}
+
 function setWindow() {
-  const [center, width] = [Number($("level").value), Number($("window").value)];
-  stage.setWindow({ center, width });
-  $("level-value").textContent = $("level").value;
-  $("window-value").textContent = $("window").value;
+  stage.setWindow({ center: Number($("level").value), width: Number($("window").value) });
+  showWindowValues();
 }
 
 function resetWindow() {
-  $("level").value = 127.5;
-  $("window").value = 255;
-  setWindow();
+  stage.setWindow(null);
+  showWindowOf(current);
 }
 
 const on = (id, action, type = "click") => $(id).addEventListener(type, action);
@@ -383,6 +406,12 @@ for (const { id } of classes) {
   on(`rejected-${id}`, () => decide("rejected", id));
 }
 stage.onScroll = scroll;
+stage.onDrag = (dx, dy) => {
+  const share = (Number($("level").max) - Number($("level").min)) / 600;
+  $("window").value = Number($("window").value) + dx * share;
+  $("level").value = Number($("level").value) + dy * share;
+  setWindow();
+};
 stage.onView = () => { $("zoom-value").textContent = `${Math.round(100 * stage.scale)} %`; };
 
 const KEYS = {
@@ -417,6 +446,10 @@ document.addEventListener("keydown", (event) => {
   if (!action) return;
   event.preventDefault();
   action();
+});
+// After a mouse has set a slider or a class, arrow keys belong to the images again.
+document.addEventListener("click", (event) => {
+  if (event.detail && event.target.matches("input")) $("canvas").focus({ preventScroll: true });
 });
 window.addEventListener("beforeunload", (event) => {
   if (!decisions.stores && decisions.unsaved.size) event.preventDefault();

@@ -42,6 +42,18 @@ function toBase64(bytes) {
   return btoa(binary);
 }
 
+/* Unpack the grey values of a deep image (salip_ray/review/pictures.py): 16-bit steps by rows. */
+async function unpackDeep(text, { height, width }) {
+  const bytes = await through(new DecompressionStream("deflate"), fromBase64(text));
+  const count = height * width;
+  const steps = new Uint16Array(count);
+  for (let i = 0; i < count; i++) {
+    const turn = (bytes[i] << 8) | bytes[count + i];
+    steps[i] = (i % width ? steps[i - 1] : 0) + turn;
+  }
+  return steps;
+}
+
 async function packRuns(runs) {
   return toBase64(await through(new CompressionStream("deflate"), runs));
 }

@@ -4,7 +4,8 @@ const LARGEST_ZOOM = 40;
 
 class Stage {
   /* Callbacks: onStroke() when a stroke has changed the map, onCancel() when a second finger ended
-     one, onScroll(steps) for the wheel, onView() when the zoom has changed. */
+     one, onScroll(steps) for the wheel, onDrag(dx, dy) for the right button, onView() when the zoom
+     has changed. */
   constructor(canvas, colours) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
@@ -16,16 +17,17 @@ class Stage {
     this.radius = 6;
     this.opacity = 0.4;
     this.hidden = false;
-    this.window = { center: 127.5, width: 255 };
-    this.onStroke = this.onCancel = this.onScroll = this.onView = () => {};
+    this.window = null; // as the label was made from it
+    this.onStroke = this.onCancel = this.onScroll = this.onDrag = this.onView = () => {};
     this.pointers = new Map();
     this.cursor = null;
     new ResizeObserver(() => { this.#fitIfUntouched(); this.redraw(); }).observe(canvas);
     this.#listen();
   }
 
-  show(picture, map, width, height, { sameView = false } = {}) {
+  show(picture, deep, map, width, height, { sameView = false } = {}) {
     this.picture = picture;
+    this.deep = deep; // { steps, height, width, offset, step } or null
     this.map = map;
     const keepView = sameView && this.width === width && this.height === height;
     this.width = width;
@@ -106,20 +108,27 @@ class Stage {
     }
   }
 
-  /* Apply window and level to the values of the picture. */
+  /* Apply window and level: to the grey values if the page has them, else to the 8-bit picture. */
   #shade() {
-    if (!this.picture) return;
-    const { center, width } = this.window;
-    this.isShaded = center !== 127.5 || width !== 255;
+    this.isShaded = Boolean(this.picture && this.window);
     if (!this.isShaded) return;
-    const { naturalWidth, naturalHeight } = this.picture;
-    Object.assign(this.shaded, { width: naturalWidth, height: naturalHeight });
+    const { deep, picture } = this;
+    const { center, width } = this.window;
+    const shown = (value) => 255 * ((value - center) / width + 0.5);
+    Object.assign(this.shaded, deep ? { width: deep.width, height: deep.height }
+      : { width: picture.naturalWidth, height: picture.naturalHeight });
     const context = this.shaded.getContext("2d", { willReadFrequently: true });
-    context.drawImage(this.picture, 0, 0);
-    const image = context.getImageData(0, 0, naturalWidth, naturalHeight);
-    const shown = Uint8ClampedArray.from({ length: 256 }, (_, value) => 255 * ((value - center) / width + 0.5));
-    for (let i = 0; i < image.data.length; i += 4) {
-      for (let channel = 0; channel < 3; channel++) image.data[i + channel] = shown[image.data[i + channel]];
+    let image;
+    if (deep) {
+      image = context.createImageData(deep.width, deep.height);
+      const table = Uint8ClampedArray.from({ length: 65536 }, (_, step) => shown(deep.offset + step * deep.step));
+      const pixels = new Uint32Array(image.data.buffer); // alpha, blue, green, red
+      for (let i = 0; i < pixels.length; i++) pixels[i] = 0xff000000 | (table[deep.steps[i]] * 0x010101);
+    } else {
+      context.drawImage(picture, 0, 0);
+      image = context.getImageData(0, 0, this.shaded.width, this.shaded.height);
+      const table = Uint8ClampedArray.from({ length: 256 }, (_, value) => shown(value));
+      for (let i = 0; i < image.data.length; i++) if (i % 4 !== 3) image.data[i] = table[image.data[i]];
     }
     context.putImageData(image, 0, 0);
   }
@@ -190,7 +199,7 @@ class Stage {
   #listen() {
     const { canvas, pointers } = this;
     canvas.addEventListener("pointerdown", (event) => {
-      if (!this.picture || (event.button !== 0 && event.button !== 1)) return;
+      if (!this.picture) return;
       canvas.setPointerCapture(event.pointerId);
       pointers.set(event.pointerId, this.#position(event));
       if (this.painting) this.onCancel();
@@ -214,6 +223,8 @@ class Stage {
         }
       } else if (before && pointers.size === 2) {
         this.#pinch(event.pointerId, before, here);
+      } else if (before && event.buttons & 2) {
+        this.onDrag(here.x - before.x, before.y - here.y);
       } else if (before) {
         this.x += here.x - before.x;
         this.y += here.y - before.y;
@@ -229,6 +240,7 @@ class Stage {
         this.painting = this.changed = false;
       });
     }
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("pointerleave", () => { this.cursor = null; this.redraw(); });
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();

@@ -81,7 +81,8 @@ def read(data: bytes, config: ImageConfig) -> Stack:
         _check_attributes(ds)
         spacing = _spacing(frame_dataset(ds, 0))
     pictures = _Frames(ds, frames, config)
-    return Stack(frames, "frame" if frames > 1 else "image", pictures.picture, spacing)
+    kind = "frame" if frames > 1 else "image"
+    return Stack(frames, kind, pictures.picture, spacing, pictures.intensities)
 
 
 def _check_attributes(ds: Dataset) -> None:
@@ -131,6 +132,17 @@ class _Frames:
         if frame.PhotometricInterpretation == "MONOCHROME1":
             grey = 255 - grey
         return to_rgb(grey)
+
+    def intensities(self, index: int) -> Values | None:
+        """Return the grey values of a frame of more than 8 bits, the brighter the larger."""
+        with quiet():
+            frame = frame_dataset(self._ds, index)
+            deep = int(frame.get("BitsStored") or 16) > 8
+            if not deep or frame.PhotometricInterpretation not in _GREYS:
+                return None
+            values = modality_values(self._stored(index), frame)
+        inverted = frame.PhotometricInterpretation == "MONOCHROME1"
+        return -values.astype(np.float64) if inverted else values
 
     def _stored(self, index: int) -> Values:
         """Return the stored values of a frame: [H, W] or [H, W, samples]."""

@@ -127,7 +127,11 @@ def read(data: bytes, config: ImageConfig) -> Stack:
         own = range_of(plane, config) if config.depth == "slice_range" else limits
         return to_rgb(to_grey(plane, own))
 
-    return Stack(grid.count, f"{config.axis} slice", grey, grid.spacing)
+    def intensities(index: int) -> Values:
+        return np.asarray(grid.plane(voxels, index) * slope + intercept)
+
+    deep = None if voxels.dtype == np.uint8 else intensities
+    return Stack(grid.count, f"{config.axis} slice", grey, grid.spacing, deep)
 
 
 def read_labels(data: bytes, config: ImageConfig) -> tuple[Values, Grid]:

@@ -20,7 +20,7 @@ from salip_ray.schema import Image
 from salip_ray.sources.formats import tiff
 from salip_ray.sources.formats.intensity import range_of, to_grey, to_rgb
 from salip_ray.sources.formats.pillow_images import own_pixel_limit, rgb_of
-from salip_ray.sources.formats.stack import Stack, check_frames, check_pixels
+from salip_ray.sources.formats.stack import Stack, Values, check_frames, check_pixels
 from salip_ray.sources.formats.tiff_pages import MAGICS
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
@@ -54,7 +54,9 @@ def read(data: bytes, config: ImageConfig) -> Stack:
         raise
     except Exception:  # noqa: BLE001  (Pillow's plugins raise whatever they meet)
         raise ImageError("corrupt or truncated: the header of the image cannot be read") from None
-    return Stack(1, "image", lambda _: _picture(data, config))
+    return Stack(
+        1, "image", lambda _: _picture(data, config), intensities=lambda _: _intensities(data)
+    )
 
 
 def _picture(data: bytes, config: ImageConfig) -> Image:
@@ -76,6 +78,12 @@ def _picture(data: bytes, config: ImageConfig) -> Image:
     if isinstance(clear, int):
         grey = np.where(values == clear, np.uint8(0), grey)
     return to_rgb(grey)
+
+
+def _intensities(data: bytes) -> Values | None:
+    """Return the values of a grey image of more than 8 bits."""
+    with own_pixel_limit(), Pil.open(io.BytesIO(data), formats=_FORMATS) as file:
+        return np.asarray(file) if file.mode.startswith("I") or file.mode == "F" else None
 
 
 def _grey_alpha(data: bytes, config: ImageConfig) -> Image:

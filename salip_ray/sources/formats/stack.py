@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
 from salip_ray.schema import Image
 
+Values: TypeAlias = npt.NDArray[Any]
 Spacing: TypeAlias = tuple[float, float]  #: mm from row to row, and from column to column
 
 
@@ -23,12 +26,16 @@ class Stack:
         picture: the picture of an index: uint8 RGB [H, W, 3], C-contiguous and writable. Raises
             ImageError if it cannot be decoded.
         spacing: of the pixels; None if the file does not define it.
+        intensities: the grey values behind the picture of an index, [H, W], in the units of the
+            file, the brighter the larger; None if they have 8 bits or are colours. It is None if no
+            picture of the file has more.
     """
 
     count: int
     kind: str
     picture: Callable[[int], Image]
     spacing: Spacing | None = None
+    intensities: Callable[[int], Values | None] | None = None
 
 
 Reader: TypeAlias = Callable[[bytes, ImageConfig], Stack]

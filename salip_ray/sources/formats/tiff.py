@@ -82,7 +82,8 @@ def read(data: bytes, config: ImageConfig) -> Stack:
     offsets = page_offsets(io.BytesIO(data), config)
     pages = _Pages(data, offsets, config)
     pages.check(0)
-    return Stack(len(offsets), "page" if len(offsets) > 1 else "image", pages.picture)
+    kind = "page" if len(offsets) > 1 else "image"
+    return Stack(len(offsets), kind, pages.picture, intensities=pages.intensities)
 
 
 def read_values(data: bytes, index: int, config: ImageConfig) -> Values:
@@ -148,6 +149,17 @@ class _Pages:
         if alpha is not None:
             shown = np.rint(shown * alpha).astype(np.uint8)
         return to_rgb(shown)
+
+    def intensities(self, index: int) -> Values | None:
+        """Return the grey values of a page of more than 8 bits, the brighter the larger."""
+        page = self.check(index)
+        if _is_plain(page):
+            return None
+        values = self.values(index)
+        if values.ndim == 3:
+            return None
+        inverted = page.value(tags.PHOTOMETRIC) == _WHITE_IS_ZERO
+        return -values.astype(np.float64) if inverted else values
 
     def check(self, index: int) -> Page:
         """Return a page whose size is within the limits."""

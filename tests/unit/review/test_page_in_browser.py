@@ -22,14 +22,14 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def opened(browser, thorax, write_page):
-    """Opens the page of the thorax; nothing may be requested, and no error may be logged."""
-    file, _ = write_page(thorax)
-    requested, errors, contexts = [], [], []
+    """Opens a page, by default of the thorax; it may request nothing and log no error."""
+    files, requested, errors, contexts = set(), [], [], []
 
-    def open_page(*, context=None, **properties):
-        if context is None:
-            context = browser.new_context(**properties)
-            contexts.append(context)
+    def open_page(output=thorax, **properties):
+        file, _ = write_page(output)
+        files.add(file.as_uri())
+        context = browser.new_context(**properties)
+        contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: requested.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -42,7 +42,7 @@ def opened(browser, thorax, write_page):
     for context in contexts:
         context.close()
     local = ("data:", "blob:")
-    assert {url for url in requested if not url.startswith(local)} == {file.as_uri()}
+    assert {url for url in requested if not url.startswith(local)} == files
     assert errors == []
 
 
@@ -317,3 +317,44 @@ def test_pictures_match_the_images(opened, thorax, write_page):
     for y, x in ((10, 15), (20, 40), (30, 5)):
         pixel = shot[int(top + (y + 0.5) * scale), int(left + (x + 0.5) * scale)]
         assert abs(int(pixel) - int(image[y, x])) <= 6
+
+
+def centre_of(page):
+    """Return the grey of the middle of the canvas, and of a pixel outside of the faint square."""
+    box = page.locator("#canvas").bounding_box()
+    shot = cv2.imdecode(np.frombuffer(page.screenshot(clip=box), np.uint8), cv2.IMREAD_GRAYSCALE)
+    height, width = shot.shape
+    side = min(height / 30, width / 40)  # of an image pixel
+    return int(shot[height // 2, width // 2]), int(shot[height // 2, int(width / 2 + 17 * side)])
+
+
+def test_a_volume_scrolls_and_its_window_shows_what_8_bits_lose(opened, volume, tmp_path):
+    page = opened(volume)
+    assert page.inner_text("#slice-place") == "slice 1 of 5"
+    page.keyboard.press("ArrowDown")
+    at(page, 2)
+    page.locator("#canvas").hover()
+    page.mouse.wheel(0, 100)
+    at(page, 3)
+    page.keyboard.press("h")
+    page.wait_for_timeout(150)
+    inside, outside = centre_of(page)
+    assert abs(inside - outside) <= 2  # 20 of 31,000
+    page.locator("#window").fill("40")
+    page.locator("#level").fill("1010")
+    level = float(page.input_value("#level"))
+    page.wait_for_timeout(150)
+    inside, outside = centre_of(page)
+    assert inside - outside > 60, level
+    # The window stays from slice to slice, and Shift+A decides all of them.
+    page.locator("#opacity").click()  # gives the arrow keys back to the images
+    page.keyboard.press("ArrowUp")
+    at(page, 2)
+    page.wait_for_timeout(150)
+    assert centre_of(page)[0] - centre_of(page)[1] > 60
+    page.keyboard.press("Shift+A")
+    expect(page.locator("#decided")).to_have_text("5 of 5 decided")
+    _, images = saved(page, tmp_path)
+    assert len(images) == 5
+    page.keyboard.press("u")
+    expect(page.locator("#decided")).to_have_text("0 of 5 decided")
