@@ -53,6 +53,9 @@ def main(
         str, typer.Option(help="Kept together: image, folder, or an expression on the URI.")
     ] = _USUAL.group_by,
     min_confidence: float = _USUAL.min_confidence,
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="Use only what people accepted or corrected.")
+    ] = False,
     confidence_power: Annotated[
         float, typer.Option(help="Weight images by confidence ** this; 0: equally.")
     ] = _USUAL.confidence_power,
@@ -99,6 +102,7 @@ def main(
         PseudoLabels(
             normalise(labels),
             min_confidence=min_confidence,
+            reviewed=reviewed,
             ignore_disagreement=ignore_disagreement,
             images_root=images_root,
             storage_options=storage_options("labels", labels_option),

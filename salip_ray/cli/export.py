@@ -42,6 +42,15 @@ def coco(export: Export) -> int:
 
 @export.command()
 @with_shared_options
+def png(export: Export) -> int:
+    """Write one palette PNG of class ids per image, with the name of the image."""
+    from salip_ray.datasets.exports import png as writer
+
+    return writer.export(export.labels, export.dest, **export.keywords)
+
+
+@export.command()
+@with_shared_options
 def nnunet(
     export: Export,
     number: Annotated[int, typer.Option(min=1, max=999, help="Number of the dataset.")] = 500,

@@ -69,6 +69,10 @@ def _opened(
     negatives: Annotated[
         bool, typer.Option("--negatives", help="Include images without a label, as negatives.")
     ] = False,
+    reviewed: Annotated[
+        bool,
+        typer.Option("--reviewed", help="Only images whose labels people accepted or corrected."),
+    ] = False,
     classes: Classes = None,
     ignore_disagreement: Annotated[
         bool,
@@ -104,6 +108,7 @@ def _opened(
         min_presence=min_presence,
         min_area=min_area,
         negatives=negatives,
+        reviewed=reviewed,
         classes=classes or None,
         ignore_disagreement=ignore_disagreement,
         images_root=images_root,

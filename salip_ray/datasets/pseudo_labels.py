@@ -38,6 +38,7 @@ class PseudoLabels:
         min_presence: least presence of each labelled class in the whole image, 0 to 1.
         min_area: least area of each mask: a share of the image up to 1, else pixels.
         negatives: use images without a label, too, as examples of background only.
+        reviewed: use only images of which people accepted or corrected every class.
         classes: labels of the classes to use; all by default. Ids do not change.
         ignore_disagreement: set pixels on which proposal and refined mask differ to
             :attr:`ignore_index`.
@@ -69,6 +70,7 @@ class PseudoLabels:
         min_presence: float = 0.0,
         min_area: float = 0.0,
         negatives: bool = False,
+        reviewed: bool = False,
         classes: Collection[str] | None = None,
         ignore_disagreement: bool = False,
         images_root: str | None = None,
@@ -82,6 +84,7 @@ class PseudoLabels:
             min_presence=min_presence,
             min_area=min_area,
             negatives=negatives,
+            reviewed=reviewed,
         )
         self.transform = transform
         opened = LabelOutput.open(output, storage_options, manifest)

@@ -30,6 +30,7 @@ class LabelLimits:
         min_presence: least presence of a class in the whole image, 0 to 1.
         min_area: least area of a mask: a share of the image up to 1, else pixels.
         negatives: use images without a label, as examples of background only.
+        reviewed: use only images of which people accepted or corrected every class.
 
     Raises:
         ConfigError: a limit is out of range.
@@ -39,6 +40,7 @@ class LabelLimits:
     min_presence: float = 0.0
     min_area: float = 0.0
     negatives: bool = False
+    reviewed: bool = False
 
     def __post_init__(self) -> None:
         for name in ("min_confidence", "min_presence"):
@@ -72,6 +74,7 @@ REASONS = {
     "error": "without labels because of an error (salip-ray errors lists the reasons)",
     "empty": "without a label (--negatives exports those)",
     "rejected": "rejected by a reviewer",
+    "unreviewed": "that no reviewer has accepted or corrected",
     "confidence": "with a label below the confidence limit",
     "presence": "with a label below the presence limit",
     "area": "with a label below the area limit",
@@ -115,7 +118,7 @@ def select(
             continue
         standing = reviews.standing(entry.image_id, class_ids.values())
         reviewed = apply_decisions(entry, standing, class_ids)
-        if reason := _left_out(reviewed, limits):
+        if reason := _left_out(reviewed, limits) or _unreviewed(standing, class_ids, limits):
             left_out[reason] += 1
         elif reviewed is not None:
             entries.append(reviewed)
@@ -130,6 +133,15 @@ def _left_out(entry: Entry | None, limits: LabelLimits) -> str | None:
     pixels = entry.height * entry.width
     failures = (limits.failed_by(figures, pixels) for figures in entry.figures.values())
     return next((failure for failure in failures if failure), None)
+
+
+def _unreviewed(standing: Standing, ids: Mapping[str, int], limits: LabelLimits) -> str | None:
+    if not limits.reviewed:
+        return None
+    verdicts = {standing[i].verdict if i in standing else "none" for i in ids.values()}
+    if "none" in verdicts:
+        return "unreviewed"
+    return "rejected" if "rejected" in verdicts else None
 
 
 def apply_decisions(entry: Entry, standing: Standing, ids: Mapping[str, int]) -> Entry | None:

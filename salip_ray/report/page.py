@@ -30,6 +30,7 @@ from salip_ray.report.gallery import Item, make_items
 from salip_ray.report.scores import FIGURES, Scores
 from salip_ray.report.statistics import RunStatistics, collect_statistics, read_rows
 from salip_ray.report.tables import METHOD_NAMES
+from salip_ray.review.corrections import ClassReviews, count_decisions
 from salip_ray.sources.references import References
 from salip_ray.wording import counted
 
@@ -76,6 +77,7 @@ class Section:
     times: StackedColumns | None
     stages: Mapping[str, float]
     scores: Scores | None
+    reviews: Sequence[ClassReviews]
     groups: Sequence[tuple[str, str, Sequence[Item]]]
     errors: Sequence[Item]
     seed: int
@@ -159,6 +161,7 @@ def make_section(
         confidence=histogram("Confidence of the images", statistics.confidence, low=0, high=1),
         times=stage_columns(stats),
         stages=_stage_means(stats),
+        reviews=count_decisions(labels),
         scores=_only(scores, [spec.label for spec in labels.classes]),
         groups=[(*GROUPS[g], items) for g, items in made.items() if g in GROUPS],
         errors=made.get("error", []),

@@ -9,12 +9,13 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.datasets.selection import LabelLimits
 from salip_ray.datasets.splits import GroupBy
 from salip_ray.sources.decode import stem, suffix
 from salip_ray.sources.formats.names import split_member
@@ -62,7 +63,7 @@ def describe(
         "labels": labels.output.uri,
         "classes": labels.class_ids,
         "images": len(labels),
-        **asdict(labels.limits),
+        **_describe_limits(labels.limits),
         "ignore_disagreement": labels.reader.ignore_disagreement,
         "val": split.val,
         "seed": split.seed,
@@ -71,6 +72,11 @@ def describe(
         **options,
         "fingerprint": labels.output.run["fingerprint"],
     }
+
+
+def _describe_limits(limits: LabelLimits) -> dict[str, Any]:
+    # Without the latest limit unless it is set, so that older exports can be resumed.
+    return {name: value for name, value in asdict(limits).items() if value or name != "reviewed"}
 
 
 def _describe_decisions(labels: PseudoLabels) -> str:
@@ -116,12 +122,19 @@ def cases(labels: PseudoLabels, split: Split) -> Iterator[tuple[str, str, Entry]
         yield part_of[index], case_name(entry), entry
 
 
-def provenance(labels: PseudoLabels, split: Split) -> str:
-    """Return a CSV that leads from each exported name to its image and row."""
+def provenance(labels: PseudoLabels, split: Split, names: Sequence[str] = ()) -> str:
+    """Return a CSV that leads from each exported name to its image and row.
+
+    Args:
+        labels: the labels.
+        split: their split.
+        names: the exported name of each image; by default :func:`case_name`.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for part, name, entry in cases(labels, split):
+    for index, (part, name, entry) in enumerate(cases(labels, split)):
+        name = names[index] if names else name
         confidence = "" if math.isnan(entry.confidence) else f"{entry.confidence:.4f}"
         writer.writerow((name, part, entry.image_id, entry.uri, confidence))
     return text.getvalue()

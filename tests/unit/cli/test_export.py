@@ -13,6 +13,7 @@ from salip_ray.datasets.exports import (
     decathlon,
     hf,
     nnunet,
+    png,
     review,
     review_import,
     webdataset,
@@ -43,6 +44,7 @@ def opened(monkeypatch):
 FORMATS = {
     "coco": coco,
     "nnunet": nnunet,
+    "png": png,
     "webdataset": webdataset,
     "hf": hf,
     "yolo": yolo,

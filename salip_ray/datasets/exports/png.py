@@ -1,0 +1,74 @@
+"""One palette PNG per image with the name of the image: ``patient0/view1.png`` for ``view1.jpg``.
+
+The palette index of a pixel is its class id; above 254 classes the PNG is 16-bit grey. Folders
+below the images' common folder stay. A slice has its number at the end of its name. If the run hid
+names, or two images would have the same name, the name ends with a part of the image's id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from salip_ray.datasets.exports.cases import (
+    NO_SPLIT,
+    PROVENANCE,
+    Split,
+    case_name,
+    counts,
+    describe,
+    provenance,
+)
+from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.review import mask_png
+from salip_ray.datasets.images import folder_of
+from salip_ray.datasets.index import Entry
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.sources.decode import stem
+from salip_ray.sources.privacy import is_pseudonym
+
+
+def export(
+    labels: PseudoLabels,
+    location: str,
+    *,
+    split: Split = NO_SPLIT,
+    storage_options: dict[str, Any] | None = None,
+) -> int:
+    """Write label maps; return the number of images. No image is read.
+
+    With a split, the maps are in the folders ``train`` and ``val``.
+
+    Raises:
+        OutputError: the location holds something else.
+    """
+    names = file_names(labels)
+    with destination_of(location, describe("png", labels, split), storage_options) as destination:
+        for part, indices in split.parts(labels).items():
+            for index in indices:
+                entry = labels.entries[index]
+                file = f"{part}/{names[index]}" if split.val else names[index]
+                if not destination.has(file):
+                    destination.write(file, mask_png(labels.label_map(entry)))
+        destination.write(PROVENANCE, provenance(labels, split, names))
+        destination.complete(**counts(labels))
+    return len(labels)
+
+
+def file_names(labels: PseudoLabels) -> list[str]:
+    """Return the name of each image's label map, unique among all."""
+    plain = [_plain_name(entry, labels.reader.images.base) for entry in labels.entries]
+    uses = Counter(name.casefold() for name in plain)
+    return [
+        f"{case_name(entry)}.png" if is_pseudonym(entry.uri) or uses[name.casefold()] > 1 else name
+        for entry, name in zip(labels.entries, plain, strict=True)
+    ]
+
+
+def _plain_name(entry: Entry, base: str) -> str:
+    folder = folder_of(entry.picture.uri)[len(base) :].strip("/")
+    # A member of an archive has ".." or empty parts in no name.
+    folder = "/".join(part for part in folder.split("/") if part not in {"", ".", ".."})
+    number = "" if entry.slice is None else f"-{entry.slice:04d}"
+    name = f"{stem(entry.picture.uri)}{number}.png"
+    return f"{folder}/{name}" if folder else name
