@@ -29,6 +29,10 @@ export = typer.Typer(
 ShardSize = Annotated[int, typer.Option(min=1, help="Images per shard.")]
 #: These formats have no value for pixels to ignore.
 _without_ignore = partial(with_shared_options, without=("ignore_disagreement",))
+#: Corrections come back, so nothing is changed on the way out, and nothing is split.
+_for_people = partial(
+    with_shared_options, without=("ignore_disagreement", "val", "seed", "group_by")
+)
 
 
 @export.command()
@@ -145,11 +149,43 @@ def review(
     report_written(writer.export(opened, dest, limit=limit, storage_options=options), dest)
 
 
+@export.command(name="label-studio")
+@_for_people
+def label_studio(
+    export: Export,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy all images as PNGs instead of naming their URLs.")
+    ] = False,
+) -> int:
+    """Write tasks for Label Studio, with the labels as predictions: brush masks with scores.
+
+    Export the annotations there as JSON, then run salip-ray import-review FILE LABELS.
+    """
+    from salip_ray.review.tools import label_studio as writer
+
+    return writer.export(
+        export.labels, export.dest, copy=copy, storage_options=export.storage_options
+    )
+
+
+@export.command()
+@_for_people
+def labelme(export: Export) -> int:
+    """Write a folder for LabelMe: PNGs and JSON files with pixel masks.
+
+    Correct them there, then run salip-ray import-review DEST LABELS.
+    """
+    from salip_ray.review.tools import labelme as writer
+
+    return writer.export(export.labels, export.dest, storage_options=export.storage_options)
+
+
 def import_review(
     review: Annotated[
         Path,
         typer.Argument(
-            help="File saved by a page of salip-ray review, or folder of salip-ray export review."
+            help="File saved by a page of salip-ray review or by Label Studio, or folder of "
+            "salip-ray export review or labelme."
         ),
     ],
     labels: Output,
@@ -160,10 +196,16 @@ def import_review(
     Decisions are written to LABELS/reviews/, next to the shards. Training and all exports use them.
     """
     from salip_ray.datasets.exports.review_import import import_review as import_folder
-    from salip_ray.review.importing import import_file
+    from salip_ray.review.importing import import_file, import_labelme
+    from salip_ray.review.tools.labelme import is_labelme
 
-    import_decisions = import_file if review.is_file() else import_folder
-    imported = import_decisions(review, labels, storage_options("labels", labels_option))
+    options = storage_options("labels", labels_option)
+    if review.is_file():
+        imported = import_file(review, labels, options)
+    elif is_labelme(review):
+        imported = import_labelme(review, labels, options)
+    else:
+        imported = import_folder(review, labels, options)
     typer.echo(
         f"{imported.corrected} corrected, {imported.accepted} accepted, "
         f"{imported.rejected} rejected, {imported.undecided} undecided"

@@ -35,19 +35,20 @@ def output_digest(labels: LabelOutput) -> str:
     return digest({"fingerprint": made_by, "created": labels.run.get("created")})
 
 
-def read_decision_file(file: Path, labels: LabelOutput) -> list[ImageReview]:
+def read_decisions(file: Path, content: Any, labels: LabelOutput) -> list[ImageReview]:
     """Return the decisions in a file that a review page saved.
 
     Args:
-        file: the file, on this machine.
+        file: the file, for messages.
+        content: what it holds.
         labels: the output that the page was made of.
 
     Raises:
         InputError: the file is not readable, not of a review page, of another output, or damaged.
             The message names it.
     """
-    content = _load(file)
-    if content["output"] != output_digest(labels):
+    _check_kind(file, content)
+    if content.get("output") != output_digest(labels):
         raise InputError(
             f"{file} has decisions about another output than {labels.uri}: give the output that "
             "its review page was written from"
@@ -63,9 +64,14 @@ def read_decision_file(file: Path, labels: LabelOutput) -> list[ImageReview]:
         raise InputError(f"{file} is damaged: {what}. Save it again in the review page") from None
 
 
-def _load(file: Path) -> dict[str, Any]:
+def load_json(file: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        InputError: it cannot be read, or is no JSON. The message names it.
+    """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except OSError as problem:
         raise InputError(f"{file} cannot be read: {problem.strerror}") from None
     except ValueError:
@@ -73,6 +79,9 @@ def _load(file: Path) -> dict[str, Any]:
             f"{file} is not a file of decisions: give the JSON file that the review page saved, "
             "or the folder of salip-ray export review"
         ) from None
+
+
+def _check_kind(file: Path, content: Any) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(
             f"{file} was not saved by a review page: give the JSON file that the page saved"
@@ -82,7 +91,6 @@ def _load(file: Path) -> dict[str, Any]:
             f"{file} has the version {content.get('version')!r}, "
             f"but this version of salip-ray reads {VERSION}"
         )
-    return content
 
 
 def _read(item: Mapping[str, Any], classes: frozenset[int], labels: LabelOutput) -> ImageReview:

@@ -14,8 +14,9 @@ from salip_ray.errors import InputError
 from salip_ray.output.lease import held
 from salip_ray.output.masks import encode_png
 from salip_ray.output.reader import LabelOutput
-from salip_ray.review.decision_file import read_decision_file
+from salip_ray.review.decision_file import load_json, read_decisions
 from salip_ray.review.records import ImageReview, Imported
+from salip_ray.review.tools import label_studio, labelme
 from salip_ray.schema import Size
 
 _ORDER: tuple[Verdict, ...] = ("corrected", "rejected", "accepted")
@@ -24,7 +25,7 @@ _ORDER: tuple[Verdict, ...] = ("corrected", "rejected", "accepted")
 def import_file(
     file: Path, output: str, storage_options: Mapping[str, Any] | None = None
 ) -> Imported:
-    """Import the file that a review page saved.
+    """Import the file that a review page saved, or the JSON export of Label Studio.
 
     It may be repeated at any time, also before the review is finished: the latest decision counts.
 
@@ -39,8 +40,19 @@ def import_file(
             process writes to it.
     """
     labels = LabelOutput.open(output, storage_options)
-    images = read_decision_file(file, labels)
+    content = load_json(file)
+    if isinstance(content, list):
+        return save_reviews(label_studio.read(file, content, labels), labels, str(file))
+    images = read_decisions(file, content, labels)
     return save_reviews(images, labels, str(file))
+
+
+def import_labelme(
+    folder: Path, output: str, storage_options: Mapping[str, Any] | None = None
+) -> Imported:
+    """Import a folder that LabelMe has saved to; the rest is as in :func:`import_file`."""
+    labels = LabelOutput.open(output, storage_options)
+    return save_reviews(labelme.read(folder, labels), labels, str(folder))
 
 
 def save_reviews(images: Sequence[ImageReview], labels: LabelOutput, source: str) -> Imported:

@@ -142,7 +142,7 @@ def test_a_wrong_file_is_refused_by_name_and_nothing_is_imported(
     assert not (thorax / "reviews").exists()
 
 
-@pytest.mark.parametrize("content", ["", "no JSON", "[1]", '"text"', "{}"])
+@pytest.mark.parametrize("content", ["", "no JSON", "[1]", "[]", '"text"', "{}"])
 def test_a_file_of_another_kind_is_refused_by_name(thorax, tmp_path, content):
     file = tmp_path / "other.json"
     file.write_text(content)

@@ -1,0 +1,178 @@
+"""Label Studio: tasks with predictions as brush masks; its JSON export comes back.
+
+DEST/tasks.json   import it; each task has a prediction with scores
+DEST/config.xml   the labelling interface
+DEST/images/      images that Label Studio cannot open where they are, or all of them
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from salip_ray.datasets.exports import palette
+from salip_ray.datasets.exports.cases import NO_SPLIT, PROVENANCE, counts, describe, provenance
+from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.index import Entry, json_figure
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.errors import InputError
+from salip_ray.output.masks import LabelMap
+from salip_ray.output.reader import LabelOutput
+from salip_ray.review.records import ImageReview
+from salip_ray.review.tools import brush_rle
+from salip_ray.review.tools.shared import Returned, ToolImages, classes_of, origin, url_of
+
+_REJECT = "reject"
+_IGNORE = "pixels to ignore"
+
+
+def export(
+    labels: PseudoLabels,
+    location: str,
+    *,
+    copy: bool = False,
+    storage_options: dict[str, Any] | None = None,
+) -> int:
+    """Write tasks and the labelling interface; return the number of images.
+
+    Args:
+        labels: the labels.
+        location: an empty or new location, or an export to resume.
+        copy: copy all images as PNGs.
+        storage_options: fsspec options of ``location``.
+
+    Raises:
+        OutputError: the location holds something else.
+        InputError: an image cannot be read.
+    """
+    about = describe("label-studio", labels, NO_SPLIT, copy=copy)
+    with destination_of(location, about, storage_options) as destination:
+        images = ToolImages(labels, destination, copy)
+        tasks = [json.dumps(_task(labels, entry, images)) for entry in labels.entries]
+        destination.write("tasks.json", "[\n" + ",\n".join(tasks) + "\n]\n")
+        destination.write("config.xml", _config(labels))
+        destination.write(PROVENANCE, provenance(labels, NO_SPLIT))
+        destination.complete(**counts(labels))
+    return len(labels)
+
+
+def _task(labels: PseudoLabels, entry: Entry, images: ToolImages) -> dict[str, Any]:
+    result = list(_regions(labels, entry))
+    prediction: dict[str, Any] = {"model_version": "salip_ray", "result": result}
+    if (score := json_figure(entry.confidence)) is not None:
+        prediction["score"] = score
+    return {
+        "data": {"image": url_of(images.path(entry)), **origin(labels, entry)},
+        "predictions": [prediction],
+    }
+
+
+def _regions(labels: PseudoLabels, entry: Entry) -> Iterator[dict[str, Any]]:
+    label_map = labels.label_map(entry)
+    names = {class_id: label for label, class_id in labels.class_ids.items()}
+    names[labels.ignore_index] = _IGNORE
+    for class_id in np.unique(label_map[label_map > 0]).tolist():
+        region: dict[str, Any] = {
+            "id": f"{entry.image_id[:12]}-{class_id}",
+            "type": "brushlabels",
+            "from_name": "label",
+            "to_name": "image",
+            "original_width": entry.width,
+            "original_height": entry.height,
+            "image_rotation": 0,
+            "value": {
+                "format": "rle",
+                "rle": brush_rle.encode(label_map == class_id),
+                "brushlabels": [names[class_id]],
+            },
+        }
+        figures = entry.figures.get(names[class_id])
+        if figures is not None and (score := json_figure(figures.confidence)) is not None:
+            region["score"] = score
+        yield region
+
+
+def _config(labels: PseudoLabels) -> str:
+    colours = palette.colours()
+    shown = {**labels.class_ids, _IGNORE: labels.ignore_index}
+    lines = [
+        f"    <Label value={quoteattr(label)} background={quoteattr(_hex(colours, class_id))}/>"
+        for label, class_id in shown.items()
+    ]
+    return "\n".join(
+        [
+            "<View>",
+            '  <Image name="image" value="$image" zoom="true" zoomControl="true"/>',
+            '  <BrushLabels name="label" toName="image">',
+            *lines,
+            "  </BrushLabels>",
+            '  <Choices name="decision" toName="image" choice="single">',
+            f'    <Choice value="{_REJECT}"/>',
+            "  </Choices>",
+            "</View>\n",
+        ]
+    )
+
+
+def _hex(colours: tuple[palette.Colour, ...], class_id: int) -> str:
+    index = class_id if class_id <= palette.IGNORE else palette.IGNORE
+    return "#{:02x}{:02x}{:02x}".format(*colours[index])
+
+
+def read(file: Path, content: Any, output: LabelOutput) -> list[ImageReview]:
+    """Return the decisions in a JSON export of Label Studio.
+
+    A submitted annotation decides on its image: classes that it changed are corrected, the others
+    accepted. The choice ``reject`` rejects all classes. Tasks without an annotation are undecided.
+
+    Args:
+        file: the export, for messages.
+        content: what it holds.
+        output: the output that was exported.
+
+    Raises:
+        InputError: the file is damaged or of another output. The message names it.
+    """
+    try:
+        classes = classes_of([task["data"] for task in content], output, file)
+        returned = Returned(output, classes)
+        return [_review(task, returned) for task in content]
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        what = f"{problem} is missing" if isinstance(problem, KeyError) else problem
+        raise InputError(f"{file} cannot be imported: {what}") from None
+
+
+def _review(task: Mapping[str, Any], returned: Returned) -> ImageReview:
+    image_id = task["data"]["salip_image_id"]
+    annotations = [one for one in task.get("annotations", ()) if not one.get("was_cancelled")]
+    if not annotations:
+        return ImageReview(image_id, {})
+    latest = max(annotations, key=lambda one: str(one.get("updated_at", "")))
+    results = latest["result"]
+    if any(_REJECT in one["value"].get("choices", ()) for one in results):
+        return returned.rejected(image_id)
+    return returned.corrected(image_id, _label_map(image_id, results, returned), accepted=True)
+
+
+def _label_map(image_id: str, results: list[Mapping[str, Any]], returned: Returned) -> LabelMap:
+    ids = {**returned.classes, _IGNORE: returned.ignore_index}
+    drawn = np.zeros_like(returned.label_map(image_id))
+    for one in results:
+        if one["type"] != "brushlabels":
+            continue
+        (label,) = one["value"]["brushlabels"]
+        if label not in ids:
+            raise ValueError(f"image {image_id} has the unknown label {label!r}")
+        size = one["original_height"], one["original_width"]
+        if size != drawn.shape:
+            raise ValueError(
+                f"image {image_id} is {size[0]} x {size[1]} (height x width), "
+                f"but was exported as {drawn.shape[0]} x {drawn.shape[1]}"
+            )
+        drawn[brush_rle.decode(one["value"]["rle"], *size)] = ids[label]
+    return drawn

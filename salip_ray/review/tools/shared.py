@@ -1,0 +1,182 @@
+"""What the round trips share: images for a tool, and decisions in label maps that come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from salip_ray.datasets.exports.cases import case_name, is_plain_file
+from salip_ray.datasets.exports.destination import Destination
+from salip_ray.datasets.exports.orientation import any_turned
+from salip_ray.datasets.exports.pixels import image_png
+from salip_ray.datasets.images import Images
+from salip_ray.datasets.index import Entry
+from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.datasets.reviews import Reviews, Verdict
+from salip_ray.datasets.samples import SampleReader
+from salip_ray.errors import InputError
+from salip_ray.output.masks import LabelMap
+from salip_ray.output.reader import LabelOutput
+from salip_ray.review.decision_file import output_digest
+from salip_ray.review.records import ImageReview
+from salip_ray.schema import ImageRef
+from salip_ray.sources.locations import is_remote
+
+_LOCAL_FILES = "/data/local-files/?d="  # how Label Studio serves files below its document root
+
+
+@dataclass(frozen=True)
+class ToolImages:
+    """Where a tool finds the images: where they are, or copied as PNGs next to the export.
+
+    Files that tools cannot open (DICOM, slices, members of archives), images that are stored
+    turned, and images with hidden names are always copied.
+    """
+
+    labels: PseudoLabels
+    destination: Destination
+    copy: bool
+
+    def path(self, entry: Entry) -> str:
+        """Return the location of an image, after it was written if need be."""
+        if not self.copy and self._can_stay(entry):
+            return self.labels.reader.images.location(entry.uri)
+        return f"{self.destination}/{self.written(entry)}"
+
+    def written(self, entry: Entry) -> str:
+        """Write the image as a PNG if it does not exist; return its path below the export."""
+        name = f"images/{case_name(entry)}.png"
+        if not self.destination.has(name):
+            pixels = self.labels.reader.images.load(entry.picture, entry.uri)
+            self.destination.write(name, image_png(pixels))
+        return name
+
+    def _can_stay(self, entry: Entry) -> bool:
+        images = self.labels.reader.images
+        location = images.location(entry.picture.uri)
+        return is_plain_file(entry) and not any_turned([location], images.storage_options)
+
+
+def url_of(path: str) -> str:
+    """Return the URL of an image for Label Studio, whose document root is ``/`` for local files."""
+    return path if is_remote(path) else _LOCAL_FILES + quote(path.lstrip("/"))
+
+
+def origin(labels: PseudoLabels, entry: Entry) -> dict[str, Any]:
+    """Return what leads from a task of a tool back to its image."""
+    return {
+        "salip_image_id": entry.image_id,
+        "salip_output": output_digest(labels.output),
+        "salip_classes": labels.class_ids,
+    }
+
+
+class Returned:
+    """Turns label maps that a tool returns into decisions.
+
+    Args:
+        output: the output that was exported.
+        classes: class ids by label, of the classes that the tool showed.
+    """
+
+    def __init__(self, output: LabelOutput, classes: Mapping[str, int]) -> None:
+        self.classes = dict(classes)
+        self._reviews = Reviews.of(output)
+        # No image is read, so their locations may stay unknown.
+        images = Images("", None, output.image_config, {})
+        self._reader = SampleReader(output, self._reviews, self.classes, images)
+        self._entries = {entry.image_id: entry for entry in _entries(output)}
+
+    @property
+    def ignore_index(self) -> int:
+        """Return the value of pixels to ignore."""
+        return self._reader.ignore_index
+
+    def label_map(self, image_id: str) -> LabelMap:
+        """Return the labels of an image as they are in the output now.
+
+        Raises:
+            ValueError: the output has no such image.
+        """
+        if image_id not in self._entries:
+            raise ValueError(f"the output has no image {image_id}")
+        return self._reader.label_map(self._entries[image_id])
+
+    def rejected(self, image_id: str) -> ImageReview:
+        """Return the rejection of all labels of an image."""
+        return ImageReview(image_id, dict.fromkeys(self.classes.values(), "rejected"))
+
+    def corrected(self, image_id: str, after: LabelMap, *, accepted: bool) -> ImageReview:
+        """Return the decisions in a label map [H, W].
+
+        Classes whose pixels changed are corrected. The others are accepted, if the tool says that a
+        person has decided on the image, else undecided.
+        """
+        before = self.label_map(image_id)
+        if after.shape != before.shape:
+            raise ValueError(
+                f"the labels of image {image_id} are {after.shape[0]} x {after.shape[1]} (height "
+                f"x width), but the image is {before.shape[0]} x {before.shape[1]}"
+            )
+        standing = self._reviews.standing(image_id, self.classes.values())
+        verdicts: dict[int, Verdict] = {}
+        for class_id in self.classes.values():
+            drawn = class_id in standing and standing[class_id].verdict == "corrected"
+            if not np.array_equal(before == class_id, after == class_id):
+                verdicts[class_id] = "corrected"
+            elif accepted:  # what a person drew earlier stays
+                verdicts[class_id] = "corrected" if drawn else "accepted"
+        is_corrected = "corrected" in verdicts.values()
+        return ImageReview(image_id, verdicts, after if is_corrected else None)
+
+
+def _entries(output: LabelOutput) -> Iterator[Entry]:
+    """Yield the images that have a size, without their locations."""
+    for shard in output.shards:
+        rows = output.shard_rows(shard, columns=("image_id", "height", "width", "status"))
+        for number, row in enumerate(rows):
+            if row["status"] == "error":
+                continue
+            yield Entry(
+                image_id=row["image_id"],
+                uri="",
+                picture=ImageRef(""),
+                volume=None,
+                slice=None,
+                height=row["height"],
+                width=row["width"],
+                shard=shard,
+                row=number,
+                status=row["status"],
+                figures={},
+            )
+
+
+def classes_of(
+    items: list[Mapping[str, Any]], output: LabelOutput, source: object
+) -> dict[str, int]:
+    """Return the classes that an export showed, from what :func:`origin` wrote into its items.
+
+    Raises:
+        InputError: nothing leads back to an output, or to another one.
+    """
+    known = {spec.label: spec.class_id for spec in output.classes}
+    classes: dict[str, int] | None = None
+    for item in items:
+        if not isinstance(item.get("salip_image_id"), str):
+            raise InputError(f"{source} has an image without salip_image_id: export it again")
+        if item.get("salip_output") != output_digest(output):
+            raise InputError(f"{source} was exported from another output than {output.uri}")
+        shown = item.get("salip_classes")
+        if not isinstance(shown, dict) or not shown.items() <= known.items():
+            raise InputError(f"{source} names the classes {shown}, but {output.uri} has {known}")
+        if classes not in (None, shown):
+            raise InputError(f"{source} mixes exports of different classes: import each by itself")
+        classes = shown
+    if classes is None:
+        raise InputError(f"{source} has no image")
+    return classes
