@@ -180,11 +180,23 @@ def labelme(export: Export) -> int:
     return writer.export(export.labels, export.dest, storage_options=export.storage_options)
 
 
+@export.command()
+@_for_people
+def cvat(export: Export) -> int:
+    """Write a task for CVAT: PNGs, labels.json, and annotations.xml with masks.
+
+    Export it there as CVAT for images 1.1, then run salip-ray import-review FILE LABELS.
+    """
+    from salip_ray.review.tools import cvat as writer
+
+    return writer.export(export.labels, export.dest, storage_options=export.storage_options)
+
+
 def import_review(
     review: Annotated[
         Path,
         typer.Argument(
-            help="File saved by a page of salip-ray review or by Label Studio, or folder of "
+            help="File saved by a page of salip-ray review, Label Studio or CVAT, or folder of "
             "salip-ray export review or labelme."
         ),
     ],

@@ -16,7 +16,7 @@ from salip_ray.output.masks import encode_png
 from salip_ray.output.reader import LabelOutput
 from salip_ray.review.decision_file import load_json, read_decisions
 from salip_ray.review.records import ImageReview, Imported
-from salip_ray.review.tools import label_studio, labelme
+from salip_ray.review.tools import cvat, label_studio, labelme
 from salip_ray.schema import Size
 
 _ORDER: tuple[Verdict, ...] = ("corrected", "rejected", "accepted")
@@ -25,7 +25,7 @@ _ORDER: tuple[Verdict, ...] = ("corrected", "rejected", "accepted")
 def import_file(
     file: Path, output: str, storage_options: Mapping[str, Any] | None = None
 ) -> Imported:
-    """Import the file that a review page saved, or the JSON export of Label Studio.
+    """Import the file that a review page saved, or the export of Label Studio or CVAT.
 
     It may be repeated at any time, also before the review is finished: the latest decision counts.
 
@@ -40,6 +40,8 @@ def import_file(
             process writes to it.
     """
     labels = LabelOutput.open(output, storage_options)
+    if cvat.is_cvat(file):
+        return save_reviews(cvat.read(file, labels), labels, str(file))
     content = load_json(file)
     if isinstance(content, list):
         return save_reviews(label_studio.read(file, content, labels), labels, str(file))

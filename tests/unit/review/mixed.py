@@ -41,24 +41,24 @@ def write_mixed(folder: Path) -> Path:
         np.where(lung, 200, np.where(heart, 120, 40)).astype(np.uint8)
         for lung, heart in map(masks_of, range(30))
     ]
-    places: list[tuple[str, int | None]] = []
+    located: list[tuple[str, int | None]] = []
     for number in range(10):
         file = images / f"view{number}.png"
         cv2.imwrite(str(file), pictures[number])
-        places.append((str(file), None))
+        located.append((str(file), None))
     for number in range(10, 20):
         file = images / f"MEIER^ERIKA-{number}.dcm"
         write_slice(file, pictures[number].astype(np.int16) * 4, number, number=number)
-        places.append((str(file), None))
+        located.append((str(file), None))
     volume = np.stack([picture[::-1].T for picture in pictures[20:]], axis=-1)
     nibabel.save(nibabel.Nifti1Image(volume.astype(np.int16), np.eye(4)), images / "v.nii.gz")
-    places += [(str(images / "v.nii.gz"), index) for index in range(10)]
-    rows = [_row(number, *place) for number, place in enumerate(places)]
+    located += [(str(images / "v.nii.gz"), index) for index in range(10)]
+    rows = [_row(number, *location) for number, location in enumerate(located)]
     table = pa.Table.from_pylist(rows, LABEL_SCHEMA)
     pq.write_table(table, output / "shards/part-00000.parquet")
     manifest = [
         {"image_id": row["image_id"], "uri": uri, "size": 1, "shard": 0, "index": index}
-        for row, (uri, index) in zip(rows, places, strict=True)
+        for row, (uri, index) in zip(rows, located, strict=True)
     ]
     pq.write_table(pa.Table.from_pylist(manifest, MANIFEST_SCHEMA), output / "manifest.parquet")
     task = TaskConfig(name="thorax", prompts={"lung": ("a lobe",), "heart": ("a blob",)})

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zipfile
+from itertools import groupby
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -245,6 +248,98 @@ def test_labelme_opens_the_masks_and_saves_what_comes_back(mixed, tmp_path):
         rest = {"image_height": SHAPE[0], "image_width": SHAPE[1], "flags": flags}
         file.save(str(path), file.shapes, file.image_path, other_data=file.other_data, **rest)
     assert "0 corrected, 30 accepted" in run("import-review", folder, mixed)
+
+
+# ------------------------------------------------------------------------------------------ CVAT
+
+
+def in_cvat(file, before):
+    """Correct annotations as a person does in CVAT, which saves masks in its own way."""
+    root = ElementTree.parse(file).getroot()
+    names = {1: "lung", 2: "heart", 255: "pixels to ignore"}
+    for number, (image, label_map) in enumerate(
+        zip(root.iter("image"), before.values(), strict=True)
+    ):
+        if number in {REJECTED, ACCEPTED, CHANGED, ADDED, ERASED}:
+            tag = "reject" if number == REJECTED else "accept"
+            ElementTree.SubElement(image, "tag", label=tag, source="manual")
+        if number in {CHANGED, ADDED, ERASED}:
+            for mask in image.findall("mask"):
+                image.remove(mask)
+            after = corrected(label_map, number)
+            for value in np.unique(after[after > 0]).tolist():
+                runs = [(key, len(list(group))) for key, group in groupby((after == value).ravel())]
+                lengths = [0] * int(runs[0][0]) + [length for _, length in runs]
+                box = {"left": "0", "top": "0", "width": str(SHAPE[1]), "height": str(SHAPE[0])}
+                rle = ", ".join(map(str, lengths))
+                ElementTree.SubElement(image, "mask", label=names[value], rle=rle, **box)
+    ElementTree.ElementTree(root).write(file)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_cvat_and_back(mixed, tmp_path, zipped):
+    before = label_maps(mixed)
+    run("export", "cvat", mixed, tmp_path / "cvat")
+    file = tmp_path / "cvat/annotations.xml"
+    assert "MEIER" not in file.read_text()
+    assert len(list((tmp_path / "cvat/images").iterdir())) == 30
+    assert "30 undecided" in run("import-review", file, mixed)
+    in_cvat(file, before)
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
+            archive.write(file, "annotations.xml")
+        file = tmp_path / "task.zip"
+    imported = run("import-review", file, mixed)
+    assert "25 undecided" in imported
+    check(mixed, before, imported)
+
+
+def test_datumaro_reads_the_masks_and_writes_what_comes_back(mixed, tmp_path):
+    datumaro = pytest.importorskip("datumaro", reason="pip install datumaro")
+    before = label_maps(mixed)
+    run("export", "cvat", mixed, tmp_path / "cvat")
+    dataset = datumaro.Dataset.import_from(str(tmp_path / "cvat"), "cvat")
+    names = [label.name for label in dataset.categories()[datumaro.AnnotationType.label]]
+    by_prefix = {image_id[:16]: label_map for image_id, label_map in before.items()}
+    items = list(dataset)
+    assert len(items) == 30
+    for item in items:
+        drawn = np.zeros(SHAPE, np.uint8)
+        for mask in item.annotations:
+            drawn[mask.image.astype(bool)] = {"lung": 1, "heart": 2}[names[mask.label]]
+        np.testing.assert_array_equal(drawn, by_prefix[item.id[-16:]])
+        assert item.media.data.shape[:2] == SHAPE
+    dataset.export(str(tmp_path / "again"), "cvat")
+    (file,) = (tmp_path / "again").glob("*.xml")
+    assert "0 corrected" in run("import-review", file, mixed)
+    assert not (mixed / "reviews").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[:200], "cannot be imported"),
+        (lambda text: text.replace("view0-", "view0_"), "has no image view0_"),
+        (
+            lambda text: text.replace(">lung<", ">l<").replace(">heart<", ">h<"),
+            "none of the classes",
+        ),
+        (lambda text: text.replace('label="lung"', 'label="liver"'), "the unknown label 'liver'"),
+        (lambda text: text.replace("<mask", "<polygon"), "has a polygon: only masks"),
+        (lambda text: text.replace('left="', 'left="9'), "does not fit image"),
+        (lambda text: text.replace('rle="', 'rle="1, '), "does not fit image"),
+        (lambda text: text.replace("rle=", "points="), "'rle' is missing"),
+    ],
+)
+def test_a_wrong_file_of_cvat_is_refused_by_name(mixed, tmp_path, change, message):
+    run("export", "cvat", mixed, tmp_path / "cvat")
+    file = tmp_path / "cvat/annotations.xml"
+    file.write_text(change(file.read_text()))
+    done = CliRunner().invoke(app, ["import-review", str(file), str(mixed)])
+    assert done.exit_code == 2
+    assert str(file) in done.output
+    assert message in done.output
+    assert not (mixed / "reviews").exists()
 
 
 # ---------------------------------------------------------------------------------- wrong files

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -53,6 +54,24 @@ def test_pycocotools_loads_and_evaluates(labels, tmp_path):
         assert (tmp_path / "images" / image["file_name"]).is_file()
     scores = sorted(a["score"] for a in truth.anns.values())
     assert scores[0] == pytest.approx(0.3)
+
+
+def test_datumaro_reads_coco(labels, tmp_path):
+    datumaro = pytest.importorskip("datumaro", reason="pip install datumaro")
+    coco.export(labels, str(tmp_path / "coco"))
+    shutil.copytree(tmp_path / "images", tmp_path / "coco/images")  # which datumaro insists on
+    dataset = datumaro.Dataset.import_from(str(tmp_path / "coco"), "coco_instances")
+    names = [label.name for label in dataset.categories()[datumaro.AnnotationType.label]]
+    by_stem = {e.uri.rpartition("/")[2].removesuffix(".png"): e for e in labels.entries}
+    items = list(dataset)
+    assert len(items) == 6
+    for item in items:
+        label_map = labels.label_map(by_stem[item.id.rpartition("/")[2]])
+        drawn = np.zeros_like(label_map)
+        masks = [a for a in item.annotations if a.type == datumaro.AnnotationType.mask]
+        for mask in masks:
+            drawn[mask.image.astype(bool)] = labels.class_ids[names[mask.label]]
+        np.testing.assert_array_equal(drawn, label_map)
 
 
 def test_webdataset_reads_every_shard(labels, tmp_path):
