@@ -17,6 +17,7 @@ from salip_ray.cli.exporting import (
     ImagesRoot,
     LabelsOption,
     Output,
+    report_notes,
     report_written,
     with_shared_options,
 )
@@ -136,6 +137,7 @@ def review(
     """
     from salip_ray.datasets.exports import review as writer
     from salip_ray.datasets.pseudo_labels import PseudoLabels
+    from salip_ray.datasets.selection import describe_left_out
 
     opened = PseudoLabels(
         labels,
@@ -146,7 +148,10 @@ def review(
         manifest=manifest,
     )
     options = storage_options("dest", dest_option)
-    report_written(writer.export(opened, dest, limit=limit, storage_options=options), dest)
+    written = writer.export(opened, dest, limit=limit, storage_options=options)
+    unreadable = opened.left_out.get("unreadable", 0)
+    report_notes(describe_left_out({"unreadable": unreadable} if unreadable else {}))
+    report_written(written, dest)
 
 
 @export.command(name="label-studio")

@@ -78,6 +78,7 @@ REASONS = {
     "confidence": "with a label below the confidence limit",
     "presence": "with a label below the presence limit",
     "area": "with a label below the area limit",
+    "unreadable": "that cannot be read (unreadable.csv in the export lists the reasons)",
 }
 
 

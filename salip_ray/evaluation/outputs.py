@@ -85,6 +85,7 @@ def evaluate_output(
         methods=[*labels.methods, *more],
         surfaces=surfaces,
         tuned_on=tuned_on,
+        why_without=lambda row: references.ambiguity(labels.image_ref(row)),
     )
     return replace(evaluation, not_committed=labels.n_images() - evaluation.n_images)
 

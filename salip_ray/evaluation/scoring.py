@@ -33,6 +33,7 @@ def score_rows(
     methods: Sequence[str],
     surfaces: bool = True,
     tuned_on: Collection[str] = (),
+    why_without: Callable[[Mapping[str, Any]], str | None] = lambda row: None,
 ) -> Evaluation:
     """Score each class and method of each row.
 
@@ -45,6 +46,7 @@ def score_rows(
         methods: the methods of the run.
         surfaces: whether to compute HD95 and NSD, which take most of the time.
         tuned_on: ids of images that chose the recipe and must not test it.
+        why_without: returns the reason of a row without a reference, if there is a special one.
 
     Raises:
         InputError: a reference has another size than its image.
@@ -64,7 +66,8 @@ def score_rows(
             continue
         references = reference_of(row)
         if references is None:
-            unscored.append(Unscored(*name, "without_reference", **slice_of))
+            message = why_without(row) or ""
+            unscored.append(Unscored(*name, "without_reference", message, **slice_of))
             continue
         shape = (row["height"], row["width"])
         cells = {(cell["method"], cell["label"]): cell for cell in row["masks"] or ()}

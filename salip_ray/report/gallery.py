@@ -17,6 +17,7 @@ from salip_ray.report.confidence import FIELDS, confidence
 from salip_ray.report.loading import load_pictures
 from salip_ray.report.pictures import data_uri, outline, picture_box, picture_size
 from salip_ray.schema import Image
+from salip_ray.sources.privacy import is_pseudonym
 from salip_ray.sources.references import References
 
 
@@ -149,6 +150,7 @@ def _item(
     size = picture_size(height, width) if height and width else (0, 0)
     known_size = bool(height and width)
     working = working_size_of(height, width, labels.image_config) if known_size else (1, 1)
+    layers, problem = _reference_layers(labels, row, references)
     main = "cascade" if "cascade" in labels.methods else labels.methods[0]
     masks = [_mask_line(row, mask, main, dice) for mask in row["masks"] or ()]
     mine = [line for line in masks if line.method == main]
@@ -168,10 +170,13 @@ def _item(
         dice=sum(scores) / len(scores) if scores else math.nan,
         n_candidates=row["n_candidates"],
         error=row["error"],
-        reasons=[(o["label"], o["reason"]) for o in row["outcomes"] or () if o["reason"]],
+        reasons=[
+            *((o["label"], o["reason"]) for o in row["outcomes"] or () if o["reason"]),
+            *([("reference", problem)] if problem else []),
+        ],
         layers=[
             *(_layer(mask) for mask in row["masks"] or ()),
-            *_reference_layers(labels, row, references),
+            *layers,
         ],
         boxes=list(_boxes(row, main, working, size)),
         masks=masks,
@@ -210,24 +215,28 @@ def _layer(mask: Mapping[str, Any]) -> Layer:
 
 def _reference_layers(
     labels: LabelOutput, row: Mapping[str, Any], references: References | None
-) -> list[Layer]:
+) -> tuple[list[Layer], str]:
+    """Return the outlines of a reference, and why there are none if one was expected."""
     if references is None:
-        return []
+        return [], ""
     try:
-        mask = references.find(labels.image_ref(row))
+        image = labels.image_ref(row)
+        mask = references.find(image)
         if mask is None:
-            return []
+            return [], references.ambiguity(image) or ""
         ids = references.load(mask, labels.image_config)
-    except (InputError, OutputError):
-        return []  # only scoring treats a bad reference as an error
+    except (InputError, OutputError) as error:
+        # Only scoring treats a bad reference as an error.
+        return [], "cannot be read" if is_pseudonym(row["uri"]) else str(error)
     if ids.shape != (row["height"], row["width"]):
-        return []
+        return [], f"has {ids.shape[0]} x {ids.shape[1]} pixels, not those of its image"
     masks = class_references(ids, labels.classes)
-    return [
+    layers = [
         Layer("reference", spec.class_id, outline(np.asarray(masks[spec.label], np.bool_)))
         for spec in labels.classes
         if masks[spec.label].any()
     ]
+    return layers, ""
 
 
 def _boxes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -191,6 +192,10 @@ def notes(evaluation: Evaluation) -> Iterator[str]:
     ):
         if n := reasons.count(reason):
             yield f"{counted(n, 'image')} {text}"
+        if reason == "without_reference":
+            without = (item for item in evaluation.unscored if item.reason == reason)
+            messages = Counter(item.message for item in without)
+            yield from (f"{n} of them: {message}" for message, n in messages.items() if message)
     if n := evaluation.not_committed:
         yield f"{counted(n, 'image')} in no mean: not labelled yet (resume the label command)"
 

@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -122,18 +122,27 @@ def cases(labels: PseudoLabels, split: Split) -> Iterator[tuple[str, str, Entry]
         yield part_of[index], case_name(entry), entry
 
 
-def provenance(labels: PseudoLabels, split: Split, names: Sequence[str] = ()) -> str:
+def provenance(
+    labels: PseudoLabels,
+    split: Split,
+    without: Collection[str] = (),
+    *,
+    names: Sequence[str] = (),
+) -> str:
     """Return a CSV that leads from each exported name to its image and row.
 
     Args:
-        labels: the labels.
-        split: their split.
+        labels: what is exported.
+        split: of the export.
+        without: ids of images that were left out.
         names: the exported name of each image; by default :func:`case_name`.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for index, (part, name, entry) in enumerate(cases(labels, split)):
+        if entry.image_id in without:
+            continue
         name = names[index] if names else name
         confidence = "" if math.isnan(entry.confidence) else f"{entry.confidence:.4f}"
         writer.writerow((name, part, entry.image_id, entry.uri, confidence))
@@ -143,7 +152,7 @@ def provenance(labels: PseudoLabels, split: Split, names: Sequence[str] = ()) ->
 def counts(labels: PseudoLabels) -> dict[str, int]:
     """Return how many images are exported, and left out for which reason, for ``export.json``."""
     left_out = {f"images_left_out_{reason}": n for reason, n in labels.left_out.items()}
-    return {"images_written": len(labels), **left_out}
+    return {"images_written": len(labels) - labels.left_out.get("unreadable", 0), **left_out}
 
 
 def consecutive(class_ids: Mapping[str, int]) -> dict[int, int]:

@@ -24,6 +24,7 @@ from salip_ray.datasets.exports.cases import (
 from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.orientation import any_turned
 from salip_ray.datasets.exports.pixels import image_png
+from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.index import Entry, json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 
@@ -42,13 +43,15 @@ def export(
 
     Raises:
         OutputError: the location holds something else.
-        InputError: an image cannot be read.
+        InputError: no image can be read; a single one is left out and listed.
     """
     with destination_of(location, describe("coco", labels, split), storage_options) as destination:
+        skipped = Unreadable(labels, destination)
         images_stay = _can_stay(labels)
         for part, indices in split.parts(labels).items():
             name = f"annotations/instances_{part}.json"
             if destination.has(name):
+                skipped.carry_over(labels.entries[index] for index in indices)
                 continue
             # Lines of text take a tenth of the memory of nested dicts.
             images: list[str] = []
@@ -60,14 +63,18 @@ def export(
                 else:
                     file = f"images/{case_name(entry)}.png"
                     if not destination.has(file):
-                        pixels = labels.reader.images.load(entry.picture, entry.uri)
+                        pixels = skipped.image(entry)
+                        if pixels is None:
+                            continue
                         destination.write(file, image_png(pixels))
                 images.append(json.dumps(_image(index, entry, file)))
                 annotations += [json.dumps(item) for item in _annotations(labels, index, entry)]
+            skipped.save()
             destination.write(name, _document(labels, images, annotations))
-        destination.write(PROVENANCE, provenance(labels, split))
+        written = skipped.finish(len(labels))
+        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
         destination.complete(**counts(labels))
-        return len(labels)
+        return written
 
 
 def _can_stay(labels: PseudoLabels) -> bool:

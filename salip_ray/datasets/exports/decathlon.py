@@ -17,6 +17,7 @@ from salip_ray.datasets.exports.cases import (
 )
 from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import image_png
+from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.index import json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.output.masks import encode_png
@@ -40,16 +41,23 @@ def export(
 
     Raises:
         OutputError: the location holds something else.
-        InputError: an image cannot be read.
+        InputError: no image can be read; a single one is left out and listed.
     """
     with destination_of(
         location, describe("decathlon", labels, split), storage_options
     ) as destination:
+        skipped = Unreadable(labels, destination)
         sections: dict[str, list[dict[str, Any]]] = {
             _SECTIONS[part]: [] for part in split.parts(labels)
         }
         for part, case, entry in cases(labels, split):
             image_file, label_file = f"imagesTr/{case}.png", f"labelsTr/{case}.png"
+            if not destination.has(image_file, label_file):
+                sample = skipped.sample(entry)
+                if sample is None:
+                    continue
+                destination.write(image_file, image_png(sample["image"]))
+                destination.write(label_file, encode_png(sample["labels"]))
             sections[_SECTIONS[part]].append(
                 {
                     "image": f"./{image_file}",
@@ -57,11 +65,7 @@ def export(
                     "confidence": json_figure(entry.confidence),
                 }
             )
-            if destination.has(image_file, label_file):
-                continue
-            sample = labels.sample(entry)
-            destination.write(image_file, image_png(sample["image"]))
-            destination.write(label_file, encode_png(sample["labels"]))
+        written = skipped.finish(len(labels))
         names = free_names(labels.class_ids, _RESERVED)
         description = {
             "name": labels.output.run["fingerprint"]["recipe"]["task"]["name"],
@@ -77,6 +81,6 @@ def export(
             "test": [],
         }
         destination.write("dataset.json", json.dumps(description, indent=1) + "\n")
-        destination.write(PROVENANCE, provenance(labels, split))
+        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
         destination.complete(**counts(labels))
-        return len(labels)
+        return written

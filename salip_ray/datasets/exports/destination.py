@@ -31,6 +31,7 @@ class Destination:
     def __init__(self, store: Store, record: Record, lease: Lease) -> None:
         self._store, self._record, self._lease = store, record, lease
         self._names = store.all_names()
+        self.resumed = False
 
     def __str__(self) -> str:
         return str(self._store)
@@ -38,6 +39,14 @@ class Destination:
     def has(self, *names: str) -> bool:
         """Return True if all of these files exist, from this run or an earlier one."""
         return self._names.issuperset(names)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file that this or an earlier run wrote, or None.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        return self._store.read(name) if self.has(name) else None
 
     def write(self, name: str, data: bytes | str) -> None:
         """Write a file in one step.
@@ -90,5 +99,6 @@ def destination_of(
     with claimed(store, record) as claim:
         destination = Destination(store, record, claim.lease)
         if claim.earlier is not None:
+            destination.resumed = True
             destination.write_record(complete=False)
         yield destination

@@ -21,6 +21,8 @@ from salip_ray.datasets.exports.cases import (
 )
 from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import image_png
+from salip_ray.datasets.exports.unreadable import Unreadable
+from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
 from salip_ray.output.layout import label_map_member
@@ -62,31 +64,39 @@ def export(
     Raises:
         ConfigError: ``shard_size`` is below 1.
         OutputError: the location holds something else.
-        InputError: an image cannot be read.
+        InputError: no image can be read; a single one is left out and listed.
     """
     if shard_size < 1:
         raise ConfigError(f"--shard-size must be at least 1, found {shard_size}")
     with destination_of(
         location, describe("hf", labels, split, shard_size=shard_size), storage_options
     ) as destination:
+        skipped = Unreadable(labels, destination)
         parts = split.parts(labels)
         for part, indices in parts.items():
             starts = range(0, len(indices), shard_size)
             for number, start in enumerate(starts):
                 name = f"data/{_PART_NAMES[part]}-{number:05d}-of-{len(starts):05d}.parquet"
-                if not destination.has(name):
-                    destination.write(name, _shard(labels, indices[start : start + shard_size]))
-        destination.write("README.md", _card(labels, list(parts)))
-        destination.write(PROVENANCE, provenance(labels, split))
+                entries = [labels.entries[index] for index in indices[start : start + shard_size]]
+                if destination.has(name):
+                    skipped.carry_over(entries)
+                    continue
+                shard = _shard(entries, skipped)
+                skipped.save()
+                destination.write(name, shard)
+        written = skipped.finish(len(labels))
+        destination.write("README.md", _card(labels, list(parts), written))
+        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
         destination.complete(**counts(labels))
-        return len(labels)
+        return written
 
 
-def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:
+def _shard(entries: list[Entry], skipped: Unreadable) -> bytes:
     rows = []
-    for index in indices:
-        entry = labels.entries[index]
-        sample = labels.sample(entry)
+    for entry in entries:
+        sample = skipped.sample(entry)
+        if sample is None:
+            continue
         name = case_name(entry)
         rows.append(
             {
@@ -103,7 +113,7 @@ def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:
     return buffer.getvalue()
 
 
-def _card(labels: PseudoLabels, parts: list[str]) -> str:
+def _card(labels: PseudoLabels, parts: list[str], written: int) -> str:
     names = ", ".join(f"{class_id} {label}" for label, class_id in labels.class_ids.items())
     files = "\n".join(
         f"      - split: {_PART_NAMES[part]}\n        path: data/{_PART_NAMES[part]}-*.parquet"
@@ -120,7 +130,7 @@ configs:
 
 # Pseudo-labels
 
-{counted(len(labels), "image")} labelled by salip_ray. No person checked the labels, except for the
+{counted(written, "image")} labelled by salip_ray. No person checked the labels, except for the
 decisions that `export.json` counts. Research use only: not a medical device.
 
 `label` is a label map: 0 background, {names}; {labels.ignore_index} marks pixels to ignore.

@@ -27,6 +27,7 @@ from salip_ray.datasets.exports.cases import (
 )
 from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import png
+from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
 from salip_ray.output.masks import LabelMap, encode_png
@@ -64,35 +65,40 @@ def export(
     Raises:
         ConfigError: the number or the name is not allowed.
         OutputError: the dataset's folder holds something else.
-        InputError: an image cannot be read.
+        InputError: no image can be read; a single one is left out and listed.
     """
     if not 1 <= number <= 999:
         raise ConfigError(f"--number must be within 1 and 999, found {number}")
     folder = f"Dataset{number:03d}_{_dataset_name(labels, name)}"
     about = describe("nnunet", labels, split, rgb=rgb)
     with destination_of(join(location, folder), about, storage_options) as destination:
+        skipped = Unreadable(labels, destination)
         ids = consecutive(labels.class_ids)
         cases_of: dict[str, list[str]] = {part: [] for part in split.parts(labels)}
         for part, case, entry in cases(labels, split):
-            cases_of[part].append(case)
             image_file, label_file = f"imagesTr/{case}_0000.png", f"labelsTr/{case}.png"
             if destination.has(image_file, label_file):
+                cases_of[part].append(case)
                 continue
-            sample = labels.sample(entry)
+            sample = skipped.sample(entry)
+            if sample is None:
+                continue
+            cases_of[part].append(case)
             if rgb:  # three channels, even if the image is grey
                 destination.write(image_file, png(sample["image"]))
             else:
                 grey = cv2.cvtColor(sample["image"], cv2.COLOR_RGB2GRAY)
                 destination.write(image_file, png(grey))
             destination.write(label_file, encode_png(_renumbered(sample["labels"], ids, labels)))
+        written = skipped.finish(len(labels))
         if split.val:
             destination.write("splits_final.json", json.dumps([cases_of], indent=1) + "\n")
-        destination.write(PROVENANCE, provenance(labels, split))
+        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
         destination.write(
-            "dataset.json", json.dumps(_description(labels, ids, rgb), indent=1) + "\n"
+            "dataset.json", json.dumps(_description(labels, ids, rgb, written), indent=1) + "\n"
         )
         destination.complete(**counts(labels))
-        return len(labels)
+        return written
 
 
 def _dataset_name(labels: PseudoLabels, name: str) -> str:
@@ -102,7 +108,9 @@ def _dataset_name(labels: PseudoLabels, name: str) -> str:
     return name or re.sub(r"[^A-Za-z0-9_-]+", "-", task).strip("-") or "labels"
 
 
-def _description(labels: PseudoLabels, ids: dict[int, int], rgb: bool) -> dict[str, Any]:
+def _description(
+    labels: PseudoLabels, ids: dict[int, int], rgb: bool, written: int
+) -> dict[str, Any]:
     names = free_names(labels.class_ids, _RESERVED)
     numbers = {names[label]: ids[class_id] for label, class_id in labels.class_ids.items()}
     if labels.may_ignore:
@@ -110,7 +118,7 @@ def _description(labels: PseudoLabels, ids: dict[int, int], rgb: bool) -> dict[s
     return {
         "channel_names": {"0": "R", "1": "G", "2": "B"} if rgb else {"0": "brightness"},
         "labels": {"background": 0, **numbers},
-        "numTraining": len(labels),
+        "numTraining": written,
         "file_ending": _FILE_ENDING,
         "overwrite_image_reader_writer": "NaturalImage2DIO",
         "description": "Pseudo-labels by salip_ray; not checked by a person",

@@ -27,6 +27,7 @@ from salip_ray.datasets.exports import palette
 from salip_ray.datasets.exports.cases import NO_SPLIT, case_name, describe, digest
 from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import image_png, png
+from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.datasets.queue import is_decided, least_certain_first
@@ -57,7 +58,7 @@ def export(
 
     Raises:
         OutputError: the location holds something else, or a queue from before other decisions.
-        InputError: an image cannot be read.
+        InputError: no image can be read; a single one is left out and listed.
     """
     undecided = [entry for entry in labels.entries if not is_decided(entry, labels)]
     queue = sorted(undecided, key=least_certain_first)[:limit]
@@ -65,6 +66,7 @@ def export(
         "review", labels, NO_SPLIT, limit=limit, queue=digest([entry.image_id for entry in queue])
     )
     with destination_of(location, about, storage_options) as destination:
+        skipped = Unreadable(labels, destination)
         names = {
             entry.image_id: f"{rank:05d}-{case_name(entry)}" for rank, entry in enumerate(queue, 1)
         }
@@ -74,15 +76,19 @@ def export(
             files = [f"{folder}/{names[entry.image_id]}.png" for folder in folders]
             if destination.has(*files):
                 continue
-            sample = labels.sample(entry)
+            sample = skipped.sample(entry)
+            if sample is None:
+                continue
             image, label_map = sample["image"], sample["labels"]
             pngs = (image_png(image), png(overlay(image, label_map)), mask_png(label_map))
             for file, data in zip(files, pngs, strict=True):
                 destination.write(file, data)
+        written = skipped.finish(len(queue))
         if not destination.has(QUEUE):  # a person may have edited it
-            destination.write(QUEUE, _queue(labels, queue, names))
-        destination.complete(images_written=len(queue))
-        return len(queue)
+            readable = [entry for entry in queue if entry.image_id not in skipped.reasons]
+            destination.write(QUEUE, _queue(labels, readable, names))
+        destination.complete(images_written=written)
+        return written
 
 
 def _queue(labels: PseudoLabels, queue: list[Entry], names: dict[str, str]) -> str:

@@ -18,7 +18,8 @@ from salip_ray.datasets.exports.cases import (
 )
 from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import png
-from salip_ray.datasets.index import json_figure
+from salip_ray.datasets.exports.unreadable import Unreadable
+from salip_ray.datasets.index import Entry, json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
 from salip_ray.output.layout import label_map_member
@@ -40,29 +41,37 @@ def export(
     Raises:
         ConfigError: ``shard_size`` is below 1.
         OutputError: the location holds something else.
-        InputError: an image cannot be read.
+        InputError: no image can be read; a single one is left out and listed.
     """
     if shard_size < 1:
         raise ConfigError(f"--shard-size must be at least 1, found {shard_size}")
     with destination_of(
         location, describe("webdataset", labels, split, shard_size=shard_size), storage_options
     ) as destination:
+        skipped = Unreadable(labels, destination)
         for part, indices in split.parts(labels).items():
             for number, start in enumerate(range(0, len(indices), shard_size)):
                 name = f"{part}-{number:06d}.tar"
-                if not destination.has(name):
-                    destination.write(name, _shard(labels, indices[start : start + shard_size]))
-        destination.write(PROVENANCE, provenance(labels, split))
+                entries = [labels.entries[index] for index in indices[start : start + shard_size]]
+                if destination.has(name):
+                    skipped.carry_over(entries)
+                    continue
+                shard = _shard(labels, entries, skipped)
+                skipped.save()
+                destination.write(name, shard)
+        written = skipped.finish(len(labels))
+        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
         destination.complete(**counts(labels))
-        return len(labels)
+        return written
 
 
-def _shard(labels: PseudoLabels, indices: list[int]) -> bytes:
+def _shard(labels: PseudoLabels, entries: list[Entry], skipped: Unreadable) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for index in indices:
-            entry = labels.entries[index]
-            sample = labels.sample(entry)
+        for entry in entries:
+            sample = skipped.sample(entry)
+            if sample is None:
+                continue
             facts = {
                 "image_id": entry.image_id,
                 "uri": entry.uri,

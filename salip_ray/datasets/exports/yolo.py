@@ -25,6 +25,7 @@ from salip_ray.datasets.exports.cases import (
 )
 from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import image_png
+from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
 from salip_ray.output.masks import decode_rle
@@ -61,7 +62,7 @@ def export(
     Raises:
         ConfigError: there is no split, and ``val_on_train`` is not set.
         OutputError: the location holds something else.
-        InputError: an image cannot be read.
+        InputError: no image can be read; a single one is left out and listed.
     """
     if not split.val and not val_on_train:
         raise ConfigError(
@@ -69,10 +70,14 @@ def export(
             "or --val-on-train to validate on the training images"
         )
     with destination_of(location, describe("yolo", labels, split), storage_options) as destination:
+        skipped = Unreadable(labels, destination)
         ids = consecutive(labels.class_ids)
         for part, case, entry in cases(labels, split):
             image_file, label_file = f"images/{part}/{case}.png", f"labels/{part}/{case}.txt"
             if destination.has(image_file, label_file):
+                continue
+            pixels = skipped.image(entry)
+            if pixels is None:
                 continue
             lines = [
                 f"{ids[cell['class_id']] - 1} "
@@ -82,8 +87,8 @@ def export(
                 for outline in outlines(decode_rle(cell["rle"]))
             ]
             destination.write(label_file, "".join(lines))
-            pixels = labels.reader.images.load(entry.picture, entry.uri)
             destination.write(image_file, image_png(pixels))
+        written = skipped.finish(len(labels))
         names = {ids[class_id] - 1: label for label, class_id in labels.class_ids.items()}
         description = {
             "train": "images/train",
@@ -91,9 +96,9 @@ def export(
             "names": dict(sorted(names.items())),
         }
         destination.write("data.yaml", yaml.safe_dump(description, sort_keys=False))
-        destination.write(PROVENANCE, provenance(labels, split))
+        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
         destination.complete(**counts(labels))
-        return len(labels)
+        return written
 
 
 def outlines(mask: Mask) -> list[list[float]]:
