@@ -33,7 +33,7 @@ def score_rows(
     methods: Sequence[str],
     surfaces: bool = True,
     tuned_on: Collection[str] = (),
-    why_without: Callable[[Mapping[str, Any]], str | None] = lambda row: None,
+    why_without: Callable[[Mapping[str, Any]], str | None] | None = None,
 ) -> Evaluation:
     """Score each class and method of each row.
 
@@ -66,7 +66,7 @@ def score_rows(
             continue
         references = reference_of(row)
         if references is None:
-            message = why_without(row) or ""
+            message = (why_without and why_without(row)) or ""
             unscored.append(Unscored(*name, "without_reference", message, **slice_of))
             continue
         shape = (row["height"], row["width"])
