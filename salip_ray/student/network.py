@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.errors import WeightsError
+from salip_ray.models.weight_problems import state_problem
 from salip_ray.output.masks import LabelMap
 from salip_ray.schema import Image, Mask
 from salip_ray.student.samples import label_map_of, square_input
@@ -78,6 +79,9 @@ class Student:
             net = make_net(len(about["class_ids"]), about["width"])
             net.load_state_dict(load(data))
         except Exception as error:  # noqa: BLE001  (safetensors and torch raise many types)
-            problem = " ".join(str(error).split())
-            raise WeightsError(f"{name} is not a trained student: {problem}") from None
+            raise WeightsError(
+                f"{name} is not a trained student, or is damaged: "
+                f"{state_problem(error) or 'it cannot be read'}. "
+                "Give the student.safetensors that jobs/train_student.py wrote"
+            ) from None
         return cls(net.eval(), about["class_ids"], about["size"], about["width"])

@@ -27,6 +27,7 @@ from salip_ray.models.clip.find import (
     uses_quick_gelu,
 )
 from salip_ray.models.clip.transform import DeviceTransform, never_vanishing
+from salip_ray.models.weight_problems import load_problem
 from salip_ray.models.weights import unchanged
 from salip_ray.schema import Image
 
@@ -175,8 +176,7 @@ def _create(config: ClipConfig, path: Path) -> tuple[nn.Module, Preprocess]:
                 weights_only=not script,
             )
     except Exception as error:  # torch raises many types for malformed files
-        reason = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{path} cannot be loaded as {config.model}: {reason}") from error
+        raise load_problem(path, error, config.model) from error
     return created
 
 

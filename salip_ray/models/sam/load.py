@@ -19,6 +19,7 @@ from salip_ray.errors import WeightsError
 from salip_ray.models.bundled import sam_net
 from salip_ray.models.sam.decoder import QuickMaskDecoder
 from salip_ray.models.sam.encoder import quicken_blocks
+from salip_ray.models.weight_problems import load_problem
 from salip_ray.models.weights import fetch, unchanged, verify
 
 
@@ -48,7 +49,7 @@ def load_sam(
         if config.model == "bundled":
             sam = sam_net.load_bundled_sam(path)
         else:
-            state = _read(path)
+            state = _read(path, config.model)
             sam = sam_model_registry[config.model]()
             _require_fit(sam, state, config.model, path)
             sam.load_state_dict(state)  # copies; nothing stays mapped from the file
@@ -98,7 +99,7 @@ def check(config: SamConfig, *, storage_options: Mapping[str, Any] | None = None
     else:
         with torch.device("meta"):
             sam = sam_model_registry[config.model]()
-        _require_fit(sam, _read(path), config.model, path)
+        _require_fit(sam, _read(path, config.model), config.model, path)
     return path
 
 
@@ -110,7 +111,7 @@ def _checkpoint(config: SamConfig, storage_options: Mapping[str, Any] | None) ->
     return fetch(config.checkpoint, sha256=config.sha256, storage_options=storage_options)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, model: str) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint, mapped from the file."""
     try:
         if path.suffix == ".safetensors":
@@ -121,13 +122,11 @@ def _read(path: Path) -> dict[str, Tensor]:
                 mappable = file.read(2) == b"PK"
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise WeightsError(
-            f"{path} cannot be loaded without running code from it, which is never done: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
+        raise load_problem(path, error, model) from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise WeightsError(
-            f"{path} is not a plain state dict of tensors, which SAM's official files are"
+            f"{path} is not a plain state dict of tensors, which SAM's official files are. If it "
+            "is a training checkpoint, save the state dict in it as a file of its own"
         )
     return state
 

@@ -89,7 +89,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     for name in ("zip.pth", "plain.pth"):
         path = tmp_path / name
         for load in (load_sam, sam_models.check):
-            with pytest.raises(WeightsError, match=f"{name} cannot be loaded without running code"):
+            with pytest.raises(WeightsError, match=rf"{name} cannot be .* objects .*\(_?io.open\)"):
                 load(config(path))
     assert not (tmp_path / "ran").exists()
 

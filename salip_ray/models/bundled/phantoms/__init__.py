@@ -4,8 +4,8 @@ There are three kinds: chest X-ray, axial brain MRI and fetal head ultrasound. T
 curves and noise alone, without a pixel or mask of a real image. They vary far more than scanners
 do, so that real images look like one more variation to a model trained on phantoms.
 
-A phantom depends on (kind, bank, index, size) only. Training, the choice of thresholds and the
-reported results each use a bank of phantoms that no other step uses.
+A phantom depends on (kind, bank, index, size, target) only. Training, the choice of thresholds and
+the reported results each use a bank of phantoms that no other step uses.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ __all__ = [
 
 KINDS = ("chest_xray", "brain_mri", "fetal_ultrasound")
 BANKS = ("train", "tune", "test")
-# The organ of each kind that labelling is about; every phantom of the kind shows it.
+# The organ of each kind that labelling is about.
 TARGETS = {"chest_xray": "lungs", "brain_mri": "brain", "fetal_ultrasound": "fetal head"}
 
 _Drawing = tuple[npt.NDArray[np.uint8], tuple[Structure, ...]]
-_DRAW: dict[str, Callable[[np.random.Generator, int], _Drawing]] = {
+_DRAW: dict[str, Callable[..., _Drawing]] = {
     "chest_xray": draw_chest,
     "brain_mri": draw_brain,
     "fetal_ultrasound": draw_fetal,
@@ -50,8 +50,13 @@ _MAX_DRAWINGS = 20
 _MIN_TARGET_AREA = 0.02
 
 
-def make_phantom(kind: str, index: int, *, bank: str = "train", size: int = 256) -> Phantom:
+def make_phantom(
+    kind: str, index: int, *, bank: str = "train", size: int = 256, target: bool = True
+) -> Phantom:
     """Draw phantom `index` of `kind` in `bank`; its longer side is `size` pixels.
+
+    Without `target` it is an image of the same kind that does not show the organ, such as a slice
+    above the brain. The bundled models were trained without these.
 
     The same arguments give the same bytes. Raises ValueError for an unknown kind or bank, a
     negative index or a size under 64.
@@ -64,8 +69,11 @@ def make_phantom(kind: str, index: int, *, bank: str = "train", size: int = 256)
         raise ValueError(f"index: {index} is negative, phantoms count from 0")
     if size < _MIN_SIZE:
         raise ValueError(f"size: {size} px is too small to draw in, use {_MIN_SIZE} or more")
-    seed = np.random.SeedSequence([BANKS.index(bank), KINDS.index(kind), index])
-    rng = np.random.Generator(np.random.PCG64(seed))
+    entropy = [BANKS.index(bank), KINDS.index(kind), index, *([] if target else [1])]
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+    if not target:
+        image, structures = _DRAW[kind](rng, size, target=False)
+        return Phantom(kind, image, structures, bank, index)
     for _ in range(_MAX_DRAWINGS):
         image, structures = _DRAW[kind](rng, size)
         phantom = Phantom(kind, image, structures, bank, index)

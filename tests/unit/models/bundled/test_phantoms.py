@@ -221,3 +221,14 @@ def test_generator_reads_no_file() -> None:
     for path in Path(inspect.getfile(phantoms)).parent.rglob("*.py"):
         source = path.read_text(encoding="utf-8")
         assert not any(word in source for word in ("imread", "open(", "np.load", "Path(")), path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_phantom_without_target_shows_anything_but_the_target(kind):
+    for index in range(COUNT):
+        absent = make_phantom(kind, index, bank="tune", size=SIZE, target=False)
+        assert not absent.mask(TARGETS[kind]).any()
+        assert not {"left lung", "skull ring", "ventricles"} & {s.name for s in absent.structures}
+        assert absent.image.std() > 2
+        assert _same(absent, make_phantom(kind, index, bank="tune", size=SIZE, target=False))
+        assert not np.array_equal(absent.image, _sample(kind)[index].image)

@@ -20,6 +20,7 @@ from salip_ray.models.bundled.phantoms.acquisition import (
     write_text,
 )
 from salip_ray.models.bundled.phantoms.brain.base import draw_base
+from salip_ray.models.bundled.phantoms.brain.outside import draw_outside
 from salip_ray.models.bundled.phantoms.brain.slice import Slice
 from salip_ray.models.bundled.phantoms.brain.vault import draw_vault
 from salip_ray.models.bundled.phantoms.phantom import Structure
@@ -36,8 +37,13 @@ _FLAIR = (0.02, 0.55, 0.3, 0.06, 0.35, 0.12, 0.6, 0.48, 0.15)
 _DENSITY = (0.02, 0.75, 0.5, 0.08, 0.45, 0.6, 0.75, 0.6, 0.6)
 
 
-def draw_brain(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Structure, ...]]:
-    """Draw one brain phantom: RGB image [H, W, 3] and its structures."""
+def draw_brain(
+    rng: np.random.Generator, size: int, *, target: bool = True
+) -> tuple[Image, tuple[Structure, ...]]:
+    """Draw one brain phantom: RGB image [H, W, 3] and its structures.
+
+    Without `target` it is a slice of the same volume that misses the brain.
+    """
     level = rng.choice(
         ["neck", "base", "middle", "ventricles", "upper", "crown"],
         p=[0.09, 0.17, 0.17, 0.3, 0.17, 0.1],
@@ -49,6 +55,9 @@ def draw_brain(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     slice_ = Slice(canvas, _weighting(rng), np.zeros(shape, np.float32))
     slice_.signal += np.float32(slice_.tissue["air"])
 
+    if not target:
+        draw_outside(rng, slice_)
+        return _scan(rng, slice_, None)
     if level in ("neck", "base"):
         brain = draw_base(rng, slice_, with_temporal_lobes=level == "base")
     else:
@@ -84,13 +93,13 @@ def _weighting(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _scan(
-    rng: np.random.Generator, slice_: Slice, brain: Field
+    rng: np.random.Generator, slice_: Slice, brain: Field | None
 ) -> tuple[Image, tuple[Structure, ...]]:
     shape, scale = slice_.canvas.shape, slice_.canvas.scale
     signal = slice_.signal + np.float32(rng.uniform(0, 0.04)) * fractal_noise(
         rng, shape, 0.05 * scale, 3
     )
-    if chance(rng, 0.1):  # a skull-stripped volume
+    if chance(rng, 0.1) and brain is not None:  # a skull-stripped volume
         signal = signal * brain
         slice_.legend.drop("head outline", "skull", "eye")
     signal = blur(signal, rng.uniform(0.3, 1.8) * max(shape) / 256)

@@ -11,36 +11,15 @@ from salip_ray.models.bundled.phantoms.brain.slice import (
     draw_cerebellum,
     draw_cortex,
 )
-from salip_ray.models.bundled.phantoms.shapes import Field, ellipse, jitter, smooth_curve
+from salip_ray.models.bundled.phantoms.shapes import Canvas, Field, ellipse, jitter, smooth_curve
 from salip_ray.models.bundled.phantoms.texture import blur, fractal_noise
 
 
 def draw_base(rng: np.random.Generator, slice_: Slice, *, with_temporal_lobes: bool) -> Field:
     """Paint face, cerebellum and brain stem, and perhaps what lies above them: the brain [H, W]."""
     canvas = slice_.canvas
-    head = canvas.fill(
-        smooth_curve(
-            jitter(
-                [
-                    (0.0, -0.93 - rng.uniform(0, 0.1)),
-                    (0.32, -0.87),
-                    (0.58, -0.62),
-                    (0.72, -0.1),
-                    (0.7, 0.35),
-                    (0.5, 0.75),
-                    (0.0, 0.93),
-                    (-0.5, 0.75),
-                    (-0.7, 0.35),
-                    (-0.72, -0.1),
-                    (-0.58, -0.62),
-                    (-0.3, -0.88),
-                ],
-                rng,
-                0.02,
-            )
-        )
-    )
-    _face(rng, slice_, head)
+    head = face_outline(rng, canvas)
+    draw_face(rng, slice_, head)
 
     brain = np.zeros(canvas.shape, np.float32)
     lobes: Field | None = None
@@ -103,7 +82,33 @@ def draw_base(rng: np.random.Generator, slice_: Slice, *, with_temporal_lobes: b
     return brain * head
 
 
-def _face(rng: np.random.Generator, slice_: Slice, head: Field) -> None:
+def face_outline(rng: np.random.Generator, canvas: Canvas) -> Field:
+    """Draw the outline of a head at the level of the face: its coverage [H, W]."""
+    return canvas.fill(
+        smooth_curve(
+            jitter(
+                [
+                    (0.0, -0.93 - rng.uniform(0, 0.1)),
+                    (0.32, -0.87),
+                    (0.58, -0.62),
+                    (0.72, -0.1),
+                    (0.7, 0.35),
+                    (0.5, 0.75),
+                    (0.0, 0.93),
+                    (-0.5, 0.75),
+                    (-0.7, 0.35),
+                    (-0.72, -0.1),
+                    (-0.58, -0.62),
+                    (-0.3, -0.88),
+                ],
+                rng,
+                0.02,
+            )
+        )
+    )
+
+
+def draw_face(rng: np.random.Generator, slice_: Slice, head: Field) -> None:
     """Draw skin, a patchwork of muscle, fat and bone, the nose's airways and the eyes."""
     canvas = slice_.canvas
     shape, scale, tissue = canvas.shape, canvas.scale, slice_.tissue

@@ -19,6 +19,7 @@ from salip_ray.models.bundled.phantoms.acquisition import (
     wear,
     write_text,
 )
+from salip_ray.models.bundled.phantoms.chest.belly import draw_other_region
 from salip_ray.models.bundled.phantoms.chest.film import LEFT, RIGHT, Film
 from salip_ray.models.bundled.phantoms.chest.lungs import draw_opacities, draw_vessels, lung_outline
 from salip_ray.models.bundled.phantoms.chest.overlays import draw_bones, draw_devices
@@ -30,11 +31,20 @@ from salip_ray.models.bundled.phantoms.texture import blur, smooth_noise
 __all__ = ["draw_chest"]
 
 
-def draw_chest(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Structure, ...]]:
-    """Draw one chest phantom: RGB image [H, W, 3] and its structures."""
+def draw_chest(
+    rng: np.random.Generator, size: int, *, target: bool = True
+) -> tuple[Image, tuple[Structure, ...]]:
+    """Draw one chest phantom: RGB image [H, W, 3] and its structures.
+
+    Without `target` it is a film of the abdomen or of a limb.
+    """
     shape = image_shape(size, rng.uniform(0.85, 1.4))
     canvas = _draw_pose(rng, shape)
     film = Film(canvas, np.zeros(shape, np.float32))
+    if not target:
+        draw_other_region(rng, film)
+        density = film.density + 0.06 * rng.random() * smooth_noise(rng, shape, size * 0.25)
+        return _develop(rng, density, film)
 
     right, left = lung_outline(rng, RIGHT), lung_outline(rng, LEFT)
     lungs = {RIGHT: canvas.fill(right), LEFT: canvas.fill(left)}

@@ -14,6 +14,7 @@ from salip_ray.models.bundled.phantoms.acquisition import (
     wear,
     write_text,
 )
+from salip_ray.models.bundled.phantoms.fetal.elsewhere import draw_elsewhere
 from salip_ray.models.bundled.phantoms.fetal.fan import draw_fan, fan_speckle
 from salip_ray.models.bundled.phantoms.fetal.head import (
     draw_inside,
@@ -29,8 +30,13 @@ from salip_ray.models.bundled.phantoms.shapes import Canvas
 __all__ = ["draw_fetal"]
 
 
-def draw_fetal(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Structure, ...]]:
-    """Draw one ultrasound phantom: RGB image [H, W, 3] and its structures."""
+def draw_fetal(
+    rng: np.random.Generator, size: int, *, target: bool = True
+) -> tuple[Image, tuple[Structure, ...]]:
+    """Draw one ultrasound phantom: RGB image [H, W, 3] and its structures.
+
+    Without `target` it is a plane through body, limbs and womb.
+    """
     aspect = 1.48 if chance(rng, 0.6) else rng.uniform(0.95, 1.6)
     shape = image_shape(size, aspect)
     canvas = Canvas(shape, pose((0, 0), 1.0))  # outlines here are in pixels
@@ -39,12 +45,16 @@ def draw_fetal(rng: np.random.Generator, size: int) -> tuple[Image, tuple[Struct
     legend = Legend()
 
     echo = draw_surroundings(rng, canvas, fan, head, legend)
-    inside = canvas.fill(outline_of(head))
-    echo = echo * (1 - inside) + inside * draw_inside(rng, canvas, head, legend)
-    ring = draw_skull(rng, fan, head)
-    echo = shade(rng, echo, fan, head, legend) + ring
-    legend.add("fetal head", "organ", inside)
-    legend.add("skull ring", "part", ring_mask(head))
+    if target:
+        inside = canvas.fill(outline_of(head))
+        echo = echo * (1 - inside) + inside * draw_inside(rng, canvas, head, legend)
+        ring = draw_skull(rng, fan, head)
+        echo = shade(rng, echo, fan, head, legend) + ring
+        legend.add("fetal head", "organ", inside)
+        legend.add("skull ring", "part", ring_mask(head))
+    else:
+        echo = draw_elsewhere(rng, canvas, fan, echo, legend)
+        echo = shade(rng, echo, fan, head, legend)
 
     noise = fan_speckle(rng, fan)
     strength = np.float32(rng.uniform(0.3, 0.8))
