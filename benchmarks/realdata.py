@@ -4,7 +4,7 @@ Three tasks on images that no model of this package was trained or tuned on:
 
     fetal_head   50 ultrasound images of HC18 with the head's outline
     lungs        20 chest X-rays with lung masks
-    brain        axial slices with more than 3 % brain of one T1 volume with a brain mask
+    brain        all axial slices of one T1 volume with a brain mask, also those without brain
 
 The images are not part of the project: their folder is ``$SALIP_REAL_DATA``, else
 ``../shared/data`` next to the checkout. Writes ``evaluation.json``, with the figures of each image,
@@ -33,7 +33,6 @@ from salip_ray.config import load_config
 from salip_ray.errors import SalipError
 
 PROJECT = Path(__file__).resolve().parents[1]
-_MIN_BRAIN_SHARE = 0.03
 _STRETCH = (0.5, 99.5)  # percentiles of the whole volume
 
 
@@ -62,8 +61,8 @@ def slice_brain(source: Path, inputs: Path) -> tuple[Path, Path]:
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     for z in range(grey.shape[2]):
-        if brain[:, :, z].mean() <= _MIN_BRAIN_SHARE:
-            continue
+        if grey[:, :, z].min() == grey[:, :, z].max():
+            continue  # the run leaves blank slices empty
         for folder, slices in zip(
             folders, (grey, np.where(brain, 255, 0).astype(np.uint8)), strict=True
         ):

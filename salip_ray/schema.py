@@ -76,12 +76,15 @@ class ClipScores:
             ``retrieve.scoring`` is ``softmax``.
         presence: how present the class is in the whole image, 0 to 1 (see ``retrieve``); None
             unless ``retrieve.scoring`` is ``softmax``.
+        evidence: the probability that the candidate shows the class or one of its ``task.signs``;
+            None like ``presence``, or if the task names no signs of the class. Not stored.
     """
 
     score: float
     margin: float | None = None
     probability: float | None = None
     presence: float | None = None
+    evidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class ClassMask:
         clip: scores of the best selection; None if the method uses no text.
         proposed: for the cascade the candidates that it retrieved, for GT-SAM those that come
             closest to the reference (the best that a retrieval could have picked), else None.
-        confidence: the Dice that the cascade expects of its label, 0 to 1
+        confidence: the Dice that the cascade expects of its label, 0 to 1, 0 if the organ is absent
             (:mod:`salip_ray.cascade.confidence`); None for other methods.
     """
 
@@ -219,6 +222,7 @@ SELECTION_TYPE = pa.struct(
         pa.field("margin", pa.float32()),
         pa.field("probability", pa.float32()),
         pa.field("presence", pa.float32()),
+        pa.field("evidence", pa.float32()),
         pa.field("runners_up", pa.list_(_RUNNER_UP_TYPE)),
     ]
 )

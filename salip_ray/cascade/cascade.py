@@ -11,7 +11,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from salip_ray.cascade.baselines import gt_sam, unprompted
-from salip_ray.cascade.confidence import calibration
+from salip_ray.cascade.confidence import expected_dice
 from salip_ray.cascade.geometry import check_image, make_working, overlap, union_of
 from salip_ray.cascade.interfaces import Proposer, Refiner, Retriever
 from salip_ray.cascade.proposer import SamProposer
@@ -219,12 +219,23 @@ def compose(
                 reason = "SAM's mask from the retrieved boxes is empty"
                 outcomes.append(Outcome(spec.label, "empty", reason))
                 continue
-            outcomes.append(Outcome(spec.label, "labelled"))
             proposed = union_of(retrieved, original_size)
             agreement = overlap(proposed, refined.union)
             predicted_iou = float(np.mean(refined.predicted_iou))
             stability = float(np.mean(refined.stability))
-            expected_dice = calibration()(predicted_iou, stability, agreement)
+            confidence: float | None = None
+            if spec.label not in uncalibrated:
+                confidence = expected_dice(
+                    predicted_iou, stability, agreement, [choice.clip for choice in chosen]
+                )
+            if confidence is not None and confidence < config.task.min_confidence:
+                reason = (
+                    f"its confidence {confidence:.3f} is below task.min_confidence "
+                    f"{config.task.min_confidence:g}"
+                )
+                outcomes.append(Outcome(spec.label, "empty", reason))
+                continue
+            outcomes.append(Outcome(spec.label, "labelled"))
             masks.append(
                 ClassMask(
                     method="cascade",
@@ -236,7 +247,7 @@ def compose(
                     prompt_boxes=tuple(prompt.box for prompt in prompts),
                     clip=chosen[0].clip,
                     proposed=ProposedMask(proposed, agreement),
-                    confidence=None if spec.label in uncalibrated else expected_dice,
+                    confidence=confidence,
                 )
             )
     if "unprompted" in config.run.modes:

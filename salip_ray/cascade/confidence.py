@@ -1,13 +1,14 @@
 """Estimate the Dice of a label without a reference.
 
-A logistic model estimates Dice, 0 to 1, from three figures: the IoU that SAM predicts for the
-refined mask, the stability of that mask, and its Dice with the candidates it was refined from. The
-parameters are in ``confidence.json``. ``benchmarks/confidence.py`` fitted them on phantoms of the
-``tune`` bank with the bundled models. With another SAM, use the estimate to rank labels and not as
-a Dice.
+A logistic model estimates Dice, 0 to 1, from the IoU that SAM predicts for the refined mask, the
+stability of that mask, and its Dice with the candidates it was refined from. It judges the outline
+only. If CLIP's figures are known (``retrieve.scoring`` is ``softmax``, and the task names the signs
+of the class), a second model also takes the presence of the class in the image and the evidence
+for it in the retrieved candidates. It expects a Dice of 0 if the organ is not there.
 
-CLIP's score and margin, and its agreement over the five visual prompts, are not used: on those
-phantoms they did not improve the rank correlation with Dice.
+The parameters are in ``confidence.json``. ``benchmarks/confidence.py`` fitted them on phantoms of
+the ``tune`` bank with the bundled models. With another SAM or CLIP, use the estimate to rank labels
+and not as a Dice.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from salip_ray.schema import ClipScores
+
 FEATURES = ("predicted_iou", "stability_score", "agreement")
+#: Those of the model that also tells whether the organ is there.
+PRESENCE_FEATURES = (*FEATURES, "presence", "evidence")
+ModelName = Literal["outline", "presence"]
 _FILE = Path(__file__).with_name("confidence.json")
 _RIDGE = 1e-3
 # Every weight is positive: if SAM rarely errs, too few bad labels remain to estimate a weight.
@@ -32,7 +38,7 @@ _LEAST_WEIGHT = 0.05
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic model of Dice over :data:`FEATURES`.
+    """A logistic model of Dice.
 
     A feature is clipped to ``low`` and ``high``, its range in the fit, and standardised by
     ``centre`` and ``scale``.
@@ -45,34 +51,53 @@ class Calibration:
     low: tuple[float, ...]
     high: tuple[float, ...]
 
-    def __call__(self, predicted_iou: float, stability_score: float, agreement: float) -> float:
+    def __call__(self, *features: float) -> float:
         """Return the expected Dice, 0 to 1. A NaN counts as the lowest value of the fit."""
         total = self.intercept
         for value, weight, centre, scale, low, high in zip(
-            (predicted_iou, stability_score, agreement),
-            *(self.weights, self.centre, self.scale, self.low, self.high),
-            strict=True,
+            features, self.weights, self.centre, self.scale, self.low, self.high, strict=True
         ):
             clipped = low if math.isnan(value) else min(max(value, low), high)
             total += weight * (clipped - centre) / scale
         return 1 / (1 + math.exp(-total))
 
-    def to_json(self, about: dict[str, Any]) -> str:
-        """Return the model as JSON text, with a description of its fit."""
-        data = {"features": FEATURES, **asdict(self), "about": about}
-        return json.dumps(data, indent=1) + "\n"
 
-
-def fit(features: npt.NDArray[np.float64], dice: Sequence[float]) -> Calibration:
-    """Fit the model to labels of known Dice; the estimate rises with each feature.
+def expected_dice(
+    predicted_iou: float, stability: float, agreement: float, clip: Sequence[ClipScores]
+) -> float:
+    """Return the expected Dice of a label, 0 to 1.
 
     Args:
-        features: [n, 3], the columns of :data:`FEATURES`, finite.
+        predicted_iou: SAM's, of the refined mask.
+        stability: of the refined mask; may be NaN.
+        agreement: Dice of the refined mask and the retrieved candidates.
+        clip: the scores of the retrieved candidates.
+    """
+    outline = predicted_iou, stability, agreement
+    presences = [scores.presence for scores in clip if scores.presence is not None]
+    evidence = [scores.evidence for scores in clip if scores.evidence is not None]
+    if not (presences and evidence):
+        return calibration("outline")(*outline)
+    return calibration("presence")(*outline, presences[0], sum(evidence) / len(evidence))
+
+
+def fit(
+    features: npt.NDArray[np.float64],
+    dice: Sequence[float],
+    weights: Sequence[float] | None = None,
+) -> Calibration:
+    """Fit a model to labels of known Dice; the estimate rises with each feature.
+
+    Args:
+        features: [n, d], finite.
         dice: n figures between 0 and 1.
+        weights: how often each label counts; by default once.
     """
     from scipy.optimize import minimize
 
     target = np.asarray(dice, np.float64)
+    share = np.ones(len(target)) if weights is None else np.asarray(weights, np.float64)
+    share = share / share.sum()
     centre, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     standard = (features - centre) / scale
@@ -81,7 +106,7 @@ def fit(features: npt.NDArray[np.float64], dice: Sequence[float]) -> Calibration
         logits = parameters[0] + standard @ parameters[1:]
         # Cross-entropy with a soft target: log(1 + e^z) - y z, without overflow.
         entropy = np.logaddexp(0, logits) - target * logits
-        return float(entropy.mean() + _RIDGE * np.sum(parameters[1:] ** 2))
+        return float(share @ entropy + _RIDGE * np.sum(parameters[1:] ** 2))
 
     bounds = [(None, None), *[(_LEAST_WEIGHT, None)] * features.shape[1]]
     best = minimize(loss, np.zeros(features.shape[1] + 1), bounds=bounds).x.tolist()
@@ -95,9 +120,18 @@ def fit(features: npt.NDArray[np.float64], dice: Sequence[float]) -> Calibration
     )
 
 
+def to_json(models: Mapping[ModelName, Calibration], about: Mapping[str, Any]) -> str:
+    """Return the models as JSON text, with a description of their fit."""
+    names = {"outline": FEATURES, "presence": PRESENCE_FEATURES}
+    data: dict[str, Any] = {
+        name: {"features": names[name], **asdict(model)} for name, model in models.items()
+    }
+    return json.dumps({**data, "about": about}, indent=1) + "\n"
+
+
 @functools.cache
-def calibration() -> Calibration:
-    """Return the model that ships with the package."""
-    data = json.loads(_FILE.read_text(encoding="utf-8"))
-    fields = {name: data[name] for name in ("weights", "centre", "scale", "low", "high")}
-    return Calibration(data["intercept"], **{name: tuple(v) for name, v in fields.items()})
+def calibration(name: ModelName) -> Calibration:
+    """Return a model that ships with the package."""
+    data = json.loads(_FILE.read_text(encoding="utf-8"))[name]
+    fields = {key: data[key] for key in ("weights", "centre", "scale", "low", "high")}
+    return Calibration(data["intercept"], **{key: tuple(value) for key, value in fields.items()})

@@ -7,7 +7,7 @@ candidate, and ``sam_prior`` adds SAM's own scores of the candidate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,12 +44,14 @@ class Ranking:
             ``retrieve.scoring`` is ``softmax``.
         presence: [n_classes], the mean over the candidates of the probability of the class or one
             of its companions; None like ``probability``.
+        evidence: of the class or one of its signs; None like ``probability``.
     """
 
     score: Tensor
     merit: Tensor
     probability: Tensor | None = None
     presence: Tensor | None = None
+    evidence: Tensor | None = None
 
 
 def rank(
@@ -58,6 +60,7 @@ def rank(
     candidates: Sequence[Candidate],
     config: RetrieveConfig,
     logit_scale: float | None,
+    signs: Tensor | None = None,
 ) -> Ranking:
     """Rank candidates for each class.
 
@@ -68,10 +71,11 @@ def rank(
         candidates: the n candidates; ``sam_prior`` reads their SAM scores.
         config: ``scoring`` and ``sam_prior`` are used.
         logit_scale: factor of the cosines before the softmax; None without a softmax.
+        signs: like ``companions``, for the evidence; None for no evidence.
     """
     n_classes = len(companions)
     score = scores[:, :n_classes]
-    probability = presence = None
+    probability = presence = evidence = None
     if config.scoring == "softmax":
         assert logit_scale is not None, "a softmax has a scale"
         # Logarithms still differ where several probabilities are 1 in float32.
@@ -79,11 +83,12 @@ def rank(
         merit, probability = log_p[:, :n_classes], log_p[:, :n_classes].exp()
         # The mean over all candidates is more reliable than the probability of a single one.
         presence = (log_p.exp() @ companions.float().T).mean(dim=0)
+        evidence = None if signs is None else log_p.exp() @ signs.float().T
     else:
         merit = score
     if config.sam_prior > 0:
         merit = merit + config.sam_prior * quality(candidates).log()[:, None]
-    return Ranking(score, merit, probability, presence)
+    return Ranking(score, merit, probability, presence, evidence)
 
 
 def quality(candidates: Sequence[Candidate]) -> Tensor:
@@ -122,8 +127,9 @@ class Ranker:
         softmax = self.config.scoring == "softmax"
         known = (*self.classes, *(config.task.competitors if softmax else ()))
         self.text_features = class_features(texts, known)
-        groups = [{c.label, *config.task.companions.get(c.label, ())} for c in self.classes]
-        self.companions = torch.tensor([[c.label in group for c in known] for group in groups])
+        self.signs = config.task.signs
+        self._companion_columns = _columns(config.task.companions, self.classes, known)
+        self._sign_columns = _columns(config.task.signs, self.classes, known)
         self.logit_scale: float | None = None
         if softmax:
             self.logit_scale = self.config.logit_scale or texts.logit_scale
@@ -144,7 +150,10 @@ class Ranker:
         if not candidates:
             return ()
         scores = (100 * features @ self.text_features.T).cpu()
-        ranking = rank(scores, self.companions, candidates, self.config, self.logit_scale)
+        ranking = rank(
+            *(scores, self._companion_columns, candidates),
+            *(self.config, self.logit_scale, self._sign_columns),
+        )
         return tuple(
             selection
             for column, spec in enumerate(self.classes)
@@ -174,11 +183,24 @@ class Ranker:
                     margin=None if best_other is None else score[index].item() - best_other,
                     probability=_value_at(ranking.probability, index, column),
                     presence=_value_at(ranking.presence, column),
+                    evidence=(
+                        _value_at(ranking.evidence, index, column)
+                        if spec.label in self.signs
+                        else None
+                    ),
                 ),
                 runners_up=() if position else runners_up,
             )
             for position, index in enumerate(chosen)
         ]
+
+
+def _columns(
+    groups: Mapping[str, Sequence[str]], classes: Sequence[ClassSpec], known: Sequence[ClassSpec]
+) -> Tensor:
+    """Return the columns of each class and its group, bool [n_classes, n_known]."""
+    named = [{spec.label, *groups.get(spec.label, ())} for spec in classes]
+    return torch.tensor([[spec.label in names for spec in known] for names in named])
 
 
 def _value_at(values: Tensor | None, *index: int) -> float | None:

@@ -17,6 +17,7 @@ _WHOLE = {
     ("task", "prompts"),
     ("task", "distractors"),
     ("task", "companions"),
+    ("task", "signs"),
     ("task", "top_k"),
     ("image", "window"),
 }

@@ -46,6 +46,11 @@ class TaskConfig(Section):
     the bundled CLIP and ``softmax``, a task that names no distractors gets all other classes that
     the CLIP was taught.
 
+    ``signs`` maps a class to those of its companions that only an image of the class shows: a
+    ventricle is a sign of a brain, a skull is not. With them the confidence of a label also tells
+    whether the class is there at all. A class whose label has a confidence below ``min_confidence``
+    is left empty.
+
     ``tuned_on`` are the ids of the images that a search used to choose the recipe. They are
     labelled, but no evaluation counts them.
     """
@@ -54,9 +59,11 @@ class TaskConfig(Section):
     prompts: dict[str, tuple[str, ...]] = Field(min_length=1)
     distractors: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     companions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    signs: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     top_k: Positive | dict[str, Positive] = 1
     min_area: float = Field(default=0.0, ge=0.0)
     max_area: float = Field(default=1.0, gt=0.0)
+    min_confidence: Fraction = 0.0
     tuned_on: tuple[str, ...] = ()
 
     @field_validator("prompts", "distractors")
@@ -85,6 +92,11 @@ class TaskConfig(Section):
             if unknown := set(names) - {spec.label for spec in self.competitors}:
                 raise ValueError(
                     f"companions of {label!r} names {sorted(unknown)}, which task.distractors lacks"
+                )
+        for label, names in self.signs.items():
+            if unknown := set(names) - set(self.companions.get(label, ())):
+                raise ValueError(
+                    f"signs of {label!r} names {sorted(unknown)}, which its companions lack"
                 )
         same_unit = (self.min_area <= 1) == (self.max_area <= 1)
         if same_unit and self.min_area >= self.max_area:
@@ -349,6 +361,7 @@ class RefineConfig(Section):
 
 #: Options that outputs of earlier versions do not have; a recipe leaves out their defaults.
 _LATER_OPTIONS = {
+    "task": ("signs", "min_confidence"),
     "image": ("aspect", "resample", "channels"),
     "propose": ("min_area", "max_area"),
     "retrieve": ("box_end", "box_line", "contour_line", "contours", "outside"),
@@ -409,7 +422,8 @@ class Config(Section):
             del data["clip"]["allow_untaught"]  # outputs of earlier versions do not have it
         for section, names in _LATER_OPTIONS.items():
             for name in names:
-                if data[section][name] == type(getattr(self, section)).model_fields[name].default:
+                field = type(getattr(self, section)).model_fields[name]
+                if data[section][name] == field.get_default(call_default_factory=True):
                     del data[section][name]
         data["run"] = {key: data["run"][key] for key in ("modes", "rows_per_shard", "precision")}
         return data

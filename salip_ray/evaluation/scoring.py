@@ -85,7 +85,13 @@ def score_rows(
                 scores.append(replace(score, **slice_of))
                 if method == "cascade" and reference.any():
                     best = cells.get(("gt_sam", label))
-                    stages.append(_stage_dice(name, label, cell, best, reference, score.dice))
+                    withheld = cell is None and any(
+                        entry["retrieved"] and entry["label"] == label
+                        for entry in row.get("ranking") or ()
+                    )
+                    stages.append(
+                        _stage_dice(name, label, cell, best, reference, score.dice, withheld)
+                    )
     return Evaluation(tuple(scores), tuple(unscored), stages=tuple(stages))
 
 
@@ -112,6 +118,7 @@ def _stage_dice(
     best: Mapping[str, Any] | None,
     reference: Mask,
     refined: float,
+    withheld: bool,
 ) -> StageDice:
     def of_proposed(cell: Mapping[str, Any] | None) -> float:
         rle = None if cell is None else cell.get("proposed")  # older rows have none
@@ -120,7 +127,7 @@ def _stage_dice(
     picked, proposed = of_proposed(cascade), of_proposed(best)
     if not math.isnan(picked) and not math.isnan(proposed):
         proposed = max(proposed, picked)
-    stage = failed_stage(proposed, picked, refined)
+    stage = failed_stage(proposed, picked, refined, withheld=withheld)
     return StageDice(*name, label, proposed, picked, refined, stage)
 
 

@@ -18,12 +18,14 @@ STAGES = {
     "proposal": "no good proposal",
     "pick": "wrong pick",
     "refine": "bad refine",
+    "empty": "left empty",
     "proposal_or_pick": "no good proposal or wrong pick",
 }
 """The stages at which a label can fail, and their names for people.
 
-``proposal_or_pick`` is for runs without references, which recorded nothing about candidates that
-were not picked.
+``empty`` is for labels that the cascade withheld, because presence or confidence was below the
+limit of the recipe. ``proposal_or_pick`` is for runs without references, which recorded nothing
+about candidates that were not picked.
 """
 
 
@@ -47,7 +49,14 @@ class StageDice:
     failed: str
 
 
-def failed_stage(proposed: float, picked: float, refined: float, good: float = GOOD) -> str:
+def failed_stage(
+    proposed: float,
+    picked: float,
+    refined: float,
+    good: float = GOOD,
+    *,
+    withheld: bool = False,
+) -> str:
     """Return the stage of :data:`STAGES` that lost a label; empty if the label is good.
 
     Args:
@@ -55,9 +64,12 @@ def failed_stage(proposed: float, picked: float, refined: float, good: float = G
         picked: Dice of the retrieved candidates: 0 if there were none, NaN if it is unknown.
         refined: Dice of the label.
         good: Dice from which a mask counts as good.
+        withheld: candidates were retrieved, and the class was left empty.
     """
     if refined >= good:
         return ""
+    if withheld:
+        return "empty"
     if picked >= good:
         return "refine"
     if math.isnan(proposed):

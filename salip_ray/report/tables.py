@@ -30,6 +30,7 @@ _STAGE_COLUMNS = {
     "proposal": "lost at\nproposal",
     "pick": "lost at\npick",
     "refine": "lost at\nrefine",
+    "empty": "left\nempty",
     "proposal_or_pick": "proposal\nor pick",
 }
 

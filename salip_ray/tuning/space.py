@@ -17,7 +17,8 @@ from salip_ray.errors import ConfigError
 _SECTIONS = ("task", "propose", "retrieve", "refine")
 #: Fields that define the task, the weights or the batch sizes, and not the quality of labels.
 _FIXED = frozenset(
-    {"task.name", "task.prompts", "task.distractors", "task.companions", "task.tuned_on"}
+    {"task.name", "task.prompts", "task.distractors", "task.companions", "task.signs"}
+    | {"task.tuned_on"}
     | {"refine.sam", "retrieve.resize", "retrieve.batch_size", "refine.batch_size"}
     | {"propose.points_per_batch"}
 )

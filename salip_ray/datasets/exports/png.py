@@ -50,7 +50,7 @@ def export(
                 file = f"{part}/{names[index]}" if split.val else names[index]
                 if not destination.has(file):
                     destination.write(file, mask_png(labels.label_map(entry)))
-        destination.write(PROVENANCE, provenance(labels, split, names))
+        destination.write(PROVENANCE, provenance(labels, split, names=names))
         destination.complete(**counts(labels))
     return len(labels)
 

@@ -25,7 +25,11 @@ from salip_ray.schema import ClipScores, Selection
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FEW_POINTS = ("propose.points_per_side=4", "run.modes=[cascade, unprompted, gt_sam]")
+FEW_POINTS = (
+    "propose.points_per_side=4",
+    "task.min_confidence=0",
+    "run.modes=[cascade, unprompted, gt_sam]",
+)
 
 
 @pytest.fixture(scope="module")

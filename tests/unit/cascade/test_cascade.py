@@ -297,6 +297,28 @@ def test_a_class_that_is_not_present_is_empty_and_the_row_says_why(sam, clip, co
     )
 
 
+def test_label_below_min_confidence_is_empty_and_the_row_says_why(sam, clip, configure, picture):
+    shared = {"distractors": {"foot": ["five long bones"]}, "companions": {"lung": ["foot"]}}
+    task = {**TASK, **shared, "signs": {"lung": ["foot"]}}
+    image = picture(180, 256)
+    sure = Cascade(configure(task=task, retrieve=SOFTMAX), sam=sam, clip=clip)(image)
+    evidence = {s.label: s.clip.evidence for s in sure.selections}
+    assert evidence["lung"] is not None
+    assert [evidence[label] for label in evidence if label != "lung"] == [None]
+    known = {label: mask.confidence for label, mask in of(sure, "cascade").items()}
+    likely, unlikely = sorted(known, key=lambda label: -known[label])
+    limit = (known[likely] + known[unlikely]) / 2
+    config = configure(task={**task, "min_confidence": limit}, retrieve=SOFTMAX)
+    result = Cascade(config, sam=sam, clip=clip)(image)
+    assert list(of(result, "cascade")) == [likely]
+    outcomes = {outcome.label: outcome for outcome in result.outcomes}
+    assert outcomes[likely].outcome == "labelled"
+    assert (outcomes[unlikely].outcome, outcomes[unlikely].reason) == (
+        "empty",
+        f"its confidence {known[unlikely]:.3f} is below task.min_confidence {limit:g}",
+    )
+
+
 def test_gt_sam_is_prompted_with_plain_boxes_whatever_refine_says(sam, clip, configure, picture):
     image = picture(90, 128)
     lung = np.zeros((90, 128), dtype=bool)

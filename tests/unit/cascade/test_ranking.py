@@ -72,3 +72,16 @@ def test_companions_compete_for_the_candidate_and_speak_for_the_class():
     of_all = torch.softmax(SCORES / 10, dim=1)
     torch.testing.assert_close(alone.presence, of_all[:, :1].mean(dim=0))
     torch.testing.assert_close(ranking.presence, of_all[:, [0, 2]].sum(dim=1).mean()[None])
+
+
+def test_signs_add_to_the_evidence_of_each_candidate_and_change_nothing_else():
+    config = RetrieveConfig(scoring="softmax")
+    signs = torch.tensor([[True, False, True]])
+    ranking = rank(SCORES, ALONE, PARTS, config, 10.0, signs)
+    alone = rank(SCORES, ALONE, PARTS, config, 10.0, ALONE)
+    assert torch.equal(ranking.merit, alone.merit)
+    assert torch.equal(ranking.presence, alone.presence)
+    of_all = torch.softmax(SCORES / 10, dim=1)
+    torch.testing.assert_close(alone.evidence, of_all[:, :1])
+    torch.testing.assert_close(ranking.evidence, of_all[:, [0, 2]].sum(dim=1, keepdim=True))
+    assert rank(SCORES, ALONE, PARTS, config, 10.0).evidence is None

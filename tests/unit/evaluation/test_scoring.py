@@ -207,7 +207,13 @@ def test_json_has_all_sections():
                 "proposed": None,
                 "picked": None,
                 "refined": pytest.approx(2 / 3),
-                "failed": {"proposal": 0, "pick": 0, "refine": 0, "proposal_or_pick": 1},
+                "failed": {
+                    "proposal": 0,
+                    "pick": 0,
+                    "refine": 0,
+                    "empty": 0,
+                    "proposal_or_pick": 1,
+                },
             }
         },
         "walks": [

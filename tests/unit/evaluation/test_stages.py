@@ -66,3 +66,19 @@ def test_rows_without_proposals_are_scored():
     )
     assert math.isnan(evaluation.stages[0].picked)
     assert evaluation.stages[0].failed == "proposal_or_pick"
+
+
+@pytest.mark.parametrize(("retrieved", "stage"), [(True, "empty"), (False, "pick")])
+def test_class_left_empty_after_retrieval_is_not_called_a_wrong_pick(retrieved, stage):
+    reference = np.ones((4, 4), np.bool_)
+    rle = encode_rle(reference)
+    row = {"image_id": "a", "uri": "/a.png", "height": 4, "width": 4, "status": "empty"}
+    best = {"method": "gt_sam", "label": "lungs", "rle": rle, "proposed": rle}
+    ranking = [{"label": "lungs", "retrieved": retrieved}]
+    evaluation = score_rows(
+        [{**row, "masks": [best], "ranking": ranking}],
+        lambda uri: {"lungs": reference},
+        labels=["lungs"],
+        methods=["cascade", "gt_sam"],
+    )
+    assert evaluation.stages[0].failed == stage
