@@ -91,7 +91,7 @@ class PseudoLabels:
         class_ids = _class_ids(opened, classes)
         reviews = Reviews.of(opened)
         selection = select(opened, reviews, class_ids, self.limits)
-        self.left_out = selection.left_out
+        self.left_out = dict(selection.left_out)
         self.entries: Sequence[Entry] = selection.entries
         if not self.entries:
             reasons = "; ".join(describe_left_out(self.left_out)) or "no image is labelled yet"
