@@ -26,6 +26,7 @@ from salip_ray.tuning.cache import mask_digest, prompt_keys
 #: Task -> kind of phantom.
 ORGANS = {"lungs": "chest_xray", "brain": "brain_mri", "fetal_head": "fetal_ultrasound"}
 _EVERYTHING = ("task.min_area=0", "task.max_area=1")
+_MIN_SHARE = 0.03  # of a real image that the organ covers
 _BEAM = 8  # sets that the search for the best choice keeps
 
 
@@ -63,6 +64,8 @@ def real_images(task: str, output: Path) -> list[Item]:
         (mask,) = class_references(results, config.task.classes).values()
         return decode(Path(uri).read_bytes(), uri, config.image), mask
 
+    # Which candidate is best is asked only where the organ is there.
+    uris = [uri for uri in uris if load(uri)[1].mean() > _MIN_SHARE]
     return [Item(f"real-{Path(uri).stem}", partial(load, uri)) for uri in uris]
 
 
@@ -84,6 +87,8 @@ class Bench:
 
     def variant(self, task: str, *overrides: str, name: str = "") -> Variant:
         """The cascade with a preset's options changed."""
+        # All images are labelled: what is measured is the choice among candidates.
+        overrides = ("task.min_confidence=0", *overrides)
         config = load_config(task, preset=self.preset, overrides=overrides)
         return Variant(name, config, Ranker(self.clip, config), SamRefiner(self.sam, config))
 
