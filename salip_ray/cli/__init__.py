@@ -17,6 +17,7 @@ from salip_ray.cli.export import export, import_review
 from salip_ray.cli.label import label
 from salip_ray.cli.plan import plan
 from salip_ray.cli.report import report
+from salip_ray.cli.reproduce import reproduce
 from salip_ray.cli.retry import retry
 from salip_ray.cli.review import review
 from salip_ray.cli.show import show
@@ -90,6 +91,7 @@ app.command()(evaluate)
 app.command()(report)
 app.command()(show)
 app.command()(tune)
+app.command()(reproduce)
 app.command()(submit)
 app.command()(stop)
 app.command()(doctor)

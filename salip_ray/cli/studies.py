@@ -49,13 +49,14 @@ def run_studies(
     from salip_ray.evaluation import Evaluation, as_json
     from salip_ray.evaluation.outputs import evaluate_output, write_results
     from salip_ray.output.reader import LabelOutput
+    from salip_ray.pipeline.shared_session import shared_session
     from salip_ray.report.overview import overview
     from salip_ray.sources.references import References
 
     evaluation, bands = Evaluation(()), []
     with ExitStack() as stack:
         if not all(_complete(study.output) for study in studies):
-            stack.enter_context(_one_ray(studies))
+            stack.enter_context(shared_session(study.config for study in studies))
         for study in studies:
             pipeline.label(
                 study.images,
@@ -91,24 +92,6 @@ def run_studies(
 def _complete(output: Path) -> bool:
     """Return True if a run has finished: it writes its summary last."""
     return (output / SUMMARY).is_file()
-
-
-def _one_ray(studies: Sequence[Study]) -> Any:
-    """Return one Ray session for all runs: starting Ray takes as long as a few images."""
-    from salip_ray.cluster.resources import Machine, cpus_needed, plan_pools
-    from salip_ray.cluster.session import ray_session
-    from salip_ray.pipeline.stages import stages_of
-
-    def needed(machine: Machine) -> float:
-        return max(
-            cpus_needed(
-                plan_pools(study.config.pools, list(stages_of(study.config)), machine),
-                study.config.pools.fetch_cpus,
-            )
-            for study in studies
-        )
-
-    return ray_session(needed)
 
 
 def _band(

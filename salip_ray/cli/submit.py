@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -81,6 +81,20 @@ def submit(
     job = jobs.submit(
         client, input, output, settings, references=reference, python=python, ship=ship
     )
+    follow(client, job, address, wait=wait)
+
+
+def follow(client: Any, job: Any, address: str, *, wait: bool = True) -> None:
+    """Show the log of a submitted job until it ends, and exit with its status.
+
+    Args:
+        client: from :func:`salip_ray.cluster.submit.connect`.
+        job: from :func:`salip_ray.cluster.submit.submit`.
+        address: of the job server, for messages.
+        wait: if False, only say what was submitted.
+    """
+    from salip_ray.cluster import submit as jobs
+
     verb = "joined running" if job.joined else "submitted"
     typer.echo(f"{verb} job {job.job_id}; stop it: salip-ray stop {job.job_id} --address {address}")
     if not wait:

@@ -15,7 +15,7 @@ import hashlib
 import shlex
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,12 +99,36 @@ def submit(
         ClusterError: the server refuses, another job is writing to the output, or a location holds
             a signature or a password.
     """
-    command = [python, "-m", "salip_ray", "label", _shown("INPUT", input), _shown("OUTPUT", output)]
+    command = [python, "-m", "salip_ray", "label", shown("INPUT", input), shown("OUTPUT", output)]
     command += ["--config", _JOB_FILE]
     if references is not None:
-        command += ["--reference", _shown("--reference", references)]
-    data = config_file(config)
-    fingerprint = hashlib.sha256(f"{command}\n{data}".encode()).hexdigest()
+        command += ["--reference", shown("--reference", references)]
+    files = {_JOB_FILE: config_file(config)}
+    return submit_command(client, command, output, files=files, ship=ship)
+
+
+def submit_command(
+    client: JobSubmissionClient,
+    command: Sequence[str],
+    output: str,
+    *,
+    files: Mapping[str, str],
+    ship: bool = False,
+) -> Submitted:
+    """Start a command on the cluster, or join the same command if it is running.
+
+    Args:
+        client: from :func:`connect`.
+        command: its words; the dashboard shows them.
+        output: what it writes; one output has one writer.
+        files: text files of its working folder, which the dashboard does not show.
+        ship: send this installation of the package, instead of using that of the cluster.
+
+    Raises:
+        ClusterError: the server refuses, or another job is writing to the output.
+    """
+    contents = "\n".join(files.values())
+    fingerprint = hashlib.sha256(f"{command}\n{contents}".encode()).hexdigest()
     where = public_uri(output)
     try:
         if running := _writing_to(client, where):
@@ -115,7 +139,8 @@ def submit(
                 )
             return Submitted(str(running.submission_id), joined=True)
         with tempfile.TemporaryDirectory(prefix="salip-ray-") as folder:
-            Path(folder, _JOB_FILE).write_text(data, encoding="utf-8")
+            for name, text in files.items():
+                Path(folder, name).write_text(text, encoding="utf-8")
             environment: dict[str, Any] = {
                 "working_dir": folder,
                 "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS)},
@@ -134,8 +159,12 @@ def submit(
     return Submitted(job_id)
 
 
-def _shown(name: str, location: str) -> str:
-    """Return a location for the command line, which the dashboard shows."""
+def shown(name: str, location: str) -> str:
+    """Return a location for the command line, which the dashboard shows.
+
+    Raises:
+        ClusterError: it holds a signature or a password.
+    """
     if public_uri(location) != normalise(location):
         raise ClusterError(
             f"{name} {public_uri(location)} was given with a signature or a password, which the "

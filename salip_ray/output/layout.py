@@ -59,6 +59,15 @@ STUDENT_WEIGHTS = "student.safetensors"
 STUDENT_SCORES = "scores"
 STUDENT_CHECKPOINTS = "train"
 
+# The output of ``reproduce``: its lists and the files that jobs read are in ``data/``.
+REPRODUCTION = "reproduction.json"
+REPRODUCTION_TABLE = "table.md"
+REPRODUCTION_FIGURES = "figures.csv"
+REPRODUCTION_PROFILE = "profile.json"
+REPRODUCTION_SEARCH = "search"
+REPRODUCTION_FAITHFUL, REPRODUCTION_OURS = "faithful", "ours"
+REPRODUCTION_TUNING = "ours-search"
+
 _SHARD = re.compile(r"part-(\d{5,})\.(\w+)")
 _LABEL_MAP = ".mask.png"
 _DESCRIPTION = ".json"

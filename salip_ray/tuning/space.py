@@ -148,10 +148,15 @@ def draw_recipes(config: Config, space: Space, trials: int, seed: int) -> list[R
 
 
 def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Return the configuration with some fields changed and validated."""
-    data = config.model_dump()
+    """Return the configuration with some fields changed and validated.
+
+    Other sections are not copied field by field: pools that were left open must stay open.
+    """
+    data: dict[str, Any] = {name: getattr(config, name) for name in Config.model_fields}
     for field, value in changes.items():
         section, _, name = field.partition(".")
+        if not isinstance(data[section], dict):
+            data[section] = data[section].model_dump()
         data[section][name] = value
     return Config.model_validate(data)
 

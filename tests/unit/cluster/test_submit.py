@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ray.job_submission import JobStatus
+from typer.testing import CliRunner
 
 from salip_ray import load_config
+from salip_ray.cli import app
 from salip_ray.cluster import submit as jobs
 from salip_ray.errors import ClusterError
 
@@ -103,6 +106,32 @@ def test_secrets_are_in_the_file_and_not_on_the_command_line():
     assert job["entrypoint"].startswith("'/opt/my python' -m salip_ray label s3://b/in 's3://b/out")
     assert "hush" not in job["entrypoint"] + str(job["metadata"])
     assert "py_modules" not in job["runtime_env"]
+
+
+def test_a_reproduction_is_submitted_with_its_sentences_as_a_file(monkeypatch, tmp_path):
+    prompts = tmp_path / "lungs.json"
+    prompts.write_text('{"lungs": ["a sentence that the dashboard does not show"]}')
+    server = Server([])
+    sent = {}
+
+    def submit_job(**job):
+        folder = Path(job["runtime_env"]["working_dir"])
+        sent.update({path.name: path.read_text() for path in folder.iterdir()})
+        return Server.submit_job(server, **job)
+
+    server.submit_job = submit_job
+    monkeypatch.setattr(jobs, "connect", lambda address: server)
+    given = ["reproduce", "lungs", "/shared/cxr", "--weights", "/shared/weights", "--limit", "20"]
+    given += ["--prompts", str(prompts), "--output", "/shared/out", "--set", "pools.fused=true"]
+    done = CliRunner().invoke(app, [*given, "--address", "http://head:8265"])
+    assert done.exit_code == 0, done.output
+    (job,) = server.submitted
+    assert sent == {"prompts.json": prompts.read_text()}
+    assert job["entrypoint"] == (
+        "python -m salip_ray reproduce lungs /shared/cxr --output /shared/out "
+        "--prompts prompts.json --seed 0 --limit 20 --weights /shared/weights "
+        "--set pools.fused=true"
+    )
 
 
 def test_one_output_has_one_writer():

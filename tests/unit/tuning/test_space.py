@@ -8,7 +8,21 @@ import pytest
 
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError
-from salip_ray.tuning.space import Range, default_space, draw_recipes, read_space
+from salip_ray.tuning.space import (
+    Range,
+    default_space,
+    draw_recipes,
+    read_space,
+    with_changes,
+)
+
+
+def test_changes_leave_open_pools_open():
+    config = load_config("lungs")
+    changed = with_changes(config, {"propose.points_per_side": 5})
+    assert changed.propose.points_per_side == 5
+    assert changed.pools.own == config.pools.own == frozenset()
+    assert with_changes(config, {}) == config
 
 
 @pytest.mark.parametrize("task", ["lungs", "brain", "fetal_head"])

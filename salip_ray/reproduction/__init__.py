@@ -1,0 +1,1 @@
+"""The paper's table with its own datasets: adapters, protocol, scoring, and the run."""
