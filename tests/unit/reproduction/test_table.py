@@ -47,6 +47,10 @@ def test_every_figure_is_in_the_csv_and_an_undefined_one_is_empty():
     assert len(rows) == len(figures()) + 1
     assert rows[0]["dice"] == "0.890000"
     assert rows[-1] == {
-        **{"run": "ours", "scoring": "published", "method": "cascade"},
-        **{"uri": "/in/a,b.nii", "slice": "3", "dice": ""},
+        "run": "ours",
+        "scoring": "published",
+        "method": "cascade",
+        "uri": "/in/a,b.nii",
+        "slice": "3",
+        "dice": "",
     }
