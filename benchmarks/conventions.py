@@ -10,6 +10,7 @@ known, so that a second run resumes.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,7 +127,8 @@ def real_images(task: str, count: int) -> Iterator[Item]:
         pixels, truth = ((folder / name).read_bytes() for name in (image, mask))
         return decode(pixels, image, config.image), decode(truth, mask, config.image)[..., 0] > 0
 
-    rows = [line.split(",")[:2] for line in (folder / "index.csv").read_text().split()[1:]]
+    with (folder / "index.csv").open(newline="") as file:
+        rows = [(row["image"], row["mask"]) for row in csv.DictReader(file)]
     for image, mask in spread(rows, count):
         yield Item(
             f"real-{Path(image).stem}",
@@ -184,8 +186,16 @@ class Shared:
     """What recipes share on one image: proposals by image and ``propose``, and CLIP's features."""
 
     item: Item
+    images: dict[str, tuple[Image, Mask]] = field(default_factory=dict)
     proposals: dict[str, Any] = field(default_factory=dict)
     features: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def load(self, config: Config) -> tuple[Image, Mask]:
+        """Return the image, as the ``image`` section draws it, and its mask."""
+        key = config.image.model_dump_json()
+        if key not in self.images:
+            self.images[key] = self.item.load(config)
+        return self.images[key]
 
 
 class Models:
@@ -198,7 +208,7 @@ class Models:
 
     def score(self, config: Config, shared: Shared) -> dict[str, float]:
         """Return the Dice of the cascade and of GT-SAM by a recipe on an image."""
-        image, reference = shared.item.load(config)
+        image, reference = shared.load(config)
         working = make_working(image, config.image)
         size = working.shape[:2]
         proposing = config.propose.model_dump(exclude={"min_area", "max_area"})
