@@ -193,7 +193,7 @@ def _search(run: Reproduction) -> Recipe:
             "run": recipe.config.run.model_copy(update={"modes": ("cascade",)}),
         }
         name = _draw(recipe)
-        _label(run, name, recipe.config.model_copy(update=search), run.images.tuning)
+        _label(run, name, recipe.config.model_copy(update=search), run.images.tuning, quiet=True)
         dice = mean_of([*_published(run, name, run.images.tuning)]).dice
         of = f"draw {recipe.number} of {len(run.settings.draws)}"
         run.report(f"{of}: Dice {dice:.3f} ({_changes(recipe.changes)})")
@@ -221,9 +221,12 @@ def _tune(run: Reproduction) -> tuple[Config, dict[str, Any]]:
     return tuned.model_copy(update={"task": task}), results["best"]
 
 
-def _label(run: Reproduction, name: str, config: Config, images: Listing) -> None:
+def _label(
+    run: Reproduction, name: str, config: Config, images: Listing, *, quiet: bool | None = None
+) -> None:
     references = images.references if "gt_sam" in config.run.modes else None
-    label(images.images, run.at(name), config, references=references, quiet=run.quiet)
+    quiet = run.quiet if quiet is None else quiet
+    label(images.images, run.at(name), config, references=references, quiet=quiet)
 
 
 def _published(run: Reproduction, name: str, images: Listing) -> list[Figure]:

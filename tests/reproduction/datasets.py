@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 
 from salip_ray.models.bundled.phantoms import make_phantom
-from salip_ray.reproduction.layouts import END_SLICES
+from salip_ray.reproduction.prepared_files import END_SLICES
 
 SIZE = 72  #: pixels of a side
 

@@ -15,6 +15,7 @@ from salip_ray.config import ImageConfig
 from salip_ray.errors import InputError
 from salip_ray.output.store import Store
 from salip_ray.reproduction import layouts
+from salip_ray.reproduction.prepared_files import END_SLICES, fill_outline, search_slices
 from salip_ray.sources.formats import nifti
 
 
@@ -97,7 +98,7 @@ def test_outlines_of_fetal_heads_are_filled(tmp_path):
 def test_the_border_of_the_image_closes_an_outline_that_it_cuts():
     whole = cv2.copyMakeBorder(ellipse((8, 20)), 0, 0, 20, 0, cv2.BORDER_CONSTANT)
     cv2.ellipse(whole, (28, 20), (15, 10), 0, 0, 360, 255, 1)
-    filled = layouts.fill_outline(np.ascontiguousarray(whole[:, 20:]))
+    filled = fill_outline(np.ascontiguousarray(whole[:, 20:]))
     assert np.array_equal(filled > 0, ndimage.binary_fill_holes(whole)[:, 20:])
 
 
@@ -145,18 +146,18 @@ def test_brains_lose_empty_and_end_slices_and_are_turned(tmp_path, brains):
         for uri, values in ((image, voxels), (reference, mask > 0)):
             slices, spacing = slices_of(uri)
             assert spacing == (2.0, 1.5)
-            used = values[5 + layouts.END_SLICES : 57 - layouts.END_SLICES]
+            used = values[5 + END_SLICES : 57 - END_SLICES]
             assert np.array_equal(slices, [np.rot90(each) for each in used])
 
 
 def test_the_search_on_brains_uses_the_published_slices(tmp_path, brains):
     data, voxels, _ = brains
     prepared = prepare("brain", data, tmp_path)
-    assert list(layouts.search_slices(12)) == [2, 4, 6, 8, 10]
-    assert list(layouts.search_slices(133)) == [26, 52, 78, 104, 130]
+    assert list(search_slices(12)) == [2, 4, 6, 8, 10]
+    assert list(search_slices(133)) == [26, 52, 78, 104, 130]
     for uri in prepared.tuning.uris:
         slices, _ = slices_of(uri)
-        used = voxels[5 + layouts.END_SLICES :][[2, 4, 6, 8, 10]]
+        used = voxels[5 + END_SLICES :][[2, 4, 6, 8, 10]]
         assert np.array_equal(slices, [np.rot90(each) for each in used])
 
 
