@@ -45,7 +45,8 @@ MODES = ("crops", "crop_expand", "bbox", "reverse_box_mask", "contour")
 KINDS = {"lungs": "chest_xray", "fetal_head": "fetal_ultrasound", "brain": "brain_mri"}
 _PHANTOM_SIZE = 320
 _MIN_BRAIN_SHARE = 0.03
-_BUNDLED = (
+#: The published settings with the bundled models.
+PUBLISHED_RECIPE = (
     *("sam.model=bundled", "sam.checkpoint=null", "clip.model=bundled", "clip.pretrained=null"),
     *("propose.points_per_side=16", "propose.points_per_batch=128"),
     *("propose.pred_iou_thresh=0.5", "propose.stability_score_thresh=0.5"),
@@ -169,7 +170,7 @@ def recipes(task: str) -> Iterator[tuple[str, str, Config]]:
     preset = "salip-3d" if task == "brain" else "salip-2d"
     everything = ("run.modes=[cascade, gt_sam]",)
     for mode in MODES:
-        base = (*_BUNDLED, *everything, f"retrieve.visual_prompt={mode}")
+        base = (*PUBLISHED_RECIPE, *everything, f"retrieve.visual_prompt={mode}")
         yield FAITHFUL, mode, load_config(task, preset=preset, overrides=base)
         for name, deviation in DEVIATIONS.items():
             if task in deviation.tasks and mode in deviation.modes:

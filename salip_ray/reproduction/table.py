@@ -76,7 +76,9 @@ def figures_csv(figures: Sequence[Figure]) -> str:
 
 
 def _cell(mean: Mean) -> str:
-    return f"{mean.dice:.3f} ({mean.low:.3f} to {mean.high:.3f}), n {mean.n}"
+    # One file says nothing about others.
+    interval = "" if math.isnan(mean.low) else f" ({mean.low:.3f} to {mean.high:.3f})"
+    return f"{mean.dice:.3f}{interval}, n {mean.n}"
 
 
 def _last(value: float) -> float:

@@ -14,18 +14,22 @@ import pytest
 from typer.testing import CliRunner
 
 from salip_ray.cli import app
-from salip_ray.reproduction import protocol, run
 from tests.conftest import ROOT
 from tests.reproduction.datasets import DATASETS, write_dataset
+from tests.reproduction.in_process import without_ray
 
 #: One image per shard, so that a run can be killed between two commits.
-TINY = ("image.long_side=64", "run.rows_per_shard=1", "pools.propose.size=1")
+TINY = (
+    *("image.long_side=64", "run.rows_per_shard=1"),
+    *("propose.points_per_side=3", "propose.crop_n_layers=0", "propose.stability_score_thresh=0"),
+)
 METHODS = ("cascade", "gt_sam", "unprompted_confident", "unprompted_largest")
 #: Files of each dataset, how many of them the searches use, and slices of each file.
 SIZES = {"lungs": (7, 5, 1), "fetal-head": (7, 5, 1), "brain": (3, 2, 6)}
-#: A search of fewer recipes than the published one.
-SHORT = "from salip_ray.reproduction import protocol, run; protocol.DRAWS = run.TRIALS = 2; "
-KILLABLE = [sys.executable, "-c", f"{SHORT}from salip_ray.cli import app; app()"]
+IN_PROCESS = (
+    "from tests.reproduction.in_process import without_ray; without_ray(); "
+    "from salip_ray.cli import app; app()"
+)
 
 
 def command(dataset: str, data: Path, prompts: Path, output: Path) -> list[str]:
@@ -41,10 +45,9 @@ def datasets(tmp_path_factory):
 
 
 @pytest.fixture
-def reproduce(local_ray, datasets, monkeypatch):
+def reproduce(one_thread, datasets, monkeypatch):
     """Return a function that runs the command on a dataset, and returns what it printed."""
-    monkeypatch.setattr(protocol, "DRAWS", 2)
-    monkeypatch.setattr(run, "TRIALS", 2)
+    without_ray(monkeypatch.setattr)
 
     def reproduce(dataset, output):
         arguments = command(dataset, *datasets[dataset], output)
@@ -91,10 +94,8 @@ def test_a_killed_run_resumes_to_the_same_figures(reproduce, datasets, tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     reproduce("lungs", whole)
     check_figures("lungs", whole)
-    words = [*KILLABLE, *command("lungs", *datasets["lungs"], killed)]
-    # A separate Ray, which dies with the driver.
-    others = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
-    environment = {**others, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", IN_PROCESS, *command("lungs", *datasets["lungs"], killed)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL) as driver:
         while not list(killed.glob("faithful/shards/*.parquet")) and driver.poll() is None:
             time.sleep(0.02)
