@@ -23,6 +23,7 @@ import numpy as np
 from salip_ray.datasets.exports import palette
 from salip_ray.datasets.exports.cases import NO_SPLIT, PROVENANCE, counts, describe, provenance
 from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import InputError
@@ -45,22 +46,25 @@ def export(
 
     Raises:
         OutputError: the location holds something else.
-        InputError: an image cannot be read.
+        InputError: no image can be read; a single one is left out and listed.
     """
     with destination_of(location, describe("cvat", labels, NO_SPLIT), storage_options) as to:
-        images = ToolImages(labels, to, copy=True)
+        skipped = Unreadable(labels, to)
+        images = ToolImages(labels, to, copy=True, skipped=skipped)
         root = ET.Element("annotations")
         ET.SubElement(root, "version").text = "1.1"
         root.append(_meta(labels))
         for number, entry in enumerate(labels.entries):
-            name = images.written(entry).removeprefix("images/")
-            root.append(_image(labels, number, name, entry))
+            file = images.written(entry)
+            if file is not None:
+                root.append(_image(labels, number, file.removeprefix("images/"), entry))
+        written = skipped.finish(len(labels))
         ET.indent(root)
         to.write(_ANNOTATIONS, ET.tostring(root, encoding="utf-8", xml_declaration=True))
         to.write("labels.json", json.dumps(_label_specs(labels), indent=1))
-        to.write(PROVENANCE, provenance(labels, NO_SPLIT))
+        to.write(PROVENANCE, provenance(labels, NO_SPLIT, skipped.reasons))
         to.complete(**counts(labels))
-    return len(labels)
+    return written
 
 
 def _label_specs(labels: PseudoLabels) -> list[dict[str, Any]]:

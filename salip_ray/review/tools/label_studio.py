@@ -18,6 +18,7 @@ import numpy as np
 from salip_ray.datasets.exports import palette
 from salip_ray.datasets.exports.cases import NO_SPLIT, PROVENANCE, counts, describe, provenance
 from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.index import Entry, json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import InputError
@@ -48,26 +49,32 @@ def export(
 
     Raises:
         OutputError: the location holds something else.
-        InputError: an image cannot be read.
+        InputError: no image can be read; a single one is left out and listed.
     """
     about = describe("label-studio", labels, NO_SPLIT, copy=copy)
     with destination_of(location, about, storage_options) as destination:
-        images = ToolImages(labels, destination, copy)
-        tasks = [json.dumps(_task(labels, entry, images)) for entry in labels.entries]
+        skipped = Unreadable(labels, destination)
+        images = ToolImages(labels, destination, copy, skipped)
+        made = (_task(labels, entry, images) for entry in labels.entries)
+        tasks = [json.dumps(task) for task in made if task is not None]
+        written = skipped.finish(len(labels))
         destination.write("tasks.json", "[\n" + ",\n".join(tasks) + "\n]\n")
         destination.write("config.xml", _config(labels))
-        destination.write(PROVENANCE, provenance(labels, NO_SPLIT))
+        destination.write(PROVENANCE, provenance(labels, NO_SPLIT, skipped.reasons))
         destination.complete(**counts(labels))
-    return len(labels)
+    return written
 
 
-def _task(labels: PseudoLabels, entry: Entry, images: ToolImages) -> dict[str, Any]:
+def _task(labels: PseudoLabels, entry: Entry, images: ToolImages) -> dict[str, Any] | None:
+    path = images.path(entry)
+    if path is None:
+        return None
     result = list(_regions(labels, entry))
     prediction: dict[str, Any] = {"model_version": "salip_ray", "result": result}
     if (score := json_figure(entry.confidence)) is not None:
         prediction["score"] = score
     return {
-        "data": {"image": url_of(images.path(entry)), **origin(labels, entry)},
+        "data": {"image": url_of(path), **origin(labels, entry)},
         "predictions": [prediction],
     }
 

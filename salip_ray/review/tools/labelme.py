@@ -27,6 +27,7 @@ from salip_ray.datasets.exports.cases import (
 )
 from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.pixels import png
+from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.index import Entry, json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import InputError
@@ -49,17 +50,19 @@ def export(
 
     Raises:
         OutputError: the location holds something else.
-        InputError: an image cannot be read.
+        InputError: no image can be read; a single one is left out and listed.
     """
     with destination_of(location, describe("labelme", labels, NO_SPLIT), storage_options) as to:
-        images = ToolImages(labels, to, copy=True)
+        skipped = Unreadable(labels, to)
+        images = ToolImages(labels, to, copy=True, skipped=skipped)
         for entry in labels.entries:
             image, name = images.written(entry), f"{case_name(entry)}.json"
-            if not to.has(name):
+            if image is not None and not to.has(name):
                 to.write(name, json.dumps(_document(labels, entry, image), indent=1))
-        to.write(PROVENANCE, provenance(labels, NO_SPLIT))
+        written = skipped.finish(len(labels))
+        to.write(PROVENANCE, provenance(labels, NO_SPLIT, skipped.reasons))
         to.complete(**counts(labels))
-    return len(labels)
+    return written
 
 
 def _document(labels: PseudoLabels, entry: Entry, image: str) -> dict[str, Any]:

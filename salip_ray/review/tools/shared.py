@@ -13,6 +13,7 @@ from salip_ray.datasets.exports.cases import case_name, is_plain_file
 from salip_ray.datasets.exports.destination import Destination
 from salip_ray.datasets.exports.orientation import any_turned
 from salip_ray.datasets.exports.pixels import image_png
+from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.images import Images
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
@@ -40,18 +41,25 @@ class ToolImages:
     labels: PseudoLabels
     destination: Destination
     copy: bool
+    skipped: Unreadable
 
-    def path(self, entry: Entry) -> str:
-        """Return the location of an image, after it was written if need be."""
+    def path(self, entry: Entry) -> str | None:
+        """Return the location of an image, after it was written if need be; None as `written`."""
         if not self.copy and self._can_stay(entry):
             return self.labels.reader.images.location(entry.uri)
-        return f"{self.destination}/{self.written(entry)}"
+        name = self.written(entry)
+        return None if name is None else f"{self.destination}/{name}"
 
-    def written(self, entry: Entry) -> str:
-        """Write the image as a PNG if it does not exist; return its path below the export."""
+    def written(self, entry: Entry) -> str | None:
+        """Write the image as a PNG if it does not exist; return its path below the export.
+
+        None if the image cannot be read: `skipped` remembers it.
+        """
         name = f"images/{case_name(entry)}.png"
         if not self.destination.has(name):
-            pixels = self.labels.reader.images.load(entry.picture, entry.uri)
+            pixels = self.skipped.image(entry)
+            if pixels is None:
+                return None
             self.destination.write(name, image_png(pixels))
         return name
 

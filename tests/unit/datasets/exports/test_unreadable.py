@@ -16,6 +16,7 @@ from salip_ray.datasets.exports.cases import Split
 from salip_ray.datasets.exports.unreadable import UNREADABLE
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import InputError
+from salip_ray.review.tools import cvat, label_studio, labelme
 
 EXPORTS = {
     "nnunet": nnunet.export,
@@ -24,6 +25,9 @@ EXPORTS = {
     "webdataset": partial(webdataset.export, shard_size=2),
     "hf": partial(hf.export, shard_size=2),
     "review": review.export,
+    "cvat": cvat.export,
+    "labelme": labelme.export,
+    "label-studio": partial(label_studio.export, copy=True),
 }
 
 
