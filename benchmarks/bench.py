@@ -25,7 +25,7 @@ from benchmarks.plots import growth_plot, stage_plot
 from salip_ray.cluster.profile import measure
 from salip_ray.cluster.sizing import size
 from salip_ray.config import load_config
-from salip_ray.pipeline.faults import keep_freed_memory
+from salip_ray.pipeline.workers.memory import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS: dict[str, tuple[float, str]] = {

@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 from salip_ray import load_config
 from salip_ray.config import Config
-from salip_ray.pipeline import arrow, dataflow, stages
+from salip_ray.pipeline import columns, dataflow, stages
 from salip_ray.pipeline import job as run
 from salip_ray.pipeline.actors import StageActor
-from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.stages import Row, Stage
 
 #: What the stages do; travels with their classes, which are pickled by value.
@@ -65,19 +65,19 @@ def nothing_fetched(
 ) -> Iterator[pa.Table]:
     """Stands in for fetch and decode: a block of rows with one-pixel images, all at once."""
     n = batch.num_rows
-    nothing = {name: pa.nulls(n, arrow.TYPES[name]) for name in arrow.DECODED}
+    nothing = {name: pa.nulls(n, columns.TYPES[name]) for name in columns.DECODED}
     values = {
-        **{name: batch[name] for name in arrow.OF_MANIFEST},
+        **{name: batch[name] for name in columns.OF_MANIFEST},
         **nothing,
         "uri": batch["uri"],
         "_shard": batch["shard"],
         "_seq": batch["seq"],
-        "height": pa.array([1] * n, arrow.TYPES["height"]),
-        "width": pa.array([1] * n, arrow.TYPES["width"]),
-        "status": pa.array(["ok"] * n, arrow.TYPES["status"]),
-        "_working": pa.array([b"\0\0\0"] * n, arrow.TYPES["_working"]),
-        "_working_size": pa.array([[1, 1]] * n, arrow.TYPES["_working_size"]),
-        "_seconds": pa.array([{"fetch": 0.0}] * n, arrow.TYPES["_seconds"]),
+        "height": pa.array([1] * n, columns.TYPES["height"]),
+        "width": pa.array([1] * n, columns.TYPES["width"]),
+        "status": pa.array(["ok"] * n, columns.TYPES["status"]),
+        "_working": pa.array([b"\0\0\0"] * n, columns.TYPES["_working"]),
+        "_working_size": pa.array([[1, 1]] * n, columns.TYPES["_working_size"]),
+        "_seconds": pa.array([{"fetch": 0.0}] * n, columns.TYPES["_seconds"]),
     }
     for _ in range(n):
         reporter.done("fetch", 0.0)
@@ -118,7 +118,7 @@ class Propose(Sleeper):
     def pack_for_others(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
         """Return no candidate, and an embedding of the given size."""
         embedding = np.zeros((1, 1, 1, self.bytes // 4), np.float32)
-        return {"_n_proposed": 0, "_candidates": [], **arrow.pack_embedding(embedding)}
+        return {"_n_proposed": 0, "_candidates": [], **columns.pack_embedding(embedding)}
 
 
 class Retrieve(Sleeper):

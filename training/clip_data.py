@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 
 from salip_ray.cascade.visual_prompts import visual_prompt
 from salip_ray.config import RetrieveConfig
-from salip_ray.config.sections import VisualPrompt
+from salip_ray.config.cascade import VisualPrompt
 from salip_ray.models.bundled.clip_net import IMAGE_SIZE, bundled_preprocess
 from salip_ray.models.bundled.phantoms import KINDS, make_phantom
 from salip_ray.schema import Image, Mask

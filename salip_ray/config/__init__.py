@@ -1,5 +1,15 @@
 """Configuration: frozen typed sections, and how they are loaded from YAML."""
 
+from salip_ray.config.cascade import (
+    ClipConfig,
+    ProposeConfig,
+    RefineConfig,
+    Resize,
+    RetrieveConfig,
+    SamConfig,
+)
+from salip_ray.config.config import Config
+from salip_ray.config.image import ImageConfig, Window
 from salip_ray.config.job import (
     PoolConfig,
     PoolsConfig,
@@ -10,20 +20,8 @@ from salip_ray.config.job import (
     WaitConfig,
 )
 from salip_ray.config.loading import DEFAULT_PRESET, load_config
-from salip_ray.config.sections import (
-    ClassSpec,
-    ClipConfig,
-    Config,
-    ImageConfig,
-    ProposeConfig,
-    RefineConfig,
-    Resize,
-    RetrieveConfig,
-    SamConfig,
-    TaskConfig,
-    Window,
-)
 from salip_ray.config.shipped import ShippedTask, shipped_configs, shipped_tasks
+from salip_ray.config.task import ClassSpec, TaskConfig
 
 __all__ = [
     "DEFAULT_PRESET",

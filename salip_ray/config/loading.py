@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from salip_ray.config.assignments import merge, parse_assignments
+from salip_ray.config.config import Config
 from salip_ray.config.problems import describe_problem
-from salip_ray.config.sections import Config
 from salip_ray.config.shipped import kind_of, read_text, read_yaml, shipped_configs
 from salip_ray.errors import ConfigError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from salip_ray.config.sections import Config
+from salip_ray.config.config import Config
 
 Layer = tuple[str, Mapping[str, Any]]  #: name of a source of settings, and its nested data
 _Location = tuple[int | str, ...]

@@ -6,7 +6,7 @@ images, so the bytes of a row do not depend on other rows.
 An exception becomes the ``status`` and ``error`` of its row, and later stages pass the row through.
 If memory runs out, the row is done again with half the batch (of points, crops or boxes), down to
 one; the batch size that fitted is recorded in the shard's statistics. A broken GPU ends its worker.
-A row on which several workers died is given up (:mod:`salip_ray.pipeline.faults`).
+A row on which several workers died is given up (:mod:`salip_ray.pipeline.workers.deaths`).
 
 Torch is imported in the actors: it takes seconds, which the driver and the tasks do not spend.
 """
@@ -20,23 +20,15 @@ from typing import Any
 import pyarrow as pa
 
 from salip_ray.config import Config
-from salip_ray.pipeline import arrow
-from salip_ray.pipeline.arrow import in_tables
-from salip_ray.pipeline.faults import (
-    MOST_DEATHS,
-    Recycler,
-    WorkerDiedError,
-    attempts_of,
-    end_worker,
-    free_memory,
-    is_broken_device,
-    is_out_of_memory,
-    keep_freed_memory,
-    require_working,
-)
-from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline import columns, tables
+from salip_ray.pipeline.monitoring.monitor import StageReporter
+from salip_ray.pipeline.monitoring.telemetry import log_event
 from salip_ray.pipeline.stages import Row, Stage
-from salip_ray.pipeline.telemetry import log_event
+from salip_ray.pipeline.tables import in_tables
+from salip_ray.pipeline.workers.deaths import MOST_DEATHS, WorkerDiedError, attempts_of
+from salip_ray.pipeline.workers.devices import end_worker, is_broken_device, require_working
+from salip_ray.pipeline.workers.memory import free_memory, is_out_of_memory, keep_freed_memory
+from salip_ray.pipeline.workers.recycling import Recycler
 
 
 class StageActor:
@@ -90,7 +82,7 @@ class StageActor:
         if batch.num_rows > 1:  # single rows follow each other quickly: the timer is enough
             self._reporter.flush()
 
-    def _rows(self, batch: pa.Table) -> Iterator[arrow.Arrays]:
+    def _rows(self, batch: pa.Table) -> Iterator[tables.Arrays]:
         """Yield the new cells of each row."""
         deaths = self._attempts.deaths()
         for index in range(batch.num_rows):
@@ -99,7 +91,7 @@ class StageActor:
                 cells: dict[str, Any] = {}
                 for stage in self._stages:
                     cells |= self.process(stage, row, cells, deaths.get(row.image_id, 0))
-            yield arrow.as_arrays(cells)
+            yield tables.as_arrays(cells)
 
     def _columns(self, stage: Stage) -> tuple[str, ...]:
         """Return the columns that a stage adds in this actor."""
@@ -129,14 +121,14 @@ class StageActor:
             cells = nothing | self._fit(stage, row, before)
             row.status = cells.get("status", row.status)
         except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)
-            row.status, error = "error", arrow.error(stage.name, problem)
+            row.status, error = "error", columns.error(stage.name, problem)
             cells = {**nothing, "status": "error", "error": error}
             if is_broken_device(problem):
-                about = {**error, **arrow.named(row.cells)}
+                about = {**error, **columns.named(row.cells)}
                 log_event("device_broken", level="WARNING", run=self._reporter.run, **about)
                 end_worker()
         seconds = time.perf_counter() - start
-        self._reporter.done(stage.name, seconds, error=error, row=arrow.named(row.cells))
+        self._reporter.done(stage.name, seconds, error=error, row=columns.named(row.cells))
         self._reporter.memory(stage.name)
         spent = before.get("_seconds") or row.cells["_seconds"].as_py()
         return {**cells, "_seconds": {**spent, stage.name: seconds}}

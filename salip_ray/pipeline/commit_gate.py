@@ -21,7 +21,7 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-from salip_ray.pipeline.telemetry import log_event
+from salip_ray.pipeline.monitoring.telemetry import log_event
 
 DRAIN_SECONDS = 120.0  #: the longest wait for commits under way
 

@@ -19,11 +19,11 @@ from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import identify
-from salip_ray.pipeline import arrow
-from salip_ray.pipeline.arrow import in_tables
+from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.dataflow import add_actors, assign_stages
-from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.stages import stages_of
+from salip_ray.pipeline.tables import in_tables
 from salip_ray.schema import Image
 from salip_ray.sources.decode import decode
 
@@ -101,8 +101,8 @@ def prepare(
 ) -> Iterator[pa.Table]:
     """Yield the rows of a batch with the columns that PROPOSE needs."""
     _check_columns(batch.column_names, image, reference)
-    rows = map(arrow.as_arrays, _rows(batch, config, image, reference))
-    yield from in_tables(batch, rows, arrow.DECODED)
+    rows = map(tables.as_arrays, _rows(batch, config, image, reference))
+    yield from in_tables(batch, rows, columns.DECODED)
 
 
 def _rows(
@@ -112,11 +112,11 @@ def _rows(
     for index in range(batch.num_rows):
         row = batch.slice(index, 1)
         began = time.perf_counter()
-        values: dict[str, Any] = dict.fromkeys(arrow.DECODED)
+        values: dict[str, Any] = dict.fromkeys(columns.DECODED)
         try:
             values |= _prepared(row, config, image, reference)
         except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)
-            values |= {"status": "error", "error": arrow.error("decode", problem)}
+            values |= {"status": "error", "error": columns.error("decode", problem)}
         yield {**values, "_seconds": {"fetch": time.perf_counter() - began}}
 
 
@@ -135,8 +135,8 @@ def _prepared(row: pa.Table, config: Config, image: str, reference: str | None) 
         "status": "ok",
         "height": height,
         "width": width,
-        "_references": arrow.pack_references(masks),
-        **arrow.pack_working(make_working(pixels, config.image)),
+        "_references": columns.pack_references(masks),
+        **columns.pack_working(make_working(pixels, config.image)),
     }
 
 
@@ -158,5 +158,5 @@ def _check_columns(names: list[str], image: str, reference: str | None) -> None:
             raise InputError(
                 f"the dataset has no column {wanted!r}; its columns are {', '.join(names)}"
             )
-    if taken := sorted(set(names) & {*arrow.LABELS, *arrow.INTERNAL}):
+    if taken := sorted(set(names) & {*columns.LABELS, *columns.INTERNAL}):
         raise InputError(f"the dataset has a column {taken[0]!r} already: rename it first")

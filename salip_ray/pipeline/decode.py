@@ -11,10 +11,10 @@ import pyarrow as pa
 from salip_ray.cascade.geometry import class_references, make_working
 from salip_ray.config import Config
 from salip_ray.errors import ImageError
-from salip_ray.pipeline import arrow
-from salip_ray.pipeline.arrow import in_tables
-from salip_ray.pipeline.faults import MOST_DEATHS, WorkerDiedError, attempts_of
-from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline import columns, tables
+from salip_ray.pipeline.monitoring.monitor import StageReporter
+from salip_ray.pipeline.tables import in_tables
+from salip_ray.pipeline.workers.deaths import MOST_DEATHS, WorkerDiedError, attempts_of
 from salip_ray.schema import Image, ImageRef, Mask
 from salip_ray.sources.decode import is_blank, only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import Version, fetch_all
@@ -39,14 +39,14 @@ def fetch_and_decode(
     """
     of_manifest = pa.table(
         {
-            **{name: batch[name] for name in arrow.OF_MANIFEST},
+            **{name: batch[name] for name in columns.OF_MANIFEST},
             "uri": [shown_uri(batch.slice(i, 1), config) for i in range(batch.num_rows)],
             "_shard": batch["shard"],
             "_seq": batch["seq"],
         }
     )
-    rows = map(arrow.as_arrays, _rows(batch, config, references, reporter))
-    yield from in_tables(of_manifest, rows, arrow.DECODED)
+    rows = map(tables.as_arrays, _rows(batch, config, references, reporter))
+    yield from in_tables(of_manifest, rows, columns.DECODED)
     reporter.flush()
 
 
@@ -168,7 +168,7 @@ class _NotOpenedError(ImageError):
 def _decoded(
     row: pa.Table, stack: Stack | Exception, config: Config, references: References | None
 ) -> dict[str, Any]:
-    nothing: dict[str, Any] = dict.fromkeys(arrow.DECODED)
+    nothing: dict[str, Any] = dict.fromkeys(columns.DECODED)
     stage = "fetch"
     try:
         if isinstance(stack, _NotOpenedError):
@@ -186,16 +186,16 @@ def _decoded(
             return {**values, "status": "empty", "_working_size": [height, width]}
         stage = "reference"
         picture = ImageRef(row["uri"][0].as_py(), index)
-        values["_references"] = arrow.pack_references(
+        values["_references"] = columns.pack_references(
             find_references(picture, image, config, references, stack)
         )
     except Exception as problem:  # noqa: BLE001  (a bad file must not end the job)
-        error = arrow.error(stage, problem)
+        error = columns.error(stage, problem)
         picture = ImageRef(row["uri"][0].as_py(), row["index"][0].as_py())
         mask = references.named(picture) if references is not None else None
         error["message"] = without_paths(error["message"], row, config, mask)
         return {**nothing, "status": "error", "error": error}
-    return values | arrow.pack_working(make_working(image, config.image))
+    return values | columns.pack_working(make_working(image, config.image))
 
 
 def shown_uri(row: pa.Table, config: Config) -> str:

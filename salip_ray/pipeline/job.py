@@ -21,7 +21,7 @@ from salip_ray.output.manifest import Manifest
 from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary, repair_summary, summarise, write_summary
 from salip_ray.pipeline.inputs import list_input, open_references
-from salip_ray.pipeline.progress import ProgressReporter, summary_table
+from salip_ray.pipeline.monitoring.progress import ProgressReporter, summary_table
 from salip_ray.pipeline.run import run_on_ray
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.patterns import Selection

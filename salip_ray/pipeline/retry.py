@@ -34,7 +34,7 @@ from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary
 from salip_ray.pipeline.inputs import list_input, open_references
 from salip_ray.pipeline.job import Job, conclude, summarise_run
-from salip_ray.pipeline.progress import ProgressReporter
+from salip_ray.pipeline.monitoring.progress import ProgressReporter
 from salip_ray.pipeline.run import run_on_ray
 from salip_ray.wording import counted
 

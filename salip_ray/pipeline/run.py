@@ -22,12 +22,12 @@ from salip_ray.errors import JobError, LeaseError, SalipError
 from salip_ray.output.job_record import committed_shards, record_devices, record_precision
 from salip_ray.pipeline.commit_gate import CommitGate, GracefulStop, Stopped, StoppingError
 from salip_ray.pipeline.dataflow import label_and_commit
-from salip_ray.pipeline.faults import notes_folder
-from salip_ray.pipeline.monitor import Snapshot, StageReporter, start_monitor
-from salip_ray.pipeline.progress import Workload
+from salip_ray.pipeline.monitoring.monitor import Snapshot, StageReporter, start_monitor
+from salip_ray.pipeline.monitoring.progress import Workload
 from salip_ray.pipeline.sink import ShardSink
 from salip_ray.pipeline.stages import stages_of
-from salip_ray.pipeline.temporary import private_folder, remove_folder
+from salip_ray.pipeline.workers.deaths import notes_folder
+from salip_ray.pipeline.workers.temporary import private_folder, remove_folder
 from salip_ray.wording import counted
 
 if TYPE_CHECKING:

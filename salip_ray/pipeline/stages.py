@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from salip_ray.config import Config
 from salip_ray.output.masks import encode_png, label_map
-from salip_ray.pipeline import arrow
+from salip_ray.pipeline import columns
 from salip_ray.schema import Candidate, Image, Mask, Outcome, Selection
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ class Row:
     @cached_property
     def working(self) -> Image:
         """The working image, uint8 RGB [h, w, 3]."""
-        return arrow.unpack_working(self.cells)
+        return columns.unpack_working(self.cells)
 
     @cached_property
     def candidates(self) -> Sequence[Candidate]:
         """The candidates that passed the area filter."""
-        return arrow.unpack_candidates(self.cells)
+        return columns.unpack_candidates(self.cells)
 
     @cached_property
     def n_proposed(self) -> int:
@@ -59,17 +59,17 @@ class Row:
         """The working image's embedding, float32 [1, C, h, w]."""
         import torch
 
-        return torch.from_numpy(arrow.unpack_embedding(self.cells))
+        return torch.from_numpy(columns.unpack_embedding(self.cells))
 
     @cached_property
     def selections(self) -> Sequence[Selection]:
         """The candidates retrieved for each class."""
-        return arrow.unpack_selections(self.cells)
+        return columns.unpack_selections(self.cells)
 
     @cached_property
     def references(self) -> Mapping[str, Mask]:
         """The reference mask of each class, bool [H, W]."""
-        return arrow.unpack_references(self.cells)
+        return columns.unpack_references(self.cells)
 
     @cached_property
     def working_size(self) -> tuple[int, int]:
@@ -166,10 +166,10 @@ class Propose(Stage):
         """Return candidates and embedding."""
         cells: dict[str, Any] = {
             "_n_proposed": row.n_proposed,
-            "_candidates": arrow.pack_candidates(row.candidates),
+            "_candidates": columns.pack_candidates(row.candidates),
         }
         if not _encodes_again(self.config):
-            cells |= arrow.pack_embedding(row.embedding.float().cpu().numpy())
+            cells |= columns.pack_embedding(row.embedding.float().cpu().numpy())
         return cells
 
 
@@ -197,7 +197,7 @@ class Retrieve(Stage):
 
     def pack_for_others(self, row: Row) -> dict[str, Any]:
         """Return the selections."""
-        return {"_selections": arrow.pack_selections(row.selections)}
+        return {"_selections": columns.pack_selections(row.selections)}
 
 
 class Refine(Stage):
@@ -241,9 +241,9 @@ class Refine(Stage):
         result, classes = row.result, len(self.config.task.classes)
         return {
             "status": "ok" if _is_labelled(result, self.config) else "empty",
-            "outcomes": arrow.pack_outcomes(result.outcomes),
-            "masks": arrow.pack_masks(result.masks),
-            "ranking": arrow.pack_ranking(row.candidates, row.selections),
+            "outcomes": columns.pack_outcomes(result.outcomes),
+            "masks": columns.pack_masks(result.masks),
+            "ranking": columns.pack_ranking(row.candidates, row.selections),
             "_png": encode_png(label_map(result.masks, *row.size, n_classes=classes)),
         }
 
@@ -252,7 +252,7 @@ class Refine(Stage):
         classes = self.config.task.classes
         outcomes = [Outcome(spec.label, "empty", BLANK) for spec in classes]
         return {
-            "outcomes": arrow.pack_outcomes(outcomes),
+            "outcomes": columns.pack_outcomes(outcomes),
             "masks": [],
             "n_candidates": 0,
             "ranking": [],

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from nibabel.orientations import io_orientation
 
 from salip_ray.config import ImageConfig, Window
-from salip_ray.config.sections import Axis
+from salip_ray.config.image import Axis
 from salip_ray.errors import ImageError
 from salip_ray.schema import Image
 from salip_ray.sources.formats.intensity import (

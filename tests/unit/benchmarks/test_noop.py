@@ -10,7 +10,7 @@ from salip_ray import load_config
 from salip_ray.output.commit import commit_shard
 from salip_ray.output.manifest import TODO_SCHEMA
 from salip_ray.output.store import Store
-from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.monitoring.monitor import StageReporter
 
 
 def test_rows_pass_through_all_stages_and_are_committed(tmp_path, monkeypatch):

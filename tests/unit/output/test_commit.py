@@ -16,7 +16,7 @@ from salip_ray.output.commit import IncompleteShardError, commit_shard
 from salip_ray.output.job_record import committed_shards
 from salip_ray.output.masks import decode_png, encode_png, encode_rle
 from salip_ray.output.store import Store
-from salip_ray.pipeline import arrow
+from salip_ray.pipeline import columns
 from salip_ray.schema import LABEL_SCHEMA
 
 CLASSES = {"lungs": 1}
@@ -65,7 +65,7 @@ def refined(seq, status="ok"):
 
 
 def table(*rows):
-    fields = [pa.field(name, arrow.TYPES[name]) for name in rows[0]]
+    fields = [pa.field(name, columns.TYPES[name]) for name in rows[0]]
     return pa.Table.from_pylist(list(rows), schema=pa.schema(fields))
 
 

@@ -12,7 +12,7 @@ from salip_ray import load_config
 from salip_ray.cluster.resources import Pool
 from salip_ray.pipeline.actors import StageActor
 from salip_ray.pipeline.dataflow import add_actors, assign_stages, block_starts, label_and_commit
-from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.stages import STAGES
 
 

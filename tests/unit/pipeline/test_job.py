@@ -16,7 +16,7 @@ from salip_ray.errors import LeaseError, ResumeError
 from salip_ray.output.commit import commit_shard
 from salip_ray.output.committed_rows import merge_committed_rows
 from salip_ray.output.layout import LEASE
-from salip_ray.pipeline import arrow
+from salip_ray.pipeline import columns
 from salip_ray.pipeline.job import label
 from salip_ray.pipeline.retry import retry
 from salip_ray.schema import LABEL_SCHEMA
@@ -52,7 +52,7 @@ class FakeRun:
         count = todo.num_rows
         names = [uri.rpartition("/")[2] for uri in todo["uri"].to_pylist()]
         status = [self.status.get(int(name.partition(".")[0]), "empty") for name in names]
-        types = {**{field.name: field.type for field in LABEL_SCHEMA}, **arrow.TYPES}
+        types = {**{field.name: field.type for field in LABEL_SCHEMA}, **columns.TYPES}
         known = {
             "image_id": todo["image_id"].to_pylist(),
             "uri": todo["uri"].to_pylist(),

@@ -9,8 +9,8 @@ from PIL import Image as Pil
 
 from salip_ray.config import load_config
 from salip_ray.output.manifest import make_manifest
-from salip_ray.pipeline import arrow, decode
-from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline import columns, decode
+from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.references import References
@@ -78,7 +78,7 @@ def test_reference_volumes_are_cut_alike(folder, tmp_path_factory):
     values[2, 3, 1] = 1
     nibabel.save(nibabel.Nifti1Image(values, np.diag([2, 3, 4, 1])), masks / "b.nii.gz")
     rows = decoded(folder, references=References.open(str(masks)))
-    areas = [arrow.decode_rle(row["_references"][0]["rle"]).sum() for row in rows[1:4]]
+    areas = [columns.decode_rle(row["_references"][0]["rle"]).sum() for row in rows[1:4]]
     assert areas == [0, 1, 0]
     assert rows[0]["_references"] is None
 
@@ -92,7 +92,7 @@ def test_masks_of_single_slices_are_used(folder, tmp_path_factory):
     rows = decoded(folder, references=References.open(str(masks)))
     references = [row["_references"] for row in rows[1:4]]
     assert references[1] is None
-    areas = [arrow.decode_rle(references[n][0]["rle"]).sum() for n in (0, 2)]
+    areas = [columns.decode_rle(references[n][0]["rle"]).sum() for n in (0, 2)]
     assert areas == [9, 27]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from salip_ray.pipeline import monitor
-from salip_ray.pipeline.monitor import Tally, TallyBuffer
+from salip_ray.pipeline.monitoring import monitor
+from salip_ray.pipeline.monitoring.monitor import Tally, TallyBuffer
 
 
 def test_rows_of_a_moment_are_sent_together(monkeypatch):

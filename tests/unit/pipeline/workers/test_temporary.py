@@ -10,7 +10,7 @@ import tempfile
 import pytest
 
 from salip_ray.errors import ResourceError
-from salip_ray.pipeline.temporary import (
+from salip_ray.pipeline.workers.temporary import (
     open_note,
     private_folder,
     remove_folder,

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from salip_ray.pipeline.faults import Attempts, notes_folder
-from salip_ray.pipeline.monitor import Monitor, StageReporter
+from salip_ray.pipeline.monitoring.monitor import Monitor, StageReporter
+from salip_ray.pipeline.workers.deaths import Attempts, notes_folder
 
 
 class Counting(StageReporter):
@@ -37,8 +37,8 @@ def reporter():
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from salip_ray.pipeline.faults import Attempts
-from tests.unit.pipeline.test_faults import Counting
+from salip_ray.pipeline.workers.deaths import Attempts
+from tests.unit.pipeline.workers.test_deaths import Counting
 attempts = Attempts(Counting(), Path(sys.argv[1]))
 with attempts.at("innocent"):
     pass

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from salip_ray.pipeline import telemetry
+from salip_ray.pipeline.monitoring import telemetry
 from tests.conftest import ROOT
 
 

@@ -10,9 +10,9 @@ import sys
 
 from rich.console import Console
 
-from salip_ray.pipeline import telemetry
-from salip_ray.pipeline.monitor import Snapshot, StageReporter
-from salip_ray.pipeline.progress import Pace, ProgressReporter, Workload
+from salip_ray.pipeline.monitoring import telemetry
+from salip_ray.pipeline.monitoring.monitor import Snapshot, StageReporter
+from salip_ray.pipeline.monitoring.progress import Pace, ProgressReporter, Workload
 
 ERROR = {"stage": "decode", "type": "ImageError", "message": 'of "no" bytes\n'}
 ROW = {"shard": 7, "image_id": "ab", "uri": "s3://b/ü.png"}
@@ -47,7 +47,7 @@ def test_a_line_is_one_json_object():
 
 CODE = """
 import logging, sys
-from salip_ray.pipeline.telemetry import log_event
+from salip_ray.pipeline.monitoring.telemetry import log_event
 if len(sys.argv) > 1:
     logging.basicConfig(format="MINE %(message)s", level="INFO")
 log_event("shard_committed", shard=3)

@@ -1,7 +1,7 @@
 """Count what a running job does: rows and seconds per stage, committed shards, deaths of workers.
 
 A small actor counts. Stages send it their tallies a few times a second and do not wait for an
-answer. The counts are for progress, metrics and the attempts ledger; only committed shards decide
+answer. The counts are for progress, metrics and the notes of deaths; only committed shards decide
 what is done.
 """
 
@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayError
 
 from salip_ray.pipeline.commit_gate import GateState
-from salip_ray.pipeline.telemetry import JobMetrics, MemoryGauge, log_event
+from salip_ray.pipeline.monitoring.telemetry import JobMetrics, MemoryGauge, log_event
 
 _FLUSH_SECONDS = 0.25
 
@@ -136,7 +136,7 @@ class StageReporter:
 
     Attributes:
         run: as given.
-        notes: names the folder of this driver's attempt notes (:mod:`salip_ray.pipeline.faults`).
+        notes: names the folder of this driver's notes (:mod:`~salip_ray.pipeline.workers.deaths`).
         counts: True if there is a monitor.
     """
 

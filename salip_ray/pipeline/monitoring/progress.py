@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from salip_ray.output.summary import Summary
-from salip_ray.pipeline.monitor import Snapshot
+from salip_ray.pipeline.monitoring.monitor import Snapshot
 from salip_ray.wording import counted
 
 _LIVE_SECONDS, _LINE_SECONDS = 0.5, 60.0

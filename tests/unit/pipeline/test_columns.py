@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from salip_ray.output.masks import read_mask
-from salip_ray.pipeline import arrow
-from salip_ray.pipeline.arrow import in_tables
+from salip_ray.pipeline import columns, tables
+from salip_ray.pipeline.tables import in_tables
 from salip_ray.schema import MASK_TYPE, ClassMask, ClipScores, ProposedMask, SamScores
 
 PICTURE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
@@ -20,28 +20,28 @@ EMBEDDING = np.arange(4 * 2 * 3, dtype=np.float32).reshape(1, 4, 2, 3)
 
 
 def one_row(values):
-    (table,) = in_tables(pa.table({"image_id": ["a"]}), [arrow.as_arrays(values)], ())
+    (table,) = in_tables(pa.table({"image_id": ["a"]}), [tables.as_arrays(values)], ())
     return table
 
 
 @pytest.mark.parametrize("picture", [PICTURE, PICTURE[:, ::-1], PICTURE[::2]])
 def test_pixels_come_back_whatever_their_layout(picture):
-    row = one_row(arrow.pack_working(picture))
-    assert row.schema.field("_working").type == arrow.TYPES["_working"]
-    unpacked = arrow.unpack_working({name: row[name][0] for name in row.column_names})
+    row = one_row(columns.pack_working(picture))
+    assert row.schema.field("_working").type == columns.TYPES["_working"]
+    unpacked = columns.unpack_working({name: row[name][0] for name in row.column_names})
     np.testing.assert_array_equal(unpacked, picture)
 
 
 def test_an_embedding_comes_back():
-    row = one_row(arrow.pack_embedding(EMBEDDING))
-    assert row.schema.field("_embedding").type == arrow.TYPES["_embedding"]
-    unpacked = arrow.unpack_embedding({name: row[name][0] for name in row.column_names})
+    row = one_row(columns.pack_embedding(EMBEDDING))
+    assert row.schema.field("_embedding").type == columns.TYPES["_embedding"]
+    unpacked = columns.unpack_embedding({name: row[name][0] for name in row.column_names})
     np.testing.assert_array_equal(unpacked, EMBEDDING)
 
 
 @pytest.mark.parametrize(
     ("pack", "made"),
-    [(arrow.pack_working, PICTURE), (arrow.pack_embedding, EMBEDDING)],
+    [(columns.pack_working, PICTURE), (columns.pack_embedding, EMBEDDING)],
 )
 def test_a_deleted_row_frees_its_memory(pack, made):
     array = made.copy()
@@ -70,7 +70,7 @@ def test_a_figure_that_does_not_apply_is_nan_in_the_row_and_none_outside_it():
     )
     bare = ClassMask("unprompted_largest", "lungs", 1, mask)
     lone = ClassMask("cascade", "lungs", 1, mask, SamScores(0.5, 0.75), clip=ClipScores(20.0))
-    column = pa.array([arrow.pack_masks([full, bare, lone])], pa.list_(MASK_TYPE))
+    column = pa.array([columns.pack_masks([full, bare, lone])], pa.list_(MASK_TYPE))
     cells = column[0].as_py()
     figures = ("clip_score", "clip_margin", "clip_probability", "presence", "predicted_iou")
     figures += ("stability_score", "agreement", "confidence")

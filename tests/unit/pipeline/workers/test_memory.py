@@ -12,16 +12,13 @@ import torch
 
 from salip_ray.config import load_config
 from salip_ray.errors import ResourceError
-from salip_ray.pipeline import arrow
+from salip_ray.pipeline import columns
 from salip_ray.pipeline.actors import StageActor
-from salip_ray.pipeline.faults import (
-    MOST_DEATHS,
-    is_broken_device,
-    is_out_of_memory,
-    require_working,
-)
-from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.stages import Stage
+from salip_ray.pipeline.workers.deaths import MOST_DEATHS
+from salip_ray.pipeline.workers.devices import is_broken_device, require_working
+from salip_ray.pipeline.workers.memory import is_out_of_memory
 
 TASK = {"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}}
 
@@ -63,7 +60,7 @@ def rows(count=1):
         "_seconds": [{"fetch": 0.1}] * count,
         "_fallbacks": [None] * count,
     }
-    return pa.table({name: pa.array(v, arrow.TYPES[name]) for name, v in values.items()})
+    return pa.table({name: pa.array(v, columns.TYPES[name]) for name, v in values.items()})
 
 
 def done(stage, batch, reporter=None):
@@ -196,8 +193,8 @@ def test_an_image_that_workers_died_on_is_given_up():
 @pytest.mark.parametrize(("after", "ends"), [("2", True), ("9", False), ("None", False)])
 def test_a_recycled_process_ends_between_batches(after, ends):
     code = (
-        "import time; from salip_ray.pipeline import faults;"
-        f"faults._DELIVERY_SECONDS = 0.2; recycler = faults.Recycler({after})\n"
+        "import time; from salip_ray.pipeline.workers import recycling;"
+        f"recycling._DELIVERY_SECONDS = 0.2; recycler = recycling.Recycler({after})\n"
         "with recycler.busy(2): time.sleep(0.5)\n"
         "with recycler.busy(2): time.sleep(1); print('finished', flush=True)\n"
         "time.sleep(2); print('alive')"
