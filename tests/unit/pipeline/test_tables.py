@@ -38,11 +38,11 @@ def test_heavy_rows_go_on_as_they_get_done():
             done.append(name)
             yield tables.as_arrays(embedding(mib))
 
-    tables = []
+    ids = []
     for table in tables.in_tables(ROWS, rows(), ()):
-        tables.append(table["image_id"].to_pylist())
-        assert done[-1] == tables[-1][-1]  # nothing is worked ahead
-    assert tables == [["a", "b", "c"], ["d"], ["e"]]
+        ids.append(table["image_id"].to_pylist())
+        assert done[-1] == ids[-1][-1]  # nothing is worked ahead
+    assert ids == [["a", "b", "c"], ["d"], ["e"]]
 
 
 def test_heavy_cells_are_not_copied():
