@@ -22,10 +22,10 @@ from benchmarks import ratios
 from benchmarks.measure import machine
 from benchmarks.pipeline import beside_plain, growth
 from benchmarks.plots import growth_plot, stage_plot
-from salip_ray.cluster.profile import measure
-from salip_ray.cluster.sizing import size
 from salip_ray.config import load_config
 from salip_ray.pipeline.workers.memory import keep_freed_memory
+from salip_ray.planning.profile import measure
+from salip_ray.planning.sizing import size
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS: dict[str, tuple[float, str]] = {
@@ -80,7 +80,7 @@ def main(
 
 
 def job(count: int, cores: int) -> dict[str, Any]:
-    """The job on Ray, the same work in plain processes, and what ``plan`` expects of it."""
+    """Run the job on Ray, and the same work in plain processes; add what ``plan`` predicts."""
     with tempfile.TemporaryDirectory() as folder:
         beside = beside_plain(Path(folder), 4, cores)
         grown = growth(Path(folder), count, 10, cores)

@@ -52,8 +52,8 @@ def plan(
     settings = make_config(
         config, preset=preset, assignments=assignments, input_options=input_option
     )
-    from salip_ray.cluster.profile import Profile, measure
-    from salip_ray.cluster.sizing import size, sized_config
+    from salip_ray.planning.profile import Profile, measure
+    from salip_ray.planning.sizing import size, sized_config
 
     if profile is not None and profile.is_file():
         measured = Profile.load(profile)

@@ -1,1 +1,1 @@
-"""The Ray cluster a job runs on: sessions, resources, sizing and submission."""
+"""The Ray cluster a job runs on: sessions, resources, submission and checks."""

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from salip_ray.cluster import profile as profiles
-from salip_ray.cluster.profile import Profile, measure
 from salip_ray.cluster.session import local_cores
-from salip_ray.cluster.sizing import size, sized_config
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError, InputError
+from salip_ray.planning import profile as profiles
+from salip_ray.planning.profile import Profile, measure
+from salip_ray.planning.sizing import size, sized_config
 from tests.conftest import SMALL
 
 PROFILE = Profile(

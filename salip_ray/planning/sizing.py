@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from salip_ray.cluster.profile import Profile
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError
+from salip_ray.planning.profile import Profile
 
 _RAY_SHARE = 0.05  # of the throughput, lost to Ray
 _BLOCK_BYTES = 32 * 1024**2
