@@ -21,9 +21,10 @@ $(ENV): requirements.lock requirements-uv.txt
 
 test: lint types unit  ## lint, type check and run all tests except the long ones
 
-lint: $(ENV)  ## ruff: rules and format
+lint: $(ENV)  ## ruff: rules and format; the language of texts and names
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/check_language.py
 
 types: $(ENV)  ## mypy, strict
 	$(BIN)/mypy

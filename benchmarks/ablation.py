@@ -146,7 +146,7 @@ def methods_table(
 
 
 def _spread(items: Sequence[Item], count: int | None) -> list[Item]:
-    """``count`` of the items, evenly spread; all where there are no more, or it is None."""
+    """Return ``count`` items, evenly spread; all if there are no more, or it is None."""
     if count is None or count >= len(items):
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
@@ -182,7 +182,7 @@ def presence_table(bench: Bench, images: dict[str, list[Item]]) -> dict[str, Any
 
 
 def worst(bench: Bench, images: Callable[[str], list[Item]], count: int) -> list[list[Failure]]:
-    """The ``count`` images of each task that the recipe labels worst, the worst first."""
+    """Return the ``count`` worst labels of each task, the worst first."""
     rows = []
     for task in ORGANS:
         variant = bench.variant(task)

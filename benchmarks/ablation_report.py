@@ -8,7 +8,7 @@ METHODS = ("unprompted", "paper's recipe", "our recipe", "oracle choice", "GT-SA
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The tables as they stand in the model card."""
+    """Return the tables of the model card."""
     lines = [
         "# Ablation",
         "",

@@ -190,7 +190,7 @@ def estimate(models: dict[confidence.ModelName, confidence.Calibration], case: C
 
 
 def measured(cases: list[Case], expected: list[float]) -> dict[str, Any]:
-    """The figures of one set or task."""
+    """Return the figures of one set or task."""
     true = np.array([case.dice for case in cases])
     guess = np.array(expected)
     remaining = np.argsort(guess, kind="stable")[math.floor(DROPPED * len(guess)) :]
@@ -234,7 +234,7 @@ def limited(cases: list[Case], expected: list[float], limit: float) -> dict[str,
 
 
 def draw(sets: dict[str, tuple[list[Case], list[float]]], file: Path) -> None:
-    """Expected against true Dice, a panel a set: each label, and means of equal-sized bins."""
+    """Draw expected against true Dice, one panel per set: labels, and means of equal bins."""
     side, edge = 360, 46
     panels = []
     for title, (cases, expected) in sets.items():

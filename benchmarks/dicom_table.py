@@ -42,7 +42,7 @@ class Outcome:
 
 
 def files_with_pixels() -> Iterator[Path]:
-    """The DICOM files that come with pydicom and hold pixels, whatever their names."""
+    """Yield the DICOM files that come with pydicom and hold pixels, whatever their names."""
     for path in sorted(FILES.rglob("*")):
         data = path.read_bytes() if path.is_file() else b""
         if path.suffix == ".dcm" or data[128:132] == b"DICM":
@@ -58,7 +58,7 @@ def frame_count(ds: pydicom.Dataset) -> int:
 
 
 def pydicoms_own(ds: pydicom.Dataset, index: int) -> npt.NDArray[Any]:
-    """A frame as pydicom's functions show it, stretched to 0..255: [H, W] or [H, W, 3]."""
+    """Return a frame as pydicom shows it, stretched to 0..255: [H, W] or [H, W, 3]."""
     array = np.asarray(pixel_array(ds, index=index))
     if ds.PhotometricInterpretation == "PALETTE COLOR":
         colours = apply_color_lut(array, ds)[..., :3]
@@ -104,7 +104,7 @@ def outcome_of(path: Path) -> Outcome:
 
 
 def as_markdown(outcomes: list[Outcome]) -> str:
-    """The table, with what it adds up to."""
+    """Return the table, with its totals."""
     read = [each for each in outcomes if not each.reason]
     exact = sum(each.worst <= 1 for each in read)
     lines = [

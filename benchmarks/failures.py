@@ -1,4 +1,4 @@
-"""What goes wrong, as a picture: the phantoms of each kind that the recipe labels worst."""
+"""Draw the failures: the phantoms of each kind that the recipe labels worst."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Failure:
 
 
 def failure_sheet(rows: Sequence[Sequence[Failure]], path: Path) -> None:
-    """A PNG with a row of tiles for each kind: reference in green, label in red."""
+    """Write a PNG with a row of tiles for each kind: reference in green, label in red."""
     width = max(len(row) for row in rows) * _TILE
     sheet = np.vstack([_row(row, width) for row in rows])
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,7 @@ def main(
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[dict[str, str]]:
-    """A local S3 server over a folder: its key, secret and endpoint."""
+    """Serve a folder with a local S3 server; yield its key, secret and endpoint."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -178,7 +178,7 @@ def fetching(
 
 
 def decoders(suffix: str) -> dict[str, Callable[[bytes], Any]]:
-    """Decoder -> a function of a file's bytes that gives RGB pixels."""
+    """Return functions from a file's bytes to RGB pixels, by the name of the decoder."""
 
     def pillow(data: bytes) -> Any:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

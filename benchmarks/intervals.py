@@ -30,7 +30,7 @@ class Column:
 
 
 def interval(values: npt.NDArray[np.float64]) -> list[float]:
-    """The 95 % percentile interval of the mean, by resampling images with replacement."""
+    """Return the 95 % percentile interval of the mean, by resampling images with replacement."""
     rng = np.random.default_rng(_SEED)
     picks = rng.integers(len(values), size=(_RESAMPLINGS, len(values)))
     return [rounded(bound) for bound in np.percentile(values[picks].mean(axis=1), [2.5, 97.5])]

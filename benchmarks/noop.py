@@ -3,7 +3,7 @@
     python benchmarks/noop.py --rows 1000 --sleep 0.05 --embedding 2097152 --out bench-output/noop
 
 Listing, manifest, fetch tasks, actor pools, embeddings in the object store, shards, commits and
-resume are the real ones. Fetching and the models are left out: a stage sleeps, PROPOSE hands on an
+resume are the real ones. Fetching and the models are left out: a stage sleeps, PROPOSE passes an
 "embedding" of the given size, and the label maps are one black pixel. Joins RAY_ADDRESS where it is
 set. Prints the driver's figures as one JSON line.
 """
@@ -33,7 +33,7 @@ from salip_ray.pipeline.stages import Row, Stage
 
 #: What the stages do; travels with their classes, which are pickled by value.
 SLEEP, EMBEDDING = {"propose": 0.0, "retrieve": 0.0, "refine": 0.0}, 0
-HOLD: Path | None = None  # while there is such a file, nothing goes on
+HOLD: Path | None = None  # stages wait while this file exists
 _SMALLEST_PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a49444154789c636000000002000148afa4710000000049454e44ae426082"
@@ -166,7 +166,7 @@ def install(sleep: dict[str, float], embedding: int, hold: Path | None = None) -
 
 
 def peak_mib() -> float:
-    """The most memory this process has held so far."""
+    """Return the largest memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sleep", type=float, default=0.0, help="seconds an image in PROPOSE")
     parser.add_argument("--embedding", type=int, default=0, help="bytes an image")
-    parser.add_argument("--hold", type=Path, help="nothing goes on while there is such a file")
+    parser.add_argument("--hold", type=Path, help="stages wait while this file exists")
     parser.add_argument("--set", action="append", default=[], help="as for salip-ray label")
     options = parser.parse_args()
     install({"propose": options.sleep}, options.embedding, options.hold)

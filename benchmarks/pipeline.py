@@ -75,7 +75,7 @@ def _work(paths: Sequence[Path], ready: Any) -> None:
 
 @contextmanager
 def local_ray(cores: int) -> Iterator[None]:
-    """A Ray of this machine for the time of a block."""
+    """Run Ray on this machine for the time of a block."""
     import ray
 
     os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(32).hex())
@@ -122,7 +122,7 @@ def beside_plain(folder: Path, rounds: int, cores: int) -> dict[str, Any]:
 
 
 def growth(folder: Path, small: int, factor: int, cores: int) -> dict[str, Any]:
-    """The job on ``small`` images and on ``factor`` times as many, in one Ray session.
+    """Run the job on ``small`` images and on ``factor`` times as many, in one Ray session.
 
     Seconds of the difference are those of the steady state: start-up and models are in both.
     """

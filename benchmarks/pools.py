@@ -75,7 +75,7 @@ def run(inputs: Path, output: Path, fused: bool) -> float:
 
 
 def traced() -> list[Bar]:
-    """The tasks of the session so far, by Ray's timeline; starts in seconds."""
+    """Return the tasks of the session so far, from Ray's timeline; starts in seconds."""
     import ray
 
     time.sleep(2)  # workers report what they did once a second

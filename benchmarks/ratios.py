@@ -55,7 +55,7 @@ def images(count: int, size: int = 256) -> list[Image]:
 
 
 def bundled(count: int, precision: str = "exact", device: str = "cpu") -> Setup:
-    """The bundled models under their preset."""
+    """Return the bundled models under their preset."""
     torch_device = torch.device(device)
     config = load_config("lungs", overrides=[f"run.precision={precision}"])
     sam = load_bundled_sam().requires_grad_(False).to(torch_device)
@@ -66,7 +66,9 @@ def bundled(count: int, precision: str = "exact", device: str = "cpu") -> Setup:
 def official_size(
     model: str, clip: str, settings: dict[str, Any], count: int, precision: str, device: str
 ) -> Setup:
-    """An official SAM and an open_clip model with random weights, which cost what trained ones do.
+    """Return an official SAM and an open_clip model with random weights.
+
+    They cost as much as trained ones.
 
     Random weights know no parts, so the threshold on the predicted IoU is set such that about 50
     masks of the first image pass, and NMS is told to keep them.
@@ -104,7 +106,7 @@ def official_size(
 
 
 def _threshold(sam: Sam, image: Image, settings: dict[str, Any], wanted: int = 50) -> float:
-    """The predicted IoU that about ``wanted`` masks of all of an image's points exceed."""
+    """Return the predicted IoU that about ``wanted`` masks of all of an image's points exceed."""
     side = int(settings["points_per_side"])
     points = 5 * side**2 // 4 if settings.get("crop_n_layers") else side**2
     random = np.random.default_rng(0)
@@ -172,7 +174,7 @@ def end_to_end(setup: Setup, pairs: int) -> dict[str, Any]:
 
 
 def encoder_efficiency(setup: Setup, pairs: int) -> dict[str, Any]:
-    """The encoder's FLOP/s over the peak of a matrix product in the same run."""
+    """Return the encoder's FLOP/s over the peak of a matrix product in the same run."""
     quick, official = setup.ours.propose.sam, setup.official.predictor.model
     side = quick.image_encoder.img_size
     pixels = torch.randn(1, 3, side, side, device=setup.device)

@@ -8,8 +8,8 @@ Three tasks on images that no model of this package was trained or tuned on:
 
 The images are not part of the project: their folder is ``$SALIP_REAL_DATA``, else
 ``../shared/data`` next to the checkout. Writes ``evaluation.json``, with the figures of each image,
-and ``overview.png`` to ``realdata-output/`` and prints the means. Run again, it goes on or, where
-all is labelled, scores only.
+and ``overview.png`` to ``realdata-output/`` and prints the means. Run it again to resume; if
+all images are labelled, it only scores them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STRETCH = (0.5, 99.5)  # percentiles of the whole volume
 
 
 def real_data() -> Path:
-    """The folder of real images; it may not exist."""
+    """Return the folder of real images; it may not exist."""
     return Path(os.environ.get("SALIP_REAL_DATA") or PROJECT.parent / "shared" / "data").resolve()
 
 
@@ -83,7 +83,7 @@ def listed(source: Path, inputs: Path) -> tuple[Path, Path]:
 
 
 def limited(images: Path, limit: int | None) -> Path:
-    """The first ``limit`` images of a folder or manifest, evenly spread, as a manifest."""
+    """Return a manifest of ``limit`` images of a folder or manifest, evenly spread."""
     if limit is None:
         return images
     if images.is_dir():

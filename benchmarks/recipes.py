@@ -41,7 +41,7 @@ def phantoms(kind: str, bank: str, count: int) -> list[Item]:
 
 
 def real_images(task: str, output: Path) -> list[Item]:
-    """The real images of a task; none where they are not at hand."""
+    """Return the real images of a task; none if there are none on this machine."""
     from realdata import SETS, real_data
 
     from salip_ray.cascade.geometry import class_references
@@ -81,7 +81,7 @@ class Bench:
         self.clip = load_retriever(self.config).clip
 
     def cached(self, items: Sequence[Item], *variants: Variant) -> Iterator[CachedImage]:
-        """The images with all that the variants need of them, one at a time."""
+        """Yield the images with all that the variants need, one at a time."""
         views = {view for v in variants for view, _ in prompt_keys(v.config.retrieve)}
         return cached_images(self.folder, self.config, items, views, self.proposer, self.clip)
 
@@ -141,7 +141,7 @@ class Variant:
         return self.ranker.select(mean_features(features), candidates)
 
     def oracle(self, cached: CachedImage) -> float:
-        """The Dice that the best choice of candidates would have given.
+        """Return the Dice of the best possible choice of candidates.
 
         Searched among the recipe's own choice and the sets whose masks, united, come closest to the
         reference: a beam of ``_BEAM`` sets, each made larger by one candidate at a time. All of

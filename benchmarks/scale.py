@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def remembered(name: str, again: bool, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The figures of a measurement, taken now or before."""
+    """Return the figures of a measurement, taken now or earlier."""
     path = OUT / f"{name}.json"
     if again or not path.exists():
         figures = {**measure(), "load_average": os.getloadavg()[0], "cores": os.cpu_count()}
@@ -134,7 +134,7 @@ def driver(
     rows: Annotated[int, typer.Option(help="Images of the made-up bucket.")] = 10_000_000,
     again: Annotated[bool, typer.Option("--again")] = False,
 ) -> None:
-    """What the driver of a job of so many images does by itself, and the memory it takes."""
+    """Measure the time and memory of the driver alone, for a job of so many images."""
 
     def measure() -> dict[str, Any]:
         folder = OUT / f"driver-{rows}"

@@ -59,7 +59,7 @@ class SerialCascade:
         self.config = config
         official = inspect.signature(SamAutomaticMaskGenerator).parameters
         settings = {
-            name: knob for name, knob in config.propose.model_dump().items() if name in official
+            name: value for name, value in config.propose.model_dump().items() if name in official
         }
         self.generator = SamAutomaticMaskGenerator(sam, **settings)
         self.predictor = SamPredictor(sam)

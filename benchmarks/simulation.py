@@ -142,5 +142,5 @@ def simulate(setting: Setting, gpus: int, *, blocks: int, seed: int = 1) -> dict
 
 
 def sweep(setting: Setting) -> list[dict[str, Any]]:
-    """The simulation for each number of GPUs."""
+    """Return the simulation for each number of GPUs."""
     return [simulate(setting, gpus, blocks=3000 + 80 * gpus) for gpus in GPUS]

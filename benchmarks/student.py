@@ -4,7 +4,7 @@ The teacher is the cascade with the bundled models, the student a small U-Net th
 the labels the cascade gave to phantoms of the train bank (of indices that no bundled model was
 trained on). Both are scored on phantoms of the test bank and, if available, on the real
 images (see realdata.py), whose references neither ever saw. Writes labels, the student and
-``scores/`` to ``student-output/``; run again, it goes on.
+``scores/`` to ``student-output/``; run it again to resume.
 """
 
 from __future__ import annotations

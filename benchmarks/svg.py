@@ -28,7 +28,7 @@ def line_plot(
     log_x: bool = False,
     log_y: bool = False,
 ) -> str:
-    """An SVG of named lines of (x, y) points."""
+    """Return an SVG of named lines of (x, y) points."""
     points = [point for line in lines.values() for point in line]
 
     def scale(value: float, log: bool) -> float:

@@ -1,4 +1,4 @@
-"""A DICOM series as a scanner sends it, with a patient's values in many places."""
+"""A DICOM series as a scanner sends it, with values of a patient in many elements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STUDY = "1.2.826.0.1.3680043.8.498.4711"
 def write_slice(
     path: Path,
     pixels: np.ndarray,
-    place: float,
+    position: float,
     *,
     number: int = 1,
     series: str = f"{STUDY}.1",
@@ -33,7 +33,7 @@ def write_slice(
     spacing: tuple[float, float] = (2, 2),
     **tags: object,
 ) -> Path:
-    """Write one CT slice [H, W] of int16, ``place`` mm along the normal; ``tags`` are set last."""
+    """Write a CT slice [H, W] of int16, ``position`` mm along the normal; ``tags`` are set last."""
     name, pid, born, hospital, accession, doctor, private, study = SECRETS
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -49,7 +49,7 @@ def write_slice(
     ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "CT", 1, number
     ds.ImageOrientationPatient = list(orientation)
     normal = np.cross(orientation[:3], orientation[3:])
-    ds.ImagePositionPatient = (np.array([-10, -20, 0]) + place * normal).round(6).tolist()
+    ds.ImagePositionPatient = (np.array([-10, -20, 0]) + position * normal).round(6).tolist()
     ds.PixelSpacing, ds.SliceThickness = list(spacing), 3
     ds.Rows, ds.Columns = pixels.shape
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"

@@ -2,7 +2,7 @@
 
 Every image of the manifest has one row in one committed shard. Files match the checksums in the
 statistics of their shard, and those match the seal. Each row is complete, and its label map shows
-its masks. Counts add up, reviews can be read, and nothing else lies about. A damaged file is named,
+its masks. Counts add up, reviews can be read, and no other file exists. A damaged file is named,
 and the others are still checked. Only files of the output are read, by a few threads.
 """
 

@@ -71,7 +71,7 @@ def _rows(
             with attempts.at(key):
                 uri = row["uri"][0].as_py()
                 if opened is None or opened[0] != uri or isinstance(data, WorkerDiedError):
-                    opened = None  # free the volume before the next one is unpacked
+                    opened = None  # free the volume before the next one is decoded
                     opened = uri, _opened(uri, data, config)  # once for all slices of a volume
                 values = _decoded(row, opened[1], config, references)
                 if uri not in fetched_twice and values["error"] is not None:
@@ -112,7 +112,7 @@ def _files_at_once(batch: pa.Table) -> Iterator[pa.Table]:
 
 
 def _fetch(rows: pa.Table, config: Config) -> list[bytes | Exception]:
-    """Return the bytes of each file, or why there are none; the limit is that of the image config.
+    """Return the bytes of each file, or the error of its fetch.
 
     The slices of a volume share the bytes of its file, fetched for the first of them.
     """

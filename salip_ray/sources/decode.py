@@ -47,7 +47,7 @@ def only_picture(stack: Stack) -> Image:
     """Return the picture of a stack of one.
 
     Raises:
-        ImageError: it has several, and nothing says which is meant; or it cannot be decoded.
+        ImageError: it has several pictures, or the picture cannot be decoded.
     """
     if stack.count != 1:
         raise ImageError(
@@ -76,7 +76,7 @@ def is_blank(image: Image) -> bool:
 
 
 def open_stack(data: bytes, name: str, config: ImageConfig) -> Stack:
-    """Open a file as the pictures it holds; arguments and errors as for :func:`decode`."""
+    """Open a file as a stack of pictures; arguments and errors are those of :func:`decode`."""
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     check_bytes(len(data), config)

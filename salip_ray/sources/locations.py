@@ -39,7 +39,7 @@ _BROKEN_ARCHIVE = (
 
 
 def is_remote(location: str) -> bool:
-    """Whether a location has a scheme other than ``file://``."""
+    """Return True if a location has a scheme other than ``file://``."""
     return "://" in location and not location.startswith("file://")
 
 

@@ -1,7 +1,8 @@
-"""Reading parts of files, and telling a fault of the file from one of its store.
+"""Read parts of files, and distinguish errors of a file from errors of its store.
 
-What a file is decides which rows a job has, and they are frozen. A file that is missing or damaged
-is so the next time, too. One that a store did not hand out may be anything: nobody guesses then.
+The content of a file decides which rows a job has, and these rows are frozen. A missing or damaged
+file stays so, and becomes an error row. If a store does not return a file, its rows are unknown,
+and the listing stops with an error.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def parsed(
     parse: Callable[[IO[bytes]], T],
     storage_options: Mapping[str, Any] | None,
 ) -> T | Exception:
-    """Return the result of a parser for the head of a file, or the error that lies in the file.
+    """Parse the head of a file; return the result, or the error if the file itself causes it.
 
     A refusal of access counts as such an error: some of many files may not be readable, and their
     rows report it.
@@ -53,7 +54,7 @@ def parsed(
             result: T | Exception
             try:
                 result = parse(cast("IO[bytes]", file))
-            except Exception as error:  # noqa: BLE001  (parsers raise whatever they meet)
+            except Exception as error:  # noqa: BLE001  (parsers raise many types)
                 result = error
             if file.failure is not None and not _lies_in_file(file.failure, address):
                 raise file.failure
@@ -76,7 +77,7 @@ def ask(
     *,
     refusal: bool = False,
 ) -> T | Exception:
-    """Return the answer of a filesystem about a path, or the error that lies in the file.
+    """Call a function of a filesystem and a path; return the result, or an error of the file.
 
     Args:
         address: of the file.
@@ -101,7 +102,7 @@ def ask(
         return with_retries(answer)
     except SalipError:
         raise
-    except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
+    except Exception as error:  # noqa: BLE001  (clients of stores raise many types)
         raise InputError(
             f"{public_uri(address)} cannot be read: {describe_error(error, address)}; "
             "make it readable or leave it out, and run this again"
@@ -109,7 +110,7 @@ def ask(
 
 
 class _Watched:
-    """A file that records what its store raised: parsers swallow it, or raise something else."""
+    """A file that records the error of its store, which parsers may hide or replace."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -134,11 +135,11 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _lies_in_file(error: Exception, address: str) -> bool:
-    """Return True if a file is missing, damaged or badly named, and so it will stay."""
+    """Return True if a file is missing, damaged or badly named: a retry cannot change that."""
     if isinstance(error, OSError) and error.errno in _IMPOSSIBLE:
         return True
     if split_member(address)[1] and isinstance(error, _DAMAGED):
         return True
-    # ValueError: a NUL in the name, a place before the start. The others: too many bytes wanted.
+    # ValueError: a NUL in the name, or a negative offset. The others: too many bytes requested.
     its_own = (*MISSING, ValueError, OverflowError, MemoryError)
     return isinstance(error, its_own) or http_status(error) in _MISSING_STATUS

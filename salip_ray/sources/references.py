@@ -5,8 +5,9 @@ columns ``image`` and ``mask`` (or a folder that holds one, in itself or one lev
 ``masks/``). Names in an index are whole paths, or relative to ``images/`` and ``masks/`` next to
 it.
 
-The slices of a volume have theirs in a NIfTI volume or TIFF of the volume's stem, cut alike, or in
-a file each: ``STEM/007.png``, ``STEM-007.png`` or ``STEM_007.png`` for the slice of index 7.
+The masks of a volume's slices are in a NIfTI volume or TIFF with the volume's stem, sliced in the
+same way, or in one file per slice: ``STEM/007.png``, ``STEM-007.png`` or ``STEM_007.png`` for the
+slice of index 7.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class References:
         storage_options: Mapping[str, Any] | None = None,
         slices: Mapping[SliceKey, str] | None = None,
     ) -> None:
-        """Keep the URIs of masks by image key, and by stem and index; :meth:`open` makes both."""
+        """Store the URIs of masks by image key, and by stem and index; :meth:`open` makes both."""
         self._masks = dict(masks)
         self._slices = dict(slices or {})
         self._options = dict(storage_options or {})
@@ -61,15 +62,15 @@ class References:
         """List a folder of masks, or read an index.
 
         Raises:
-            InputError: nothing is there, or cannot be read; the index lacks a column, or two masks
-                have one stem.
+            InputError: the location is empty or cannot be read, the index lacks a column, or two
+                masks have the same stem.
         """
         where = normalise(location)
         try:
             masks, slices = find_masks(where, storage_options)
         except SalipError:
             raise
-        except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
+        except Exception as error:  # noqa: BLE001  (clients of stores raise many types)
             problem = describe_error(error, where)
             raise InputError(f"reference {public_uri(where)} cannot be read: {problem}") from None
         return cls(masks, storage_options, slices)
@@ -77,8 +78,8 @@ class References:
     def among(self, uris: Iterable[str]) -> References:
         """Return the masks for the images of one run.
 
-        A stem that several of them share finds no mask, for it could be that of another image;
-        :meth:`ambiguity` gives the reason. Whole URIs, in an index, tell such images apart.
+        A stem that several images share has no mask, which could be that of another image;
+        :meth:`ambiguity` gives the reason. Whole URIs in an index distinguish such images.
         """
         slice_stems = {key[0] for key in self._slices}
         stems: Counter[str] = Counter()
@@ -102,7 +103,7 @@ class References:
         return chosen
 
     def ambiguity(self, image: ImageRef) -> str | None:
-        """Return why an image has no mask although one has its name; None if none has."""
+        """Return why a mask of the image's name is not its mask; None if there is no such mask."""
         if self.named(image) is not None:
             return None
         name = image_key(image.uri)
@@ -123,7 +124,7 @@ class References:
     def find(self, image: ImageRef) -> ImageRef | None:
         """Return the reference mask of an image, by its whole URI or else by its stem.
 
-        A slice is looked for among masks of one slice first.
+        For a slice, a mask of that slice alone takes precedence over one of the volume.
 
         Raises:
             ImageError: the mask is a NIfTI volume and the image is not, so their
@@ -138,7 +139,7 @@ class References:
         return mask
 
     def named(self, image: ImageRef) -> ImageRef | None:
-        """Return the mask of an image as :meth:`find` does, whatever the formats of the two are."""
+        """Return the mask of an image like :meth:`find`, without a check of the two formats."""
         name = image_key(image.uri)
         if image.index is not None and (own := self._slices.get((name, image.index))):
             return ImageRef(own)
@@ -157,7 +158,7 @@ class References:
         count: int | None = None,
         spacing: Spacing | None = None,
     ) -> ClassIds:
-        """Read a mask as integers of shape [H, W], just as they are stored.
+        """Read a mask as the stored integers, [H, W].
 
         Args:
             mask: from :meth:`find`.
@@ -183,7 +184,7 @@ class References:
     ) -> ClassIds:
         wanted = mask.uri, config.axis, config.volume_index
         if self._volume is None or self._volume[0] != wanted:
-            # Kept for its other slices, which come next.
+            # Its other slices come next.
             self._volume = wanted, *nifti.read_labels(self._fetch(mask.uri, config), config)
         _, values, grid = self._volume
         _require_slices(mask, grid.count, f"{config.axis} slice", count)

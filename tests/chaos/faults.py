@@ -27,7 +27,7 @@ class FaultyProxy:
 
     Attributes:
         port: where it listens.
-        share: of the requests that go wrong; may be changed at any time.
+        share: of the requests that fail; may be changed at any time.
         injected: how often each kind of fault was injected.
     """
 

@@ -83,8 +83,8 @@ def web():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             path = self.path.partition("?")[0]
-            found.asked.append((self.command, path))
-            status, body, headers = found.answer(path)
+            web.asked.append((self.command, path))
+            status, body, headers = web.answer(path)
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -99,7 +99,7 @@ def web():
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found = Web(server.server_port)
+        web = Web(server.server_port)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield found
+        yield web
         server.shutdown()

@@ -38,8 +38,8 @@ def test_type_checkers_see_every_name():
         for node in ast.parse(source.read_text(encoding="utf-8")).body
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     )
-    seen = {alias.name for node in block.body for alias in node.names}
-    assert seen == set(salip_ray.__all__)
+    imported = {alias.name for node in block.body for alias in node.names}
+    assert imported == set(salip_ray.__all__)
     assert (source.parent / "py.typed").is_file()
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from salip_ray.errors import WeightsError
-from salip_ray.models.clip.transform import never_vanishing
+from salip_ray.models.clip.transform import accept_thin_images
 
 IMAGE_SIZE = 64  #: side of the vision tower's input, pixels
 EMBED_DIM = 128
@@ -53,7 +53,7 @@ def bundled_preprocess() -> Callable[[Image], Tensor]:
     The longer side is resized to 64 and the shorter padded with black. open_clip's default would
     cut the ends off a long crop, and half a lung is another class for this model.
     """
-    transform: Callable[[Image], Tensor] = never_vanishing(
+    transform: Callable[[Image], Tensor] = accept_thin_images(
         image_transform(IMAGE_SIZE, is_train=False, resize_mode="longest")
     )
     return transform

@@ -103,10 +103,10 @@ def uses_quick_gelu(model: str) -> bool:
 
 
 def activation_error(config: ClipConfig) -> ConfigError:
-    """Return the error for weights of another activation, of which open_clip only warns."""
+    """Return the error for weights of another activation; open_clip only warns."""
     return ConfigError(
-        f"clip.model {config.model} uses another activation than the weights "
-        f"{config.pretrained!r} were trained with: use {config.model}-quickgelu"
+        f"clip.model {config.model} and the weights {config.pretrained!r} differ in their "
+        f"activation: use {config.model}-quickgelu"
     )
 
 
@@ -139,8 +139,8 @@ def _in_folder(folder: Path) -> Path:
 def _refuse_pretrained(config: ClipConfig) -> None:
     if config.pretrained is not None:
         raise ConfigError(
-            f"clip.pretrained {config.pretrained!r} would be ignored: {config.model} brings its "
-            "own weights; leave it out"
+            f"clip.pretrained {config.pretrained!r} would be ignored: {config.model} has its "
+            "own weights; remove clip.pretrained"
         )
 
 

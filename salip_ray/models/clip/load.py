@@ -26,7 +26,7 @@ from salip_ray.models.clip.find import (
     parse_name,
     uses_quick_gelu,
 )
-from salip_ray.models.clip.transform import DeviceTransform, never_vanishing
+from salip_ray.models.clip.transform import DeviceTransform, accept_thin_images
 from salip_ray.models.weight_problems import load_problem
 from salip_ray.models.weights import unchanged
 from salip_ray.schema import Image
@@ -125,7 +125,7 @@ def load_clip(
         # open_clip looks up the file of a folder or of the Hub again by itself.
         if config.sha256 is not None and find_weights(config, storage_options) != path:
             raise WeightsError(f"{path} was replaced while it was loaded: run the command again")
-        preprocess = never_vanishing(preprocess)
+        preprocess = accept_thin_images(preprocess)
         tokenizer = open_clip.get_tokenizer(config.model)
     model = model.float().eval().requires_grad_(False).to(target)
     if resize == "auto":

@@ -25,27 +25,27 @@ _Weights: TypeAlias = npt.NDArray[np.float64]
 _Filter: TypeAlias = Callable[[_Weights], _Weights]
 
 
-class _KeepsAPixel(ResizeKeepRatio):  # type: ignore[misc]  # open_clip is untyped there
+class _ResizeToOnePixelOrMore(ResizeKeepRatio):  # type: ignore[misc]  # open_clip is untyped there
     """Resize, but no side to less than one pixel."""
 
     @staticmethod
     def get_params(*args: Any, **kwargs: Any) -> list[int]:
-        """Height and width to resize to."""
+        """Return the height and width to resize to."""
         return [max(1, side) for side in ResizeKeepRatio.get_params(*args, **kwargs)]
 
 
-def never_vanishing(transform: Any) -> Any:
-    """Return open_clip's inference transform, changed to accept pictures of any shape.
+def accept_thin_images(transform: Any) -> Any:
+    """Return open_clip's inference transform, changed to accept images of any shape.
 
-    If open_clip fits the longer side, it rounds the shorter side of a thin picture down to 0, which
-    Pillow refuses. Other pictures are transformed as before.
+    If open_clip fits the longer side, it rounds the shorter side of a thin image down to 0, which
+    Pillow refuses. Other images are not affected.
     """
     if not isinstance(transform, Compose):
         return transform
     steps = []
     for step in transform.transforms:
         if isinstance(step, ResizeKeepRatio):
-            step = _KeepsAPixel(step.size, step.longest, step.interpolation)
+            step = _ResizeToOnePixelOrMore(step.size, step.longest, step.interpolation)
         steps.append(step)
     return Compose(steps)
 

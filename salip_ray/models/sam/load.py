@@ -126,7 +126,7 @@ def _read(path: Path, model: str) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise WeightsError(
             f"{path} is not a plain state dict of tensors, which SAM's official files are. If it "
-            "is a training checkpoint, save the state dict in it as a file of its own"
+            "is a training checkpoint, save the state dict in it as a separate file"
         )
     return state
 

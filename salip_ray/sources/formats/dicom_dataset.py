@@ -241,12 +241,12 @@ def _inflate(file: IO[bytes], limit: int) -> bytes:
     """Return at most ``limit`` bytes of a raw deflate stream."""
     stream = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     parts: list[bytes] = []
-    room = limit
+    remaining = limit
     try:
-        while room > 0 and not stream.eof and (chunk := file.read(1 << 16)):
-            while chunk and room > 0:
-                parts.append(stream.decompress(chunk, room))
-                room -= len(parts[-1])
+        while remaining > 0 and not stream.eof and (chunk := file.read(1 << 16)):
+            while chunk and remaining > 0:
+                parts.append(stream.decompress(chunk, remaining))
+                remaining -= len(parts[-1])
                 chunk = stream.unconsumed_tail
     except zlib.error:
         raise ImageError("the deflated DICOM data set is corrupt") from None

@@ -1,7 +1,7 @@
 """Turn intensities of any depth into 8-bit grey by windows and percentiles.
 
-A *range* is the pair of intensities that become 0 and 255; what is between is scaled linearly, what
-is outside is clipped. Pictures that belong together share one range, so that they stay comparable.
+A *range* is the pair of intensities that become 0 and 255. Values between them are scaled linearly,
+and others are clipped. The slices of a volume share one range, so that they stay comparable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Grey: TypeAlias = npt.NDArray[np.uint8]  #: shape [H, W]
 Values: TypeAlias = npt.NDArray[Any]
 Range: TypeAlias = tuple[float, float]
 
-_SAMPLE = 1 << 24  # values beyond which the percentiles of floats are taken from a part of them
+_SAMPLE = 1 << 24  # percentiles of more values than this are those of a sample
 
 
 def window_range(window: Window) -> Range:
@@ -31,8 +31,8 @@ def window_range(window: Window) -> Range:
 def range_of(values: Values, config: ImageConfig) -> Range:
     """Return the range of intensities by ``image.window`` and ``image.depth``.
 
-    Integers of up to 16 bits are counted exactly; of more than 16 M other values an even part is
-    taken.
+    Percentiles of integers of up to 16 bits are exact. Those of more than 16 M other values come
+    from an evenly spread sample.
 
     Raises:
         ImageError: no value is finite.
@@ -53,7 +53,7 @@ def range_of(values: Values, config: ImageConfig) -> Range:
     if config.depth in {"full_range", "slice_range"}:
         return float(finite.min()), float(finite.max())
     low, high = np.percentile(finite, config.percentiles)
-    if high <= low:  # nearly all pixels alike: the few others must not vanish
+    if high <= low:  # nearly all pixels are equal: show the few others
         low, high = finite.min(), finite.max()
     return float(low), float(high)
 
@@ -65,7 +65,7 @@ def _sample(values: Values) -> Values:
 
 
 def _counted_range(values: Values, config: ImageConfig) -> Range:
-    """Return percentiles of small integers from their counts, which is exact and needs no copy."""
+    """Return percentiles of small integers from their counts: exact, and without a copy."""
     limits = np.iinfo(values.dtype)
     counts = np.zeros(int(limits.max) - int(limits.min) + 1, np.int64)
     for part in _parts(values):

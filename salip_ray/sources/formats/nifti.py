@@ -165,14 +165,14 @@ def unpacked(data: bytes, limit: int) -> bytes:
     if data[:2] != _GZIP:
         return data
     parts: list[bytes] = []
-    room = limit
+    remaining = limit
     try:
-        while data[:2] == _GZIP and room > 0:  # gzip files may be joined
+        while data[:2] == _GZIP and remaining > 0:  # gzip files may be joined
             stream = zlib.decompressobj(wbits=31)
-            part = stream.decompress(data, room)
+            part = stream.decompress(data, remaining)
             parts.append(part)
-            room -= len(part)
-            if room > 0 and not stream.eof:
+            remaining -= len(part)
+            if remaining > 0 and not stream.eof:
                 raise ImageError("corrupt or truncated: the gzip stream ends early")
             data = stream.unused_data
     except zlib.error:

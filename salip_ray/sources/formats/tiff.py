@@ -202,7 +202,7 @@ class _Pages:
         if len(self._offsets) == 1:
             return range_of(_opaque(grey, alpha), self._config)
         values: list[Values] = []
-        room = self._config.max_bytes  # many pages may share the bytes of one
+        remaining = self._config.max_bytes  # many pages may share the bytes of one
         for index in range(len(self._offsets)):
             page = self.check(index)
             if _is_plain(page) or page.value(tags.PHOTOMETRIC) not in {0, 1}:
@@ -210,8 +210,8 @@ class _Pages:
             other = self.values(index)
             first = other[..., 0] if other.ndim == 3 else other
             values.append(_opaque(first, _alpha(other, page, 1)).ravel())
-            room -= values[-1].nbytes
-            if room < 0:
+            remaining -= values[-1].nbytes
+            if remaining < 0:
                 raise ImageError(
                     f"its {len(self._offsets)} pages have more bytes unpacked than "
                     f"image.max_bytes = {self._config.max_bytes:,}"

@@ -232,7 +232,7 @@ def test_tiny_images_pass_every_crop_layer(sam, configure, picture, size):
 
 
 def test_an_image_too_elongated_for_sam_is_refused(sam, configure, picture):
-    with pytest.raises(ImageError, match="300 x 1 pixels is too elongated"):
+    with pytest.raises(ImageError, match="300 x 1 pixels is too elongated"):  # language: ok
         SamProposer(sam, configure())(picture(1, 300))
 
 

@@ -223,7 +223,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"visual.proj": Malicious()}, tmp_path / "bad.pt")
-    # Not even where its sha256 is given: that opens the door to TorchScript alone.
+    # Not even with its sha256: that permits TorchScript only.
     sha256 = hashlib.sha256((tmp_path / "bad.pt").read_bytes()).hexdigest()
     for options in ({}, {"sha256": sha256}):
         with pytest.raises(WeightsError, match=r"bad.pt cannot be loaded"):

@@ -63,7 +63,7 @@ def test_slices_of_scores_make_no_difference(monkeypatch):
 
 
 def test_the_gpus_attention_is_the_same_mathematics(monkeypatch):
-    """Relative positions in queries and keys; run here, where it is slow but correct."""
+    """Relative positions in queries and keys; run on the CPU: slow but correct."""
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 3, 48, 8)
     rows, columns = torch.randn(2, 3, 48, 6), torch.randn(2, 3, 48, 8)

@@ -1,6 +1,6 @@
 """One driver at a time writes an output.
 
-Renewals happen only where a test calls ``renew``: the renewing thread waits for an hour.
+Renewals happen only if a test calls ``renew``: the renewing thread waits for an hour.
 """
 
 from __future__ import annotations

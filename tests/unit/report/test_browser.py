@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def opened(browser, run, tmp_path):
-    """Opens the report in a page of some properties; nothing may be requested or go wrong."""
+    """Opens the report in a page of some properties; nothing may be requested or fail."""
     file = tmp_path / "report.html"
     file.write_text(make_report(str(run)), encoding="utf-8")
     asked, wrong, contexts = [], [], []

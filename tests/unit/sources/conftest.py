@@ -38,8 +38,8 @@ class SickFile:
         self.owner.fail(self.name)
         return self.file.read(size)
 
-    def seek(self, *place):
-        return self.file.seek(*place)
+    def seek(self, *position):
+        return self.file.seek(*position)
 
     def tell(self):
         return self.file.tell()
@@ -52,7 +52,7 @@ class SickFile:
 
 
 class SickFileSystem(MemoryFileSystem):
-    """Memory, but reading a file raises what it is told to, as often as it is."""
+    """Memory, but the first reads of a file raise the given errors."""
 
     protocol = "sick"
     store: ClassVar[dict] = {}

@@ -32,8 +32,8 @@ def folder(tmp_path):
     volume = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4))
     nibabel.save(volume, tmp_path / "v.nii.gz")
     (tmp_path / "broken.nii").write_bytes(b"nothing")
-    for number, place in enumerate((6.0, 0.0, 3.0), start=1):
-        write_slice(tmp_path / "ct" / f"{number}.dcm", grey, place, number=number)
+    for number, position in enumerate((6.0, 0.0, 3.0), start=1):
+        write_slice(tmp_path / "ct" / f"{number}.dcm", grey, position, number=number)
     write_slice(tmp_path / "ct" / "again.dcm", grey, 3.0, number=9)
     return tmp_path
 
@@ -46,12 +46,12 @@ def planned(folder, *overrides):
 def test_volumes_series_and_pages_become_rows(folder):
     plan, notes = planned(folder)
     rows = plan.frozen.to_pylist()
-    found = {}
+    slices = {}
     for row in rows:
         name = row["uri"].removeprefix(f"{folder}/")
-        found.setdefault(name, []).append((row["index"], row["slice"]))
-    series = {f"ct/{n}.dcm": [(None, place)] for n, place in ((1, 2), (2, 0), (3, 1))}
-    assert found == {
+        slices.setdefault(name, []).append((row["index"], row["slice"]))
+    series = {f"ct/{n}.dcm": [(None, position)] for n, position in ((1, 2), (2, 0), (3, 1))}
+    assert slices == {
         **series,
         "ct/again.dcm": [(None, 0)],
         "broken.nii": [(None, None)],
@@ -99,7 +99,7 @@ def test_the_axis_decides_how_many(folder):
     assert sum(row["uri"].endswith("v.nii.gz") for row in rows) == 4
 
 
-def test_uids_are_kept_where_that_is_asked_for(folder):
+def test_uids_are_retained_if_the_configuration_says_so(folder):
     rows = planned(folder, "privacy.keep_uids=true")[0].frozen.to_pylist()
     assert {row["volume"] for row in rows if row["uri"].endswith("2.dcm")} == {f"{STUDY}.1"}
 
@@ -121,7 +121,7 @@ def test_no_block_parts_a_volume(folder, actors):
 
 
 def test_a_file_that_lies_about_its_frames_is_one_row_that_says_so(tmp_path):
-    """A few bytes that promise billions of slices must not become billions of rows."""
+    """A few bytes that declare billions of slices must not become billions of rows."""
     volume = nibabel.Nifti2Image(np.zeros((4, 5, 6), np.int16), np.eye(4))
     data = bytearray(volume.to_bytes())
     data[40:48] = (2**40).to_bytes(8, "little")  # dim[3]

@@ -339,4 +339,4 @@ def test_two_imports_at_once_lose_no_decision(lungs_only, output, tmp_path, monk
     monkeypatch.setattr(type(lungs_only), "read_bytes", read_and_import_the_other)
     import_review(lungs_only, str(output))
     decisions = Reviews.of(LabelOutput.open(str(output))).decisions
-    assert {c for found in decisions.values() for d in found for c in d.classes} == {1, 2}
+    assert {c for ones in decisions.values() for d in ones for c in d.classes} == {1, 2}

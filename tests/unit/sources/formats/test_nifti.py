@@ -1,4 +1,4 @@
-"""Volumes: which slice is which, which way up, and what becomes of odd headers."""
+"""Volumes: which slice is which, which way up, and the result of odd headers."""
 
 from __future__ import annotations
 

@@ -114,14 +114,14 @@ def _branch(
 
 
 def draw_opacities(
-    rng: np.random.Generator, film: Film, lungs: dict[float, Field], room: Field
+    rng: np.random.Generator, film: Film, lungs: dict[float, Field], air: Field
 ) -> None:
     """Draw pneumonia, oedema or effusion: white lung, from a patch to all of it.
 
-    `room` [H, W] is the share of the beam that meets air: none is left to turn white elsewhere.
+    `air` [H, W] is the share of the beam that meets air: none is left to turn white elsewhere.
     """
     shape, scale = film.canvas.shape, film.canvas.scale
-    both = np.maximum(lungs[RIGHT], lungs[LEFT]) * room
+    both = np.maximum(lungs[RIGHT], lungs[LEFT]) * air
     if chance(rng, 0.45):  # fine or coarse streaks everywhere
         grain = fractal_noise(rng, shape, scale * rng.uniform(0.05, 0.2), 3)
         film.density += both * grain * np.float32(rng.uniform(0.01, 0.06))
@@ -136,12 +136,12 @@ def draw_opacities(
         patch = film.canvas.fill(ellipse(centre, radii, rng.normal(0, 0.5), rng=rng, wobble=0.2))
         soft = blur(patch, scale * rng.uniform(0.02, 0.12)) * lungs[side]
         cloud = np.clip(0.8 + 0.4 * fractal_noise(rng, shape, scale * 0.15, 3), 0, 2)
-        film.density += soft * room * cloud * np.float32(rng.uniform(0.05, 0.4))
+        film.density += soft * air * cloud * np.float32(rng.uniform(0.05, 0.4))
         film.legend.add("opacity", "part", patch * lungs[side])
     if chance(rng, 0.12):  # effusion, level at the base of one lung
         side = RIGHT if chance(rng, 0.5) else LEFT
         x, y = film.canvas.grid()
         level = np.float32(rng.uniform(0.0, 0.45)) - x * np.float32(side * rng.uniform(-0.1, 0.4))
         fluid = np.clip((y - level) * 8, 0, 1) * lungs[side]
-        film.density += fluid * room * np.float32(rng.uniform(0.15, 0.5))
+        film.density += fluid * air * np.float32(rng.uniform(0.15, 0.5))
         film.legend.add("opacity", "part", fluid)

@@ -104,7 +104,7 @@ def draw_mediastinum(rng: np.random.Generator, film: Film) -> Field:
     Returns how much of the lung's air their bulk displaces, 0..1 [H, W].
     """
     wide = rng.uniform(0.13, 0.24)
-    knob = rng.uniform(0.02, 0.14)
+    knob = rng.uniform(0.02, 0.14)  # the aortic one; language: ok
     band = smooth_curve(
         jitter(
             [
