@@ -1,4 +1,4 @@
-"""Numbers in messages: ``1 image``, ``2 images``, ``1,000 entries``."""
+"""Numbers and errors in messages: ``1 image``, ``1,000 entries``, an error on one line."""
 
 from __future__ import annotations
 
@@ -15,3 +15,16 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     ('1 image', '1,000 images', '2 entries')
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def one_line(error: BaseException, longest: int | None = None) -> str:
+    """Return the message of an exception on one line, or its type if it has none.
+
+    Args:
+        error: the exception.
+        longest: cut the message after so many characters.
+
+    >>> one_line(ValueError("two   words")), one_line(KeyError())
+    ('two words', 'KeyError')
+    """
+    return " ".join(str(error).split())[:longest] or type(error).__name__

@@ -19,6 +19,7 @@ import ray.data  # configures its loggers
 from salip_ray.cluster.ray_private import is_start_timeout, on_loopback
 from salip_ray.cluster.resources import Machine
 from salip_ray.errors import ClusterError, ResourceError
+from salip_ray.wording import one_line
 
 OBJECT_STORE = 2 * 1024**3
 _CONNECT_SECONDS = 10.0
@@ -123,7 +124,7 @@ def _join(address: str) -> None:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except Exception as problem:  # Ray raises ConnectionError, ValueError, RuntimeError and others
         ray.shutdown()
-        message = " ".join(str(problem).split())[:300] or type(problem).__name__
+        message = one_line(problem, 300)
         raise ClusterError(
             f"RAY_ADDRESS {address!r} cannot be joined: {message}. Unset RAY_ADDRESS to use this "
             "machine; for a cluster with a token set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
@@ -165,7 +166,7 @@ def _start_local(cpus_for: Callable[[Machine], float]) -> None:
             ray.shutdown()
             if attempt + 1 < _START_ATTEMPTS and is_start_timeout(problem):
                 continue
-            message = " ".join(str(problem).split())
+            message = one_line(problem)
             raise ResourceError(f"Ray could not be started on this machine: {message}") from problem
         return
 

@@ -26,6 +26,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from salip_ray.config import Config
 from salip_ray.errors import ClusterError
 from salip_ray.sources.locations import normalise, public_uri
+from salip_ray.wording import one_line
 
 _JOB_FILE = "job.yaml"
 _OUTPUT_KEY, _FINGERPRINT_KEY = "salip_output", "salip_job"
@@ -266,5 +267,5 @@ def wait_until_over(client: JobSubmissionClient, job_id: str) -> JobStatus:
 
 
 def _describe(problem: BaseException) -> str:
-    text = " ".join(str(problem).split()) or type(problem).__name__
+    text = one_line(problem)
     return text if len(text) <= 300 else f"{text[:300]}..."

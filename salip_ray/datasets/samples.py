@@ -11,7 +11,7 @@ from salip_ray.datasets.images import Images
 from salip_ray.datasets.index import Entry, cascade_masks
 from salip_ray.datasets.reviews import Reviews, drawn_cells
 from salip_ray.errors import InputError
-from salip_ray.output.masks import LabelMap, decode_rle, label_map, read_mask
+from salip_ray.output.masks import LabelMap, decode_rle, ignore_value, label_map, read_mask
 from salip_ray.output.reader import LabelOutput
 from salip_ray.schema import Image
 
@@ -60,7 +60,7 @@ class SampleReader:
     @property
     def ignore_index(self) -> int:
         """The value of pixels that a loss must ignore: 255, or 65535 in 16-bit maps."""
-        return 255 if len(self.output.classes) <= 254 else 65_535
+        return ignore_value(len(self.output.classes))
 
     def sample(self, entry: Entry) -> Sample:
         """Return the image and labels of an entry.

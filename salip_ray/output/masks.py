@@ -27,7 +27,16 @@ _PNG_SETTINGS = (
     cv2.IMWRITE_PNG_STRATEGY,
     cv2.IMWRITE_PNG_STRATEGY_DEFAULT,
 )
-_LARGEST_8_BIT_CLASS = 254  # 255 stays free: many tools read it as "ignore"
+
+
+def label_dtype(n_classes: int) -> type[np.uint8] | type[np.uint16]:
+    """Return the type of the label maps of a task: uint8, or uint16 above 254 classes."""
+    return np.uint8 if n_classes < np.iinfo(np.uint8).max else np.uint16
+
+
+def ignore_value(n_classes: int) -> int:
+    """Return the value of pixels that a loss must ignore: 255, or 65535 in 16-bit label maps."""
+    return int(np.iinfo(label_dtype(n_classes)).max)
 
 
 def encode_rle(mask: Mask) -> dict[str, Any]:
@@ -120,7 +129,7 @@ def label_map(
     """
     mine = [mask for mask in masks if mask.method == "cascade"]
     largest = max([n_classes, *(mask.class_id for mask in mine)])
-    labels = np.zeros((height, width), np.uint8 if largest <= _LARGEST_8_BIT_CLASS else np.uint16)
+    labels = np.zeros((height, width), label_dtype(largest))
     for item in sorted(mine, key=_painting_order):
         if item.mask.shape != (height, width):
             raise ValueError(

@@ -34,6 +34,7 @@ from salip_ray.output.verify_job import check_manifest, check_root, check_seal, 
 from salip_ray.output.verify_reviews import check_reviews
 from salip_ray.output.verify_shard import CheckedShard, Problem
 from salip_ray.schema import MANIFEST_SCHEMA
+from salip_ray.wording import one_line
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _guarded(where: str, problems: Iterator[Problem]) -> list[Problem]:
 
 
 def _unreadable(where: str, error: Exception) -> Problem:
-    message = " ".join(str(error).split())[:200]
+    message = one_line(error, 200)
     return Problem(where, f"is damaged: {type(error).__name__}: {message}")
 
 

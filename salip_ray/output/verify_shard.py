@@ -32,6 +32,7 @@ from salip_ray.output.summary import read_statistics
 from salip_ray.output.verify_row import check_members, check_row
 from salip_ray.schema import LABEL_SCHEMA
 from salip_ray.sources.privacy import hides_uri, pseudonym
+from salip_ray.wording import one_line
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _parse_rows(
     try:
         table = pq.read_table(io.BytesIO(data or b""))
     except pa.ArrowException as error:
-        problems.append(Problem(name, f"is not a Parquet file: {' '.join(str(error).split())}"))
+        problems.append(Problem(name, f"is not a Parquet file: {one_line(error)}"))
         return None
     problems += [
         Problem(name, f"has a column {column!r}, which no shard has")

@@ -47,6 +47,7 @@ from salip_ray.schema import (
     RunnerUp,
     Selection,
 )
+from salip_ray.wording import one_line
 
 REFERENCE_TYPE = pa.struct([pa.field("label", pa.string()), pa.field("rle", RLE_TYPE)])
 
@@ -82,7 +83,7 @@ LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in OF_MANIFEST)
 
 def error(stage: str, problem: BaseException) -> dict[str, str]:
     """Return an ``error`` cell: stage, type of the exception, one line of its message."""
-    message = " ".join(str(problem).split()) or "no message"
+    message = one_line(problem) if str(problem).strip() else "no message"
     return {"stage": stage, "type": type(problem).__name__, "message": message[:1000]}
 
 

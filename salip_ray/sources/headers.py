@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
-from salip_ray.sources.formats import DICOM_SUFFIXES, nifti
+from salip_ray.sources.formats import DICOM_SUFFIXES, NIFTI_SUFFIXES, TIFF_SUFFIXES, nifti
 from salip_ray.sources.formats import dicom_dataset as dicom
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.stack import check_frames
@@ -82,9 +82,9 @@ def read_header(
 
 
 def _read(file: IO[bytes], ending: str, config: ImageConfig) -> Header:
-    if ending in {".nii", ".nii.gz"}:
+    if ending in NIFTI_SUFFIXES:
         return _read_nifti(file, config)
-    if ending in {".tif", ".tiff"}:
+    if ending in TIFF_SUFFIXES:
         count = len(page_offsets(file, config))
         return Header(count if count > 1 else None)
     if ending not in DICOM_SUFFIXES and not _is_dicom(file):

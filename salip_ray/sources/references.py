@@ -24,7 +24,7 @@ from salip_ray.errors import ImageError, InputError, SalipError
 from salip_ray.schema import ImageRef
 from salip_ray.sources.decode import suffix
 from salip_ray.sources.fetch import fetch_all
-from salip_ray.sources.formats import nifti
+from salip_ray.sources.formats import NIFTI_SUFFIXES, nifti
 from salip_ray.sources.formats.stack import Spacing
 from salip_ray.sources.locations import normalise, public_uri
 from salip_ray.sources.mask_files import ClassIds, as_class_ids, read_mask
@@ -37,7 +37,6 @@ from salip_ray.sources.reference_files import (
 )
 from salip_ray.sources.stores import describe_error
 
-_NIFTI = frozenset({".nii", ".nii.gz"})
 _SAME = 1e-3  # share by which the spacing of a mask may differ from its image's
 
 
@@ -133,7 +132,7 @@ class References:
         mask = self.named(image)
         if mask is None or mask.index != image.index:  # none, or a slice's own
             return mask
-        if suffix(mask.uri) in _NIFTI and suffix(image.uri) not in _NIFTI:
+        if suffix(mask.uri) in NIFTI_SUFFIXES and suffix(image.uri) not in NIFTI_SUFFIXES:
             shown = public_uri(mask.uri)
             raise ImageError(f"reference mask {shown} is NIfTI, but its image is not")
         return mask
@@ -170,7 +169,7 @@ class References:
             ImageError: the file is missing, is not a single-channel image of whole numbers, or not
                 on the grid of its image.
         """
-        if suffix(mask.uri) in _NIFTI:
+        if suffix(mask.uri) in NIFTI_SUFFIXES:
             return self._slice(mask, config or ImageConfig(), count, spacing)
         shown = public_uri(mask.uri)
         pages, values = read_mask(

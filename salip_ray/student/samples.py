@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.output.masks import LabelMap
+from salip_ray.output.masks import LabelMap, label_dtype
 from salip_ray.schema import Image
 
 IGNORED = -1
@@ -193,5 +193,4 @@ def _transform(size: int, rng: np.random.Generator) -> Matrix:
 def label_map_of(channel_map: npt.NDArray[np.integer[Any]], class_ids: Sequence[int]) -> LabelMap:
     """Return the class ids of the network's channels [h, w]."""
     table = np.array([0, *class_ids])
-    kind = np.uint8 if table.max() <= 254 else np.uint16
-    return table[channel_map].astype(kind)  # type: ignore[no-any-return]
+    return table[channel_map].astype(label_dtype(int(table.max())))  # type: ignore[no-any-return]

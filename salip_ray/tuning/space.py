@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError
+from salip_ray.wording import one_line
 
 _SECTIONS = ("task", "propose", "retrieve", "refine")
 #: Fields that define the task, the weights or the batch sizes, and not the quality of labels.
@@ -91,7 +92,7 @@ def read_space(path: Path) -> dict[str, tuple[Any, ...] | Range]:
     except FileNotFoundError:
         raise ConfigError(f"space file {path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from None
     if not isinstance(data, dict) or not data:
         raise ConfigError(f"{path} must map fields to their choices, found {data!r}")
     space: dict[str, tuple[Any, ...] | Range] = {}

@@ -11,6 +11,7 @@ from ray.tune import Trainable
 
 from salip_ray.config import Config, ProposeConfig
 from salip_ray.tuning.labelled_split import load
+from salip_ray.wording import one_line
 
 if TYPE_CHECKING:
     from salip_ray.tuning.search import Search
@@ -99,7 +100,7 @@ class TrialWorker(Trainable):
         try:
             self.scores.append(self._score_next())
         except Exception as problem:  # noqa: BLE001
-            error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+            error = f"{type(problem).__name__}: {one_line(problem)}"
         done = bool(error) or len(self.scores) == len(self.indices)
         if done:
             scores = {"scores": self.scores, "error": error}

@@ -29,11 +29,11 @@ from salip_ray.datasets.selection import LabelLimits
 from salip_ray.errors import InputError, MissingDependencyError
 from salip_ray.output.reader import LabelOutput
 from salip_ray.sources.fetch import fetch_all
+from salip_ray.sources.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from salip_ray.sources.formats.dicom_dataset import quiet
 from salip_ray.sources.formats.names import suffix
-from salip_ray.sources.formats.stack import one_line
 from salip_ray.sources.privacy import scrub
-from salip_ray.wording import counted
+from salip_ray.wording import counted, one_line
 
 #: Attributes of patient and study that an object must have but may leave empty. Anonymisers
 #: delete them.
@@ -41,7 +41,7 @@ _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
-_NOT_DICOM = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".nii", ".nii.gz"})
+_NOT_DICOM = IMAGE_SUFFIXES - DICOM_SUFFIXES
 _UTF_8 = "ISO_IR 192"
 _LONGEST_LABEL = 64  # characters of DICOM's value representation LO
 

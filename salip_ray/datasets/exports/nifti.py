@@ -24,17 +24,15 @@ from salip_ray.datasets.exports.volumes import (
 )
 from salip_ray.datasets.selection import LabelLimits
 from salip_ray.errors import InputError
-from salip_ray.output.masks import LabelMap
+from salip_ray.output.masks import LabelMap, label_dtype
 from salip_ray.output.reader import LabelOutput
-from salip_ray.sources.formats import nifti
+from salip_ray.sources.formats import NIFTI_SUFFIXES, nifti
 from salip_ray.sources.formats.names import stem, suffix
-from salip_ray.sources.formats.stack import one_line
 from salip_ray.sources.headers import read_frame_geometries, read_header, read_nifti_header
 from salip_ray.sources.privacy import hides_uri, scrub
 from salip_ray.sources.series import SliceGeometry
-from salip_ray.wording import counted
+from salip_ray.wording import counted, one_line
 
-SUFFIXES = frozenset({".nii", ".nii.gz"})
 _READERS = 16
 #: Free text of a header, which may name a patient.
 _TEXT_FIELDS = ("descrip", "aux_file", "intent_name", "db_name")
@@ -150,7 +148,7 @@ class _VolumeWriter:
             InputError: the source is missing, has changed, or has no usable grid.
         """
         uri = volume.sources[0].uri
-        if suffix(uri) in SUFFIXES:
+        if suffix(uri) in NIFTI_SUFFIXES:
             return self._of_nifti(volume, read_nifti_header(uri, self.source_options)), 0
         grid = SeriesGrid.of(self._slice_geometries(volume))
         return self._of_series(volume, grid), grid.gaps
@@ -200,9 +198,7 @@ class _VolumeWriter:
         return geometries
 
     def _background(self, shape: tuple[int, int, int]) -> LabelMap:
-        if len(self.labels.class_ids) <= 254:
-            return np.zeros(shape, np.uint8, order="F")
-        return np.zeros(shape, np.uint16, order="F")
+        return np.zeros(shape, label_dtype(len(self.labels.class_ids)), order="F")
 
     def _tidied(self, values: LabelMap, axis: int) -> LabelMap:
         if self.tidy == _NO_TIDYING:

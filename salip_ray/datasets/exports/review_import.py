@@ -17,7 +17,7 @@ from salip_ray.datasets.reviews import Decision, Reviews
 from salip_ray.errors import ImageError, InputError
 from salip_ray.output.layout import EXPORT
 from salip_ray.output.lease import held
-from salip_ray.output.masks import LabelMap, encode_png
+from salip_ray.output.masks import LabelMap, encode_png, ignore_value
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.store import Store
 from salip_ray.review.records import Imported
@@ -98,7 +98,7 @@ def import_review(
     reviews = Reviews.of(labels)
     queue = _read_queue(review)
     sizes = _sizes(labels, {line["image_id"] for line in queue})
-    folder = _Review(review, _shown_classes(review), 255 if len(labels.classes) <= 254 else 65_535)
+    folder = _Review(review, _shown_classes(review), ignore_value(len(labels.classes)))
     shown_all = set(folder.labels) == {spec.class_id for spec in labels.classes}
     classes = None if shown_all else tuple(sorted(folder.labels))
     decisions: dict[str, Decision] = {}

@@ -15,7 +15,7 @@ from salip_ray.datasets.index import ClassFigures, known
 from salip_ray.datasets.reviews import Decision, Reviews
 from salip_ray.datasets.selection import LabelLimits
 from salip_ray.errors import OutputError
-from salip_ray.output.masks import LabelMap, decode_rle, label_map, read_mask
+from salip_ray.output.masks import LabelMap, decode_rle, ignore_value, label_map, read_mask
 from salip_ray.output.reader import LabelOutput
 from salip_ray.schema import Mask
 from salip_ray.wording import counted
@@ -85,7 +85,7 @@ class VolumeLabels:
     @property
     def ignore_index(self) -> int:
         """The value of voxels that a reviewer marked to ignore."""
-        return 255 if len(self.class_ids) <= 254 else 65_535
+        return ignore_value(len(self.class_ids))
 
     def describe(self, format_name: str, **settings: Any) -> dict[str, Any]:
         """Return what an export is made of, for ``export.json``."""

@@ -15,6 +15,7 @@ from salip_ray.config import ClipConfig
 from salip_ray.errors import ConfigError, SalipError, WeightsError
 from salip_ray.models.bundled import clip_net
 from salip_ray.models.weights import cache_dir, fetch, verify
+from salip_ray.wording import one_line
 
 _SUFFIXES = (".safetensors", ".bin", ".pth")
 _SCHEMAS = ("hf-hub", "local-dir")
@@ -56,7 +57,7 @@ def find_weights(config: ClipConfig, storage_options: Mapping[str, Any] | None) 
         except SalipError:
             raise
         except Exception as error:  # open_clip and the Hub raise many types
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise WeightsError(f"weights of {_name(config)} cannot be found: {reason}") from error
     verify(path, config.sha256, f"weights of {_name(config)}")
     return path

@@ -15,16 +15,19 @@ from salip_ray.sources.formats.stack import Reader, Stack
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".dc3", ".ima"})
 """Names of DICOM files that have a suffix; ``.ima`` is Siemens'."""
 
+NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
+TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+
 _BY_SUFFIX: dict[str, Reader] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"), ordinary.read),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", *TIFF_SUFFIXES), ordinary.read),
     **dict.fromkeys(DICOM_SUFFIXES, dicom.read),
-    **dict.fromkeys((".nii", ".nii.gz"), nifti.read),
+    **dict.fromkeys(NIFTI_SUFFIXES, nifti.read),
 }
 
 IMAGE_SUFFIXES = frozenset(_BY_SUFFIX)
 """Names that a listing takes for images."""
 
-STACK_SUFFIXES = frozenset({".tif", ".tiff", ".nii", ".nii.gz"}) | DICOM_SUFFIXES
+STACK_SUFFIXES = TIFF_SUFFIXES | NIFTI_SUFFIXES | DICOM_SUFFIXES
 """Names of files that may hold several pictures, or one slice of a series."""
 
 

@@ -62,8 +62,3 @@ def check_frames(count: int, config: ImageConfig) -> None:
             f"the file claims to hold {count:,} pictures, "
             f"above image.max_frames = {config.max_frames:,}"
         )
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of an exception on one line, or its type if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
