@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salip_ray.cli.options import Quiet, repeatable
-from salip_ray.config import load_config
+from salip_ray.config import MODES, load_config
 from salip_ray.errors import ConfigError
 from salip_ray.wording import counted
 
@@ -22,7 +22,6 @@ TASKS = {
     "brain_mri": ("brain", "head MR phantoms"),
     "fetal_ultrasound": ("fetal_head", "fetal ultrasound phantoms"),
 }
-MODES = "run.modes=[cascade, unprompted, gt_sam]"
 
 
 def demo(
@@ -52,7 +51,7 @@ def demo(
     for name in kinds:
         task, subtitle = TASKS[name]
         phantoms = output / "phantoms" / task
-        config = load_config(task, overrides=[MODES])
+        config = load_config(task, overrides=[f"run.modes=[{', '.join(MODES)}]"])
         draw_phantoms(name, images, phantoms, classes=[spec.label for spec in config.task.classes])
         studies.append(
             Study(

@@ -120,37 +120,59 @@ def _opened(
     return Export(opened, dest, split, storage_options("dest", dest_option))
 
 
+def options_of(
+    opened: Callable[..., Any], *, without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Return a decorator that makes a command of the options of ``opened`` and of a function.
+
+    The function takes the result of ``opened`` and its own options.
+
+    Args:
+        opened: its parameters are options that several commands share.
+        without: those that the command does not support.
+    """
+    shared = [
+        parameter
+        for parameter in inspect.signature(opened, eval_str=True).parameters.values()
+        if parameter.name not in without
+    ]
+
+    def decorate(write: Callable[..., Any]) -> Callable[..., None]:
+        _, *own = inspect.signature(write, eval_str=True).parameters.values()
+
+        @wraps(write)
+        def command(**given: Any) -> None:
+            mine = {parameter.name: given.pop(parameter.name) for parameter in own}
+            write(opened(**given), **mine)
+
+        # Typer reads a command's options from its signature and annotations.
+        both = [*shared[:2], *own, *shared[2:]]
+        command.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in both}
+        return command
+
+    return decorate
+
+
 def with_shared_options(
     write: Callable[..., int], *, without: tuple[str, ...] = ()
 ) -> Callable[..., None]:
-    """Return a command that takes the shared options and those of ``write``.
+    """Return a command that takes the shared options and those of ``write``, and reports.
 
     Args:
         write: takes an :class:`Export` and the options of its format; returns the number of images.
         without: shared options that this format does not support.
     """
-    _, *own = inspect.signature(write, eval_str=True).parameters.values()
-    shared = [
-        parameter
-        for parameter in inspect.signature(_opened, eval_str=True).parameters.values()
-        if parameter.name not in without
-    ]
 
     @wraps(write)
-    def command(**given: Any) -> None:
+    def reported(export: Export, **own: Any) -> None:
         from salip_ray.datasets.selection import describe_left_out
 
-        mine = {parameter.name: given.pop(parameter.name) for parameter in own}
-        export = _opened(**given)
-        written = write(export, **mine)
+        written = write(export, **own)
         report_notes(describe_left_out(export.labels.left_out))
         report_written(written, export.dest)
 
-    # Typer reads a command's options from its signature and annotations.
-    both = [*shared[:2], *own, *shared[2:]]
-    command.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in both}
-    return command
+    return options_of(_opened, without=without)(reported)
 
 
 def report_written(written: int, dest: str, noun: str = "image") -> None:

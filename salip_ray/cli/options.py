@@ -7,12 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from salip_ray.config import Config, StorageConfig, load_config, shipped_configs
+from salip_ray.config import MODES, Config, StorageConfig, load_config, shipped_configs
 from salip_ray.config.assignments import merge, parse_options
 from salip_ray.errors import ConfigError
-
-#: Values of ``run.modes``, for shell completion.
-MODES = ("cascade", "unprompted", "gt_sam")
 
 
 def repeatable(*names: str, metavar: str, help: str, **options: Any) -> Any:  # noqa: A002

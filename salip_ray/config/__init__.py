@@ -11,6 +11,8 @@ from salip_ray.config.cascade import (
 from salip_ray.config.config import Config
 from salip_ray.config.image import ImageConfig, Window
 from salip_ray.config.job import (
+    MODES,
+    Mode,
     PoolConfig,
     PoolsConfig,
     Precision,
@@ -25,10 +27,12 @@ from salip_ray.config.task import ClassSpec, TaskConfig
 
 __all__ = [
     "DEFAULT_PRESET",
+    "MODES",
     "ClassSpec",
     "ClipConfig",
     "Config",
     "ImageConfig",
+    "Mode",
     "PoolConfig",
     "PoolsConfig",
     "Precision",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from salip_ray.config.base import Fraction, Positive, Section
 
 Mode = Literal["cascade", "unprompted", "gt_sam"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 Precision = Literal["exact", "fast"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -154,23 +153,6 @@ class PseudoLabels:
     def label_map(self, entry: Entry) -> LabelMap:
         """Return the label map [H, W] of an entry: class ids, 0 and :attr:`ignore_index`."""
         return self.reader.label_map(entry)
-
-    def shuffled(self, seed: int) -> Iterator[Any]:
-        """Yield all items: shards in random order, and the rows of each in random order.
-
-        A fully random order would read a part of another shard for every item. Over a network this
-        order is many times as fast, and random enough if there are many shards.
-        """
-        random_order = random.Random(seed)  # noqa: S311  (not for secrets)
-        shards: dict[str, list[int]] = {}
-        for index, entry in enumerate(self.entries):
-            shards.setdefault(entry.shard, []).append(index)
-        order = list(shards.values())
-        random_order.shuffle(order)
-        for indices in order:
-            random_order.shuffle(indices)
-            for index in indices:
-                yield self[index]
 
     def split(
         self, shares: Mapping[str, float], *, seed: int = 0, group_by: GroupBy = "image"

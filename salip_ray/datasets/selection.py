@@ -83,7 +83,7 @@ REASONS = {
 
 
 @dataclass(frozen=True)
-class Selection:
+class UsableImages:
     """The images to use, and how many were left out for which of :data:`REASONS`.
 
     ``folder`` is the deepest folder that holds all images of the output, used or not.
@@ -96,7 +96,7 @@ class Selection:
 
 def select(
     output: LabelOutput, reviews: Reviews, class_ids: Mapping[str, int], limits: LabelLimits
-) -> Selection:
+) -> UsableImages:
     """Apply the decisions of people and then the limits to the images of an output.
 
     Args:
@@ -123,7 +123,7 @@ def select(
             left_out[reason] += 1
         elif reviewed is not None:
             entries.append(reviewed)
-    return Selection(tuple(entries), dict(left_out), common_folder(folders))
+    return UsableImages(tuple(entries), dict(left_out), common_folder(folders))
 
 
 def _left_out(entry: Entry | None, limits: LabelLimits) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 GOOD = 0.8
 """Dice from which a label counts as good."""
 
-STAGES = {
+LOSSES = {
     "proposal": "no good proposal",
     "pick": "wrong pick",
     "refine": "bad refine",
@@ -37,7 +37,7 @@ class StageDice:
         proposed: Dice of the best candidates; NaN if the run did not record them.
         picked: Dice of the retrieved candidates; NaN if the run did not record them.
         refined: Dice of the label.
-        failed: a key of :data:`STAGES`; empty for a good label.
+        failed: a key of :data:`LOSSES`; empty for a good label.
     """
 
     image_id: str
@@ -57,7 +57,7 @@ def failed_stage(
     *,
     withheld: bool = False,
 ) -> str:
-    """Return the stage of :data:`STAGES` that lost a label; empty if the label is good.
+    """Return the stage of :data:`LOSSES` that lost a label; empty if the label is good.
 
     Args:
         proposed: Dice of the best candidates; NaN if it is unknown.
@@ -82,7 +82,7 @@ def count_failures(stages: Iterable[StageDice]) -> dict[str, dict[str, int]]:
     """Return the number of labels of each class that each stage lost, stages in order."""
     counts: dict[str, dict[str, int]] = {}
     for item in stages:
-        of_label = counts.setdefault(item.label, dict.fromkeys(STAGES, 0))
+        of_label = counts.setdefault(item.label, dict.fromkeys(LOSSES, 0))
         if item.failed:
             of_label[item.failed] += 1
     return counts

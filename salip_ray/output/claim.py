@@ -82,7 +82,9 @@ def claimed(store: Store, record: Record) -> Iterator[Claim]:
         OutputError: the location holds files but no record, or a damaged one; (ResumeError) another
             command made the output; or (LeaseError) another process writes it.
     """
-    read_record(store, record.kind, record.file, record.key)  # before a lease is written there
+    # Before a lease is written there.
+    if read_record(store, record.kind, record.file, record.key) is None:
+        require_empty(store, record.kind, record.file)
     with held(store) as lease:
         yield Claim(lease, claim_or_resume(store, record))
 
@@ -103,6 +105,7 @@ def claim_or_resume(store: Store, record: Record) -> dict[str, Any] | None:
     """
     earlier = read_record(store, record.kind, record.file, record.key)
     if earlier is None:
+        require_empty(store, record.kind, record.file)
         # The first file of all: after a kill, the output is known to be this command's.
         store.write(record.file, as_json(record.content()))
     elif changes := record.changes(earlier):
@@ -111,18 +114,13 @@ def claim_or_resume(store: Store, record: Record) -> dict[str, Any] | None:
 
 
 def read_record(store: Store, kind: str, file: str, key: str | None) -> dict[str, Any] | None:
-    """Return the record of an output, or None if the location is empty.
+    """Return the record of an output, or None if there is none.
 
     Raises:
-        OutputError: the location holds files but no record, or a damaged one.
+        OutputError: the record is damaged.
     """
     data = store.read(file)
     if data is None:
-        if others := [name for name in store.names() if name != LEASE]:
-            raise OutputError(
-                f"output {store} is not empty and holds no {kind} of salip-ray (it has "
-                f"{others[0]!r}, but no {file}): give an empty or new location"
-            )
         return None
     try:
         record = json.loads(data)
@@ -132,6 +130,15 @@ def read_record(store: Store, kind: str, file: str, key: str | None) -> dict[str
     if not valid:
         raise OutputError(f"{store.path_of(file)} is not the record of a {kind} of salip-ray")
     return dict(record)
+
+
+def require_empty(store: Store, kind: str, file: str) -> None:
+    """Raise OutputError if a location without a record holds files."""
+    if others := [name for name in store.names() if name != LEASE]:
+        raise OutputError(
+            f"output {store} is not empty and holds no {kind} of salip-ray (it has "
+            f"{others[0]!r}, but no {file}): give an empty or new location"
+        )
 
 
 def refusal(

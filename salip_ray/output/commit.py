@@ -31,6 +31,7 @@ from salip_ray.output.layout import (
     description_member,
     label_map_member,
     shard_file,
+    shard_number,
 )
 from salip_ray.output.store import Store
 from salip_ray.schema import LABEL_SCHEMA, SCHEMA_VERSION, TIMED_STAGES
@@ -42,6 +43,19 @@ NEXT = "next"
 
 class IncompleteShardError(AssertionError):
     """A shard has missing or repeated rows at its commit: a bug, so nothing is written."""
+
+
+def committed_shards(store: Store) -> dict[int, str]:
+    """Return the names of the committed shards by number, in order.
+
+    A folder or an empty file with the name of a Parquet file commits nothing.
+
+    Raises:
+        StoreError: the output cannot be listed.
+    """
+    names = (name for name, size in store.sizes(SHARDS).items() if size)
+    numbers = {name: shard_number(name) for name in names}
+    return dict(sorted((n, name) for name, n in numbers.items() if n is not None))
 
 
 def commit_shard(

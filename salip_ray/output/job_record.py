@@ -9,40 +9,31 @@ shards decide what is done, and the frozen manifest what there is to do.
 from __future__ import annotations
 
 import io
-import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from salip_ray.errors import OutputError, ResumeError
-from salip_ray.output.claim import Record, as_json, read_record, refusal
+from salip_ray.errors import ResumeError
+from salip_ray.output.claim import Record, as_json, refusal, require_empty
+from salip_ray.output.commit import committed_shards
 from salip_ray.output.growth import Change, compare, extend_manifest
-from salip_ray.output.layout import MANIFEST, RUN, SHARDS, shard_numbers
+from salip_ray.output.layout import MANIFEST, RUN
 from salip_ray.output.manifest import Manifest, manifest_digest, with_frozen_shards
+from salip_ray.output.run_record import (
+    KEY,
+    KIND,
+    now,
+    package_versions,
+    read_run,
+    version_notes,
+)
 from salip_ray.output.seal import open_seal
 from salip_ray.output.store import Store
 from salip_ray.schema import SCHEMA_VERSION
 from salip_ray.wording import counted
-
-_KIND, _KEY = "job", "fingerprint"
-_PACKAGES = (
-    "salip-ray",
-    "ray",
-    "torch",
-    "torchvision",
-    "segment-anything",
-    "open_clip_torch",
-    "numpy",
-    "pyarrow",
-    "pillow",
-    "pycocotools",
-    "opencv-python-headless",
-)
 
 
 def make_fingerprint(
@@ -105,15 +96,16 @@ def claim_or_resume_job(
     run = read_run(store)
     notes: list[str] = []
     if run is None:
+        require_empty(store, KIND, RUN)
         record = Record(
-            _KIND,
+            KIND,
             RUN,
             fingerprint,
-            _KEY,
+            KEY,
             before={"schema_version": SCHEMA_VERSION},
             after={
-                "versions": _versions(),
-                "created": _now(),
+                "versions": package_versions(),
+                "created": now(),
                 "manifest_elsewhere": store.is_elsewhere(MANIFEST),
             },
         )
@@ -121,10 +113,20 @@ def claim_or_resume_job(
     else:
         require_manifest_location(store, run)
         manifest = _resume(store, manifest, run, fingerprint, extend=extend)
-        notes.extend(_version_notes(run.get("versions", {})))
+        notes.extend(version_notes(run.get("versions", {})))
     if store.read(MANIFEST) is None:
         store.write(MANIFEST, manifest_bytes(manifest))
-    return ClaimedJob(manifest, committed_shards(store), tuple(notes))
+    return ClaimedJob(manifest, frozenset(committed_shards(store)), tuple(notes))
+
+
+def refuse_other_files(store: Store) -> None:
+    """Check that a location is empty or the output of a job, before anything is written.
+
+    Raises:
+        OutputError: it holds files of something else, or a damaged ``run.json``.
+    """
+    if read_run(store) is None:
+        require_empty(store, KIND, RUN)
 
 
 def require_manifest_location(store: Store, run: Mapping[str, Any]) -> None:
@@ -152,98 +154,11 @@ def read_manifest(store: Store) -> pa.Table | None:
     return None if data is None else pq.read_table(io.BytesIO(data))
 
 
-def committed_shards(store: Store) -> frozenset[int]:
-    """Return the numbers of the shards whose Parquet file, which is written last, exists.
-
-    A folder or an empty file of that name commits nothing.
-    """
-    return shard_numbers(name for name, size in store.sizes(SHARDS).items() if size)
-
-
-def record_devices(store: Store, devices: Mapping[str, Any]) -> None:
-    """Open the seal, and add the devices of this run to ``run.json`` unless they are there."""
-    open_seal(store)
-    run = read_run(store)
-    assert run is not None, "devices are recorded after the output was claimed"
-    known = run.setdefault("devices", [])
-    if dict(devices) not in known:
-        known.append(dict(devices))
-        store.write(RUN, as_json(run))
-
-
-def record_precision(store: Store, precision: str) -> None:
-    """Record the resolved ``run.precision`` of a job in ``run.json``.
-
-    Outputs of earlier versions do not have the field; their devices show what ``auto`` was.
-
-    Args:
-        store: the output, already claimed.
-        precision: ``exact`` or ``fast``.
-
-    Raises:
-        ResumeError: shards were committed with another precision.
-    """
-    run = read_run(store)
-    assert run is not None, "the precision is recorded after the output was claimed"
-    before = run.get("precision") or _precision_of_devices(run)
-    if before not in (None, precision) and committed_shards(store):
-        raise ResumeError(
-            f"output {store} was labelled with precision {before}, and run.precision resolves to "
-            f"{precision} on these machines (fast on GPUs, exact on CPUs). Resume on machines like "
-            "those of the first run, or give another output"
-        )
-    if run.get("precision") != precision:
-        store.write(RUN, as_json({**run, "precision": precision}))
-
-
-def _precision_of_devices(run: Mapping[str, Any]) -> str | None:
-    """Return what ``auto`` was in every run of a job, or None if that is not certain."""
-    if run["fingerprint"].get("recipe", {}).get("run", {}).get("precision") != "auto":
-        return None
-    on_gpu = {bool(devices.get("gpus")) for devices in run.get("devices", ())}
-    if len(on_gpu) != 1:
-        return None
-    return "fast" if on_gpu.pop() else "exact"
-
-
 def manifest_bytes(manifest: Manifest) -> bytes:
     """Return the frozen manifest as Parquet; the same manifest gives the same bytes."""
     buffer = io.BytesIO()
     pq.write_table(manifest.frozen, buffer, compression="zstd", row_group_size=65_536)
     return buffer.getvalue()
-
-
-def read_run(store: Store) -> dict[str, Any] | None:
-    """Return the content of ``run.json``, or None if the output is empty.
-
-    Raises:
-        OutputError: the location holds files of something else, or ``run.json`` is damaged.
-        ResumeError: ``run.json`` has another schema version.
-    """
-    run = read_record(store, _KIND, RUN, _KEY)
-    if run is None:
-        return None
-    try:
-        written = run["schema_version"]
-        run[_KEY]["manifest"]["sha256"]
-    except (KeyError, TypeError):
-        raise OutputError(
-            f"{store.path_of(RUN)} is not the record of a {_KIND} of salip-ray"
-        ) from None
-    if written != SCHEMA_VERSION:
-        older = isinstance(written, int) and written < SCHEMA_VERSION
-        age = "an older" if older else "a newer"
-        raise ResumeError(
-            f"output {store} has schema_version {written}, this version writes {SCHEMA_VERSION}: "
-            f"resume with {age} salip-ray ({_made_by(run)}), or give another output"
-        )
-    return run
-
-
-def _made_by(run: Mapping[str, Any]) -> str:
-    versions = run.get("versions")
-    version_then = versions.get("salip-ray") if isinstance(versions, Mapping) else None
-    return f"it was created with {version_then or 'an unknown version'}"
 
 
 def _resume(
@@ -259,9 +174,9 @@ def _resume(
     The frozen manifest decides what there is to do, and its one write extends it. ``run.json``
     repeats its digest, which is repaired here if a kill came between the two writes.
     """
-    before, now = run[_KEY], fingerprint
-    record = Record(_KIND, RUN, _without_manifest(now), _KEY)
-    changes = record.changes({_KEY: _without_manifest(before)})
+    before, after = run[KEY], fingerprint
+    record = Record(KIND, RUN, _without_manifest(after), KEY)
+    changes = record.changes({KEY: _without_manifest(before)})
     frozen = read_manifest(store)
     if frozen is None and (committed := committed_shards(store)):
         # A new manifest could put the images of an extended input into other shards.
@@ -271,7 +186,7 @@ def _resume(
             "images, does not exist: restore it, name it with --manifest, or give another output"
         )
     change = _input_change(frozen, manifest)
-    if frozen is None and before["manifest"] != now["manifest"]:
+    if frozen is None and before["manifest"] != after["manifest"]:
         changes.insert(0, "the input")
     grown = change is not None and change.is_growth and not changes
     if change is not None and not (extend and grown):
@@ -279,7 +194,7 @@ def _resume(
     if changes:
         extending = "add --extend to label the new images in new shards"
         advice = (extending,) if grown else ()
-        raise ResumeError(refusal(store, _KIND, changes, *advice))
+        raise ResumeError(refusal(store, KIND, changes, *advice))
     if frozen is not None and change is None:
         manifest = with_frozen_shards(frozen, manifest)
     elif frozen is not None:
@@ -287,11 +202,11 @@ def _resume(
         open_seal(store)
         store.write(MANIFEST, manifest_bytes(manifest))
         run.setdefault("extensions", []).append(
-            {"images": manifest.n_images - frozen.num_rows, "at": _now()}
+            {"images": manifest.n_images - frozen.num_rows, "at": now()}
         )
-    if before["manifest"] != now["manifest"]:
+    if before["manifest"] != after["manifest"]:
         open_seal(store)
-        before["manifest"] = now["manifest"]
+        before["manifest"] = after["manifest"]
         store.write(RUN, as_json(run))
     return manifest
 
@@ -307,31 +222,3 @@ def _input_change(frozen: pa.Table | None, manifest: Manifest) -> Change | None:
 
 def _without_manifest(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fingerprint.items() if key != "manifest"}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue  # a checkout on the path, or a build with another name
-    return versions
-
-
-def _version_notes(before: Mapping[str, str]) -> Iterator[str]:
-    now = _versions()
-    changed = [
-        f"{name} {before[name]} -> {now[name]}"
-        for name in sorted(before.keys() & now.keys())
-        if before[name] != now[name]
-    ]
-    if changed:
-        yield (
-            f"this output was created with other versions ({', '.join(changed)}): "
-            "the remaining rows may differ in their last bits"
-        )

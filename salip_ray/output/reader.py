@@ -6,7 +6,6 @@ does not exist yet, whatever other files it has.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,15 +14,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from salip_ray.config import ClassSpec, ImageConfig, PrivacyConfig, TaskConfig
+from salip_ray.config import ClassSpec, ImageConfig, Mode, PrivacyConfig, TaskConfig
 from salip_ray.errors import NoJobError, OutputError
-from salip_ray.output.layout import MANIFEST, RUN, SHARDS, shard_number
+from salip_ray.output.commit import committed_shards
+from salip_ray.output.layout import MANIFEST, RUN, SHARDS
+from salip_ray.output.run_record import read_run
 from salip_ray.output.store import Store
-from salip_ray.schema import SCHEMA_VERSION, ImageRef
+from salip_ray.schema import ImageRef
 from salip_ray.sources.locations import image_id
 from salip_ray.sources.privacy import is_pseudonym, pseudonym
 
-_METHODS_OF_MODE = {
+_METHODS_OF_MODE: dict[Mode, tuple[str, ...]] = {
     "cascade": ("cascade",),
     "unprompted": ("unprompted_confident", "unprompted_largest"),
     "gt_sam": ("gt_sam",),
@@ -65,19 +66,9 @@ class LabelOutput:
         """
         elsewhere = {} if manifest is None else {MANIFEST: manifest}
         store = Store(output, storage_options, elsewhere=elsewhere)
-        data = store.read(RUN)
-        if data is None:
+        run = read_run(store)
+        if run is None:
             raise NoJobError(f"{store} holds no {RUN}, so it is not the output of salip-ray label")
-        try:
-            run = json.loads(data)
-        except ValueError:
-            raise OutputError(f"{store.path_of(RUN)} is not valid JSON") from None
-        version = run.get("schema_version") if isinstance(run, dict) else None
-        if version != SCHEMA_VERSION:
-            raise OutputError(
-                f"{store.path_of(RUN)} has the schema_version {version!r}, "
-                f"but this version of salip-ray reads {SCHEMA_VERSION}"
-            )
         return cls(store, run)
 
     @property
@@ -123,10 +114,7 @@ class LabelOutput:
         Raises:
             StoreError: they cannot be listed.
         """
-        names = (name for name, size in self.store.sizes(SHARDS).items() if size)
-        numbers = {name: shard_number(name) for name in names}
-        committed = {name: number for name, number in numbers.items() if number is not None}
-        return tuple(sorted(committed, key=committed.__getitem__))
+        return tuple(committed_shards(self.store).values())
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield the rows of all committed shards in order, with a small batch in memory at a time.

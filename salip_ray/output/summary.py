@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,10 +14,6 @@ from salip_ray.output.manifest import Manifest
 from salip_ray.output.seal import is_sealed, write_seal
 from salip_ray.output.store import Store
 from salip_ray.schema import SCHEMA_VERSION, TIMED_STAGES
-
-#: Fields of the summary that follow from the statistics of the shards.
-COUNTS = ("images", "shards", "status", "outcomes", "errors")
-
 
 #: Fields that the statistics of every shard have, with their types.
 STATISTICS: dict[str, type] = {
@@ -122,22 +118,33 @@ def summarise(
             f"{rows} of {manifest.n_images} rows: files were deleted or altered. Run salip-ray "
             "verify to name them"
         )
-    outcomes: dict[str, Counter[str]] = {}
-    for shard in stats:
-        for label, counts in shard["outcomes"].items():
-            outcomes.setdefault(label, Counter()).update(counts)
     return Summary(
         output=str(store),
         images=manifest.n_images,
         shards=manifest.n_shards,
-        status=_total(shard["status"] for shard in stats),
-        outcomes={label: dict(sorted(counts.items())) for label, counts in outcomes.items()},
-        errors=_total(shard["errors"] for shard in stats),
+        **total_counts(stats),
         stages=_times(_total(shard["seconds"] for shard in stats), rows),
         wall_seconds=round(wall_seconds, 3),
         images_in_run=images_in_run,
         skipped=dict(_stored(store).get("skipped", {}) if skipped is None else skipped),
     )
+
+
+def total_counts(statistics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the fields ``status``, ``outcomes`` and ``errors`` of a summary.
+
+    Args:
+        statistics: of all shards.
+    """
+    labels = dict.fromkeys(label for shard in statistics for label in shard["outcomes"])
+    return {
+        "status": _total(shard["status"] for shard in statistics),
+        "outcomes": {
+            label: _total(shard["outcomes"].get(label, {}) for shard in statistics)
+            for label in labels
+        },
+        "errors": _total(shard["errors"] for shard in statistics),
+    }
 
 
 def read_statistics(path: str, data: bytes) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from salip_ray.output.layout import MANIFEST, MASKS, RUN, SEAL, SHARDS, STATS, S
 from salip_ray.output.manifest import manifest_digest
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.seal import read_seal
-from salip_ray.output.summary import COUNTS
+from salip_ray.output.summary import total_counts
 from salip_ray.output.verify_shard import Problem, check_checksum
 from salip_ray.sources.locations import image_id
 from salip_ray.wording import counted
@@ -104,29 +103,10 @@ def check_summary(
     except (ValueError, TypeError):
         yield Problem(SUMMARY, "is not valid JSON")
         return
-    outcomes: dict[str, Counter[str]] = {}
-    for stats in statistics:
-        for label, counts in stats["outcomes"].items():
-            outcomes.setdefault(label, Counter()).update(counts)
-    expected = {
-        "images": images,
-        "shards": shards,
-        "status": _total(stats["status"] for stats in statistics),
-        "outcomes": {label: dict(counts) for label, counts in outcomes.items()},
-        "errors": _total(stats["errors"] for stats in statistics),
-    }
-    for name in COUNTS:
-        if stored.get(name) != expected[name]:
-            yield Problem(
-                SUMMARY, f"{name} is {stored.get(name)!r}, the shards have {expected[name]!r}"
-            )
-
-
-def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(total)
+    expected = {"images": images, "shards": shards, **total_counts(statistics)}
+    for name, value in expected.items():
+        if stored.get(name) != value:
+            yield Problem(SUMMARY, f"{name} is {stored.get(name)!r}, the shards have {value!r}")
 
 
 def check_root(labels: LabelOutput, *, partial: bool) -> Iterator[Problem]:

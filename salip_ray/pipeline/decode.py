@@ -17,7 +17,7 @@ from salip_ray.pipeline.tables import in_tables
 from salip_ray.pipeline.workers.deaths import MOST_DEATHS, WorkerDiedError, attempts_of
 from salip_ray.schema import Image, ImageRef, Mask
 from salip_ray.sources.decode import is_blank, only_picture, open_stack, picture_at
-from salip_ray.sources.fetch import Version, fetch_all
+from salip_ray.sources.fetch import ListedVersion, fetch_all
 from salip_ray.sources.formats.stack import Stack
 from salip_ray.sources.locations import is_remote, public_uri
 from salip_ray.sources.privacy import hides_uri, pseudonym, scrub
@@ -131,7 +131,7 @@ def _fetch_files(listed: Sequence[Mapping[str, Any]], config: Config) -> list[by
     return fetch_all(
         [row["address"] or row["uri"] for row in listed],
         config.storage.input,
-        versions=[Version(row["size"], row["etag"]) for row in listed],
+        versions=[ListedVersion(row["size"], row["etag"]) for row in listed],
         max_bytes=config.image.max_bytes,
     )
 

@@ -18,7 +18,7 @@ from salip_ray.sources.expand import expand, read_all_headers
 from salip_ray.sources.headers import Header
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.overview import describe_listing
-from salip_ray.sources.patterns import Selection
+from salip_ray.sources.patterns import FileFilter
 from salip_ray.sources.references import References
 from salip_ray.sources.scan import Skipped
 from salip_ray.wording import counted
@@ -43,7 +43,7 @@ class JobInput:
 
 
 def list_input(
-    location: str | os.PathLike[str], config: Config, selection: Selection | None = None
+    location: str | os.PathLike[str], config: Config, selection: FileFilter | None = None
 ) -> JobInput:
     """List the images of a location, expand volumes to slices, and cut shards.
 
@@ -57,7 +57,7 @@ def list_input(
         ResourceError: Ray cannot be started to read the headers of many files.
     """
     listing = list_images(
-        location, config.storage.input, selection=selection or Selection(), privacy=config.privacy
+        location, config.storage.input, selection=selection or FileFilter(), privacy=config.privacy
     )
     expanded, series_notes = expand(listing, config, partial(_read_headers, config=config))
     manifest = make_manifest(expanded, config.run.rows_per_shard)

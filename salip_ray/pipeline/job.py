@@ -14,7 +14,7 @@ from salip_ray.config import Config
 from salip_ray.errors import JobError
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.models.weights import identify, pin
-from salip_ray.output.job_record import claim_or_resume_job, make_fingerprint, read_run
+from salip_ray.output.job_record import claim_or_resume_job, make_fingerprint, refuse_other_files
 from salip_ray.output.layout import MANIFEST, SHARDS
 from salip_ray.output.lease import Lease, held
 from salip_ray.output.manifest import Manifest
@@ -24,7 +24,7 @@ from salip_ray.pipeline.inputs import list_input, open_references
 from salip_ray.pipeline.monitoring.progress import ProgressReporter, summary_table
 from salip_ray.pipeline.run import run_on_ray
 from salip_ray.sources.locations import public_uri
-from salip_ray.sources.patterns import Selection
+from salip_ray.sources.patterns import FileFilter
 from salip_ray.sources.references import References
 from salip_ray.wording import counted
 
@@ -81,7 +81,7 @@ def label(
         quiet: show no progress.
         extend: if the input has gained images since the job was created, label them into new
             shards. Without it, a job whose input has grown is refused.
-        include: patterns, one of which a file must match (:class:`.sources.patterns.Selection`).
+        include: patterns, one of which a file must match (:class:`.sources.patterns.FileFilter`).
         exclude: patterns of files that are left out.
         limit: label at most so many files: the first in the order of their URIs.
 
@@ -105,7 +105,7 @@ def label(
     progress = ProgressReporter(quiet=quiet)
     require_taught_classes(config)
     reference_masks = open_references(references, config)
-    selection = Selection(tuple(include), tuple(exclude), limit)
+    selection = FileFilter(tuple(include), tuple(exclude), limit)
     listed = list_input(input, config, selection)
     progress.report(*listed.notes)
     if left_out := str(listed.skipped):
@@ -118,7 +118,7 @@ def label(
     store = Store(
         output, config.storage.output, elsewhere={} if manifest is None else {MANIFEST: manifest}
     )
-    read_run(store)  # refuse a foreign location before anything is written
+    refuse_other_files(store)
     with held(store) as lease:
         claimed = claim_or_resume_job(store, listed.manifest, fingerprint, extend=extend)
         progress.report(*(f"note: {note}" for note in claimed.notes))

@@ -19,17 +19,13 @@ from salip_ray.config import Config, StorageConfig, load_config
 from salip_ray.config.assignments import parse_assignments
 from salip_ray.errors import ConfigError, OutputError, ResumeError
 from salip_ray.models.weights import identify, pin
-from salip_ray.output.commit import commit_shard
+from salip_ray.output.commit import commit_shard, committed_shards
 from salip_ray.output.committed_rows import find_errors, merge_committed_rows
-from salip_ray.output.job_record import (
-    committed_shards,
-    read_manifest,
-    read_run,
-    require_manifest_location,
-)
+from salip_ray.output.job_record import read_manifest, require_manifest_location
 from salip_ray.output.layout import MANIFEST
 from salip_ray.output.lease import held
 from salip_ray.output.manifest import Manifest, align_to_blocks, from_frozen
+from salip_ray.output.run_record import read_run
 from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary
 from salip_ray.pipeline.inputs import list_input, open_references
@@ -109,7 +105,7 @@ def retry(
 
 def _require_complete(job: Job) -> None:
     shards = set(range(job.manifest.n_shards))
-    if missing := len(shards - committed_shards(job.store)):
+    if missing := len(shards - committed_shards(job.store).keys()):
         verb = "is" if missing == 1 else "are"
         raise OutputError(
             f"{missing:,} of {counted(len(shards), 'shard')} of output {job.store} {verb} not "

@@ -19,7 +19,8 @@ from salip_ray.cluster.ray_private import without_retry_advice
 from salip_ray.cluster.resources import Machine, cpus_needed, pin_precision, plan_pools
 from salip_ray.cluster.session import ray_session
 from salip_ray.errors import JobError, LeaseError, SalipError
-from salip_ray.output.job_record import committed_shards, record_devices, record_precision
+from salip_ray.output.commit import committed_shards
+from salip_ray.output.run_record import record_devices, record_precision
 from salip_ray.pipeline.commit_gate import CommitGate, GracefulStop, Stopped, StoppingError
 from salip_ray.pipeline.dataflow import label_and_commit
 from salip_ray.pipeline.monitoring.monitor import Snapshot, StageReporter, start_monitor
@@ -123,7 +124,7 @@ def run_on_ray(
 
 
 def _require_committed(job: Job, todo: pa.Table) -> None:
-    if missing := set(todo["shard"].to_pylist()) - committed_shards(job.store):
+    if missing := set(todo["shard"].to_pylist()) - committed_shards(job.store).keys():
         raise JobError(
             f"{len(missing):,} of {counted(job.manifest.n_shards, 'shard')} not found in "
             f"{job.store} after they were written (the first is {min(missing)}): every node must "

@@ -10,7 +10,7 @@ from salip_ray.errors import ImageError, InputError
 from salip_ray.sources.formats.names import split_member
 from salip_ray.sources.local_files import NotRegularError
 from salip_ray.sources.locations import filesystem, is_remote, normalise, public_uri, version_of
-from salip_ray.sources.readers import DamagedError, Read, RefusedError, Version, read_files
+from salip_ray.sources.readers import DamagedError, ListedVersion, Read, RefusedError, read_files
 from salip_ray.sources.stores import (
     ATTEMPTS,
     FIRST_PAUSE,
@@ -20,19 +20,19 @@ from salip_ray.sources.stores import (
     pause,
 )
 
-__all__ = ["Version", "fetch_all"]
+__all__ = ["ListedVersion", "fetch_all"]
 
 #: Schemes whose paths name the whole place. Elsewhere a path means another file on another host.
 _WHOLE_PATHS = frozenset({"http", "https", "s3", "gs", "gcs"})
 _MAX_BYTES = ImageConfig().max_bytes
-_UNKNOWN = Version()
+_UNKNOWN = ListedVersion()
 
 
 def fetch_all(
     addresses: Sequence[str],
     storage_options: Mapping[str, Any] | None = None,
     *,
-    versions: Sequence[Version] | None = None,
+    versions: Sequence[ListedVersion] | None = None,
     max_bytes: int = _MAX_BYTES,
     attempts: int = ATTEMPTS,
     first_pause: float = FIRST_PAUSE,

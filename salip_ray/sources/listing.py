@@ -33,9 +33,9 @@ from salip_ray.sources.formats.names import (
 from salip_ray.sources.headers import MARKED_BYTES, holds_dicom
 from salip_ray.sources.locations import is_remote, normalise, public_uri, root_of
 from salip_ray.sources.manifests import MANIFEST_SUFFIXES, read_addresses
-from salip_ray.sources.patterns import Selection
+from salip_ray.sources.patterns import FileFilter
 from salip_ray.sources.privacy import unnamed_errors
-from salip_ray.sources.scan import Entry, Skipped, find_local, find_remote, is_pattern
+from salip_ray.sources.scan import ListedFile, Skipped, find_local, find_remote, is_pattern
 from salip_ray.sources.stores import describe_error
 
 LISTING_SCHEMA = pa.schema(
@@ -46,7 +46,7 @@ LISTING_SCHEMA = pa.schema(
         pa.field("address", pa.string()),  # to fetch it from, if that is not the URI itself
     ]
 )
-_ALL = Selection()
+_ALL = FileFilter()
 _CHUNK = 32_768
 _LOOKED_INTO = 4096  # files without a suffix at a time
 _READERS = 32
@@ -71,7 +71,7 @@ def list_images(
     location: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None = None,
     *,
-    selection: Selection = _ALL,
+    selection: FileFilter = _ALL,
     privacy: PrivacyConfig | None = None,
 ) -> Listing:
     """List the images of an input.
@@ -137,7 +137,7 @@ def _entries(
     storage_options: Mapping[str, Any] | None,
     skipped: Skipped,
     privacy: PrivacyConfig | None = None,
-) -> tuple[Iterator[Entry], str]:
+) -> tuple[Iterator[ListedFile], str]:
     """Return the images at a location, and the part of their addresses that all have in common."""
     if file_name(where).lower().endswith(CLOSED_ARCHIVES):
         raise InputError(
@@ -166,8 +166,8 @@ def relative(address: str, root: str) -> str:
 
 
 def _selected(
-    entries: Iterator[Entry], root: str, selection: Selection, skipped: Skipped
-) -> Iterator[Entry]:
+    entries: Iterator[ListedFile], root: str, selection: FileFilter, skipped: Skipped
+) -> Iterator[ListedFile]:
     for entry in entries:
         if selection.takes(relative(entry[0], root)):
             yield entry
@@ -189,7 +189,7 @@ def _nothing_in(where: str, skipped: Skipped) -> InputError:
     )
 
 
-def _to_arrow(entries: Iterator[Entry]) -> pa.Table:
+def _to_arrow(entries: Iterator[ListedFile]) -> pa.Table:
     batches: list[pa.RecordBatch] = []
     chunk: list[tuple[str, int | None, str | None, str | None]] = []
     for address, size, etag in entries:
@@ -212,8 +212,8 @@ def _batch(chunk: list[tuple[str, int | None, str | None, str | None]]) -> pa.Re
 
 
 def _images(
-    entries: Iterator[Entry], root: str, skipped: Skipped, bare_names: _BareNames
-) -> Iterator[Entry]:
+    entries: Iterator[ListedFile], root: str, skipped: Skipped, bare_names: _BareNames
+) -> Iterator[ListedFile]:
     """Leave out, and count, what is not an image.
 
     Only names below the root are judged: the root itself was named by the user.
@@ -253,15 +253,15 @@ class _BareNames:
         privacy: PrivacyConfig,
     ) -> None:
         self._skipped, self._options, self._privacy = skipped, storage_options, privacy
-        self._waiting: list[Entry] = []
+        self._waiting: list[ListedFile] = []
 
-    def add(self, entry: Entry) -> Iterator[Entry]:
+    def add(self, entry: ListedFile) -> Iterator[ListedFile]:
         """Take a file; yield those that are DICOM once enough have come together."""
         self._waiting.append(entry)
         if len(self._waiting) >= _LOOKED_INTO:
             yield from self.flush()
 
-    def flush(self) -> Iterator[Entry]:
+    def flush(self) -> Iterator[ListedFile]:
         """Yield those that are DICOM by their first bytes, and count the others."""
         entries, self._waiting = self._waiting, []
         with ThreadPoolExecutor(_READERS) as readers:
@@ -271,7 +271,7 @@ class _BareNames:
                 else:
                     self._skipped.other += 1
 
-    def _is_dicom(self, entry: Entry) -> bool:
+    def _is_dicom(self, entry: ListedFile) -> bool:
         address, size, _ = entry
         if size is not None and size < MARKED_BYTES:
             return False

@@ -23,7 +23,7 @@ _JPEG = b"\xff\xd8"
 _LARGEST = int(np.iinfo(np.int32).max)
 
 
-def read_mask(
+def read_mask_file(
     data: bytes, index: int | None, shown: str, config: ImageConfig
 ) -> tuple[int, Values]:
     """Return the number of pages of a mask file, and the stored values of one page.

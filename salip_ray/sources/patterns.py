@@ -12,7 +12,7 @@ from salip_ray.errors import InputError
 
 
 @dataclass(frozen=True)
-class Selection:
+class FileFilter:
     """Which files of an input a job takes.
 
     A pattern without a slash matches the name of a file, or of any folder that it is in. One with a
@@ -60,7 +60,7 @@ class Selection:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Return True if a pattern of :class:`Selection` matches a relative path."""
+    """Return True if a pattern of :class:`FileFilter` matches a relative path."""
     pattern = pattern.removeprefix("./")
     if "/" in pattern.rstrip("/"):
         return bool(_below(pattern.strip("/")).match(path))

@@ -30,7 +30,7 @@ _other_etags: set[str] = set()  # servers whose etags look like MD5 sums and are
 
 
 @dataclass(frozen=True)
-class Version:
+class ListedVersion:
     """What a listing says about a file; None if it does not say."""
 
     size: int | None = None  # bytes
@@ -49,7 +49,7 @@ class Read:
 
     address: str
     limit: int
-    version: Version = Version()
+    version: ListedVersion = ListedVersion()
 
 
 class RefusedError(ImageError):

@@ -27,7 +27,7 @@ from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats import NIFTI_SUFFIXES, nifti
 from salip_ray.sources.formats.stack import Spacing
 from salip_ray.sources.locations import normalise, public_uri
-from salip_ray.sources.mask_files import ClassIds, as_class_ids, read_mask
+from salip_ray.sources.mask_files import ClassIds, as_class_ids, read_mask_file
 from salip_ray.sources.reference_files import (
     SliceKey,
     find_masks,
@@ -172,7 +172,7 @@ class References:
         if suffix(mask.uri) in NIFTI_SUFFIXES:
             return self._slice(mask, config or ImageConfig(), count, spacing)
         shown = public_uri(mask.uri)
-        pages, values = read_mask(
+        pages, values = read_mask_file(
             self._fetch(mask.uri, config), mask.index, shown, config or ImageConfig()
         )
         _require_slices(mask, pages, "page", count)

@@ -28,7 +28,7 @@ from salip_ray.sources.patterns import translate
 from salip_ray.wording import counted
 
 #: What a listing yields: address, size in bytes, etag (either None if the store does not say).
-Entry = tuple[str, int | None, str | None]
+ListedFile = tuple[str, int | None, str | None]
 
 
 @dataclass
@@ -78,7 +78,7 @@ def is_pattern(location: str, storage_options: Mapping[str, Any] | None = None) 
 # --------------------------------------------------------------------------------------- local
 
 
-def find_local(where: str, skipped: Skipped) -> Iterator[Entry]:
+def find_local(where: str, skipped: Skipped) -> Iterator[ListedFile]:
     """Yield the files below a folder, those that a pattern matches, or the one of that name.
 
     Raises:
@@ -94,7 +94,7 @@ def find_local(where: str, skipped: Skipped) -> Iterator[Entry]:
         raise InputError(f"input {where} does not exist: check the path")
 
 
-def _matching(pattern: str, skipped: Skipped) -> Iterator[Entry]:
+def _matching(pattern: str, skipped: Skipped) -> Iterator[ListedFile]:
     if "**" not in pattern:
         for name in glob.iglob(_escape_existing(pattern), include_hidden=True):  # noqa: PTH207
             yield from _file(name, skipped, in_folder=False)
@@ -115,7 +115,7 @@ def _escape_existing(pattern: str) -> str:
     return "/".join([*map(glob.escape, parts[:count]), *parts[count:]])
 
 
-def _walk(root: str, skipped: Skipped) -> Iterator[Entry]:
+def _walk(root: str, skipped: Skipped) -> Iterator[ListedFile]:
     folders = [root]
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -126,7 +126,7 @@ def _walk(root: str, skipped: Skipped) -> Iterator[Entry]:
                     yield from _file(entry.path, skipped)
 
 
-def _file(path: str, skipped: Skipped, *, in_folder: bool = True) -> Iterator[Entry]:
+def _file(path: str, skipped: Skipped, *, in_folder: bool = True) -> Iterator[ListedFile]:
     """Yield one file, or count why it is left out; a dangling link's row will say so."""
     try:
         status = Path(path).stat()
@@ -150,7 +150,7 @@ def _file(path: str, skipped: Skipped, *, in_folder: bool = True) -> Iterator[En
 
 def find_remote(
     where: str, storage_options: Mapping[str, Any] | None, *, pattern: bool
-) -> Iterator[Entry]:
+) -> Iterator[ListedFile]:
     """Yield the files below a prefix of a store or archive, or those that a pattern matches.
 
     Args:
@@ -168,7 +168,7 @@ def find_remote(
         yield from _s3_files(fs, where, pattern=pattern)
         return
 
-    def entry(info: Mapping[str, Any]) -> Entry:
+    def entry(info: Mapping[str, Any]) -> ListedFile:
         etag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
         address = address_of(str(info["name"]), where, path)
         return address, info.get("size"), str(etag).strip('"') if etag else None
@@ -191,7 +191,7 @@ def find_remote(
 
 def _members(
     where: str, archive: str, storage_options: Mapping[str, Any] | None, *, pattern: bool
-) -> Iterator[Entry]:
+) -> Iterator[ListedFile]:
     """Yield the members of an archive; the archive's etag is that of each."""
     store, archive_path = filesystem(archive, storage_options)
     try:
@@ -211,7 +211,7 @@ def _members(
             yield f"{scheme}://{info['name']}::{archive}", info.get("size"), tag
 
 
-def _s3_files(fs: Any, where: str, *, pattern: bool) -> Iterator[Entry]:
+def _s3_files(fs: Any, where: str, *, pattern: bool) -> Iterator[ListedFile]:
     """Yield the objects of a bucket; keys are taken as they are."""
     path, slash = where.removeprefix("s3://"), where.endswith("/")
     if pattern:
@@ -246,7 +246,7 @@ def _bucket_and_key(path: str) -> tuple[str, str]:
     return "/".join(parts[:length]), "/".join(parts[length:])
 
 
-def _s3_pages(fs: Any, start: str) -> Iterator[Entry]:
+def _s3_pages(fs: Any, start: str) -> Iterator[ListedFile]:
     """List page by page; fsspec's ``find`` would hold a dict for each object at once."""
     bucket, prefix = _bucket_and_key(start)
     token: dict[str, str] = {}

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from salip_ray.sources.fetch import Version, fetch_all
+from salip_ray.sources.fetch import ListedVersion, fetch_all
 from salip_ray.sources.headers import holds_dicom
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.locations import filesystem
@@ -30,7 +30,7 @@ def bucket(s3):
 
 def contents(location, options):
     rows = list_images(location, options).table.to_pylist()
-    versions = [Version(row["size"], row["etag"]) for row in rows]
+    versions = [ListedVersion(row["size"], row["etag"]) for row in rows]
     uris = [row["uri"] for row in rows]
     return dict(zip(uris, fetch_all(uris, options, versions=versions), strict=True))
 
@@ -50,7 +50,7 @@ def test_an_object_replaced_by_one_of_its_size_is_an_error(s3, bucket):
     put, name = bucket
     put("a.png", b"first")
     (row,) = list_images(f"s3://{name}", s3.options).table.to_pylist()
-    versions = [Version(row["size"], row["etag"])]
+    versions = [ListedVersion(row["size"], row["etag"])]
     assert fetch_all([row["uri"]], s3.options, versions=versions) == [b"first"]
     put("a.png", b"other")
     (result,) = fetch_all([row["uri"]], s3.options, versions=versions)

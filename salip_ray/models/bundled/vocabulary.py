@@ -89,24 +89,6 @@ def known_classes() -> tuple[str, ...]:
     return tuple(taught.label for taught in load_vocabulary().classes)
 
 
-def is_known_class(name: str) -> bool:
-    """Return True if `name` is a label, a name or a plural of a class that was taught.
-
-    Case, articles, underscores and hyphens do not matter: "fetal_head", "Lungs" and "left-lung"
-    are known, "liver" is not.
-    """
-    return _bare(name) in _bare_names()
-
-
-@cache
-def _bare_names() -> frozenset[str]:
-    return frozenset(
-        _bare(name)
-        for taught in load_vocabulary().classes
-        for name in (taught.label, *taught.names, *taught.plurals)
-    )
-
-
 def _bare(name: str) -> str:
     words = re.sub(r"[_\W]+", " ", name.lower()).split()
     return " ".join(word for word in words if word not in {"a", "an", "the"})

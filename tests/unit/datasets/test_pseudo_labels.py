@@ -100,14 +100,6 @@ def test_torch_loads_items_in_pickled_workers(output):
     np.testing.assert_array_equal(copy[2]["labels"], labels.with_transform(None)[2]["labels"])
 
 
-def test_shuffle_is_seeded_and_complete(output):
-    labels = PseudoLabels(str(output))
-    first, again, other = ([s["uri"] for s in labels.shuffled(seed)] for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
-    assert sorted(first) == sorted(e.uri for e in labels.entries)
-
-
 def test_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(OutputError, match=r"holds no run\.json"):
         PseudoLabels(str(tmp_path))

@@ -6,14 +6,14 @@ import hashlib
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from salip_ray.output.commit import IncompleteShardError, commit_shard
-from salip_ray.output.job_record import committed_shards
+from salip_ray.output.commit import IncompleteShardError, commit_shard, committed_shards
 from salip_ray.output.masks import decode_png, encode_png, encode_rle
 from salip_ray.output.store import Store
 from salip_ray.pipeline import columns
@@ -169,6 +169,13 @@ def test_death_before_the_parquet_file_leaves_no_commit(store, monkeypatch, dies
         patched.setattr(Store, "write", dying)
         with pytest.raises(KeyboardInterrupt):
             commit_shard(store, 2, table(*ROWS), 4, CLASSES)
-    assert committed_shards(store) == frozenset()
+    assert committed_shards(store) == {}
     commit_shard(store, 2, table(*ROWS), 4, CLASSES)
-    assert committed_shards(store) == {2}
+    assert list(committed_shards(store)) == [2]
+
+
+def test_a_folder_or_an_empty_file_commits_no_shard(tmp_path):
+    store = Store(tmp_path)
+    store.write("shards/part-00000.parquet", b"")
+    Path(store.location, "shards", "part-00001.parquet").mkdir()
+    assert committed_shards(store) == {}

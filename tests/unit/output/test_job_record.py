@@ -14,6 +14,7 @@ from salip_ray.config import load_config
 from salip_ray.errors import OutputError, ResumeError
 from salip_ray.output import job_record, layout
 from salip_ray.output.manifest import make_manifest
+from salip_ray.output.run_record import record_devices
 from salip_ray.output.store import Store
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing
 
@@ -65,7 +66,7 @@ def test_resumed_job_sees_committed_shards_only(store):
 def test_kill_between_claim_and_manifest_is_repaired(store):
     job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     (manifest,) = [name for name in store.names() if name.startswith("manifest")]
-    __import__("pathlib").Path(store.location, manifest).unlink()
+    Path(store.location, manifest).unlink()
     job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     assert store.read("manifest.parquet") == job_record.manifest_bytes(THREE_IMAGES)
 
@@ -134,8 +135,8 @@ def test_other_schema_version_is_refused(store, written, age):
     run = json.loads(store.read("run.json"))
     store.write("run.json", json.dumps({**run, "schema_version": written}).encode())
     with pytest.raises(
-        ResumeError,
-        match=f"schema_version {written}, this version writes 2: resume with {age} salip-ray",
+        OutputError,
+        match=f"schema_version {written}, this version reads 2: use {age} salip-ray",
     ):
         job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
 
@@ -227,11 +228,5 @@ def test_other_versions_give_a_note(store):
 def test_devices_are_recorded_once_each(store):
     job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     for cpus in (2, 2, 4):
-        job_record.record_devices(store, {"cpus": cpus})
+        record_devices(store, {"cpus": cpus})
     assert json.loads(store.read("run.json"))["devices"] == [{"cpus": 2}, {"cpus": 4}]
-
-
-def test_a_folder_or_an_empty_file_commits_no_shard(store):
-    store.write("shards/part-00000.parquet", b"")
-    Path(store.location, "shards", "part-00001.parquet").mkdir()
-    assert job_record.committed_shards(store) == frozenset()

@@ -9,7 +9,7 @@ import pytest
 from salip_ray.cluster.resources import Pool, pin_precision
 from salip_ray.config import load_config
 from salip_ray.errors import ResumeError
-from salip_ray.output.job_record import record_precision
+from salip_ray.output.run_record import record_precision
 from salip_ray.output.store import Store
 
 ROW = {"image_id": "a", "uri": "/in/a.png", "status": "empty"}

@@ -80,9 +80,9 @@ def test_output_in_another_store_is_read(write_output):
     ("text", "message"),
     [
         (None, "holds no run.json, so it is not the output"),
-        ("{", "run.json is not valid JSON"),
-        ("[]", "schema_version None"),
-        (json.dumps({"schema_version": 99}), "schema_version 99.*reads 2"),
+        ("{", "run.json is not the record of a job"),
+        ("[]", "run.json is not the record of a job"),
+        (json.dumps({"schema_version": 99, "fingerprint": {}}), "schema_version 99.*reads 2"),
     ],
 )
 def test_other_folders_are_refused(tmp_path, text, message):

@@ -15,7 +15,7 @@ import pytest
 from salip_ray.config import ImageConfig
 from salip_ray.errors import InputError
 from salip_ray.sources import fetch, stores
-from salip_ray.sources.fetch import Version, fetch_all
+from salip_ray.sources.fetch import ListedVersion, fetch_all
 from salip_ray.sources.headers import holds_dicom, read_header
 from salip_ray.sources.listing import list_images
 
@@ -29,7 +29,9 @@ def without_pauses(monkeypatch):
 
 
 def fetch_one(address, *, options=None, max_bytes=LIMIT, **version):
-    (result,) = fetch_all([address], options, max_bytes=max_bytes, versions=[Version(**version)])
+    (result,) = fetch_all(
+        [address], options, max_bytes=max_bytes, versions=[ListedVersion(**version)]
+    )
     return result
 
 

@@ -15,7 +15,7 @@ from salip_ray.errors import InputError
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.names import split_member, stem, suffix
 from salip_ray.sources.listing import list_images
-from salip_ray.sources.patterns import Selection, matches
+from salip_ray.sources.patterns import FileFilter, matches
 
 ODD_NAMES = (
     "scan?1.png",
@@ -186,7 +186,7 @@ def test_include_exclude_and_limit_take_some_files_and_count_the_others(tmp_path
         (tmp_path / name).write_bytes(b"1")
 
     def names(**selection):
-        listing = list_images(tmp_path, selection=Selection(**selection))
+        listing = list_images(tmp_path, selection=FileFilter(**selection))
         uris = sorted(uri.removeprefix(f"{tmp_path}/") for uri in listing.table["uri"].to_pylist())
         return uris, listing.skipped.excluded
 
@@ -198,7 +198,7 @@ def test_include_exclude_and_limit_take_some_files_and_count_the_others(tmp_path
         names(include=("nothing",))
     for wrong in ({"limit": 0}, {"include": ("",)}):
         with pytest.raises(InputError):
-            Selection(**wrong)
+            FileFilter(**wrong)
 
 
 @pytest.fixture

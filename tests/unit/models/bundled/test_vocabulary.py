@@ -10,7 +10,6 @@ import pytest
 from salip_ray.models.bundled.phantoms import KINDS, TARGETS
 from salip_ray.models.bundled.vocabulary import (
     ANY_KIND,
-    is_known_class,
     known_classes,
     known_words,
     load_vocabulary,
@@ -25,16 +24,6 @@ def test_classes_are_distinct_and_cover_the_organs_of_all_phantoms():
     assert len(classes) == len(set(classes)) == 36
     assert {taught.kind for taught in load_vocabulary().classes} == {*KINDS, ANY_KIND}
     assert set(TARGETS.values()) <= set(classes)
-
-
-@pytest.mark.parametrize("name", ["lungs", "Fetal_Head", "fetal-head", "left lung", "the  brain"])
-def test_a_taught_class_is_known_under_each_of_its_names(name):
-    assert is_known_class(name)
-
-
-@pytest.mark.parametrize("name", ["liver", "lungs and liver", "", "lungs2"])
-def test_a_class_that_was_not_taught_is_unknown(name):
-    assert not is_known_class(name)
 
 
 def test_unknown_words_are_listed_once_in_order():
