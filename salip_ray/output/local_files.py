@@ -34,7 +34,7 @@ def create_file(path: Path, data: bytes) -> bool:
         # A hard link shows the whole content at once, which open(..., "x") does not.
         os.link(temporary, path)
     except (FileExistsError, FileNotFoundError):
-        return False  # another writer was first, and deleted the temporary file as a left-over
+        return False  # another writer was first, and deleted the temporary file
     except OSError as error:
         raise NotImplementedError(f"{path.parent} has no hard links") from error
     finally:

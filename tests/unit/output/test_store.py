@@ -183,7 +183,7 @@ def test_temporary_file_of_a_killed_writer_is_no_entry_and_is_swept(tmp_path):
     assert store.names("shards") == ["a"]
     assert store.temporary_names("shards") == [temporary.name]
     assert store.all_names() == {"shards/a"}
-    (tmp_path / ".cache.tmp").mkdir()  # somebody's folder
+    (tmp_path / ".cache.tmp").mkdir()  # another user's folder
     store.sweep()
     assert not temporary.exists()
     assert store.all_names() == {"shards/a"}
