@@ -40,8 +40,9 @@ def show(
         modes=["cascade"],
         input_options=input_option,
     )
-    from salip_ray.sources.decode import only_picture, open_stack, picture_at, stem
+    from salip_ray.sources.decode import only_picture, open_stack, picture_at
     from salip_ray.sources.fetch import fetch_all
+    from salip_ray.sources.formats.names import stem
     from salip_ray.sources.locations import public_uri
 
     (data,) = fetch_all([image], settings.storage.input, max_bytes=settings.image.max_bytes)

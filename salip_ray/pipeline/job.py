@@ -182,6 +182,8 @@ def conclude(summary: Summary, config: Config, progress: ProgressReporter) -> Su
     Raises:
         JobError: the share of error rows is above ``run.max_error_share``.
     """
+    # Not as the title of the table, which would wrap a long path.
+    progress.report(f"{counted(summary.images, 'image')} in {summary.output}")
     progress.show(summary_table(summary))
     if summary.error_share > config.run.max_error_share:
         errors = summary.status["error"]

@@ -1,27 +1,35 @@
-"""Decode the bytes of one file to RGB pixels; the formats are in ``formats/``."""
+"""Decode the bytes of one file to RGB pixels.
+
+To add a format, write a reader in ``formats/`` and enter its suffixes here.
+"""
 
 from __future__ import annotations
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
 from salip_ray.schema import Image
-from salip_ray.sources import formats
-from salip_ray.sources.formats import IMAGE_SUFFIXES, STACK_SUFFIXES
-from salip_ray.sources.formats.names import stem, suffix
-from salip_ray.sources.formats.stack import Stack
+from salip_ray.sources.formats import dicom, nifti, ordinary
+from salip_ray.sources.formats.dicom_dataset import is_dicom
+from salip_ray.sources.formats.names import suffix
+from salip_ray.sources.formats.stack import Reader, Stack
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "STACK_SUFFIXES",
-    "check_bytes",
-    "decode",
-    "is_blank",
-    "only_picture",
-    "open_stack",
-    "picture_at",
-    "stem",
-    "suffix",
-]
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".dc3", ".ima"})
+"""Names of DICOM files that have a suffix; ``.ima`` is Siemens'."""
+
+NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
+TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+
+_BY_SUFFIX: dict[str, Reader] = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", *TIFF_SUFFIXES), ordinary.read),
+    **dict.fromkeys(DICOM_SUFFIXES, dicom.read),
+    **dict.fromkeys(NIFTI_SUFFIXES, nifti.read),
+}
+
+IMAGE_SUFFIXES = frozenset(_BY_SUFFIX)
+"""Names that a listing takes for images."""
+
+STACK_SUFFIXES = TIFF_SUFFIXES | NIFTI_SUFFIXES | DICOM_SUFFIXES
+"""Names of files that may hold several pictures, or one slice of a series."""
 
 
 def decode(data: bytes, name: str, limits: ImageConfig) -> Image:
@@ -80,7 +88,10 @@ def open_stack(data: bytes, name: str, config: ImageConfig) -> Stack:
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     check_bytes(len(data), config)
-    return formats.read(data, name, config)
+    reader = _BY_SUFFIX.get(suffix(name))
+    if data[128:132] == b"DICM" or (reader is None and is_dicom(data[:256])):
+        return dicom.read(data, config)  # DICOM files often have no suffix
+    return (reader or ordinary.read)(data, config)  # Pillow looks at the bytes
 
 
 def check_bytes(size: int, limits: ImageConfig) -> None:

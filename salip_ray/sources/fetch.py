@@ -1,16 +1,41 @@
-"""Fetch the bytes of many files together; the failure of one never costs another."""
+"""Fetch the bytes of many files together; an error of one file does not affect the others.
+
+A file is never read beyond a limit, and must be the one that was listed.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
+from salip_ray.sources.archives import ArchiveFileSystem
 from salip_ray.sources.formats.names import split_member
-from salip_ray.sources.local_files import NotRegularError
-from salip_ray.sources.locations import filesystem, is_remote, normalise, public_uri, version_of
-from salip_ray.sources.readers import DamagedError, ListedVersion, Read, RefusedError, read_files
+from salip_ray.sources.local_files import NotRegularError, etag_of, open_regular
+from salip_ray.sources.locations import (
+    filesystem,
+    is_remote,
+    normalise,
+    path_in,
+    public_uri,
+    version_of,
+)
+from salip_ray.sources.reads import (
+    DamagedError,
+    ListedVersion,
+    Read,
+    RefusedError,
+    checked,
+    etag_in,
+    require_size,
+    require_version,
+)
+from salip_ray.sources.remote_readers import read_remote_files
 from salip_ray.sources.stores import (
     ATTEMPTS,
     FIRST_PAUSE,
@@ -102,17 +127,17 @@ def _read_group(
     archive = split_member(normalise(reads[0].address))[1]
     try:
         if not archive:
-            return read_files(filesystem(reads[0].address, storage_options)[0], reads)
+            return _read_files(filesystem(reads[0].address, storage_options)[0], reads)
         store, path = filesystem(archive, storage_options)
         before = version_of(store.info(path))
-        results = read_files(filesystem(reads[0].address, storage_options)[0], reads)
+        results = _read_files(filesystem(reads[0].address, storage_options)[0], reads)
         if before == version_of(store.info(path)):
             return [
                 result if read.version.etag in {None, before} else _changed(archive)
                 for read, result in zip(reads, results, strict=True)
             ]
         return [_changed(archive)] * len(reads)
-    except Exception as error:  # noqa: BLE001  (whatever the store's client raises is the result)
+    except Exception as error:  # noqa: BLE001  (any error is the result)
         return [error] * len(reads)
 
 
@@ -120,6 +145,59 @@ def _changed(archive: str) -> RefusedError:
     return RefusedError(
         f"archive {public_uri(archive)} was changed after it was listed: label it into a new output"
     )
+
+
+def _read_files(fs: Any, reads: Sequence[Read]) -> list[bytes | Exception]:
+    """Return the bytes of each file, or the exception that reading it ended with.
+
+    Not with ``fs.cat``: it takes a ``*``, ``?`` or ``[`` in a name for a pattern, and it has no
+    limit.
+    """
+    if isinstance(fs, AsyncFileSystem):
+        return read_remote_files(fs, reads)
+    # The others are not asked from threads: members of an archive share a file, FTP a connection.
+    results: dict[int, bytes | Exception] = {}
+    for index in _in_order(fs, reads):
+        try:
+            read = reads[index]
+            results[index] = (
+                _read_local(read) if isinstance(fs, LocalFileSystem) else _read_other(fs, read)
+            )
+        except Exception as error:  # noqa: BLE001  (any error is the result)
+            results[index] = error
+    return [results[index] for index in range(len(reads))]
+
+
+def _in_order(fs: Any, reads: Sequence[Read]) -> list[int]:
+    order = list(range(len(reads)))
+    if isinstance(fs, ArchiveFileSystem):
+        # Going back in a compressed tar unpacks it from the start.
+        order.sort(key=lambda index: fs.offset(path_in(fs, reads[index].address)))
+    return order
+
+
+def _read_local(read: Read) -> bytes:
+    path = path_in(LocalFileSystem(), read.address)
+    if "\0" in path:
+        raise RefusedError(f"no file can have this name: {path!r} holds a NUL")
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        require_version(read, etag_of(status))
+        require_size(read, status.st_size)
+        data = bytes(file.read(min(status.st_size, read.limit) + 1))
+        require_version(read, etag_of(os.fstat(file.fileno())))
+    return checked(read, data)
+
+
+def _read_other(fs: Any, read: Read) -> bytes:
+    path = path_in(fs, read.address)
+    size = fs.info(path).get("size") if isinstance(fs, ArchiveFileSystem) else read.version.size
+    if size is not None:
+        require_size(read, size)
+    data = bytes(fs.cat_file(path, end=min(read.limit, read.limit if size is None else size) + 1))
+    if read.version.etag is not None and not isinstance(fs, ArchiveFileSystem):
+        require_version(read, etag_in(fs.info(path)))
+    return checked(read, data)
 
 
 def _explained(error: Exception, address: str) -> ImageError:

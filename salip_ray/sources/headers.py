@@ -11,14 +11,14 @@ from typing import IO, Any
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
-from salip_ray.sources.formats import DICOM_SUFFIXES, NIFTI_SUFFIXES, TIFF_SUFFIXES, nifti
+from salip_ray.sources.decode import DICOM_SUFFIXES, NIFTI_SUFFIXES, TIFF_SUFFIXES
 from salip_ray.sources.formats import dicom_dataset as dicom
+from salip_ray.sources.formats import nifti
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.stack import check_frames
 from salip_ray.sources.formats.tiff_pages import page_offsets
 from salip_ray.sources.locations import filesystem, public_uri
-from salip_ray.sources.opening import MISSING, ask, open_file, parsed
-from salip_ray.sources.readers import read_head
+from salip_ray.sources.opening import MISSING, ask, open_file, parsed, read_head
 from salip_ray.sources.series import MARKS, SliceGeometry
 from salip_ray.sources.stores import describe_error
 

@@ -22,13 +22,14 @@ import pyarrow.compute as pc
 
 from salip_ray.config import PrivacyConfig
 from salip_ray.errors import InputError, SalipError
-from salip_ray.sources.decode import IMAGE_SUFFIXES, suffix
+from salip_ray.sources.decode import IMAGE_SUFFIXES
 from salip_ray.sources.formats.names import (
     CLOSED_ARCHIVES,
     archive_scheme,
     file_name,
     is_bare,
     split_member,
+    suffix,
 )
 from salip_ray.sources.headers import MARKED_BYTES, holds_dicom
 from salip_ray.sources.locations import is_remote, normalise, public_uri, root_of

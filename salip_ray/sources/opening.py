@@ -16,12 +16,14 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import IO, Any, TypeVar, cast
 
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from salip_ray.errors import InputError, SalipError
 from salip_ray.sources.formats.names import split_member
 from salip_ray.sources.local_files import open_regular
-from salip_ray.sources.locations import filesystem, public_uri
+from salip_ray.sources.locations import filesystem, path_in, public_uri
+from salip_ray.sources.remote_readers import read_remote_head
 from salip_ray.sources.stores import describe_error, http_status, underlying_error, with_retries
 
 BLOCK = 1 << 16  #: bytes read at a time from a store
@@ -68,6 +70,17 @@ def open_file(fs: Any, path: str) -> IO[bytes]:
     if isinstance(fs, LocalFileSystem):
         return open_regular(path)
     return cast("IO[bytes]", fs.open(path, "rb", block_size=BLOCK))
+
+
+def read_head(fs: Any, address: str, count: int) -> bytes:
+    """Return the first ``count`` bytes of a file, fewer if it is shorter."""
+    path = path_in(fs, address)
+    if isinstance(fs, LocalFileSystem):
+        with open_regular(path) as file:
+            return bytes(file.read(count))
+    if isinstance(fs, AsyncFileSystem):
+        return read_remote_head(fs, path, count)
+    return bytes(fs.cat_file(path, start=0, end=count))
 
 
 def ask(

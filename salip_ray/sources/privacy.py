@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from salip_ray.config import PrivacyConfig
 from salip_ray.errors import InputError
-from salip_ray.sources.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from salip_ray.sources.decode import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.locations import image_id, public_uri
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from salip_ray.errors import InputError
-from salip_ray.sources.decode import IMAGE_SUFFIXES, stem, suffix
+from salip_ray.sources.decode import IMAGE_SUFFIXES
+from salip_ray.sources.formats.names import stem, suffix
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
 from salip_ray.sources.stores import describe_error
 

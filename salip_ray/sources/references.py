@@ -22,9 +22,10 @@ import numpy.typing as npt
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError, SalipError
 from salip_ray.schema import ImageRef
-from salip_ray.sources.decode import suffix
+from salip_ray.sources.decode import NIFTI_SUFFIXES
 from salip_ray.sources.fetch import fetch_all
-from salip_ray.sources.formats import NIFTI_SUFFIXES, nifti
+from salip_ray.sources.formats import nifti
+from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.stack import Spacing
 from salip_ray.sources.locations import normalise, public_uri
 from salip_ray.sources.mask_files import ClassIds, as_class_ids, read_mask_file

@@ -17,8 +17,7 @@ from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.datasets.selection import LabelLimits
 from salip_ray.datasets.splits import GroupBy
-from salip_ray.sources.decode import stem, suffix
-from salip_ray.sources.formats.names import split_member
+from salip_ray.sources.formats.names import split_member, stem, suffix
 from salip_ray.sources.privacy import is_pseudonym
 
 PROVENANCE = "provenance.csv"

@@ -28,8 +28,8 @@ from salip_ray.datasets.exports.volumes import (
 from salip_ray.datasets.selection import LabelLimits
 from salip_ray.errors import InputError, MissingDependencyError
 from salip_ray.output.reader import LabelOutput
+from salip_ray.sources.decode import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from salip_ray.sources.fetch import fetch_all
-from salip_ray.sources.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from salip_ray.sources.formats.dicom_dataset import quiet
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.privacy import scrub

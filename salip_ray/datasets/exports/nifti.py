@@ -26,7 +26,8 @@ from salip_ray.datasets.selection import LabelLimits
 from salip_ray.errors import InputError
 from salip_ray.output.masks import LabelMap, label_dtype
 from salip_ray.output.reader import LabelOutput
-from salip_ray.sources.formats import NIFTI_SUFFIXES, nifti
+from salip_ray.sources.decode import NIFTI_SUFFIXES
+from salip_ray.sources.formats import nifti
 from salip_ray.sources.formats.names import stem, suffix
 from salip_ray.sources.headers import read_frame_geometries, read_header, read_nifti_header
 from salip_ray.sources.privacy import hides_uri, scrub

@@ -160,9 +160,8 @@ def _snapshots(
 
 
 def summary_table(summary: Summary) -> Table:
-    """Return the summary of a job as a table for a terminal."""
-    title = f"{counted(summary.images, 'image')} in {summary.output}"
-    table = Table(title=title, title_justify="left")
+    """Return the counts of a job as a table for a terminal."""
+    table = Table()
     table.add_column("what")
     table.add_column("images", justify="right")
     table.add_column("share", justify="right")

@@ -10,7 +10,8 @@ from PIL import Image as Pil
 
 from salip_ray.config import ImageConfig, Window
 from salip_ray.errors import ImageError
-from salip_ray.sources.decode import decode, open_stack, stem, suffix
+from salip_ray.sources.decode import decode, open_stack
+from salip_ray.sources.formats.names import stem, suffix
 
 LIMITS = ImageConfig()
 

@@ -1,4 +1,4 @@
-"""Read whole files of one filesystem: never more than a limit, and only what was listed.
+"""Read files of S3, the web and other stores concurrently.
 
 Each kind of store has its own way to say that a file is another one than before. S3 is asked for
 the listed version, and a body that does not fit its MD5 is fetched again.
@@ -8,57 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from fsspec.asyn import AsyncFileSystem, sync
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.asyn import sync
 
-from salip_ray.errors import ImageError
-from salip_ray.sources.archives import ArchiveFileSystem
-from salip_ray.sources.local_files import etag_of, open_regular
-from salip_ray.sources.locations import path_in, public_uri
+from salip_ray.sources.locations import path_in
+from salip_ray.sources.reads import (
+    DamagedError,
+    Read,
+    changed,
+    checked,
+    etag_in,
+    require_size,
+    require_version,
+)
 
 _CHUNK = 1 << 20  # bytes
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _WEB = frozenset({"http", "https"})
 _other_etags: set[str] = set()  # servers whose etags look like MD5 sums and are none
-
-
-@dataclass(frozen=True)
-class ListedVersion:
-    """What a listing says about a file; None if it does not say."""
-
-    size: int | None = None  # bytes
-    etag: str | None = None
-
-
-@dataclass(frozen=True)
-class Read:
-    """One file to read.
-
-    Attributes:
-        address: what to read.
-        limit: bytes; a file with more is an error.
-        version: as listed; another version of the file is an error.
-    """
-
-    address: str
-    limit: int
-    version: ListedVersion = ListedVersion()
-
-
-class RefusedError(ImageError):
-    """A file that must not be read; the message is complete."""
-
-
-class DamagedError(OSError):
-    """Bytes arrived that are not those of the file; the next try may do better."""
-
 
 _Fetch = Callable[[], Awaitable[tuple[bytes, str | None]]]  # bytes and etag
 
@@ -67,77 +38,22 @@ class _Body(Protocol):
     async def read(self, amount: int) -> bytes: ...
 
 
-def read_files(fs: Any, reads: Sequence[Read]) -> list[bytes | Exception]:
-    """Return the bytes of each file, or the exception that reading it ended with.
-
-    Not with ``fs.cat``: it takes a ``*``, ``?`` or ``[`` in a name for a pattern, and it has no
-    limit.
-    """
-    if isinstance(fs, AsyncFileSystem):
-        return list(sync(fs.loop, _gather, fs, reads))
-    # The others are not asked from threads: members of an archive share a file, FTP a connection.
-    results: dict[int, bytes | Exception] = {}
-    for index in _in_order(fs, reads):
-        try:
-            read = reads[index]
-            results[index] = _local(read) if isinstance(fs, LocalFileSystem) else _other(fs, read)
-        except Exception as error:  # noqa: BLE001  (whatever the client raises is the result)
-            results[index] = error
-    return [results[index] for index in range(len(reads))]
+def read_remote_files(fs: Any, reads: Sequence[Read]) -> list[bytes | Exception]:
+    """Return the bytes of each file of an ``AsyncFileSystem``, or the exception of its read."""
+    return list(sync(fs.loop, _gather, fs, reads))
 
 
-def read_head(fs: Any, address: str, count: int) -> bytes:
-    """Return the first `count` bytes of a file, fewer if it is shorter."""
-    path = path_in(fs, address)
-    if isinstance(fs, LocalFileSystem):
-        with open_regular(path) as file:
-            return bytes(file.read(count))
-    if isinstance(fs, AsyncFileSystem):
-        protocols = _protocols(fs)
-        reader = _s3_head if "s3" in protocols else _web_head if protocols & _WEB else None
-        if reader is not None:
-            return bytes(sync(fs.loop, reader, fs, path, count))
-    return bytes(fs.cat_file(path, start=0, end=count))
+def read_remote_head(fs: Any, path: str, count: int) -> bytes:
+    """Return the first ``count`` bytes of a file of an ``AsyncFileSystem``."""
+    protocols = _protocols(fs)
+    reader = _s3_head if "s3" in protocols else _web_head if protocols & _WEB else None
+    if reader is None:
+        return bytes(fs.cat_file(path, start=0, end=count))
+    return bytes(sync(fs.loop, reader, fs, path, count))
 
 
 def _protocols(fs: Any) -> set[str]:
     return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-
-
-def _in_order(fs: Any, reads: Sequence[Read]) -> list[int]:
-    order = list(range(len(reads)))
-    if isinstance(
-        fs, ArchiveFileSystem
-    ):  # going back in a compressed tar unpacks it from the start
-        order.sort(key=lambda index: fs.offset(path_in(fs, reads[index].address)))
-    return order
-
-
-def _local(read: Read) -> bytes:
-    path = path_in(LocalFileSystem(), read.address)
-    if "\0" in path:
-        raise RefusedError(f"no file can have this name: {path!r} holds a NUL")
-    with open_regular(path) as file:
-        status = os.fstat(file.fileno())
-        _require_version(read, etag_of(status))
-        _require_size(read, status.st_size)
-        data = bytes(file.read(min(status.st_size, read.limit) + 1))
-        _require_version(read, etag_of(os.fstat(file.fileno())))
-    return _checked(read, data)
-
-
-def _other(fs: Any, read: Read) -> bytes:
-    path = path_in(fs, read.address)
-    size = fs.info(path).get("size") if isinstance(fs, ArchiveFileSystem) else read.version.size
-    if size is not None:
-        _require_size(read, size)
-    data = bytes(fs.cat_file(path, end=min(read.limit, read.limit if size is None else size) + 1))
-    if read.version.etag is not None and not isinstance(fs, ArchiveFileSystem):
-        _require_version(read, _etag_in(fs.info(path)))
-    return _checked(read, data)
-
-
-# --------------------------------------------------------------------------------------- async
 
 
 async def _gather(fs: Any, reads: Sequence[Read]) -> list[Any]:
@@ -159,13 +75,13 @@ async def _s3(fs: Any, read: Read) -> bytes:
             answer = await fs._call_s3("get_object", **asked)
         except OSError as error:
             if _s3_code(error) in {"PreconditionFailed", "412"}:
-                raise _changed(read) from None
+                raise changed(read) from None
             raise
         etag = str(answer.get("ETag") or "").strip('"')
         try:
             if not version_id:
-                _require_version(read, etag)  # some servers ignore the condition
-            _require_size(read, answer.get("ContentLength"))
+                require_version(read, etag)  # some servers ignore the condition
+            require_size(read, answer.get("ContentLength"))
             data = await _read_body(answer["Body"], read.limit)
         finally:
             answer["Body"].close()
@@ -206,7 +122,7 @@ async def _web(fs: Any, read: Read) -> bytes:
                 raise FileNotFoundError(url)
             answer.raise_for_status()
             if "Content-Encoding" not in answer.headers:
-                _require_size(read, answer.content_length)
+                require_size(read, answer.content_length)
             data = await _read_body(answer.content, read.limit)
             return data, str(answer.headers.get("ETag", "")).strip('"')
 
@@ -237,13 +153,13 @@ async def _ranged(fs: Any, read: Read) -> bytes:
     if size is None:
         size = (await fs._info(path)).get("size")
     if size is not None:
-        _require_size(read, size)
+        require_size(read, size)
     # No range is valid in an empty file.
     end = None if size == 0 else min(read.limit, read.limit if size is None else size) + 1
     data = bytes(await fs._cat_file(path, start=None if end is None else 0, end=end))
     if read.version.etag is not None:
-        _require_version(read, _etag_in(await fs._info(path)))
-    return _checked(read, data)
+        require_version(read, etag_in(await fs._info(path)))
+    return checked(read, data)
 
 
 async def _intact(read: Read, fetch: _Fetch, *, server: str) -> bytes:
@@ -252,7 +168,7 @@ async def _intact(read: Read, fetch: _Fetch, *, server: str) -> bytes:
     Bytes that come twice are right: then the etag is no MD5 sum, and is not one on this server.
     """
     data, etag = await fetch()
-    _checked(read, data)
+    checked(read, data)
     if not etag or not _MD5.fullmatch(etag) or server in _other_etags or _md5(data) == etag:
         return data
     again, etag = await fetch()
@@ -260,7 +176,7 @@ async def _intact(read: Read, fetch: _Fetch, *, server: str) -> bytes:
         _other_etags.add(server)
     elif _md5(again) != etag:
         raise DamagedError("it arrived damaged, twice and differently")
-    return _checked(read, again)
+    return checked(read, again)
 
 
 async def _read_body(body: _Body, limit: int) -> bytes:
@@ -272,45 +188,6 @@ async def _read_body(body: _Body, limit: int) -> bytes:
         if size > limit:
             break
     return b"".join(chunks)
-
-
-# -------------------------------------------------------------------------------------- checks
-
-
-def _checked(read: Read, data: bytes) -> bytes:
-    """Return the data if they are no more than the limit, and as many as were listed."""
-    _require_size(read, len(data))
-    listed = read.version.size
-    if listed is not None and len(data) != listed:
-        raise DamagedError(
-            f"the file has {len(data):,} bytes, but {listed:,} when it was listed: it was changed "
-            "since, or did not arrive whole"
-        )
-    return data
-
-
-def _require_size(read: Read, size: int | None) -> None:
-    if size is not None and size > read.limit:
-        has = f"more than {read.limit:,}" if size == read.limit + 1 else f"{size:,}"
-        raise RefusedError(
-            f"{public_uri(read.address)} has {has} bytes, above image.max_bytes = {read.limit:,}"
-        )
-
-
-def _require_version(read: Read, etag: str | None) -> None:
-    if read.version.etag is not None and etag != read.version.etag:
-        raise _changed(read)
-
-
-def _changed(read: Read) -> RefusedError:
-    return RefusedError(
-        f"{public_uri(read.address)} was changed after it was listed: label it into a new output"
-    )
-
-
-def _etag_in(info: Any) -> str | None:
-    etag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
-    return str(etag).strip('"') if etag else None
 
 
 def _s3_code(error: BaseException) -> str | None:
