@@ -28,7 +28,7 @@ from benchmarks.pipeline import local_ray, write_images
 from benchmarks.plots import Bar, lane_plot
 from salip_ray import label, load_config
 
-STAGES = ("fetch_and_decode", "Propose", "Retrieve", "Refine", "Write")
+OPERATORS = ("fetch_and_decode", "Propose", "Retrieve", "Refine", "Write")
 
 
 def main(
@@ -82,7 +82,7 @@ def traced() -> list[Bar]:
     bars = []
     for event in ray.timeline():
         task = event["cat"].removeprefix("task::")
-        stage = next((stage for stage in STAGES if stage in task), None)
+        stage = next((stage for stage in OPERATORS if stage in task), None)
         if stage is None or task == event["cat"] or task.endswith(("__init__", "get_location")):
             continue
         lane = f"{event['pid']} {event['tid']}"

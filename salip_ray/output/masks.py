@@ -29,9 +29,9 @@ _PNG_SETTINGS = (
 )
 
 
-def label_dtype(n_classes: int) -> type[np.uint8] | type[np.uint16]:
+def label_dtype(n_classes: int) -> np.dtype[Any]:
     """Return the type of the label maps of a task: uint8, or uint16 above 254 classes."""
-    return np.uint8 if n_classes < np.iinfo(np.uint8).max else np.uint16
+    return np.dtype(np.uint8 if n_classes < np.iinfo(np.uint8).max else np.uint16)
 
 
 def ignore_value(n_classes: int) -> int:
