@@ -24,7 +24,7 @@ from salip_ray.datasets.exports.review import mask_png
 from salip_ray.datasets.images import folder_of
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.sources.decode import stem
+from salip_ray.sources.formats.names import stem
 from salip_ray.sources.privacy import is_pseudonym
 
 

@@ -138,7 +138,7 @@ class _Pages:
         values = self.values(index)
         if values.ndim == 3:
             return None
-        inverted = page.value(tags.PHOTOMETRIC) == _WHITE_IS_ZERO
+        inverted = page.value(tags.PHOTOMETRIC) == WHITE_IS_ZERO
         return -values.astype(np.float64) if inverted else values
 
     def check(self, index: int) -> Page:
