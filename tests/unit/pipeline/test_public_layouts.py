@@ -13,7 +13,7 @@ import pytest
 
 from salip_ray.config import load_config
 from salip_ray.pipeline.inputs import list_input
-from salip_ray.sources.patterns import Selection
+from salip_ray.sources.patterns import FileFilter
 from tests.conftest import ROOT
 from tests.dicom_series import write_slice
 from tests.unit.cli.command_tree import parse
@@ -62,7 +62,7 @@ def test_command_of_the_page_lists_images_and_nothing_else(location, tmp_path):
         write(tmp_path / name, index)
     params = command(location)
     config = load_config(params["config"], overrides=params["assignments"] or ())
-    selection = Selection(tuple(params["include"] or ()), tuple(params["exclude"] or ()))
+    selection = FileFilter(tuple(params["include"] or ()), tuple(params["exclude"] or ()))
     manifest = list_input(tmp_path, config, selection).manifest
     listed = {uri.removeprefix(f"{tmp_path}/") for uri in manifest.table["uri"].to_pylist()}
     assert listed == set(images)
