@@ -58,6 +58,19 @@ class Decision:
         return all(self.covers(class_id) for class_id in earlier.classes)
 
 
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """How many images of a review were corrected, accepted, rejected, and left undecided.
+
+    An image counts once: as corrected if any of its classes was, else as rejected if any was.
+    """
+
+    corrected: int
+    accepted: int
+    rejected: int
+    undecided: int
+
+
 @dataclass(frozen=True)
 class Reviews:
     """The decisions about an output, by image id; those of one image with the oldest first."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from salip_ray.datasets.reviews import Decision, Reviews, Verdict
+from salip_ray.datasets.reviews import Decision, Imported, Reviews, Verdict
 from salip_ray.errors import InputError
 from salip_ray.output.lease import held
 from salip_ray.output.masks import encode_png
 from salip_ray.output.reader import LabelOutput
 from salip_ray.review.decision_file import load_json, read_decisions
-from salip_ray.review.records import ImageReview, Imported
+from salip_ray.review.records import ImageReview
 from salip_ray.review.tools import cvat, label_studio, labelme
 from salip_ray.schema import Size
 

@@ -23,16 +23,3 @@ class ImageReview:
     verdicts: Mapping[int, Verdict]
     label_map: LabelMap | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """How many images of a review were corrected, accepted, rejected, and left undecided.
-
-    An image counts once: as corrected if any of its classes was, else as rejected if any was.
-    """
-
-    corrected: int
-    accepted: int
-    rejected: int
-    undecided: int

@@ -13,14 +13,13 @@ import numpy as np
 
 from salip_ray.datasets.exports import palette
 from salip_ray.datasets.exports.review import CLASSES_COLUMN, COLUMNS, QUEUE, mask_digest
-from salip_ray.datasets.reviews import Decision, Reviews
+from salip_ray.datasets.reviews import Decision, Imported, Reviews
 from salip_ray.errors import ImageError, InputError
 from salip_ray.output.layout import EXPORT
 from salip_ray.output.lease import held
 from salip_ray.output.masks import LabelMap, encode_png, ignore_value
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.store import Store
-from salip_ray.review.records import Imported
 
 
 @dataclass(frozen=True)
