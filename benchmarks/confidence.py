@@ -106,7 +106,7 @@ def _listed(images: Path) -> list[Path]:
 
 
 def labelled(name: str, items: Iterator[_Item], folder: Path) -> list[Case]:
-    """The cases of a set, labelled now or read where the same recipe did so before."""
+    """Return the cases of a set, labelled now, or earlier by the same recipe."""
     recipes = {task: load_config(task, overrides=["task.min_confidence=0"]) for task in ORGANS}
     key = json.dumps(
         {task: [config.recipe(), identify(config)] for task, config in recipes.items()},
@@ -166,7 +166,7 @@ def matrix(cases: list[Case], count: int) -> npt.NDArray[np.float64]:
 
 
 def fitted(cases: list[Case]) -> dict[confidence.ModelName, confidence.Calibration]:
-    """The model of the outline, on images with the organ; that of presence, if there are signs."""
+    """Fit the model of the outline on images with the organ, that of presence on all with signs."""
     present = [case for case in cases if case.features and case.present]
     cases = [case for case in cases if case.features and None not in case.features]
     return {
@@ -182,7 +182,7 @@ def fitted(cases: list[Case]) -> dict[confidence.ModelName, confidence.Calibrati
 
 
 def estimate(models: dict[confidence.ModelName, confidence.Calibration], case: Case) -> float:
-    """The expected Dice of a case; 0 without a label."""
+    """Return the expected Dice of a case; 0 without a label."""
     if case.features is None:
         return 0.0
     known = [value for value in case.features if value is not None]
@@ -207,21 +207,21 @@ def measured(cases: list[Case], expected: list[float]) -> dict[str, Any]:
 
 
 def limited(cases: list[Case], expected: list[float], limit: float) -> dict[str, Any]:
-    """What a limit of confidence does to one task: Dice, and labels where the organ is absent."""
+    """Return the effect of a limit of confidence on one task: Dice, and labels of absent organs."""
     confident = np.array(
         [bool(c.features) and e >= limit for c, e in zip(cases, expected, strict=True)]
     )
     present = np.array([case.present for case in cases])
     dices = np.array([case.dice for case in cases])
-    kept = np.where(confident, dices, 0.0)
-    right = np.where(present, kept, ~confident)
+    retained = np.where(confident, dices, 0.0)
+    right = np.where(present, retained, ~confident)
     before = np.where(present, dices, [not case.features for case in cases])
     return {
         "with": int(present.sum()),
         "dice": round(float(dices[present].mean()), 4),
         "dice_interval": interval(dices[present]),
-        "dice_limited": round(float(kept[present].mean()), 4),
-        "dice_limited_interval": interval(kept[present]),
+        "dice_limited": round(float(retained[present].mean()), 4),
+        "dice_limited_interval": interval(retained[present]),
         "left_empty": int((present & ~confident).sum()),
         "without": int((~present).sum()),
         "false_labels": sum(bool(case.features) and not case.present for case in cases),

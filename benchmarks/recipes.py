@@ -64,7 +64,7 @@ def real_images(task: str, output: Path) -> list[Item]:
         (mask,) = class_references(results, config.task.classes).values()
         return decode(Path(uri).read_bytes(), uri, config.image), mask
 
-    # Which candidate is best is asked only where the organ is there.
+    # Only images with the organ have a best candidate.
     uris = [uri for uri in uris if load(uri)[1].mean() > _MIN_SHARE]
     return [Item(f"real-{Path(uri).stem}", partial(load, uri)) for uri in uris]
 
@@ -86,7 +86,7 @@ class Bench:
         return cached_images(self.folder, self.config, items, views, self.proposer, self.clip)
 
     def variant(self, task: str, *overrides: str, name: str = "") -> Variant:
-        """The cascade with a preset's options changed."""
+        """Return the cascade with some options of a preset changed."""
         # All images are labelled: what is measured is the choice among candidates.
         overrides = ("task.min_confidence=0", *overrides)
         config = load_config(task, preset=self.preset, overrides=overrides)

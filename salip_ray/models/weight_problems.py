@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from salip_ray.errors import WeightsError
-from salip_ray.wording import counted
+from salip_ray.wording import counted, one_line
 
 _FETCH_AGAIN = "fetch the file again and compare its size and sha256 with the publisher's"
 _CODE = re.compile(r"\b(?:GLOBAL|[Uu]nsupported class) ([A-Za-z_][\w.]*)")
@@ -37,7 +37,7 @@ def load_problem(path: Path, error: Exception, model: str) -> WeightsError:
 
 def state_problem(error: Exception) -> str | None:
     """Return what ``load_state_dict`` found different, in one line; None for another error."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     sizes = _MISMATCH.findall(text)
     keys = {kind: re.findall(r'"([^"]+)"', names) for kind, names in _KEYS.findall(text)}
     missing, unexpected = keys.get("Missing", []), keys.get("Unexpected", [])
@@ -80,11 +80,11 @@ def _content_problem(path: Path) -> str | None:
 
 
 def _code_problem(error: Exception) -> str | None:
-    found = _CODE.search(" ".join(str(error).split()))
-    if found is None:
+    named = _CODE.search(one_line(error))
+    if named is None:
         return None
     return (
-        f"it holds Python objects next to tensors ({found[1]}), and loading those can run code, so "
+        f"it holds Python objects next to tensors ({named[1]}), and loading those can run code, so "
         "it is refused. If you trust its source, load it with torch and save its state dict: "
         "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
     )
