@@ -91,7 +91,7 @@ def follow(client: Any, job: Any, address: str, *, wait: bool = True) -> None:
         client: from :func:`salip_ray.cluster.submit.connect`.
         job: from :func:`salip_ray.cluster.submit.submit`.
         address: of the job server, for messages.
-        wait: if False, only say what was submitted.
+        wait: if False, only name the submitted job.
     """
     from salip_ray.cluster import submit as jobs
 

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from salip_ray.cluster.profile import Profile, measure
-from salip_ray.cluster.sizing import size
 from salip_ray.config import Config
 from salip_ray.models.weights import identify
 from salip_ray.output import layout
@@ -24,6 +22,8 @@ from salip_ray.output.reader import LabelOutput
 from salip_ray.output.store import Store
 from salip_ray.pipeline.job import label
 from salip_ray.pipeline.shared_session import shared_session
+from salip_ray.planning.profile import Profile, measure
+from salip_ray.planning.sizing import size
 from salip_ray.reproduction.layouts import Listing, Prepared, prepare
 from salip_ray.reproduction.protocol import (
     PROTOCOLS,

@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from salip_ray.cluster.profile import Profile
 from salip_ray.output.commit import commit_shard
 from salip_ray.pipeline import job
 from salip_ray.pipeline.actors import StageActor
 from salip_ray.pipeline.decode import fetch_and_decode
-from salip_ray.pipeline.monitor import StageReporter
+from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.stages import stages_of
+from salip_ray.planning.profile import Profile
 from salip_ray.reproduction import protocol, run
 from salip_ray.tuning import search
 from salip_ray.tuning.cache import from_bytes

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from salip_ray.cluster.profile import Profile
 from salip_ray.output.store import Store
+from salip_ray.planning.profile import Profile
 from salip_ray.reproduction import run as steps
 from salip_ray.reproduction.layouts import Listing, Prepared
 from salip_ray.reproduction.protocol import BUNDLED, PROTOCOLS, make_settings
