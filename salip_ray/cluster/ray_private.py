@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from ray._private import services
+import ray
+from ray._private import services, state
+from ray.core.generated.common_pb2 import WorkerExitType
+from ray.core.generated.gcs_pb2 import WorkerTableData
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data._internal.logical.operators import Read
 
@@ -59,6 +63,35 @@ def on_loopback() -> Iterator[str]:
         yield _LOOPBACK
     finally:
         services.resolve_ip_for_localhost = replace
+
+
+@dataclass(frozen=True)
+class LostWorker:
+    """A worker process that did not end by itself.
+
+    Attributes:
+        out_of_memory: Ray's memory monitor killed it.
+        detail: how it ended, in Ray's words; one line.
+    """
+
+    out_of_memory: bool
+    detail: str
+
+
+def lost_workers() -> dict[str, LostWorker]:
+    """Return the workers of this driver's job that died without being told to, by id."""
+    accessor: Any = state.state._connect_and_get_accessor()
+    job = ray.get_runtime_context().get_job_id()
+    lost = {}
+    for data in accessor.get_worker_table():
+        worker = WorkerTableData.FromString(data)
+        killed = worker.exit_type == WorkerExitType.NODE_OUT_OF_MEMORY
+        if worker.is_alive or worker.job_id.hex() != job:
+            continue
+        if killed or worker.exit_type == WorkerExitType.SYSTEM_ERROR:
+            detail = worker.exit_detail.strip().partition(". ")[0].splitlines()[:1]
+            lost[worker.worker_address.worker_id.hex()] = LostWorker(killed, "".join(detail))
+    return lost
 
 
 def is_start_timeout(problem: BaseException) -> bool:

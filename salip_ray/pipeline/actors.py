@@ -25,7 +25,7 @@ from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.monitoring.telemetry import log_event
 from salip_ray.pipeline.stages import Row, Stage
 from salip_ray.pipeline.tables import in_tables
-from salip_ray.pipeline.workers.deaths import MOST_DEATHS, WorkerDiedError, attempts_of
+from salip_ray.pipeline.workers.deaths import WorkerDiedError, attempts_of, given_up
 from salip_ray.pipeline.workers.devices import end_worker, is_broken_device, require_working
 from salip_ray.pipeline.workers.memory import free_memory, is_out_of_memory, keep_freed_memory
 from salip_ray.pipeline.workers.recycling import Recycler
@@ -87,10 +87,12 @@ class StageActor:
         deaths = self._attempts.deaths()
         for index in range(batch.num_rows):
             row = Row({name: batch.column(name)[index] for name in batch.column_names})
-            with self._attempts.at(row.image_id):
+            volume = row.cells["volume"].as_py() if "volume" in row.cells else None
+            died = given_up(deaths, row.image_id, volume)
+            with self._attempts.at(row.image_id, volume):
                 cells: dict[str, Any] = {}
                 for stage in self._stages:
-                    cells |= self.process(stage, row, cells, deaths.get(row.image_id, 0))
+                    cells |= self.process(stage, row, cells, died)
             yield tables.as_arrays(cells)
 
     def _columns(self, stage: Stage) -> tuple[str, ...]:
@@ -98,7 +100,7 @@ class StageActor:
         return tuple(name for name in (*stage.adds, *stage.passes) if name not in self._dropped)
 
     def process(
-        self, stage: Stage, row: Row, before: Mapping[str, Any], deaths: int
+        self, stage: Stage, row: Row, before: Mapping[str, Any], died: WorkerDiedError | None
     ) -> dict[str, Any]:
         """Bring a row through one stage, and return its new cells.
 
@@ -106,7 +108,7 @@ class StageActor:
             stage: the stage.
             row: gets the attributes that the stage computes, and its status.
             before: new cells from earlier stages of this actor.
-            deaths: how many workers died on the row.
+            died: why the row is given up, or None.
         """
         nothing: dict[str, Any] = dict.fromkeys(self._columns(stage))
         if row.status != "ok":
@@ -116,8 +118,8 @@ class StageActor:
         start = time.perf_counter()
         error = None
         try:
-            if deaths >= MOST_DEATHS:
-                raise WorkerDiedError(deaths)
+            if died is not None:
+                raise died
             cells = nothing | self._fit(stage, row, before)
             row.status = cells.get("status", row.status)
         except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)

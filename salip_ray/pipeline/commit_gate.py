@@ -137,10 +137,12 @@ class GracefulStop:
 
     Attributes:
         signal: the first signal that arrived, or None.
+        reason: why the job stops, in words; None if only the signal says it.
     """
 
     def __init__(self, drain: Callable[[], None], report: Callable[[str], None]) -> None:
         self.signal: signal.Signals | None = None
+        self.reason: str | None = None
         self._drain, self._report = drain, report
         self._lock = threading.Lock()
         self._active = False
@@ -164,6 +166,13 @@ class GracefulStop:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 
+    def request(self, reason: str) -> None:
+        """Stop the job as SIGTERM does; call it from another thread."""
+        with self._lock:
+            if self._active and self.signal is None:
+                self.reason = reason
+                signal.pthread_kill(self._main, signal.SIGTERM)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.signal is not None or not self._active:
             raise Stopped(self.signal or number)
@@ -174,7 +183,8 @@ class GracefulStop:
     def _finish(self) -> None:
         assert self.signal is not None, "a signal has started this thread"
         with contextlib.suppress(Exception):
-            self._report(f"{self.signal.name}: finishing the commits under way; again to stop now")
+            cause = "ending the job" if self.reason else self.signal.name
+            self._report(f"{cause}: finishing the commits under way; again to stop now")
             self._drain()
         with self._lock:  # the handler stays installed until the signal has arrived
             if self._active:

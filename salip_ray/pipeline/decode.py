@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -14,12 +16,12 @@ from salip_ray.errors import ImageError
 from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.tables import in_tables
-from salip_ray.pipeline.workers.deaths import MOST_DEATHS, WorkerDiedError, attempts_of
+from salip_ray.pipeline.workers.deaths import Attempts, attempts_of, given_up
 from salip_ray.schema import Image, ImageRef, Mask
 from salip_ray.sources.decode import is_blank, only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import ListedVersion, fetch_all
 from salip_ray.sources.formats.stack import Stack
-from salip_ray.sources.locations import is_remote, public_uri
+from salip_ray.sources.locations import image_id, is_remote, public_uri
 from salip_ray.sources.privacy import hides_uri, pseudonym, scrub
 from salip_ray.sources.references import References
 
@@ -55,36 +57,40 @@ def _rows(
 ) -> Iterator[Mapping[str, Any]]:
     """Yield the new cells of each row."""
     attempts = attempts_of(reporter)
-    deaths = attempts.deaths()
-    for rows in _files_at_once(batch):
+    deaths = attempts.deaths(now=True)  # this task may be the next try of a dead worker's
+    for rows in _files_at_once(batch, deaths):
+        listed = [_Listed.of(row) for row in rows.to_pylist()]
+        lost = [given_up(deaths, row.image_id, row.volume, row.file) for row in listed]
         began = time.perf_counter()
-        files = _fetch(rows, config)
+        with _noting(attempts, listed):
+            files = _fetch(rows, lost, config)
         share = (time.perf_counter() - began) / rows.num_rows
         opened: tuple[str, Stack | Exception] | None = None
         fetched_twice: set[str] = set()
         for index, data in enumerate(files):
             began = time.perf_counter()
-            row = rows.slice(index, 1)
-            key = row["image_id"][0].as_py()
-            if (died := deaths.get(key, 0)) >= MOST_DEATHS:
-                data = WorkerDiedError(died)
-            with attempts.at(key):
-                uri = row["uri"][0].as_py()
-                if opened is None or opened[0] != uri or isinstance(data, WorkerDiedError):
-                    opened = None  # free the volume before the next one is decoded
+            row, about = rows.slice(index, 1), listed[index]
+            uri = row["uri"][0].as_py()
+            if lost[index] is None and (opened is None or opened[0] != uri):
+                opened = None  # free the volume before the next one is decoded
+                with _noting(attempts, [about]):
                     opened = uri, _opened(uri, data, config)  # once for all slices of a volume
-                values = _decoded(row, opened[1], config, references)
-                if uri not in fetched_twice and values["error"] is not None:
-                    fetched_twice.add(uri)
+            stack = lost[index] or (data if opened is None else opened[1])
+            with attempts.at(about.image_id, about.volume):
+                values = _decoded(row, stack, config, references)
+            if uri not in fetched_twice and values["error"] is not None:
+                fetched_twice.add(uri)
+                with _noting(attempts, [about]):
                     again = _fetch_other_bytes(row, data, values["error"], config)
                     if again is not None:  # the first bytes were damaged on their way
-                        opened = uri, _opened(uri, again, config)
-                        values = _decoded(row, opened[1], config, references)
-                if isinstance(data, WorkerDiedError):
-                    opened = None
+                        stack = _opened(uri, again, config)
+                        opened = uri, stack
+                if again is not None:
+                    with attempts.at(about.image_id, about.volume):
+                        values = _decoded(row, stack, config, references)
             seconds = share + time.perf_counter() - began
             named = {"shard": row["shard"][0].as_py(), "image_id": row["image_id"][0].as_py()}
-            if key:  # padding is no image
+            if about.image_id:  # padding is no image
                 reporter.done(
                     "fetch",
                     seconds,
@@ -94,33 +100,74 @@ def _rows(
             yield {**values, "_seconds": {"fetch": seconds}}
 
 
-def _files_at_once(batch: pa.Table) -> Iterator[pa.Table]:
-    """Cut a batch so that each part is a few small files, or one volume."""
-    uris = batch["uri"].to_pylist()
+@dataclass(frozen=True)
+class _Listed:
+    """What the deaths of workers are counted by: an image, its volume, its file."""
+
+    image_id: str
+    volume: str | None
+    file: str | None  # None if the file holds one image
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> _Listed:
+        several = row["index"] is not None and row["uri"]
+        return cls(row["image_id"], row["volume"], image_id(row["uri"]) if several else None)
+
+    @property
+    def key(self) -> str:
+        """The key of the file; empty for padding."""
+        return self.file or self.image_id
+
+
+def _noting(attempts: Attempts, listed: Sequence[_Listed]) -> AbstractContextManager[None]:
+    """Note the files of some rows, for the time of a block that fetches or opens them."""
+    keys = list(dict.fromkeys(row.key for row in listed if row.key))
+    if len(keys) != 1:
+        return attempts.at_one_of(keys)
+    return attempts.at(keys[0], None if listed[0].file else listed[0].volume)
+
+
+def _files_at_once(batch: pa.Table, deaths: Mapping[str, int]) -> Iterator[pa.Table]:
+    """Cut a batch so that each part is a few small files, or one volume.
+
+    A file that a dead worker noted is a separate part, so that its deaths can be told apart.
+    """
+    uris, ids = batch["uri"].to_pylist(), batch["image_id"].to_pylist()
     indices = batch["index"].to_pylist()
+    alone = [index is not None or key in deaths for index, key in zip(indices, ids, strict=True)]
     start = 0
     while start < len(uris):
         end = start + 1
-        if indices[start] is None:
-            while end < min(len(uris), start + _FILES_AT_ONCE) and indices[end] is None:
-                end += 1
-        else:
+        if indices[start] is not None:
             while end < len(uris) and uris[end] == uris[start]:
+                end += 1
+        elif not alone[start]:
+            while end < min(len(uris), start + _FILES_AT_ONCE) and not alone[end]:
                 end += 1
         yield batch.slice(start, end - start)
         start = end
 
 
-def _fetch(rows: pa.Table, config: Config) -> list[bytes | Exception]:
+def _fetch(
+    rows: pa.Table, lost: Sequence[Exception | None], config: Config
+) -> list[bytes | Exception]:
     """Return the bytes of each file, or the error of its fetch.
 
     The slices of a volume share the bytes of its file, fetched for the first of them.
+
+    Args:
+        rows: of a few files, or of one volume.
+        lost: why a row is given up, or None. A file whose rows are all given up is not fetched.
+        config: of the job.
     """
     one_file = rows["index"][0].is_valid
+    if all(lost):
+        return [error for error in lost if error is not None]
     listed = rows.slice(0, 1 if one_file else None)
     listed = listed.select(["uri", "size", "etag", "address"]).to_pylist()
     results: list[bytes | Exception] = [ImageError("no image")] * len(listed)
-    wanted = [index for index, row in enumerate(listed) if row["uri"]]  # the others are padding
+    # A row without a URI is padding.
+    wanted = [i for i, row in enumerate(listed) if row["uri"] and (one_file or lost[i] is None)]
     fetched = _fetch_files([listed[index] for index in wanted], config)
     for index, data in zip(wanted, fetched, strict=True):
         results[index] = data

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from salip_ray.cluster.autoscaling import wait_for_pools
-from salip_ray.cluster.ray_private import without_retry_advice
+from salip_ray.cluster.ray_private import lost_workers, without_retry_advice
 from salip_ray.cluster.resources import Machine, cpus_needed, pin_precision, plan_pools
 from salip_ray.cluster.session import ray_session
 from salip_ray.errors import JobError, LeaseError, SalipError
@@ -23,6 +23,7 @@ from salip_ray.output.commit import committed_shards
 from salip_ray.output.run_record import record_devices, record_precision
 from salip_ray.pipeline.commit_gate import CommitGate, GracefulStop, Stopped, StoppingError
 from salip_ray.pipeline.dataflow import label_and_commit
+from salip_ray.pipeline.monitoring.losses import LossWatch
 from salip_ray.pipeline.monitoring.monitor import Snapshot, StageReporter, start_monitor
 from salip_ray.pipeline.monitoring.progress import Workload
 from salip_ray.pipeline.sink import ShardSink
@@ -97,14 +98,15 @@ def run_on_ray(
         job.lease.progress = progress_of_lease
         job.lease.on_lost = gate.close
         stop = GracefulStop(gate.drain, job.progress.report)
+        losses = LossWatch(lost_workers, lambda: snapshot().processed, stop.request)
         try:
             job.lease.require_owner()  # it may have been lost while Ray and the models started
-            with job.progress.watch(work, snapshot), stop:
+            with job.progress.watch(work, snapshot), stop, losses.running():
                 label_and_commit(
                     job, todo, pools, reporter, sink, rows_per_block or job.manifest.rows_per_shard
                 )
         except Stopped as stopped:
-            raise JobError(f"stopped by {stopped}: {_describe_progress(job)}") from None
+            raise JobError(f"{_why(stop, stopped)}: {_describe_progress(job)}") from None
         except (RayError, RuntimeError) as problem:
             # The error of a task has both classes; its text is the whole traceback of the worker.
             if isinstance(problem, SalipError) and not isinstance(problem, RayError):
@@ -114,8 +116,8 @@ def run_on_ray(
                 if isinstance(cause, LeaseError) and not isinstance(cause, RayError):
                     raise LeaseError(str(cause)) from None
             if stop.signal is not None and _is_stopping(problem):
-                name = stop.signal.name
-                raise JobError(f"stopped by {name}: {_describe_progress(job)}") from None
+                why = _why(stop, stop.signal.name)
+                raise JobError(f"{why}: {_describe_progress(job)}") from None
             raise JobError(f"{_describe_cause(problem)}; {_describe_progress(job)}") from problem
         finally:
             job.lease.progress = job.lease.on_lost = None
@@ -139,6 +141,10 @@ def _describe_progress(job: Job) -> str:
         return f"progress unknown ({problem}). Run the same command again to resume"
     shards = counted(job.manifest.n_shards, "shard")
     return f"{done:,} of {shards} committed. Run the same command again to resume"
+
+
+def _why(stop: GracefulStop, signal: object) -> str:
+    return f"the job was ended: {stop.reason}" if stop.reason else f"stopped by {signal}"
 
 
 def _is_stopping(problem: BaseException) -> bool:

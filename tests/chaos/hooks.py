@@ -120,11 +120,11 @@ def poison() -> None:
 
     process = StageActor.process
 
-    def dying(self: StageActor, stage: Any, row: Row, before: Any, deaths: int) -> dict[str, Any]:
+    def dying(self: StageActor, stage: Any, row: Row, before: Any, died: Any) -> dict[str, Any]:
         is_poison = row.cells["uri"].as_py().endswith(POISON)
-        if stage.name == "propose" and is_poison and deaths < 3:
+        if stage.name == "propose" and is_poison and died is None:
             os.kill(os.getpid(), signal.SIGKILL)
-        return process(self, stage, row, before, deaths)
+        return process(self, stage, row, before, died)
 
     StageActor.process = dying  # type: ignore[method-assign]
 

@@ -26,20 +26,29 @@ _FLUSH_SECONDS = 0.25
 
 @dataclass
 class Snapshot:
-    """Rows done and seconds spent by stage, and the number of committed shards."""
+    """Rows done and seconds spent by stage, and the number of committed shards.
+
+    ``processed`` counts the rows that a stage worked on and that are no error rows, over all
+    stages: rows that only pass through do not show that a worker can do its work.
+    """
 
     rows: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     committed: int = 0
+    processed: int = 0
 
 
 @dataclass
 class Tally:
-    """Rows that a stage is done with, the seconds spent on them, and how many it made errors."""
+    """Rows that a stage is done with, the seconds spent on them, and how many it made errors.
+
+    ``passed`` counts the rows that it passed on without work.
+    """
 
     rows: int = 0
     seconds: float = 0.0
     failed: int = 0
+    passed: int = 0
 
 
 class Monitor(GateState):
@@ -56,12 +65,19 @@ class Monitor(GateState):
         self._metrics = JobMetrics(stages, run)
         self._deaths: Counter[str] = Counter()
 
-    def died(self, image_id: str) -> None:
-        """Count a worker that died while it processed an image."""
-        self._deaths[image_id] += 1
+    def died(self, note: str) -> None:
+        """Count a worker that died.
+
+        Args:
+            note: what it processed: the keys on a line count together. Of several lines it is not
+                known which one it died on, so their keys are only listed.
+        """
+        certain = len(note.splitlines()) == 1
+        for key in note.split():
+            self._deaths[key] += certain
 
     def deaths(self) -> dict[str, int]:
-        """Return how many workers died on each image, for images with at least one death."""
+        """Return how many workers died on each key that a dead worker noted."""
         return dict(self._deaths)
 
     def done(self, tallies: Mapping[str, Tally]) -> None:
@@ -71,6 +87,7 @@ class Monitor(GateState):
             self._metrics.done(stage, tally.rows, tally.seconds, failed=tally.failed)
             rows[stage] = rows.get(stage, 0) + tally.rows
             spent[stage] = spent.get(stage, 0.0) + tally.seconds
+            self._now.processed += tally.rows - tally.failed - tally.passed
 
     def end_commit(self, shard: int, committed: bool) -> None:
         """Note that a commit has ended, and count it if it succeeded."""
@@ -118,6 +135,7 @@ class TallyBuffer:
             tally.rows += 1
             tally.seconds += seconds
             tally.failed += failed
+            tally.passed += seconds == 0 and not failed  # work takes time
 
     def flush(self) -> None:
         """Send the collected tallies, if any."""
@@ -154,13 +172,13 @@ class StageReporter:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StageReporter) and other.notes == self.notes
 
-    def died(self, image_id: str) -> None:
-        """Report that a worker died while it processed an image."""
+    def died(self, note: str) -> None:
+        """Report a worker that died, with its note of what it processed."""
         if self._monitor is not None:
-            self._monitor.died.remote(image_id)
+            self._monitor.died.remote(note)
 
     def deaths(self) -> Mapping[str, int]:
-        """Return how many workers died on each image, for images with at least one death."""
+        """Return how many workers died on each key that a dead worker noted."""
         if self._monitor is None:
             return {}
         try:

@@ -106,6 +106,18 @@ def test_a_second_signal_ends_the_wait_of_a_job_that_is_over(signals):
     drain.may_end.set()
 
 
+def test_another_thread_stops_the_job_with_a_reason(signals):
+    drain, lines = Drain(), []
+    stop = GracefulStop(drain, lines.append)
+    drain.may_end.set()
+    with pytest.raises(Stopped):
+        job(stop, soon(lambda: stop.request("no worker survives")), a_minute)
+    assert stop.reason == "no worker survives"
+    assert lines == ["ending the job: finishing the commits under way; again to stop now"]
+    stop.request("too late")  # outside of the context it stops nothing
+    assert stop.reason == "no worker survives"
+
+
 def test_a_drain_that_fails_stops_all_the_same(signals):
     def fails():
         raise OSError("gone")
