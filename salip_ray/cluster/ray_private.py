@@ -12,8 +12,7 @@ from typing import Any
 
 import ray
 from ray._private import services, state
-from ray.core.generated.common_pb2 import WorkerExitType
-from ray.core.generated.gcs_pb2 import WorkerTableData
+from ray.core.generated import common_pb2, gcs_pb2
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data._internal.logical.operators import Read
 
@@ -81,14 +80,16 @@ class LostWorker:
 def lost_workers() -> dict[str, LostWorker]:
     """Return the workers of this driver's job that died without being told to, by id."""
     accessor: Any = state.state._connect_and_get_accessor()
+    exits: Any = common_pb2
+    table: Any = gcs_pb2  # generated: mypy sees no names in it
     job = ray.get_runtime_context().get_job_id()
     lost = {}
     for data in accessor.get_worker_table():
-        worker = WorkerTableData.FromString(data)
-        killed = worker.exit_type == WorkerExitType.NODE_OUT_OF_MEMORY
+        worker = table.WorkerTableData.FromString(data)
+        killed = worker.exit_type == exits.NODE_OUT_OF_MEMORY
         if worker.is_alive or worker.job_id.hex() != job:
             continue
-        if killed or worker.exit_type == WorkerExitType.SYSTEM_ERROR:
+        if killed or worker.exit_type == exits.SYSTEM_ERROR:
             detail = worker.exit_detail.strip().partition(". ")[0].splitlines()[:1]
             lost[worker.worker_address.worker_id.hex()] = LostWorker(killed, "".join(detail))
     return lost

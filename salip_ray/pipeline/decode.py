@@ -71,11 +71,13 @@ def _rows(
             began = time.perf_counter()
             row, about = rows.slice(index, 1), listed[index]
             uri = row["uri"][0].as_py()
-            if lost[index] is None and (opened is None or opened[0] != uri):
-                opened = None  # free the volume before the next one is decoded
-                with _noting(attempts, [about]):
-                    opened = uri, _opened(uri, data, config)  # once for all slices of a volume
-            stack = lost[index] or (data if opened is None else opened[1])
+            stack: Stack | Exception | None = lost[index]
+            if stack is None:
+                if opened is None or opened[0] != uri:
+                    opened = None  # free the volume before the next one is decoded
+                    with _noting(attempts, [about]):
+                        opened = uri, _opened(uri, data, config)  # once for all slices of a volume
+                stack = opened[1]
             with attempts.at(about.image_id, about.volume):
                 values = _decoded(row, stack, config, references)
             if uri not in fetched_twice and values["error"] is not None:

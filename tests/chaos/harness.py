@@ -112,6 +112,31 @@ def draw_images(folder: Path, count: int) -> Path:
     return folder
 
 
+#: What a planted file kills its worker at, its suffix, and the deaths that it may cost at most: one
+#: while it is fetched with others, then three alone.
+PLANTED = {
+    "fetch-kills.png": 4,
+    "open-kills.tif": 3,
+    "reference-kills.png": 3,
+    "propose-kills.png": 3,
+    "retrieve-kills.png": 3,
+    "refine-kills.png": 3,
+}
+PAGES = 6
+
+
+def draw_planted(folder: Path) -> Path:
+    """Write small phantoms, some of them named to kill their workers; the TIFF has six pages."""
+    import PIL.Image
+
+    draw_images(folder, 6)
+    phantom = PIL.Image.open(folder / "0000.png").convert("L")
+    for name in PLANTED:
+        more = {"save_all": True, "append_images": [phantom] * (PAGES - 1)}
+        phantom.save(folder / name, **(more if name.endswith(".tif") else {}))
+    return folder
+
+
 @dataclass
 class Job:
     """A job as a person would start it; its driver is a separate process."""

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 POISON = "/0003.png"
+DEATHS = "deaths"  #: the file next to the hold that names what workers died on
 _HOLD = 300.0  # seconds that a commit is held at most
 
 
@@ -129,6 +130,55 @@ def poison() -> None:
     StageActor.process = dying  # type: ignore[method-assign]
 
 
+def _die(uri: str, doing: str) -> None:
+    """Kill this worker if a file is planted to die from what it does now; note the death."""
+    import signal
+
+    if f"{doing}-kills" in uri:
+        with Path(os.environ["SALIP_CHAOS_HOLD"]).with_name(DEATHS).open("a") as file:
+            file.write(f"{Path(uri).name}\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying_files() -> None:
+    """Kill the worker that fetches, opens or decodes a file of a certain name, or its reference."""
+    from salip_ray.pipeline import decode
+
+    fetch, open_file, find = decode._fetch_files, decode._opened, decode.find_references
+
+    def fetch_or_die(listed: Any, *more: Any) -> Any:
+        for row in listed:
+            _die(row["uri"], "fetch")
+        return fetch(listed, *more)
+
+    def open_or_die(uri: str, *more: Any) -> Any:
+        _die(uri, "open")
+        return open_file(uri, *more)
+
+    def find_or_die(picture: Any, *more: Any) -> Any:
+        _die(picture.uri, "reference")
+        return find(picture, *more)
+
+    decode._fetch_files = fetch_or_die
+    decode._opened = open_or_die
+    decode.find_references = find_or_die
+
+
+def dying_images() -> None:
+    """Kill the worker that brings an image of a certain name through a certain stage."""
+    from salip_ray.pipeline.actors import StageActor
+    from salip_ray.pipeline.stages import Row
+
+    process = StageActor.process
+
+    def dying(self: StageActor, stage: Any, row: Row, before: Any, died: Any) -> dict[str, Any]:
+        if died is None and row.status == "ok":
+            _die(row.cells["uri"].as_py(), stage.name)
+        return process(self, stage, row, before, died)
+
+    StageActor.process = dying  # type: ignore[method-assign]
+
+
 def leak() -> None:
     """Lose a mebibyte an image in PROPOSE, as a broken library would."""
     from salip_ray.pipeline.actors import StageActor
@@ -144,9 +194,11 @@ def leak() -> None:
 
 
 _STORE, _ACTORS = "salip_ray.output.store", "salip_ray.pipeline.actors"
+_DECODE = "salip_ray.pipeline.decode"
 HOOKS = {
     "slow": ((_STORE, slow_commits), (_ACTORS, slow_images)),
     "broken_sink": ((_STORE, broken_sink),),
     "poison": ((_ACTORS, poison),),
+    "dying": ((_DECODE, dying_files), (_ACTORS, dying_images)),
     "leak": ((_ACTORS, leak),),
 }

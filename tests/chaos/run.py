@@ -31,12 +31,14 @@ from tests.chaos.scenarios import (  # noqa: E402
     kill_drivers,
     kill_workers,
     lose_nodes,
+    plant_files,
 )
 
 TARGETS = {
     "driver_kills": 20,
     "worker_kills": 20,
     "node_losses": 5,
+    "planted_deaths": 15,
     "store_faults": 20,
     "fuzzed": 10_000,
 }
@@ -91,6 +93,7 @@ def main(
                 "worker_kills": kill_workers,
                 "store_faults": fail_store,
                 "node_losses": lose_nodes,
+                "planted_deaths": plant_files,
             }
             # The rarest disturbance first, each with its share of the remaining time.
             waiting = [what for what in disturbances if left(what)]
@@ -134,6 +137,7 @@ def table(tally: Tally, counts: dict[str, int]) -> str:
         ("worker_kills", "worker"),
         ("node_losses", "node"),
         ("store_faults", ""),
+        ("planted_deaths", ""),
         ("fuzzed", ""),
     ):
         times = [

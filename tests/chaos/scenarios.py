@@ -6,12 +6,17 @@ import itertools
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from tests.chaos.faults import FaultyProxy
-from tests.chaos.harness import Event, Job, SmallCluster, Tally
+from tests.chaos.harness import PAGES, PLANTED, Event, Job, SmallCluster, Tally, draw_planted
+from tests.chaos.hooks import DEATHS
 from tests.chaos.outputs import Damage, compare
 from tests.s3_server import S3Server
 
@@ -131,6 +136,44 @@ def kill_workers(world: World, kills: int, tally: Tally) -> None:
             tally.count("worker_kills")
             world.report(f"worker {name} killed in {phase}, {committed} of {shards} shards before")
         world.end(job, calm, tally)
+
+
+def plant_files(world: World, deaths: int, tally: Tally) -> None:
+    """Label files that kill the worker that fetches, opens or labels them."""
+    images = draw_planted(world.work / "planted")
+    calm = world.job("planted-calm", hook="")
+    calm.input = str(images)
+    calm.start()
+    if not calm.wait():
+        raise RuntimeError((calm.work / "driver.log").read_text()[-2000:])
+    wanted = _rows(calm.folder)
+    done = 0
+    while done < deaths and not world.out_of_time():
+        job = world.job("planted", hook="dying", apart=True)
+        job.input = str(images)
+        job.start()
+        if not job.wait():
+            tally.damage += Damage(crashes=1)
+            world.report(f"CRASH: {(job.work / 'driver.log').read_text()[-1500:]}")
+            return
+        died = Counter((job.work / DEATHS).read_text().split())
+        done += died.total()
+        tally.count("planted_deaths", died.total())
+        rows = _rows(job.folder)
+        planted = {key for key, row in wanted.items() if Path(row["uri"]).name in PLANTED}
+        assert len(planted) == len(PLANTED) - 1 + PAGES
+        errors = {key for key, row in rows.items() if row["status"] == "error"} & planted
+        others = [key for key in wanted.keys() - planted if str(rows.get(key)) != str(wanted[key])]
+        costly = [name for name, most in PLANTED.items() if died[name] not in range(1, most + 1)]
+        damage = Damage(rows_lost=len(planted - errors), bytes_different=len(others))
+        tally.damage += damage + Damage(crashes=len(costly))
+        world.report(f"workers died on planted files: {dict(died)}")
+        if damage.total or costly:
+            world.report(f"DAMAGE in {job.folder}: {damage}; deaths of {costly}")
+
+
+def _rows(output: Path) -> dict[str, dict[str, Any]]:
+    return {row["image_id"]: row for row in pq.read_table(output / "shards").to_pylist()}
 
 
 def lose_nodes(world: World, losses: int, tally: Tally) -> None:

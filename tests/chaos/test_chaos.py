@@ -13,7 +13,7 @@ import pytest
 from tests.chaos.harness import Tally, draw_images, small_cluster
 from tests.chaos.hooks import POISON
 from tests.chaos.outputs import compare
-from tests.chaos.scenarios import World, kill_drivers, kill_workers
+from tests.chaos.scenarios import World, kill_drivers, kill_workers, plant_files
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,14 @@ def test_a_killed_worker_loses_nothing(world):
     tally = Tally()
     kill_workers(world, 1, tally)
     assert tally.counts == {"worker_kills": 1}
+    assert tally.damage.total == 0
+
+
+@pytest.mark.slow
+def test_files_that_kill_their_workers_are_error_rows_and_change_no_other(world):
+    tally = Tally()
+    plant_files(world, 1, tally)
+    assert tally.counts["planted_deaths"] >= 6
     assert tally.damage.total == 0
 
 

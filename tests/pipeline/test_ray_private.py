@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pyarrow as pa
 import pytest
@@ -66,6 +68,25 @@ def test_a_repartition_takes_other_cpus():
     plan = get_execution_plan(blocks._logical_plan)
     plan = plan[0] if isinstance(plan, tuple) else plan
     assert plan.dag._ray_remote_args["num_cpus"] == RECUT_CPUS
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_workers_that_died_are_listed():
+    import ray
+
+    @ray.remote(max_retries=0)
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    before = ray_private.lost_workers()
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(die.remote())
+    deadline = time.monotonic() + 120
+    while len(lost := ray_private.lost_workers()) == len(before) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (worker,) = (worker for key, worker in lost.items() if key not in before)
+    assert not worker.out_of_memory
+    assert worker.detail
 
 
 class Same:

@@ -1,4 +1,4 @@
-"""End a job whose workers die one after the other while no image is done.
+"""End a job whose workers die in sequence while no image is done.
 
 Ray replaces a worker that died, however often. Deaths on an image are counted and end with an error
 row (:mod:`salip_ray.pipeline.workers.deaths`). But a worker may die before it takes up an image:
@@ -82,7 +82,7 @@ class LossWatch:
 
 
 def _reason(lost: list[LostWorker]) -> str:
-    workers = f"{counted(len(lost), 'worker')} died one after the other, and no image was done"
+    workers = f"{counted(len(lost), 'worker')} died in sequence, and no image was done"
     killed = sum(worker.out_of_memory for worker in lost)
     if 2 * killed < len(lost):
         return (

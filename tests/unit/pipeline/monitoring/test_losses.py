@@ -1,4 +1,4 @@
-"""Jobs whose workers die one after the other are ended; others are not."""
+"""Jobs whose workers die in sequence are ended; others are not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_workers_that_the_memory_monitor_kills_end_the_job_with_an_explanation(m
     cluster.done = 0 if monitor == "answers" else None
     assert looks_until_the_end(cluster) is not None
     (reason,) = cluster.stopped
-    assert "workers died one after the other, and no image was done" in reason
+    assert "workers died in sequence, and no image was done" in reason
     assert "Ray's memory monitor killed" in reason
     assert "a machine with more memory" in reason
 

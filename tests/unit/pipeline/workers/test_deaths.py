@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -153,17 +152,17 @@ from salip_ray.output.manifest import TODO_SCHEMA
 from salip_ray.pipeline import decode
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 
-class Told(StageReporter):
+class Reporter(StageReporter):
     def __init__(self):
         super().__init__()
-        self.counts, self.notes = True, told["notes"]
+        self.counts, self.notes = True, task_input["notes"]
     def deaths(self):
-        return told["deaths"]
+        return task_input["deaths"]
 
 def uris_of(argument):
     if isinstance(argument, pa.Table):
         return argument["uri"].to_pylist()
-    return [row["uri"] for row in argument] if isinstance(argument, list) else [argument]
+    return [row["uri"] for row in argument] if isinstance(argument, list) else [str(argument)]
 
 work = getattr(decode, sys.argv[1])
 def work_or_die(first, *more):
@@ -174,11 +173,11 @@ def work_or_die(first, *more):
 setattr(decode, sys.argv[1], work_or_die)
 config = load_config({"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}})
 for line in sys.stdin:
-    told = json.loads(line)
+    task_input = json.loads(line)
     worker = os.fork()
     if not worker:
-        batch = pa.Table.from_pylist(told["rows"], schema=TODO_SCHEMA)
-        tables = decode.fetch_and_decode(batch, config, None, Told())
+        batch = pa.Table.from_pylist(task_input["rows"], schema=TODO_SCHEMA)
+        tables = decode.fetch_and_decode(batch, config, None, Reporter())
         rows = [row for table in tables for row in table.select(["status", "error"]).to_pylist()]
         print(json.dumps(rows), flush=True)
         os._exit(0)
@@ -197,8 +196,8 @@ def run_until_done(reporter, rows, function, tmp_path, monkeypatch):
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", TASK, function], **pipe) as task:
         while deaths <= 20:
-            told = {"rows": todo, "deaths": dict(attempts.deaths(now=True)), "notes": "run"}
-            task.stdin.write(f"{json.dumps(told)}\n")
+            task_input = {"rows": todo, "deaths": dict(attempts.deaths(now=True)), "notes": "run"}
+            task.stdin.write(f"{json.dumps(task_input)}\n")
             task.stdin.flush()
             answer = task.stdout.readline()
             if answer != "died\n":
@@ -207,7 +206,9 @@ def run_until_done(reporter, rows, function, tmp_path, monkeypatch):
     pytest.fail("the file was never given up")
 
 
-@pytest.mark.parametrize(("function", "most"), [("_fetch_files", 4), ("_opened", 3)])
+@pytest.mark.parametrize(
+    ("function", "most"), [("_fetch_files", 4), ("_opened", 3), ("find_references", 3)]
+)
 def test_file_that_kills_its_worker_is_an_error_row_and_no_other_is(
     reporter, tmp_path, monkeypatch, function, most
 ):
