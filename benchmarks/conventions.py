@@ -168,7 +168,7 @@ def _brain_slices(folder: Path, count: int) -> Iterator[Item]:
 def recipes(task: str) -> Iterator[tuple[str, str, Config]]:
     """Yield deviation, mode and configuration of every recipe of a task."""
     preset = "salip-3d" if task == "brain" else "salip-2d"
-    everything = ("run.modes=[cascade, gt_sam]",)
+    everything = ("run.modes=[cascade, gt_sam]", "task.min_confidence=0")
     for mode in MODES:
         base = (*PUBLISHED_RECIPE, *everything, f"retrieve.visual_prompt={mode}")
         yield FAITHFUL, mode, load_config(task, preset=preset, overrides=base)
