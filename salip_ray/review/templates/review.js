@@ -26,24 +26,28 @@ function say(text) { $("live").textContent = text; }
 
 // ------------------------------------------------------------------------------ the image shown
 
-const pictures = new Map(); // of the images shown last, and of the next one
+const CACHED = 6;
+const pictures = new Map(); // of the images shown last, and of the next one, the latest use last
 
 function pictureOf(index) {
-  if (!pictures.has(index)) {
-    const image = new Image();
-    image.src = `data:image/webp;base64,${$(`p${index}`).textContent}`;
-    pictures.set(index, image.decode().then(() => image));
-    if (pictures.size > 6) pictures.delete(pictures.keys().next().value);
+  const picture = pictures.get(index) ?? createImageBitmap(
+    new Blob([fromBase64($(`p${index}`).textContent)], { type: "image/webp" }));
+  pictures.delete(index);
+  pictures.set(index, picture);
+  if (pictures.size > CACHED) {
+    const [[oldest, unused]] = pictures;
+    pictures.delete(oldest);
+    unused.then((bitmap) => bitmap.close());
   }
-  return pictures.get(index);
+  return picture;
 }
 
 const packedBase = (index) => $(`m${index}`).textContent;
 const sizeOf = ({ height, width }) => height * width;
 
 async function mapOf(index) {
-  const packed = decisions.get(index).map ?? packedBase(index);
-  return fromRuns(await unpackRuns(packed), sizeOf(items[index]));
+  const { map } = decisions.get(index);
+  return map ? fromRuns(await unpackRuns(map), sizeOf(items[index])) : base.slice();
 }
 
 function go(index) {
@@ -53,9 +57,10 @@ function go(index) {
     if (wanted !== index || index === current) return; // the user is already further
     const item = items[index];
     const sameVolume = current >= 0 && item.volume !== undefined && items[current].volume === item.volume;
-    const [picture, steps, runs, map] = await Promise.all(
-      [pictureOf(index), item.deep && unpackDeep($(`d${index}`).textContent, item.deep), unpackRuns(packedBase(index)), mapOf(index)]);
+    const [picture, steps, runs] = await Promise.all(
+      [pictureOf(index), item.deep && unpackDeep($(`d${index}`).textContent, item.deep), unpackRuns(packedBase(index))]);
     base = fromRuns(runs, sizeOf(item));
+    const map = await mapOf(index);
     const previous = current;
     current = index;
     if (previous >= 0) showEntry(previous);

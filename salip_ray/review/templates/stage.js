@@ -116,7 +116,7 @@ class Stage {
     const { center, width } = this.window;
     const shown = (value) => 255 * ((value - center) / width + 0.5);
     Object.assign(this.shaded, deep ? { width: deep.width, height: deep.height }
-      : { width: picture.naturalWidth, height: picture.naturalHeight });
+      : { width: picture.width, height: picture.height });
     const context = this.shaded.getContext("2d", { willReadFrequently: true });
     let image;
     if (deep) {
