@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from salip_ray.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_MOST_VALUES = 100_000  # in a YAML file, with its aliases replaced
 
 
 def shipped_configs() -> Path:
@@ -69,7 +71,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, is malformed, or holds no mapping.
     """
     try:
-        data = yaml.safe_load(read_text(path))
+        data = load_yaml(read_text(path))
     except yaml.YAMLError as error:
         # The error's own text quotes the line, which may hold a secret.
         problem = getattr(error, "problem", None) or type(error).__name__
@@ -79,6 +81,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must be a mapping of sections, found {kind_of(data)}")
     return data
+
+
+def load_yaml(text: str) -> Any:
+    """Return the data in a YAML text.
+
+    Raises:
+        YAMLError: it is malformed, nested too deeply, or its aliases stand for too many values: ten
+            lines can stand for a billion.
+    """
+    problem = f"its aliases stand for more than {_MOST_VALUES:,} values"
+    try:
+        data = yaml.safe_load(text)
+        if _count(data, {}) <= _MOST_VALUES:
+            return data
+    except RecursionError:
+        problem = "it is nested too deeply"
+    raise yaml.MarkedYAMLError(problem=problem)
+
+
+def _count(value: Any, counts: dict[int, float]) -> float:
+    """Return the number of values with all aliases replaced; infinite if one contains itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in counts:
+        counts[id(value)] = math.inf
+        items = [*value, *value.values()] if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_count(item, counts) for item in items)
+    return counts[id(value)]
 
 
 def kind_of(value: Any) -> str:

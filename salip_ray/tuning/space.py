@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from salip_ray.config import Config
+from salip_ray.config.shipped import load_yaml
 from salip_ray.errors import ConfigError
 from salip_ray.wording import one_line
 
@@ -88,7 +89,7 @@ def read_space(path: Path) -> dict[str, tuple[Any, ...] | Range]:
         ConfigError: the file is missing or malformed, or a field cannot be searched.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"space file {path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -287,3 +287,28 @@ def test_recipe_of_a_default_configuration_has_no_new_fields():
 def test_weights_that_the_bundled_model_would_ignore_are_refused(override, message):
     with pytest.raises(ConfigError, match=message):
         load_config(TASK, overrides=[override])
+
+
+BILLION = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (BILLION, "its aliases stand for more than 100,000 values"),
+        ("task: &a [*a]\n", "its aliases stand for more than 100,000 values"),
+        ("task: " + "[" * 5000 + "]" * 5000, "it is nested too deeply"),
+    ],
+)
+def test_file_that_would_fill_the_memory_is_refused(tmp_path, text, problem):
+    (tmp_path / "task.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"task.yaml is not valid YAML: {problem}$"):
+        load_config(tmp_path / "task.yaml")
+
+
+def test_aliases_are_allowed(tmp_path):
+    text = "task: {name: t, prompts: {a: &s [an organ], b: *s}, distractors: {c: *s}}\n"
+    (tmp_path / "task.yaml").write_text(text)
+    assert [spec.label for spec in load_config(tmp_path / "task.yaml").task.classes] == ["a", "b"]
