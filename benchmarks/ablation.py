@@ -36,7 +36,7 @@ from rich.console import Console
 from salip_ray.cascade.cascade import CascadeMasks
 from salip_ray.models.bundled.vocabulary import known_classes
 from salip_ray.models.clip.load import ClipModel
-from salip_ray.models.weights import identify
+from salip_ray.models.identity import identify
 from training.clip_eval import naming
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -22,7 +22,7 @@ from salip_ray.cascade.geometry import make_working
 from salip_ray.cascade.proposer import SamProposer
 from salip_ray.config import Config
 from salip_ray.models.clip.load import ClipModel
-from salip_ray.models.weights import identify
+from salip_ray.models.identity import identify
 from salip_ray.schema import Candidate, Image, Mask
 from salip_ray.tuning.cache import Features, PromptKey, features_by_mask, mask_digest
 

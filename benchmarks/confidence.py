@@ -46,7 +46,7 @@ from salip_ray.cascade.cascade import CascadeResult
 from salip_ray.config import ImageConfig
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
-from salip_ray.models.weights import identify
+from salip_ray.models.identity import identify
 from salip_ray.schema import Image, ImageRef, Mask
 from salip_ray.sources.decode import decode
 from salip_ray.sources.references import References

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from salip_ray.api import evaluate, status, verify
     from salip_ray.cascade.cascade import Cascade
+    from salip_ray.cascade.interfaces import Instances, ModelContext, RefinedMasks
     from salip_ray.config import load_config
     from salip_ray.datasets.pseudo_labels import PseudoLabels
     from salip_ray.errors import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         JobError,
         LeaseError,
         MissingDependencyError,
+        ModelError,
         NoJobError,
         OutputError,
         ResourceError,
@@ -45,12 +47,16 @@ __all__ = [
     "ConfigError",
     "ImageError",
     "InputError",
+    "Instances",
     "JobError",
     "LeaseError",
     "MissingDependencyError",
+    "ModelContext",
+    "ModelError",
     "NoJobError",
     "OutputError",
     "PseudoLabels",
+    "RefinedMasks",
     "ResourceError",
     "ResumeError",
     "SalipError",
@@ -68,7 +74,10 @@ __all__ = [
 
 _MODULES = {
     "Cascade": "salip_ray.cascade.cascade",
+    "Instances": "salip_ray.cascade.interfaces",
+    "ModelContext": "salip_ray.cascade.interfaces",
     "PseudoLabels": "salip_ray.datasets.pseudo_labels",
+    "RefinedMasks": "salip_ray.cascade.interfaces",
     "Summary": "salip_ray.output.summary",
     "evaluate": "salip_ray.api",
     "label": "salip_ray.pipeline",

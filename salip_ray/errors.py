@@ -5,6 +5,7 @@
     ├── InputError (ValueError)          no input, or a manifest or mask that cannot be read
     │   └── ImageError                   one image cannot be read; it becomes an error row
     ├── WeightsError (ValueError)        a checkpoint is missing, altered or of another model
+    ├── ModelError (ValueError)          a model of another package fails, or returns nonsense
     ├── OutputError (ValueError)         the output is not of salip_ray, or cannot be written
     │   ├── NoJobError                   the output holds no job (yet)
     │   ├── ResumeError                  the output belongs to another job; names what differs
@@ -80,6 +81,22 @@ class WeightsError(SalipError, ValueError):
         >>> Cascade(load_config("lungs", overrides=own))
         Traceback (most recent call last):
         salip_ray.errors.WeightsError: ...
+    """
+
+
+class ModelError(SalipError, ValueError):
+    """A model of another package cannot be built, or returns something that cannot be used.
+
+    On an image of a job, it becomes an error row.
+
+    Example:
+        >>> import numpy as np
+        >>> from salip_ray import Cascade, load_config
+        >>> def propose(working):
+        ...     return "no instances"
+        >>> Cascade(load_config("lungs"), propose=propose)(np.zeros((64, 64, 3), np.uint8))
+        Traceback (most recent call last):
+        salip_ray.errors.ModelError: ...
     """
 
 

@@ -9,9 +9,9 @@ upper bound for any retrieval.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from salip_ray.cascade.geometry import (
     box_to_working,
@@ -67,7 +67,7 @@ def unprompted(
 def gt_sam(
     classes: Sequence[ClassSpec],
     refiner: Refiner,
-    embedding: Tensor,
+    embedding: Any,
     references: Mapping[str, Mask],
     candidates: Sequence[Candidate] = (),
     config: RefineConfig = RefineConfig(),  # noqa: B008  (frozen)
@@ -84,7 +84,7 @@ def gt_sam(
     Args:
         classes: of the task.
         refiner: the box-prompted SAM.
-        embedding: [1, C, h, w] of the working image.
+        embedding: of the working image; for SAM [1, C, h, w].
         references: bool [H, W] of the original size, by label.
         candidates: those that passed the area filter.
         config: ``gt_boxes`` and ``resolution`` are used.

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from segment_anything.modeling import Sam
-from torch import Tensor
 
 from salip_ray.cascade.baselines import gt_sam, unprompted
 from salip_ray.cascade.confidence import expected_dice
 from salip_ray.cascade.geometry import check_image, make_working, overlap, union_of
-from salip_ray.cascade.interfaces import Proposer, Refiner, Retriever
+from salip_ray.cascade.interfaces import (
+    OwnProposer,
+    OwnRefiner,
+    OwnRetriever,
+    Proposals,
+    Proposer,
+    Refiner,
+    Retriever,
+)
+from salip_ray.cascade.own_models import ProposerOf, RefinerOf, RetrieverOf
 from salip_ray.cascade.proposer import SamProposer
-from salip_ray.cascade.refiner import SamRefiner, prompts_for, refine
+from salip_ray.cascade.refiner import Prompt, SamRefiner, own_masks, prompts_for, refine
 from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.config import Config
-from salip_ray.errors import ImageError, InputError
+from salip_ray.errors import ConfigError, ImageError, InputError
+from salip_ray.models.registry import needs_refiner, shares_embedding
 from salip_ray.models.task_check import require_taught_classes, untaught_classes
 from salip_ray.schema import (
     Candidate,
@@ -31,6 +41,7 @@ from salip_ray.schema import (
     Selection,
     Size,
 )
+from salip_ray.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -79,15 +90,18 @@ class Cascade:
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; by default ``run.device``.
         sam: a SAM to use instead of the configured one.
         clip: a CLIP to use instead of the configured one.
-        propose: a proposer to use instead of SAM's mask generator.
-        retrieve: a retriever to use instead of CLIP.
-        refine: a refiner to use instead of SAM. It gets the proposer's embedding, or its own
-            (:meth:`~salip_ray.cascade.interfaces.Refiner.encode`) if ``refine.sam`` is set.
+        propose: a proposer to use instead of the configured one.
+        retrieve: a retriever to use instead of the configured one.
+        refine: a refiner to use instead of the configured one. It gets the proposer's embedding, or
+            its own (``encode``) if there is none or ``refine.sam`` is set.
+
+    :mod:`salip_ray.cascade.interfaces` describes what your own model must do.
 
     Raises:
         WeightsError: a checkpoint is missing, altered or of another model.
         ConfigError: the configuration names an unknown model, a CUDA device that does not exist, or
             a class that the bundled CLIP was not taught.
+        ModelError: the model of another package cannot be built.
 
     Examples:
         >>> import numpy as np
@@ -107,19 +121,23 @@ class Cascade:
         device: Device = None,
         sam: Sam | None = None,
         clip: ClipModel | None = None,
-        propose: Proposer | None = None,
-        retrieve: Retriever | None = None,
-        refine: Refiner | None = None,
+        propose: OwnProposer | None = None,
+        retrieve: OwnRetriever | None = None,
+        refine: OwnRefiner | None = None,
     ) -> None:
         self.config = config
-        self.propose = propose or _proposer(config, sam, device)
+        self.propose = _proposer(config, propose, sam, device)
         self.retrieve: Retriever | None = None
-        if "cascade" in config.run.modes:
-            self.retrieve = retrieve or _retriever(config, clip, device)
-        if refine is None:
+        labels = isinstance(self.propose, ProposerOf) and self.propose.labels
+        if "cascade" in config.run.modes and not labels:
+            self.retrieve = _retriever(config, retrieve, clip, device)
+        self.refine: Refiner | None = None
+        own = propose is not None or refine is not None
+        if refine is not None or needs_refiner(config):
             shared = self.propose.sam if isinstance(self.propose, SamProposer) else sam
-            refine = _refiner(config, shared, device)
-        self.refine = refine
+            self.refine = _refiner(config, refine, shared, device, encoder=propose is not None)
+        # Objects of the caller need not name the kind of their embedding.
+        self._shares = config.refine.sam is None if own else shares_embedding(config)
 
     def __call__(
         self, image: Image, *, references: Mapping[str, Mask] | None = None
@@ -141,14 +159,15 @@ class Cascade:
             raise InputError("run.modes has gt_sam, which needs references, found None")
         working = make_working(image, self.config.image)
         proposals = self.propose(working)
-        selections = self.retrieve(working, proposals.candidates) if self.retrieve else ()
-        reuse = self.config.refine.sam is None
+        selections = proposals.selections or ()
+        if self.retrieve is not None:
+            selections = self.retrieve(working, proposals.candidates)
         result = compose(
             self.config,
             self.refine,
             candidates=proposals.candidates,
             n_proposed=proposals.n_proposed,
-            embedding=proposals.embedding if reuse else self.refine.encode(working),
+            embedding=self._embedding(proposals, working),
             selections=selections,
             working_size=(working.shape[0], working.shape[1]),
             original_size=original_size,
@@ -164,14 +183,21 @@ class Cascade:
             outcomes=result.outcomes,
         )
 
+    def _embedding(self, proposals: Proposals, working: Image) -> Any:
+        if self.refine is None:
+            return None
+        if self._shares and proposals.embedding is not None:
+            return proposals.embedding
+        return self.refine.encode(working)
+
 
 def compose(
     config: Config,
-    refiner: Refiner,
+    refiner: Refiner | None,
     *,
     candidates: Sequence[Candidate],
     n_proposed: int,
-    embedding: Tensor,
+    embedding: Any,
     selections: Sequence[Selection],
     working_size: Size,
     original_size: Size,
@@ -181,10 +207,11 @@ def compose(
 
     Args:
         config: its task, modes and ``refine`` section are used.
-        refiner: the box-prompted SAM.
+        refiner: the box-prompted SAM, or another refiner; None: the candidates' own masks are the
+            result.
         candidates: those that passed the area filter.
         n_proposed: number of candidates before the area filter.
-        embedding: [1, C, h, w] of the working image, by the refiner's weights.
+        embedding: of the working image, for the refiner; for SAM [1, C, h, w] by its weights.
         selections: candidates retrieved for each class.
         working_size: height, width.
         original_size: height, width of the masks to make.
@@ -205,18 +232,23 @@ def compose(
             chosen = [choice for choice in present if choice.class_id == spec.class_id]
             if not chosen:
                 refused = [s for s in selections if s.class_id == spec.class_id]
-                reason = _why_none(n_proposed, refused, config)
+                reason = _why_none(spec.label, n_proposed, len(candidates), refused, config)
                 outcomes.append(Outcome(spec.label, "empty", reason))
                 continue
             retrieved = [by_id[choice.candidate_id] for choice in chosen]
-            prompts = prompts_for(
-                retrieved,
-                [by_id[s.candidate_id] for s in present if s.class_id != spec.class_id],
-                config.refine,
-            )
-            refined = refine(refiner, embedding, prompts, config.refine, **sizes)
+            prompts: tuple[Prompt, ...] = ()
+            if refiner is None:
+                refined = own_masks(retrieved, config.refine, original_size)
+            else:
+                prompts = prompts_for(
+                    retrieved,
+                    [by_id[s.candidate_id] for s in present if s.class_id != spec.class_id],
+                    config.refine,
+                )
+                refined = refine(refiner, embedding, prompts, config.refine, **sizes)
             if not refined.union.any():
-                reason = "SAM's mask from the retrieved boxes is empty"
+                whose = "SAM's" if isinstance(refiner, SamRefiner) else "the refiner's"
+                reason = f"{whose} mask from the retrieved boxes is empty"
                 outcomes.append(Outcome(spec.label, "empty", reason))
                 continue
             proposed = union_of(retrieved, original_size)
@@ -224,7 +256,9 @@ def compose(
             predicted_iou = float(np.mean(refined.predicted_iou))
             stability = float(np.mean(refined.stability))
             confidence: float | None = None
-            if spec.label not in uncalibrated:
+            # A mask that no model scored has no estimate either.
+            scored = refiner is not None and not math.isnan(predicted_iou)
+            if scored and spec.label not in uncalibrated:
                 confidence = expected_dice(
                     predicted_iou, stability, agreement, [choice.clip for choice in chosen]
                 )
@@ -260,6 +294,8 @@ def compose(
                     f"the reference of {label!r} has shape {reference.shape}, "
                     f"its image {original_size}"
                 )
+        if refiner is None:
+            raise ConfigError("run.modes has gt_sam, which needs a refiner: set refine.model")
         masks += gt_sam(
             config.task.classes,
             refiner,
@@ -278,28 +314,45 @@ def _is_present(selection: Selection, config: Config) -> bool:
     return presence is None or not presence < config.retrieve.min_presence
 
 
-def _why_none(n_proposed: int, refused: Sequence[Selection], config: Config) -> str:
+def _why_none(
+    label: str, n_proposed: int, n_within: int, refused: Sequence[Selection], config: Config
+) -> str:
     if refused:
         return (
             f"its presence {refused[0].clip.presence:.3f} is below retrieve.min_presence "
             f"{config.retrieve.min_presence:g}"
         )
     if n_proposed == 0:
-        return "SAM proposed no candidate"
+        proposer = "SAM" if config.propose.model == "sam" else "the proposer"
+        return f"{proposer} proposed no candidate"
+    if n_within:
+        return f"none of the {counted(n_within, 'candidate')} is labelled {label!r}"
     return f"none of the {n_proposed} candidates lies within the area limits"
 
 
 # Models are loaded inside these functions, so that importing this module imports no storage client.
-def _proposer(config: Config, sam: Sam | None, device: Device) -> Proposer:
-    if sam is not None:
+def _proposer(
+    config: Config, given: OwnProposer | None, sam: Sam | None, device: Device
+) -> Proposer:
+    if isinstance(given, SamProposer | ProposerOf):
+        return given
+    if given is not None:
+        return ProposerOf(given, config)
+    if sam is not None and config.propose.model == "sam":
         return SamProposer(sam, config)
     from salip_ray.models.loading import load_proposer
 
     return load_proposer(config, device)
 
 
-def _retriever(config: Config, clip: ClipModel | None, device: Device) -> Retriever:
-    if clip is not None:
+def _retriever(
+    config: Config, given: OwnRetriever | None, clip: ClipModel | None, device: Device
+) -> Retriever:
+    if isinstance(given, ClipRetriever | RetrieverOf):
+        return given
+    if given is not None:
+        return RetrieverOf(given, config)
+    if clip is not None and config.retrieve.model == "clip":
         return ClipRetriever(clip, config)
     require_taught_classes(config)
     from salip_ray.models.loading import load_retriever
@@ -307,10 +360,26 @@ def _retriever(config: Config, clip: ClipModel | None, device: Device) -> Retrie
     return load_retriever(config, device)
 
 
-def _refiner(config: Config, sam: Sam | None, device: Device) -> Refiner:
-    """Return a refiner on the proposer's SAM, unless ``refine.sam`` names another one."""
-    if sam is not None and config.refine.sam is None:
-        return SamRefiner(sam, config)
-    from salip_ray.models.loading import load_refiner
+def _refiner(
+    config: Config, given: OwnRefiner | None, sam: Sam | None, device: Device, *, encoder: bool
+) -> Refiner:
+    """Return a refiner on the proposer's SAM, unless another one is given or configured.
 
+    Args:
+        config: the configuration.
+        given: by the caller.
+        sam: the proposer's SAM.
+        device: where to load a model.
+        encoder: the proposer's embedding may be none that a SAM can use.
+    """
+    if isinstance(given, SamRefiner | RefinerOf):
+        return given
+    if given is not None:
+        return RefinerOf(given, config)
+    if sam is not None and config.refine.model == "sam" and config.refine.sam is None:
+        return SamRefiner(sam, config)
+    from salip_ray.models.loading import load_refiner, load_sam_refiner
+
+    if encoder and config.refine.model == "sam":
+        return load_sam_refiner(config, device, decoder_only=False)
     return load_refiner(config, device)

@@ -9,6 +9,7 @@ of equal scores the lower index wins, however many boxes there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,8 @@ class SamProposer:
         ConfigError: the grid of a crop layer would have no point.
     """
 
+    embedding = "sam"
+
     def __init__(self, sam: Sam, config: Config) -> None:
         self.sam = sam
         self.settings = settings = config.propose
@@ -89,8 +92,8 @@ class SamProposer:
         self.settings = self.settings.model_copy(update={"points_per_batch": size})
 
     def decode_views(
-        self, working: Image, encoded: dict[_Box, Tensor] | None = None
-    ) -> tuple[tuple[DecodedMasks, ...], Tensor]:
+        self, working: Image, encoded: dict[_Box, Any] | None = None
+    ) -> tuple[tuple[DecodedMasks, ...], Any]:
         """Return the decoded masks of each view, and the embedding of the full view.
 
         :func:`~salip_ray.cascade.candidates.make_candidates` turns them into candidates, with the
@@ -105,8 +108,8 @@ class SamProposer:
         return tuple(views), embeddings[0]
 
     def _decode_lazily(
-        self, working: Image, encoded: dict[_Box, Tensor]
-    ) -> tuple[list[Tensor], Iterator[DecodedMasks]]:
+        self, working: Image, encoded: dict[_Box, Any]
+    ) -> tuple[list[Any], Iterator[DecodedMasks]]:
         """Return the embeddings of all views, and an iterator that decodes one view at a time."""
         size = working.shape[0], working.shape[1]
         views = self._views(size)
@@ -131,17 +134,16 @@ class SamProposer:
             if x1 > x0 and y1 > y0
         ]
 
-    def _encode(self, working: Image, boxes: Sequence[_Box]) -> list[Tensor]:
-        """Return the embedding [1, C, h, w] of each view."""
+    def _encode(self, working: Image, boxes: Sequence[_Box]) -> list[Any]:
+        """Return the embedding of each view."""
         crops = [working[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes]
-        embeddings: list[Tensor] = []
+        embeddings: list[Any] = []
         for start in range(0, len(crops), _VIEWS_PER_BATCH):
-            batch = sam_ops.encode_views(self.sam, crops[start : start + _VIEWS_PER_BATCH])
-            embeddings += batch.split(1)
+            embeddings += self.encode_views(crops[start : start + _VIEWS_PER_BATCH])
         return embeddings
 
     def _decode(
-        self, embedding: Tensor, crop_box: _Box, grid: npt.NDArray[np.float64], size: Size
+        self, embedding: Any, crop_box: _Box, grid: npt.NDArray[np.float64], size: Size
     ) -> DecodedMasks:
         """Decode the masks of one view from a grid of points [n, 2], 0 to 1 across the view."""
         x0, y0, x1, y1 = crop_box
@@ -153,15 +155,34 @@ class SamProposer:
             ]
         )
 
+    # The operations of the model, which another SAM overrides.
+
+    @property
+    def threshold(self) -> float:
+        """The logit above which a pixel belongs to a mask."""
+        return float(self.sam.mask_threshold)
+
+    def encode_views(self, views: Sequence[Image]) -> Sequence[Any]:
+        """Return the embedding of each view, uint8 RGB [h, w, 3], in one batch."""
+        return sam_ops.encode_views(self.sam, views).split(1)
+
+    def decode_points(self, embedding: Any, size: Size, points: Tensor) -> sam_ops.Decoded:
+        """Decode three masks for each of n points [n, 2] of a view, without those of low IoU."""
+        return sam_ops.decode_above(
+            self.sam, embedding, size, points=points, min_iou=self.settings.pred_iou_thresh
+        )
+
+    def upscale(self, logits: Tensor, size: Size) -> Tensor:
+        """Resize logits [n, h, w] of a view to its size."""
+        return sam_ops.upscale(self.sam, logits, size, size)
+
     def _decode_batch(
-        self, embedding: Tensor, points: Tensor, crop_box: _Box, size: Size
+        self, embedding: Any, points: Tensor, crop_box: _Box, size: Size
     ) -> DecodedMasks:
         """Decode three masks for each of a batch of points [n, 2] of a view, and filter them."""
         x0, y0, x1, y1 = crop_box
         view_size = y1 - y0, x1 - x0
-        logits, predicted_iou, prompt = sam_ops.decode_above(
-            self.sam, embedding, view_size, points=points, min_iou=self.settings.pred_iou_thresh
-        )
+        logits, predicted_iou, prompt = self.decode_points(embedding, view_size, points)
         if not len(logits):
             return no_masks(size)
         chunk = len(logits)
@@ -179,11 +200,11 @@ class SamProposer:
         self, logits: Tensor, predicted_iou: Tensor, points: Tensor, crop_box: _Box, size: Size
     ) -> DecodedMasks:
         """Upscale logits [n, 4h, 4w]; drop masks that are unstable or cut off by their view."""
-        settings, threshold = self.settings, self.sam.mask_threshold
+        settings, threshold = self.settings, self.threshold
         x0, y0, x1, y1 = crop_box
         height, width = size
         view_size = y1 - y0, x1 - x0
-        logits = sam_ops.upscale(self.sam, logits, view_size, view_size)
+        logits = self.upscale(logits, view_size)
         stability = sam_ops.stability_score(logits, threshold, settings.stability_score_offset)
         masks = sam_ops.above(logits, threshold)
         boxes = mask_boxes(masks)

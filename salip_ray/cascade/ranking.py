@@ -7,7 +7,7 @@ candidate, and ``sam_prior`` adds SAM's own scores of the candidate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,10 +85,20 @@ def rank(
         presence = (log_p.exp() @ companions.float().T).mean(dim=0)
         evidence = None if signs is None else log_p.exp() @ signs.float().T
     else:
-        merit = score
+        return merit_ranking(score, candidates, config)
     if config.sam_prior > 0:
         merit = merit + config.sam_prior * quality(candidates).log()[:, None]
     return Ranking(score, merit, probability, presence, evidence)
+
+
+def merit_ranking(
+    score: Tensor, candidates: Sequence[Candidate], config: RetrieveConfig
+) -> Ranking:
+    """Rank n candidates by their scores [n, n_classes], and by ``sam_prior``."""
+    merit = score
+    if config.sam_prior > 0:
+        merit = merit + config.sam_prior * quality(candidates).log()[:, None]
+    return Ranking(score, merit)
 
 
 def quality(candidates: Sequence[Candidate]) -> Tensor:
@@ -128,8 +138,8 @@ class Ranker:
         known = (*self.classes, *(config.task.competitors if softmax else ()))
         self.text_features = class_features(texts, known)
         self.signs = config.task.signs
-        self._companion_columns = _columns(config.task.companions, self.classes, known)
-        self._sign_columns = _columns(config.task.signs, self.classes, known)
+        self._companion_columns = group_columns(config.task.companions, self.classes, known)
+        self._sign_columns = group_columns(config.task.signs, self.classes, known)
         self.logit_scale: float | None = None
         if softmax:
             self.logit_scale = self.config.logit_scale or texts.logit_scale
@@ -157,45 +167,61 @@ class Ranker:
         return tuple(
             selection
             for column, spec in enumerate(self.classes)
-            for selection in self._select_class(spec, column, ranking, candidates)
-        )
-
-    def _select_class(
-        self, spec: ClassSpec, column: int, ranking: Ranking, candidates: Sequence[Candidate]
-    ) -> list[Selection]:
-        merit, score = ranking.merit[:, column], ranking.score[:, column]
-        # torch.topk does not define the order of ties; a stable sort does.
-        order = torch.sort(merit, descending=True, stable=True).indices.tolist()
-        chosen = _first_distinct(order, candidates, spec.top_k, self.config.max_overlap)
-        others = [i for i in order if i not in chosen]
-        best_other = score[others[0]].item() if others else None
-        runners_up = tuple(
-            RunnerUp(candidates[i].id, score[i].item()) for i in others[: self.config.runners_up]
-        )
-        return [
-            Selection(
-                label=spec.label,
-                class_id=spec.class_id,
-                candidate_id=candidates[index].id,
-                rank=position,
-                clip=ClipScores(
-                    score=score[index].item(),
-                    margin=None if best_other is None else score[index].item() - best_other,
-                    probability=_value_at(ranking.probability, index, column),
-                    presence=_value_at(ranking.presence, column),
-                    evidence=(
-                        _value_at(ranking.evidence, index, column)
-                        if spec.label in self.signs
-                        else None
-                    ),
-                ),
-                runners_up=() if position else runners_up,
+            for selection in select_class(
+                spec, column, ranking, candidates, self.config, self.signs
             )
-            for position, index in enumerate(chosen)
-        ]
+        )
 
 
-def _columns(
+def select_class(
+    spec: ClassSpec,
+    column: int,
+    ranking: Ranking,
+    candidates: Sequence[Candidate],
+    config: RetrieveConfig,
+    signs: Container[str] = (),
+) -> list[Selection]:
+    """Select up to ``top_k`` distinct candidates of one class, best first.
+
+    Args:
+        spec: the class.
+        column: of the class in the ranking.
+        ranking: of the candidates.
+        candidates: in the order of their ids.
+        config: ``max_overlap`` and ``runners_up`` are used.
+        signs: labels of the classes that have signs, for the evidence.
+    """
+    merit, score = ranking.merit[:, column], ranking.score[:, column]
+    # torch.topk does not define the order of ties; a stable sort does.
+    order = torch.sort(merit, descending=True, stable=True).indices.tolist()
+    chosen = _first_distinct(order, candidates, spec.top_k, config.max_overlap)
+    others = [i for i in order if i not in chosen]
+    best_other = score[others[0]].item() if others else None
+    runners_up = tuple(
+        RunnerUp(candidates[i].id, score[i].item()) for i in others[: config.runners_up]
+    )
+    return [
+        Selection(
+            label=spec.label,
+            class_id=spec.class_id,
+            candidate_id=candidates[index].id,
+            rank=position,
+            clip=ClipScores(
+                score=score[index].item(),
+                margin=None if best_other is None else score[index].item() - best_other,
+                probability=_value_at(ranking.probability, index, column),
+                presence=_value_at(ranking.presence, column),
+                evidence=(
+                    _value_at(ranking.evidence, index, column) if spec.label in signs else None
+                ),
+            ),
+            runners_up=() if position else runners_up,
+        )
+        for position, index in enumerate(chosen)
+    ]
+
+
+def group_columns(
     groups: Mapping[str, Sequence[str]], classes: Sequence[ClassSpec], known: Sequence[ClassSpec]
 ) -> Tensor:
     """Return the columns of each class and its group, bool [n_classes, n_known]."""

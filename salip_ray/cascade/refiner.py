@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,6 +33,8 @@ class SamRefiner:
         sam: a SAM in eval mode, on the device to use. Only :meth:`encode` needs its image encoder.
         config: its ``refine`` section and ``propose.stability_score_offset`` are used.
     """
+
+    embedding = "sam"
 
     def __init__(self, sam: Sam, config: Config) -> None:
         self.sam = sam
@@ -141,7 +144,7 @@ def prompts_for(
 
 def refine(
     refiner: Refiner,
-    embedding: Tensor,
+    embedding: Any,
     prompts: Sequence[Prompt],
     config: RefineConfig,
     *,
@@ -152,7 +155,7 @@ def refine(
 
     Args:
         refiner: the model.
-        embedding: float [1, C, h, w] of the working image.
+        embedding: of the working image; for SAM float [1, C, h, w].
         prompts: at least one.
         config: the ``refine`` section.
         working_size: height, width.
@@ -168,7 +171,7 @@ def refine(
     elif not isinstance(refiner, SamRefiner):
         raise ConfigError(
             "refine.centre_point, negative_points, box_jitter and mask_feedback need SAM as the "
-            f"refiner, found {type(refiner).__name__}: remove these options"
+            f"refiner, found {getattr(refiner, 'name', type(refiner).__name__)}: remove them"
         )
     else:
         at = working_size if config.resolution == "working" else original_size
@@ -178,6 +181,25 @@ def refine(
             ),
             original_size,
         )
+    return _cleaned(refined, config)
+
+
+def own_masks(
+    candidates: Sequence[Candidate], config: RefineConfig, original_size: Size
+) -> RefinedMasks:
+    """Return the candidates' own masks, cleaned by the options of ``refine``.
+
+    Args:
+        candidates: at least one.
+        config: the ``refine`` section.
+        original_size: height, width.
+    """
+    masks = np.stack([to_original(candidate.mask, original_size) for candidate in candidates])
+    scores = np.array([(c.predicted_iou, c.stability_score) for c in candidates], np.float32)
+    return _cleaned(RefinedMasks(masks, scores[:, 0], scores[:, 1]), config)
+
+
+def _cleaned(refined: RefinedMasks, config: RefineConfig) -> RefinedMasks:
     masks = refined.masks
     if config.fill_holes:
         masks = np.stack([filled(mask) for mask in masks])
@@ -188,7 +210,7 @@ def refine(
 
 def refine_boxes(
     refiner: Refiner,
-    embedding: Tensor,
+    embedding: Any,
     boxes: Sequence[Box],
     config: RefineConfig,
     *,

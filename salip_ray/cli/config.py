@@ -49,7 +49,11 @@ def config(
         typer.echo(text, nl=False)
         return
     labels = ", ".join(spec.label for spec in settings.task.classes)
+    own = {"sam": f"SAM: {settings.sam.model}", "clip": f"CLIP: {settings.clip.model}"}
+    stages = ("propose", "retrieve", "refine")
+    names = [(stage, getattr(settings, stage).model) for stage in stages]
+    models = dict.fromkeys(own.get(name, f"{stage}: {name}") for stage, name in names)
     typer.echo(
-        f"{settings.task.name}: valid; classes: {labels}; SAM: {settings.sam.model}; "
-        f"CLIP: {settings.clip.model} (print every setting with --show)"
+        f"{settings.task.name}: valid; classes: {labels}; {'; '.join(models)} "
+        "(print every setting with --show)"
     )

@@ -53,7 +53,8 @@ def submit(
         str, typer.Option(help="Python interpreter on the cluster that has salip_ray.")
     ] = "python",
     ship: Annotated[
-        bool, typer.Option("--ship", help="Send the code of this installation to the cluster.")
+        bool,
+        typer.Option("--ship", help="Send salip_ray and your own models."),
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Show the log until the job ends.")

@@ -23,8 +23,10 @@ from salip_ray.cluster.clip_weights import names_a_file, state_of_named_weights
 from salip_ray.cluster.session import OBJECT_STORE, local_cores
 from salip_ray.config import Config
 from salip_ray.errors import SalipError
+from salip_ray.models.identity import uses_sam
+from salip_ray.models.registry import needed
 from salip_ray.models.task_check import require_taught_classes
-from salip_ray.models.weights import cache_dir, cached
+from salip_ray.models.weights import cache_dir, cached, is_folder
 from salip_ray.output.store import Store
 from salip_ray.sources.listing import first_image
 from salip_ray.sources.locations import filesystem, is_remote, join, public_uri
@@ -78,6 +80,7 @@ def examine(
         ("memory", shared_memory),
         ("disk", disk),
         ("open files", open_files),
+        ("models", lambda: models(config)),
         *((f"weights: {role}", check) for role, check in _weight_checks(config)),
     ]
     if input is not None:
@@ -116,13 +119,27 @@ def device(config: Config) -> str:
         return ", ".join(f"{gpu.name} ({gpu.total_memory / _GIB:.0f} GiB)" for gpu in names)
     if config.run.device == "cuda":
         raise Advice("run.device is cuda, but torch sees no GPU: check the driver (nvidia-smi)")
-    if config.sam.model != "bundled":
+    if uses_sam(config) and config.sam.model != "bundled":
         raise Advice(
             f"no GPU here, and sam.model {config.sam.model} takes a minute or so an image on a "
             "CPU: fine where the cluster's workers have GPUs",
             fatal=False,
         )
     return f"no GPU; {local_cores()} CPU cores will do the work"
+
+
+def models(config: Config) -> str:
+    """Import the code of the models of other packages, and return the family of each stage."""
+    families = []
+    for role, model in needed(config).items():
+        code = ""
+        if not model.built_in:
+            model.factory()
+            about = model.identity()
+            version = about.get("version") or f"sha256 {about['sha256'][:12]}"
+            code = f" ({about.get('package', model.target)} {version})"
+        families.append(f"{role} {model.name}{code}")
+    return ", ".join(families)
 
 
 def shared_memory(folder: str = "/dev/shm") -> str:  # noqa: S108  (where Ray's object store lies)
@@ -176,13 +193,20 @@ def open_files() -> str:
 
 def _weight_checks(config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yield a check of the weights for each model that the job loads."""
-    models = [("sam", config.sam), ("refine", config.refine.sam)]
-    for role, sam in models:
+    try:
+        families, with_sam = needed(config), uses_sam(config)
+    except SalipError:
+        return  # the check of the models reports it
+    sams = [("sam", config.sam if with_sam else None), ("refine", config.refine.sam)]
+    for role, sam in sams:
         if sam is not None:
             file = None if sam.model == "bundled" else sam.checkpoint
             yield role, partial(weights, file, config)
-    if "cascade" in config.run.modes:
-        yield "clip", partial(clip_weights, config)
+    for role, family in families.items():
+        if family.name == "clip":
+            yield "clip", partial(clip_weights, config)
+        for name, weights_file in getattr(config, role).weights.items():
+            yield f"{role}.{name}", partial(weights, weights_file.uri, config)
 
 
 def clip_weights(config: Config) -> str:
@@ -200,6 +224,10 @@ def weights(uri: str | None, config: Config) -> str:
     """Check that a weights file exists, without fetching it; None stands for bundled weights."""
     if uri is None:
         return "bundled"
+    if uri.startswith("hf-hub:"):
+        return f"{uri}, from the cache of Hugging Face or its hub"
+    if is_folder(uri):
+        return f"folder {uri}"
     if not is_remote(uri):
         path = Path(uri.removeprefix("file://")).expanduser()
         if not path.is_file():

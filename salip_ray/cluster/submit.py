@@ -25,6 +25,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from salip_ray.config import Config
 from salip_ray.errors import ClusterError
+from salip_ray.models.registry import code_of
 from salip_ray.sources.locations import normalise, public_uri
 from salip_ray.wording import one_line
 
@@ -94,7 +95,8 @@ def submit(
         config: from :func:`salip_ray.load_config`.
         references: reference masks for the mode ``gt_sam``.
         python: the interpreter, by its name or path on the cluster.
-        ship: send this installation of the package, instead of using that of the cluster.
+        ship: send this installation of the package and of the packages that its models come from,
+            instead of using those of the cluster.
 
     Raises:
         ClusterError: the server refuses, another job is writing to the output, or a location holds
@@ -147,7 +149,8 @@ def submit_command(
                 "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS)},
             }
             if ship:
-                environment["py_modules"] = [str(Path(__file__).resolve().parents[1])]
+                package = Path(__file__).resolve().parents[1]
+                environment["py_modules"] = [str(path) for path in (package, *code_of(config))]
             job_id = client.submit_job(
                 entrypoint=shlex.join(command),
                 runtime_env=environment,

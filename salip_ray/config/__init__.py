@@ -7,6 +7,7 @@ from salip_ray.config.cascade import (
     Resize,
     RetrieveConfig,
     SamConfig,
+    WeightsFile,
 )
 from salip_ray.config.config import Config
 from salip_ray.config.image import ImageConfig, Window
@@ -47,6 +48,7 @@ __all__ = [
     "StorageConfig",
     "TaskConfig",
     "WaitConfig",
+    "WeightsFile",
     "Window",
     "load_config",
     "shipped_configs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,12 @@ VisualPrompt = Literal["crops", "crop_expand", "bbox", "reverse_box_mask", "cont
 
 
 class SamConfig(Section):
-    """Which SAM. ``checkpoint`` is a path or URI of an official file; unused by ``bundled``."""
+    """Which SAM.
+
+    ``checkpoint`` is a path or URI of an official file, or a file, folder or ``hf-hub:owner/name``
+    of Hugging Face with the same model (``facebook/sam-vit-base``, ``wanglab/medsam-vit-base``). It
+    is unused by ``bundled``.
+    """
 
     model: Literal["bundled", "vit_b", "vit_l", "vit_h"] = "bundled"
     checkpoint: str | None = None
@@ -56,12 +61,49 @@ class ClipConfig(Section):
         return self
 
 
-class ProposeConfig(Section):
-    """Settings of SAM's automatic mask generator by its own names, with upstream's defaults.
+class WeightsFile(Section):
+    """A file or folder of weights: a path, a URI, or ``hf-hub:owner/name`` of Hugging Face."""
 
-    ``min_area`` and ``max_area`` replace those of the task, in the same units (null: the task's).
+    uri: str = Field(min_length=1)
+    sha256: Sha256 | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"uri": value} if isinstance(value, str) else value
+
+
+class _Stage(Section):
+    """A stage that other families of models can run, too.
+
+    ``model`` is the name of a family, or ``package.module:factory``. ``options`` and ``weights``
+    (files by name) are for its factory. They are written to the output: put no secret there.
     """
 
+    model: str = Field(min_length=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+    weights: dict[str, WeightsFile] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _used(self) -> _Stage:
+        for name in ("options", "weights"):
+            if getattr(self, name) and self.model == type(self).model_fields["model"].default:
+                raise ValueError(
+                    f"{name} would be ignored, because model is {self.model}, which has its own "
+                    f"settings: set model to the family that the {name} are for"
+                )
+        return self
+
+
+class ProposeConfig(_Stage):
+    """Which model proposes candidates: by default SAM (``sam``).
+
+    Most settings are those of SAM's automatic mask generator by its own names, with upstream's
+    defaults. ``min_area`` and ``max_area`` hold for any model. They replace those of the task, in
+    the same units (null: the task's).
+    """
+
+    model: str = Field(default="sam", min_length=1)
     points_per_side: Positive = 32
     points_per_batch: Positive = 64
     pred_iou_thresh: Fraction = 0.88
@@ -77,8 +119,11 @@ class ProposeConfig(Section):
     max_area: Annotated[float, Field(gt=0.0)] | None = None
 
 
-class RetrieveConfig(Section):
+class RetrieveConfig(_Stage):
     """How a candidate is shown to CLIP, and how candidates are ranked.
+
+    With a ``model`` other than ``clip``, ``max_overlap``, ``sam_prior``, ``runners_up`` and
+    ``batch_size`` hold, and ``scoring`` if its scores have a column for each distractor.
 
     ``visual_prompt`` is the picture of a candidate; ``ensemble`` names further ones, whose CLIP
     features are averaged. ``padding: square`` prevents CLIP's centre crop from cutting the ends of
@@ -107,6 +152,7 @@ class RetrieveConfig(Section):
     published), rounded half to even.
     """
 
+    model: str = Field(default="clip", min_length=1)
     visual_prompt: VisualPrompt = "crops"
     ensemble: tuple[VisualPrompt, ...] = ()
     padding: Literal["none", "square", "both"] = "none"
@@ -145,8 +191,11 @@ class RetrieveConfig(Section):
         return (self.visual_prompt, *self.ensemble)
 
 
-class RefineConfig(Section):
-    """How SAM segments the retrieved candidates. ``sam`` is null to use the proposer's weights.
+class RefineConfig(_Stage):
+    """How SAM segments the retrieved candidates. ``sam`` is null to use the weights of ``sam``.
+
+    With ``model: none``, the candidates' own masks are the result. With other families, masks are
+    prompted with boxes only.
 
     The paper prompts SAM with the box only. ``centre_point`` adds the innermost point of the
     candidate, and ``negative_points`` those of the other retrieved candidates of all classes.
@@ -163,6 +212,7 @@ class RefineConfig(Section):
     the working size (``first_two_contours``, published).
     """
 
+    model: str = Field(default="sam", min_length=1)
     sam: SamConfig | None = None
     centre_point: bool = False
     negative_points: bool = False
@@ -174,6 +224,19 @@ class RefineConfig(Section):
     resolution: Literal["original", "working"] = "original"
     gt_boxes: Literal["parts", "first_two_contours"] = "parts"
     batch_size: Positive = 64
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RefineConfig:
+        if self.model == "sam":
+            return self
+        if self.sam is not None:
+            raise ValueError(f"sam would be ignored, because model is {self.model}: remove it")
+        if not self.plain:
+            raise ValueError(
+                "centre_point, negative_points, box_jitter and mask_feedback need model: sam, "
+                f"found {self.model}: remove them"
+            )
+        return self
 
     @property
     def plain(self) -> bool:

@@ -24,13 +24,14 @@ from salip_ray.config.image import ImageConfig
 from salip_ray.config.job import PoolsConfig, PrivacyConfig, RunConfig, StorageConfig
 from salip_ray.config.task import TaskConfig, limits_in_pixels
 
+_MODEL = ("model", "options", "weights")
 #: Options that outputs of earlier versions do not have; a recipe leaves out their defaults.
 _LATER_OPTIONS = {
     "task": ("signs", "min_confidence"),
     "image": ("aspect", "resample", "channels"),
-    "propose": ("min_area", "max_area"),
-    "retrieve": ("box_end", "box_line", "contour_line", "contours", "outside"),
-    "refine": ("resolution", "gt_boxes"),
+    "propose": (*_MODEL, "min_area", "max_area"),
+    "retrieve": (*_MODEL, "box_end", "box_line", "contour_line", "contours", "outside"),
+    "refine": (*_MODEL, "resolution", "gt_boxes"),
 }
 
 
@@ -60,6 +61,14 @@ class Config(Section):
                         f"task has nothing to compare {spec.label!r} with, so its presence is "
                         "always 1. Add task.distractors"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _refiner_exists(self) -> Config:
+        if self.refine.model == "none" and "gt_sam" in self.run.modes:
+            raise ValueError(
+                "run.modes has gt_sam, which needs a refiner, but refine.model is none"
+            )
         return self
 
     def area_limits(self, height: int, width: int) -> tuple[float, float]:
@@ -109,6 +118,11 @@ class Config(Section):
             (data["sam"], "checkpoint"),
             (data["refine"]["sam"] or {}, "checkpoint"),
             (data["clip"], "pretrained"),
+            *(
+                (file, "uri")
+                for stage in ("propose", "retrieve", "refine")
+                for file in data[stage]["weights"].values()
+            ),
         ):
             if "://" in (model.get(name) or ""):
                 model[name] = public_uri(model[name])

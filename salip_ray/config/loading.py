@@ -139,7 +139,7 @@ def _with_default_distractors(data: dict[str, Any]) -> dict[str, Any]:
         return data
     if "distractors" in task or not isinstance(retrieve, dict):
         return data
-    if retrieve.get("scoring") != "softmax":
+    if retrieve.get("scoring") != "softmax" or retrieve.get("model", "clip") != "clip":
         return data
     prompts = task["prompts"]
     if not all(isinstance(texts, list | tuple) for texts in prompts.values()):

@@ -14,7 +14,7 @@ Layer = tuple[str, Mapping[str, Any]]  #: name of a source of settings, and its 
 _Location = tuple[int | str, ...]
 
 #: Parts of a location that pydantic adds for the branches of a union.
-_BRANCHES = ("constrained-", "dict[", "literal[", "Window", "SamConfig", "function-")
+_BRANCHES = ("constrained-", "dict[", "literal[", "Window", "SamConfig", "WeightsFile", "function-")
 #: Kind of error -> message; fields in braces come from the error's context.
 _MESSAGES = {
     "bool": "must be true or false",

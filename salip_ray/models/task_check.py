@@ -5,6 +5,7 @@ from __future__ import annotations
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError
 from salip_ray.models.bundled.taught import taught_as
+from salip_ray.models.registry import needs_retriever
 
 
 def untaught_classes(config: Config) -> tuple[str, ...]:
@@ -14,6 +15,8 @@ def untaught_classes(config: Config) -> tuple[str, ...]:
     the result is empty.
     """
     if config.clip.model != "bundled" or "cascade" not in config.run.modes:
+        return ()
+    if config.retrieve.model != "clip" or not needs_retriever(config):
         return ()
     return tuple(
         spec.label for spec in config.task.classes if not taught_as(spec.label, spec.sentences)

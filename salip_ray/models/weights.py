@@ -15,16 +15,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock
 
 from salip_ray.errors import MissingDependencyError, WeightsError
 from salip_ray.sources.locations import filesystem, public_uri
 from salip_ray.sources.stores import describe_error, underlying_error, with_retries
-
-if TYPE_CHECKING:
-    from salip_ray.config import Config
+from salip_ray.wording import one_line
 
 _CHUNK = 8 * 2**20
 _SETTLED_SECONDS = 2.0  # more than a tick of any file system's clock
@@ -114,44 +112,62 @@ def _identity(path: Path, status: os.stat_result) -> list[str | int]:
     return [str(path), status.st_dev, status.st_ino, status.st_size, *times]
 
 
-def identify(config: Config) -> dict[str, str]:
-    """Return the sha256 of every weights file a job uses, by role: ``sam``, ``clip``, ``refine``.
+#: Files that are fetched from the hub: the others of a repository (examples, pickles) are not used.
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+_HUB = "hf-hub:"
 
-    Fetch and verify the files, and check that each fits its model, so that a wrong file is reported
-    before any worker starts. ``clip`` is left out if no mode needs it, ``refine`` if it is the
-    proposer's SAM.
+
+def is_folder(uri: str) -> bool:
+    """Return True if weights are a local folder, or a repository of the Hugging Face hub."""
+    return uri.startswith(_HUB) or ("://" not in uri and Path(uri).expanduser().is_dir())
+
+
+def fetch_folder(uri: str, *, sha256: str | None = None) -> Path:
+    """Return the local folder of a model: itself, or the cached files of ``hf-hub:owner/name``.
 
     Raises:
-        WeightsError: a file is missing, altered, unsafe or of another model.
-        ConfigError: a model or tag is unknown.
+        WeightsError: the repository cannot be fetched, or :func:`digest_folder` is another.
     """
-    # The loaders are built on this module.
-    from salip_ray.models.clip import load as clip
-    from salip_ray.models.sam import load as sam
+    if uri.startswith(_HUB):
+        from huggingface_hub import snapshot_download
 
-    options = config.storage.weights
-    digests = {"sam": digest(sam.check(config.sam, storage_options=options))}
-    if "cascade" in config.run.modes:
-        digests["clip"] = digest(clip.check(config.clip, storage_options=options))
-    if config.refine.sam is not None:
-        digests["refine"] = digest(sam.check(config.refine.sam, storage_options=options))
-    return digests
+        name = uri.removeprefix(_HUB)
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
+        except Exception as error:
+            raise WeightsError(
+                f"weights {uri} cannot be fetched ({one_line(error, 200)}): fetch them on a "
+                "machine with network access and set HF_HOME to that cache, or give a local folder"
+            ) from error
+    else:
+        folder = Path(uri).expanduser()
+    if sha256 is not None and (actual := digest_folder(uri, folder)) != sha256.lower():
+        raise WeightsError(f"{uri}: its sha256 is {actual}, expected {sha256.lower()}")
+    return folder
 
 
-def pin(config: Config, identity: Mapping[str, str]) -> Config:
-    """Return the configuration with the digests of :func:`identify` filled in.
+def digest_folder(uri: str, folder: Path) -> str:
+    """Return a sha256 of the names and contents of the files in a folder, in hex.
 
-    A worker on another node fetches for itself; so it refuses any file but the driver's.
+    Hidden files do not count. The cache of a repository of the hub may hold further files, which do
+    not count either.
+
+    Args:
+        uri: as in the configuration.
+        folder: from :func:`fetch_folder`.
+
+    Raises:
+        WeightsError: the folder holds no file.
     """
-    roles: dict[str, Any] = {
-        role: getattr(config, role).model_copy(update={"sha256": identity[role]})
-        for role in ("sam", "clip")
-        if role in identity
-    }
-    if config.refine.sam is not None and "refine" in identity:
-        refiner = config.refine.sam.model_copy(update={"sha256": identity["refine"]})
-        roles["refine"] = config.refine.model_copy(update={"sam": refiner})
-    return config.model_copy(update=roles)
+    if uri.startswith(_HUB):
+        files = {file for pattern in _MODEL_FILES for file in folder.glob(pattern)}
+    else:
+        files = {file for file in folder.rglob("[!.]*") if file.is_file()}
+    if not files:
+        raise WeightsError(f"the folder {folder} of weights holds no file")
+    names = sorted((file.relative_to(folder).as_posix(), file) for file in files)
+    lines = "".join(f"{digest(file)}  {name}\n" for name, file in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def verify(path: Path, sha256: str | None, source: str) -> None:

@@ -1,9 +1,10 @@
 """The record of a labelling job: ``run.json``, the frozen manifest and the committed shards.
 
 A job's *fingerprint* is all that decides its labels: the recipe (configuration without pools,
-storage and limits), the SHA-256 of every weight, the manifest, and the location of the references.
-A job resumes an output only if its fingerprint is that of the output. The Parquet files of the
-shards decide what is done, and the frozen manifest what there is to do.
+storage and limits), the SHA-256 of every weight, the code of models of other packages, the
+manifest, and the location of the references. A job resumes an output only if its fingerprint is
+that of the output. The Parquet files of the shards decide what is done, and the frozen manifest
+what there is to do.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def make_fingerprint(
     manifest: Manifest,
     references: str | None,
     selection: Mapping[str, Any] | None = None,
+    *,
+    models: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return all that decides the labels of a job, as JSON-ready data.
 
@@ -51,11 +54,14 @@ def make_fingerprint(
         manifest: the images of the job.
         references: public URI of the reference masks, if the job uses any.
         selection: which files of the input are taken, if not all of them.
+        models: code of the models that are not part of this package, by role.
     """
+    other = {"models": dict(models)} if models else {}
     chosen = {"selection": dict(selection)} if selection else {}
     return {
         "recipe": dict(recipe),
         "weights": dict(weights),
+        **other,
         "manifest": {"sha256": manifest.digest, "images": manifest.n_images},
         "references": references,
         **chosen,

@@ -9,14 +9,15 @@ commit drops them. Each stage adds columns, and drops the heavy ones that no lat
     _references     decode        REFINE          reference masks by class, as RLEs
     _candidates     PROPOSE       REFINE          candidates, their masks bit-packed
     _n_proposed     PROPOSE       REFINE          number of candidates before the area filter
-    _embedding      PROPOSE (*)   REFINE          float32 bytes
-    _embedding_size PROPOSE (*)   REFINE          its [C, h, w]
-    _selections     RETRIEVE      REFINE          the candidates retrieved for each class
+    _embedding      PROPOSE (*)   REFINE          the bytes of its tensors
+    _tensors        PROPOSE (*)   REFINE          their names, types and shapes
+    _selections     RETRIEVE (+)  REFINE          the candidates retrieved for each class
     _png            REFINE        commit          the label map
     _seconds        decode        commit          time spent in each stage
     _fallbacks      decode        commit          stages that ran out of memory, and their batches
 
-(*) REFINE if it has its own weights and encodes the image again. An actor that runs several stages
+(*) REFINE if it cannot use the proposer's embedding and encodes the image itself. (+) PROPOSE if it
+labels its candidates. An actor that runs several stages
 adds no column that only its own stages need.
 """
 
@@ -25,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,17 @@ from salip_ray.schema import (
 )
 from salip_ray.wording import one_line
 
+if TYPE_CHECKING:
+    from salip_ray.cascade.interfaces import Embedding
+
 REFERENCE_TYPE = pa.struct([pa.field("label", pa.string()), pa.field("rle", RLE_TYPE)])
+TENSOR_TYPE = pa.struct(
+    [
+        pa.field("name", pa.string()),  # null for an embedding of one tensor
+        pa.field("dtype", pa.string()),
+        pa.field("shape", pa.list_(pa.int64())),
+    ]
+)
 
 TYPES: dict[str, pa.DataType] = {
     **{field.name: field.type for field in LABEL_SCHEMA},
@@ -60,7 +71,7 @@ TYPES: dict[str, pa.DataType] = {
     "_candidates": pa.large_list(CANDIDATE_TYPE),
     "_n_proposed": pa.int32(),
     "_embedding": pa.large_binary(),
-    "_embedding_size": pa.list_(pa.int32(), 3),
+    "_tensors": pa.list_(TENSOR_TYPE),
     "_selections": pa.list_(SELECTION_TYPE),
 }
 
@@ -118,15 +129,54 @@ def unpack_working(cells: Mapping[str, pa.Scalar]) -> Image:
     return np.frombuffer(cells["_working"].as_buffer(), np.uint8).reshape(height, width, 3)
 
 
-def pack_embedding(embedding: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Return ``_embedding`` and ``_embedding_size`` of an array [1, C, h, w]."""
-    return {"_embedding": _bytes_of(embedding[0]), "_embedding_size": list(embedding.shape[1:])}
+def pack_embedding(embedding: Embedding | npt.NDArray[Any] | None) -> dict[str, Any]:
+    """Return ``_embedding`` and ``_tensors`` of a tensor or named tensors, on any device."""
+    if embedding is None:
+        return {"_embedding": None, "_tensors": None}
+    tensors: Mapping[Any, Any] = embedding if isinstance(embedding, Mapping) else {None: embedding}
+    parts = [_tensor_bytes(tensor) for tensor in tensors.values()]
+    about = [
+        {
+            "name": name,
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "shape": list(tensor.shape),
+        }
+        for name, tensor in tensors.items()
+    ]
+    return {
+        "_embedding": _bytes_of(parts[0] if len(parts) == 1 else np.concatenate(parts)),
+        "_tensors": about,
+    }
 
 
-def unpack_embedding(cells: Mapping[str, pa.Scalar]) -> npt.NDArray[np.float32]:
-    """Return a copy of the float32 embedding [1, C, h, w] of a row."""
-    stored = np.frombuffer(cells["_embedding"].as_buffer(), np.float32)
-    return stored.reshape(1, *cells["_embedding_size"].as_py()).copy()
+def _tensor_bytes(tensor: Any) -> npt.NDArray[np.uint8]:
+    """Return the bytes of a tensor or array; NumPy does not have all of torch's types."""
+    if isinstance(tensor, np.ndarray):
+        return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return np.asarray(flat.view(torch.uint8).numpy())
+
+
+def unpack_embedding(cells: Mapping[str, pa.Scalar]) -> Embedding | None:
+    """Return a copy of the embedding of a row, on the CPU."""
+    import torch
+
+    about = cells["_tensors"].as_py()
+    if about is None:
+        return None
+    stored = torch.from_numpy(np.frombuffer(cells["_embedding"].as_buffer(), np.uint8).copy())
+    tensors, start = {}, 0
+    for item in about:
+        dtype = getattr(torch, item["dtype"])
+        size = math.prod(item["shape"]) * dtype.itemsize
+        part = stored[start : start + size]
+        if start % dtype.itemsize:  # torch views only aligned bytes as another type
+            part = part.clone()
+        tensors[item["name"]] = part.view(dtype).reshape(item["shape"])
+        start += size
+    return tensors[None] if list(tensors) == [None] else tensors
 
 
 def pack_candidates(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:

@@ -17,12 +17,12 @@ from salip_ray.cluster.resources import pin_precision, plan_pools, require_fit
 from salip_ray.cluster.session import current_machine
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError, InputError
+from salip_ray.models.identity import identify
 from salip_ray.models.task_check import require_taught_classes
-from salip_ray.models.weights import identify
 from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.dataflow import add_actors, assign_stages
 from salip_ray.pipeline.monitoring.monitor import StageReporter
-from salip_ray.pipeline.stages import stages_of
+from salip_ray.pipeline.stages import stages_with_models
 from salip_ray.pipeline.tables import in_tables
 from salip_ray.schema import Image
 from salip_ray.sources.decode import decode
@@ -80,7 +80,7 @@ def label_dataset(
     fetch_cpus = config.pools.fetch_cpus
     # Actors hold their CPUs to the end: the reads and maps around them need some, too.
     other_cpus = max(_CONSUMER_CPUS, cpus_of_operators(images))
-    pools = plan_pools(config.pools, list(stages_of(config)), machine, other_cpus=other_cpus)
+    pools = plan_pools(config.pools, stages_with_models(config), machine, other_cpus=other_cpus)
     require_fit(pools, fetch_cpus, machine, other_cpus)
     config = pin_precision(config, pools)
     rows = images.map_batches(

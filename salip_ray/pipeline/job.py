@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from salip_ray.config import Config
 from salip_ray.errors import JobError
+from salip_ray.models.identity import identify, pin
+from salip_ray.models.registry import describe
 from salip_ray.models.task_check import require_taught_classes
-from salip_ray.models.weights import identify, pin
 from salip_ray.output.job_record import claim_or_resume_job, make_fingerprint, refuse_other_files
 from salip_ray.output.layout import MANIFEST, SHARDS
 from salip_ray.output.lease import Lease, held
@@ -113,7 +114,12 @@ def label(
     weights = identify(config)
     of_references = None if reference_masks is None else public_uri(str(references))
     fingerprint = make_fingerprint(
-        config.recipe(), weights, listed.manifest, of_references, selection.to_json()
+        config.recipe(),
+        weights,
+        listed.manifest,
+        of_references,
+        selection.to_json(),
+        models=describe(config),
     )
     store = Store(
         output, config.storage.output, elsewhere={} if manifest is None else {MANIFEST: manifest}

@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 from salip_ray.config import Config, StorageConfig, load_config
 from salip_ray.config.assignments import parse_assignments
 from salip_ray.errors import ConfigError, OutputError, ResumeError
-from salip_ray.models.weights import identify, pin
+from salip_ray.models.identity import identify, pin
+from salip_ray.models.registry import describe
+from salip_ray.output.claim import differences
 from salip_ray.output.commit import commit_shard, committed_shards
 from salip_ray.output.committed_rows import find_errors, merge_committed_rows
 from salip_ray.output.job_record import read_manifest, require_manifest_location
@@ -34,7 +36,10 @@ from salip_ray.pipeline.monitoring.progress import ProgressReporter
 from salip_ray.pipeline.run import run_on_ray
 from salip_ray.wording import counted
 
-_MAY_CHANGE = ("pools", "run", "sam.checkpoint", "clip.pretrained", "refine.sam.checkpoint")
+_MAY_CHANGE = (
+    *("pools", "run", "sam.checkpoint", "clip.pretrained", "refine.sam.checkpoint"),
+    *("propose.weights", "retrieve.weights", "refine.weights"),
+)
 _SIMILAR = 8  # shards are done together if none has this many times the errors of another
 
 
@@ -53,8 +58,8 @@ def retry(
         output: an output of :func:`salip_ray.label`, all of its shards committed.
         storage: storage options of input, output and weights.
         overrides: ``"section.field=value"`` of ``pools`` or ``run``, or another address of the same
-            weights (``sam.checkpoint``, ``clip.pretrained``, ``refine.sam.checkpoint``). The rest
-            of the recipe is that of the output.
+            weights (``sam.checkpoint``, ``clip.pretrained``, ``refine.sam.checkpoint``,
+            ``propose.weights`` and the like). The rest of the recipe is that of the output.
         input: where the images were listed. It is needed only if their addresses are signed: an
             output holds no signatures.
         manifest: the manifest of the output, if the job was created with ``manifest``.
@@ -85,6 +90,7 @@ def retry(
     config = _load_recipe(fingerprint["recipe"], storage, overrides)
     weights = identify(config)
     _check_weights(store, fingerprint["weights"], weights)
+    _check_models(store, fingerprint.get("models", {}), describe(config))
     references = open_references(fingerprint["references"], config)
     whole = _with_addresses(frozen, config, input)
     with held(store) as lease:
@@ -171,6 +177,15 @@ def _check_weights(store: Store, before: Mapping[str, str], now: Mapping[str, st
                 f"output {store} was made with the {role} weights {before[role][:16]}..., found "
                 f"{str(now.get(role))[:16]}...: a retry needs the same file"
             )
+
+
+def _check_models(store: Store, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changes = list(differences(before, now, "models"))
+    if changes:
+        raise ResumeError(
+            f"output {store} was made with other models ({'; '.join(changes)}): a retry needs the "
+            "same code"
+        )
 
 
 def _with_addresses(

@@ -27,7 +27,7 @@ from salip_ray.pipeline.monitoring.losses import LossWatch
 from salip_ray.pipeline.monitoring.monitor import Snapshot, StageReporter, start_monitor
 from salip_ray.pipeline.monitoring.progress import Workload
 from salip_ray.pipeline.sink import ShardSink
-from salip_ray.pipeline.stages import stages_of
+from salip_ray.pipeline.stages import stages_of, stages_with_models
 from salip_ray.pipeline.workers.deaths import notes_folder
 from salip_ray.pipeline.workers.temporary import private_folder, remove_folder
 from salip_ray.wording import counted
@@ -56,16 +56,16 @@ def run_on_ray(
         JobError: the job was stopped or failed, or shards are not where they were written.
     """
     run = uuid.uuid4().hex[:12]
-    stages = list(stages_of(job.config))
+    stages, pooled = list(stages_of(job.config)), stages_with_models(job.config)
     pools_config = job.config.pools
 
     def cpus_for(machine: Machine) -> float:
-        return cpus_needed(plan_pools(pools_config, stages, machine), pools_config.fetch_cpus)
+        return cpus_needed(plan_pools(pools_config, pooled, machine), pools_config.fetch_cpus)
 
     private_folder()  # refuse a planted folder before Ray starts
     job.progress.report(f"starting Ray and the models (run {run})")
     with ray_session(cpus_for) as available:
-        machine, pools = wait_for_pools(pools_config, stages, available, job.progress.report)
+        machine, pools = wait_for_pools(pools_config, pooled, available, job.progress.report)
         job = replace(job, config=pin_precision(job.config, pools))
         record_precision(job.store, job.config.run.precision)
         record_devices(job.store, _devices(machine))

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from salip_ray.config import Config
+from salip_ray.models.registry import needed, needs_refiner, needs_retriever, shares_embedding
 from salip_ray.output.masks import encode_png, label_map
 from salip_ray.pipeline import columns
 from salip_ray.schema import Candidate, Image, Mask, Outcome, Selection
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from salip_ray.cascade.cascade import CascadeMasks
+    from salip_ray.cascade.interfaces import Embedding, Refiner
 
 BLANK = "the slice is blank"
 
@@ -55,11 +55,9 @@ class Row:
         return int(self.cells["_n_proposed"].as_py())
 
     @cached_property
-    def embedding(self) -> Tensor:
-        """The working image's embedding, float32 [1, C, h, w]."""
-        import torch
-
-        return torch.from_numpy(columns.unpack_embedding(self.cells))
+    def embedding(self) -> Embedding | None:
+        """The working image's embedding; SAM's is float32 [1, C, h, w]."""
+        return columns.unpack_embedding(self.cells)
 
     @cached_property
     def selections(self) -> Sequence[Selection]:
@@ -124,26 +122,25 @@ class Stage(ABC):
         return {}
 
 
-def _encodes_again(config: Config) -> bool:
-    """Return True if the refiner has its own weights and cannot use the proposer's embedding."""
-    return config.refine.sam is not None
-
-
 class Propose(Stage):
-    """Propose candidates with SAM, and keep the embedding of the image."""
+    """Propose candidates, and retain the embedding of the image if REFINE can use it."""
 
     name = "propose"
     adds = ("n_candidates",)
-    passes = ("_n_proposed", "_candidates", "_embedding", "_embedding_size")
+    passes: tuple[str, ...] = ("_n_proposed", "_candidates", "_embedding", "_tensors")
 
     def __init__(self, config: Config) -> None:
         from salip_ray.models.loading import load_proposer
 
         super().__init__(config)
-        self.batch_size = config.propose.points_per_batch
-        pixels_are_needed = "cascade" in config.run.modes or _encodes_again(config)
-        self.drops = () if pixels_are_needed else ("_working",)
+        self.shares_embedding = shares_embedding(config)
+        if not self.shares_embedding:
+            self.passes = ("_n_proposed", "_candidates")
+        if _is_labelling(config):
+            self.passes += ("_selections",)
+        self.drops = () if needs_retriever(config) or _encodes(config) else ("_working",)
         self.propose = load_proposer(config)
+        self.batch_size = _batch_size(self.propose, config.propose.points_per_batch)
 
     def use_batches(self, size: int) -> None:
         """Do ``size`` points at once from now on."""
@@ -152,29 +149,35 @@ class Propose(Stage):
     def work(self, row: Row) -> Mapping[str, Any]:
         """Propose candidates."""
         proposals = self.propose(row.working)
-        return {
+        made: dict[str, Any] = {
             "candidates": proposals.candidates,
             "n_proposed": proposals.n_proposed,
-            "embedding": proposals.embedding,
         }
+        if self.shares_embedding:
+            made["embedding"] = proposals.embedding
+        if proposals.selections is not None:
+            made["selections"] = proposals.selections
+        return made
 
     def pack(self, row: Row) -> dict[str, Any]:
         """Return the number of candidates."""
         return {"n_candidates": len(row.candidates)}
 
     def pack_for_others(self, row: Row) -> dict[str, Any]:
-        """Return candidates and embedding."""
+        """Return candidates, embedding and selections, as far as they are needed."""
         cells: dict[str, Any] = {
             "_n_proposed": row.n_proposed,
             "_candidates": columns.pack_candidates(row.candidates),
         }
-        if not _encodes_again(self.config):
-            cells |= columns.pack_embedding(row.embedding.float().cpu().numpy())
+        if self.shares_embedding:
+            cells |= columns.pack_embedding(row.embedding)
+        if "_selections" in self.passes:
+            cells["_selections"] = columns.pack_selections(row.selections)
         return cells
 
 
 class Retrieve(Stage):
-    """Select candidates for each class with CLIP; only if ``cascade`` is a mode."""
+    """Select candidates for each class, unless no mode needs it or the proposer labels them."""
 
     name = "retrieve"
     passes = ("_selections",)
@@ -183,9 +186,9 @@ class Retrieve(Stage):
         from salip_ray.models.loading import load_retriever
 
         super().__init__(config)
-        self.batch_size = config.retrieve.batch_size
-        self.drops = () if _encodes_again(config) else ("_working",)
+        self.drops = () if _encodes(config) else ("_working",)
         self.retrieve = load_retriever(config)
+        self.batch_size = _batch_size(self.retrieve, config.retrieve.batch_size)
 
     def use_batches(self, size: int) -> None:
         """Do ``size`` crops at once from now on."""
@@ -201,34 +204,47 @@ class Retrieve(Stage):
 
 
 class Refine(Stage):
-    """Segment the retrieved boxes with SAM, add the baselines, and pack the result."""
+    """Segment the retrieved boxes, add the baselines, and pack the result.
+
+    Without a refiner, candidates' own masks are the result.
+    """
 
     name = "refine"
     adds = ("outcomes", "masks", "ranking", "_png")
-    drops = ("_working", "_working_size", "_references", *Propose.passes, *Retrieve.passes)
+    drops = (
+        *("_working", "_working_size", "_references", "_n_proposed", "_candidates"),
+        *("_embedding", "_tensors", "_selections"),
+    )
 
     def __init__(self, config: Config) -> None:
-        from salip_ray.models.loading import load_refiner
-
         super().__init__(config)
-        self.batch_size = config.refine.batch_size
-        self.refine = load_refiner(config)
+        self.refine: Refiner | None = None
+        self.batch_size = 1
+        self.encodes = _encodes(config)
+        if needs_refiner(config):
+            from salip_ray.models.loading import load_refiner
+
+            self.refine = load_refiner(config)
+            self.batch_size = _batch_size(self.refine, config.refine.batch_size)
 
     def use_batches(self, size: int) -> None:
         """Do ``size`` boxes at once from now on."""
-        self.refine.set_batch_size(size)
+        if self.refine is not None:
+            self.refine.set_batch_size(size)
 
     def work(self, row: Row) -> Mapping[str, Any]:
         """Make the class masks."""
         from salip_ray.cascade.cascade import compose
 
-        reuse = not _encodes_again(self.config)
+        embedding: Any = None
+        if self.refine is not None:
+            embedding = self.refine.encode(row.working) if self.encodes else row.embedding
         result = compose(
             self.config,
             self.refine,
             candidates=row.candidates,
             n_proposed=row.n_proposed,
-            embedding=row.embedding if reuse else self.refine.encode(row.working),
+            embedding=embedding,
             selections=row.selections,
             working_size=row.working_size,
             original_size=row.size,
@@ -267,11 +283,34 @@ def _is_labelled(result: CascadeMasks, config: Config) -> bool:
     return bool(result.masks)
 
 
+def _encodes(config: Config) -> bool:
+    """Return True if REFINE encodes images itself, and needs their pixels."""
+    return needs_refiner(config) and not shares_embedding(config)
+
+
+def _is_labelling(config: Config) -> bool:
+    """Return True if PROPOSE selects the candidates of each class."""
+    return "cascade" in config.run.modes and not needs_retriever(config)
+
+
+def _batch_size(model: Any, configured: int) -> int:
+    """Return the batch size of a model; 1 if it has no batches that could be made smaller."""
+    return configured if getattr(model, "has_batches", True) else 1
+
+
 STAGES: dict[str, type[Stage]] = {"propose": Propose, "retrieve": Retrieve, "refine": Refine}
 
 
 def stages_of(config: Config) -> dict[str, type[Stage]]:
-    """Return the stages that a configuration needs, in order: only ``cascade`` needs RETRIEVE."""
-    if "cascade" in config.run.modes:
+    """Return the stages that a configuration needs, in order.
+
+    REFINE is always one of them: it packs the result, with or without a refiner.
+    """
+    if needs_retriever(config):
         return STAGES
     return {name: stage for name, stage in STAGES.items() if name != "retrieve"}
+
+
+def stages_with_models(config: Config) -> list[str]:
+    """Return the stages that load a model, in order; the others need no pool of actors."""
+    return [stage for stage in stages_of(config) if stage in needed(config)]

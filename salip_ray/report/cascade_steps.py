@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from salip_ray.cascade.geometry import make_working
+from salip_ray.cascade.own_models import selection_scores
 from salip_ray.cascade.visual_prompts import visual_prompt
 from salip_ray.report.canvas import (
     CLASS_COLOURS,
@@ -49,6 +50,7 @@ class CascadeSteps:
         result: the result of the cascade.
         scores: 100 * cosine of each candidate and class, [n, n_classes].
         crops: the visual prompt of each candidate.
+        is_salip: the models are SAM and CLIP.
     """
 
     image: Image
@@ -56,6 +58,7 @@ class CascadeSteps:
     result: CascadeResult
     scores: npt.NDArray[np.float32]
     crops: Sequence[Image]
+    is_salip: bool = True
 
 
 def run_with_steps(cascade: Cascade, image: Image) -> CascadeSteps:
@@ -64,15 +67,20 @@ def run_with_steps(cascade: Cascade, image: Image) -> CascadeSteps:
     Raises:
         ValueError: ``run.modes`` of the cascade lacks ``cascade``, so nothing is retrieved.
     """
-    if cascade.retrieve is None:
+    if "cascade" not in cascade.config.run.modes:
         raise ValueError("run.modes must include cascade to draw its steps")
     result = cascade(image)
     working = make_working(image, cascade.config.image)
-    scores = np.zeros((0, len(cascade.config.task.classes)), np.float32)
-    if result.candidates:
+    n_classes = len(cascade.config.task.classes)
+    scores = np.zeros((0, n_classes), np.float32)
+    if result.candidates and cascade.retrieve is not None:
         scores = cascade.retrieve.scores(working, result.candidates).numpy()
+    elif result.candidates:
+        scores = selection_scores(result.selections, result.candidates, n_classes).numpy()
     crops = [visual_prompt(working, c, cascade.config.retrieve) for c in result.candidates]
-    return CascadeSteps(image, working, result, scores, crops)
+    own = {"propose": "sam", "retrieve": "clip", "refine": "sam"}
+    models = {role: getattr(cascade.config, role).model for role in own}
+    return CascadeSteps(image, working, result, scores, crops, is_salip=models == own)
 
 
 def draw_steps(steps: CascadeSteps, labels: Sequence[str], title: str, path: Path) -> None:
@@ -120,12 +128,15 @@ def _steps(steps: CascadeSteps) -> list[tuple[str, Image, str]]:
             corners = _box_on_tile(box, steps)
             cv2.rectangle(boxes, corners[:2], corners[2:], colour, 2 * SCALE, cv2.LINE_AA)
     n_boxes = sum(len(mask.prompt_boxes) for mask in result.masks)
+    prompts = counted(n_boxes, "prompt")
+    if steps.is_salip:
+        prompts += " of SAM"
     reasons = [item.reason for item in result.outcomes if item.reason]
     covered = ", ".join(f"{m.label} {m.mask.mean():.1%} of the image" for m in result.masks)
     return [
         ("1  Input", fitted(steps.image, _TILE), size),
-        ("2  SAM proposes", _proposals(steps), counts),
-        ("4  Boxes of the retrieved", boxes, f"{counted(n_boxes, 'prompt')} of SAM"),
+        ("2  SAM proposes" if steps.is_salip else "2  Candidates", _proposals(steps), counts),
+        ("4  Boxes of the retrieved", boxes, prompts),
         ("5  Label", label, covered or (reasons[0] if reasons else "no mask")),
     ]
 
@@ -151,7 +162,8 @@ def _draw_strip(canvas: Canvas, steps: CascadeSteps, number: int, label: str, to
     )
     colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
     canvas.rule(MARGIN, top, canvas.size[0] - MARGIN)
-    x = canvas.text(MARGIN, top + 28, f"3  CLIP ranks the crops: {label}", 17, INK)
+    title = f"3  CLIP ranks the crops: {label}" if steps.is_salip else f"3  Ranked crops: {label}"
+    x = canvas.text(MARGIN, top + 28, title, 17, INK)
     if len(ranked) > _CROPS:
         note = f"the best {_CROPS} of {len(ranked)}; framed: retrieved"
     else:

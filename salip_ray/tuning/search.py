@@ -22,8 +22,9 @@ from salip_ray.cluster.resources import Machine
 from salip_ray.cluster.session import ray_session
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, JobError, OutputError, SalipError
+from salip_ray.models.identity import identify, pin
+from salip_ray.models.registry import describe, needed
 from salip_ray.models.task_check import require_taught_classes
-from salip_ray.models.weights import identify, pin
 from salip_ray.output import layout
 from salip_ray.output.claim import Record, as_json, claimed
 from salip_ray.output.lease import Lease, require_owner
@@ -128,24 +129,23 @@ def tune(
     job = {
         "recipe": config.recipe(),
         "weights": weights,
+        **({"models": models} if (models := describe(config)) else {}),
         "space": {k: [v.low, v.high] if isinstance(v, Range) else v for k, v in space.items()},
         "trials": trials,
         "seed": seed,
         "references": public_uri(references),
         "tuned_on": [image.image_id for image in chosen],
     }
-    pinned = pin(config, weights)
-    models = {name: getattr(pinned, name) for name in ("sam", "clip")}
-    recipes = [Recipe(r.number, r.changes, r.config.model_copy(update=models)) for r in recipes]
+    pinned = [Recipe(r.number, r.changes, pin(r.config, weights)) for r in recipes]
     record = Record("search", layout.TUNING, job, key="job", before={"schema_version": 1})
     with claimed(store, record) as claim:
-        search = Search(store, recipes, chosen, known, threads=1, owner=claim.lease.owner)
+        search = Search(store, pinned, chosen, known, threads=1, owner=claim.lease.owner)
         if store.read(layout.TUNED_TASK) is None:
             report(
                 f"Tuning on {len(chosen)} of {available:,} images with a reference: "
                 f"{trials} recipes (0 is the given configuration)."
             )
-            results = _run(search, job, config, claim.lease, report)
+            results = _run(search, job, recipes, claim.lease, report)
         else:
             report(f"{store} is complete")
             results = dict(json.loads(store.read(layout.TUNING) or b"{}"))
@@ -156,11 +156,11 @@ def tune(
 def _run(
     search: Search,
     job: Mapping[str, Any],
-    config: Config,
+    recipes: Sequence[Recipe],
     lease: Lease,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Run all rungs, and write the results."""
+    """Run all rungs, and write the results; ``recipes`` are those of the search, not pinned."""
     with ray_session(lambda machine: machine.cores + 1) as machine:
         try:
             standings = _run_rungs(search, machine, lease, report)
@@ -171,7 +171,7 @@ def _run(
                 f"the search failed: {reason}. Run the same command again to resume"
             ) from error
     lease.require_owner()
-    return _write_results(search.store, job, config, search, standings)
+    return _write_results(search.store, job, recipes, search, standings)
 
 
 def _run_rungs(
@@ -212,6 +212,12 @@ def _run_rungs(
     return standings
 
 
+def caches_encoders(config: Config) -> bool:
+    """Return True if trials can use cached results of the encoders, as those of SAM and CLIP."""
+    models = {role: model.name for role, model in needed(config).items()}
+    return models == {"propose": "sam", "retrieve": "clip", "refine": "sam"}
+
+
 def _cache_images(search: Search, running: Sequence[int], indices: range, machine: Machine) -> None:
     """Run the encoders on the new images, once for all recipes that are left."""
     cached = set(search.store.names(layout.TUNING_CACHE))
@@ -243,7 +249,8 @@ def _run_trials(
     todo = [n for n in running if search.trial_name(rung, n).rpartition("/")[2] not in scored]
     if not todo:
         return
-    _cache_images(search, running, indices, machine)
+    if caches_encoders(search.recipes[0].config):
+        _cache_images(search, running, indices, machine)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables add nothing to the line of a rung
     from ray import tune as ray_tune
 
@@ -270,19 +277,18 @@ def _run_trials(
 def _write_results(
     store: Store,
     job: Mapping[str, Any],
-    config: Config,
+    recipes: Sequence[Recipe],
     search: Search,
     standings: Mapping[int, Standing],
 ) -> dict[str, Any]:
-    results = summary(job, search.recipes, standings, named(search.images, config))
+    results = summary(job, search.recipes, standings, named(search.images, recipes[0].config))
     best, n_images = results["best"]["trial"], len(search.images)
     comment = (
         f"Trial {best} of {len(search.recipes)}: Dice {results['best']['dice']:.4f} on the "
         f"{n_images} {'image' if n_images == 1 else 'images'} that chose it. Do not report it as "
         "a test result."
     )
-    # The given models, without the digests that workers are pinned to.
-    recipe = search.recipes[best].config.model_copy(update={"sam": config.sam, "clip": config.clip})
+    recipe = recipes[best].config  # without the digests that workers are pinned to
     store.write(layout.TRIALS_TABLE, table(search.recipes, standings).encode())
     store.write(layout.TUNING_PLOT, plot(list(standings.values()), len(search.images)).encode())
     store.write(layout.TUNING, as_json(results))

@@ -23,7 +23,17 @@ _FIXED = frozenset(
     | {"task.tuned_on"}
     | {"refine.sam", "retrieve.resize", "retrieve.batch_size", "refine.batch_size"}
     | {"propose.points_per_batch"}
+    | {f"{stage}.{name}" for stage in _SECTIONS[1:] for name in ("model", "options", "weights")}
 )
+#: Settings of the default space that only one family reads.
+_OF_FAMILY = {
+    ("propose", "sam"): (
+        *("propose.points_per_side", "propose.pred_iou_thresh", "propose.stability_score_thresh"),
+        *("propose.box_nms_thresh", "propose.min_mask_region_area"),
+    ),
+    ("retrieve", "clip"): ("retrieve.visual_prompt", "retrieve.padding"),
+    ("refine", "sam"): ("refine.mask_feedback",),
+}
 _ATTEMPTS = 200
 
 
@@ -79,6 +89,9 @@ def default_space(config: Config) -> dict[str, tuple[Any, ...] | Range]:
     elif propose.max_area is None and task.min_area <= 1 and task.max_area <= 1:
         space["task.min_area"] = Range(0.0, min(1.0, 2 * task.min_area + 0.01))
         space["task.max_area"] = Range(task.max_area / 2, min(1.0, 1.5 * task.max_area))
+    for (role, name), names in _OF_FAMILY.items():
+        if getattr(config, role).model != name:
+            space = {field: values for field, values in space.items() if field not in names}
     return space
 
 
@@ -119,10 +132,12 @@ def read_space(path: Path) -> dict[str, tuple[Any, ...] | Range]:
 def _check_field(field: str, origin: str) -> None:
     section, _, name = field.partition(".")
     known = Config.model_fields[section].annotation if section in _SECTIONS else None
+    if section in _SECTIONS[1:] and name.startswith("options."):
+        return
     if field in _FIXED or known is None or name not in getattr(known, "model_fields", ()):
         raise ConfigError(
             f"{origin}: {field!r} cannot be searched: name a field of {', '.join(_SECTIONS)}, "
-            "as in propose.pred_iou_thresh"
+            "as in propose.pred_iou_thresh or propose.options.threshold"
         )
 
 
@@ -156,10 +171,13 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
     """
     data: dict[str, Any] = {name: getattr(config, name) for name in Config.model_fields}
     for field, value in changes.items():
-        section, _, name = field.partition(".")
+        section, *path = field.split(".")
         if not isinstance(data[section], dict):
             data[section] = data[section].model_dump()
-        data[section][name] = value
+        values = data[section]
+        for part in path[:-1]:
+            values = values[part]
+        values[path[-1]] = value
     return Config.model_validate(data)
 
 

@@ -12,12 +12,13 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from salip_ray.cascade.cascade import compose
+from salip_ray.cascade.cascade import Cascade, compose
 from salip_ray.cascade.ranking import Ranker
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.config import Config
 from salip_ray.evaluation.overlap import dice
 from salip_ray.models.clip.load import ClipModel
+from salip_ray.schema import ClassMask, Image, Mask
 from salip_ray.tuning.cache import CachedImage
 
 
@@ -82,9 +83,7 @@ class Trial:
     """
 
     def __init__(self, config: Config, sam: Sam, texts: CachedTexts) -> None:
-        self.config = config.model_copy(
-            update={"run": config.run.model_copy(update={"modes": ("cascade",)})}
-        )
+        self.config = _cascade_only(config)
         self.ranker = Ranker(texts, config)
         self.refiner = SamRefiner(sam, config)
 
@@ -107,12 +106,36 @@ class Trial:
             working_size=image.working_size,
             original_size=image.original_size,
         )
-        masks = {mask.label: mask.mask for mask in result.masks}
-        empty = np.zeros(image.original_size, np.bool_)
-        return {
-            label: dice(masks.get(label, empty), reference)
-            for label, reference in image.references.items()
-        }
+        return _dice_of(result.masks, image.references)
+
+
+class WholeTrial:
+    """A recipe that runs whole on each image, for models whose encoders cannot be cached.
+
+    Args:
+        config: the recipe.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.cascade = Cascade(_cascade_only(config))
+
+    @torch.no_grad()
+    def dice(self, image: Image, references: Mapping[str, Mask]) -> dict[str, float]:
+        """Return the Dice of each class; NaN if neither label nor reference has the class."""
+        return _dice_of(self.cascade(image).masks, references)
+
+
+def _cascade_only(config: Config) -> Config:
+    run = config.run.model_copy(update={"modes": ("cascade",)})
+    return config.model_copy(update={"run": run})
+
+
+def _dice_of(labels: Sequence[ClassMask], references: Mapping[str, Mask]) -> dict[str, float]:
+    masks = {label.label: label.mask for label in labels}
+    return {
+        label: dice(masks.get(label, np.zeros_like(reference)), reference)
+        for label, reference in references.items()
+    }
 
 
 def mean_dice(images: Sequence[Mapping[str, float]]) -> float:

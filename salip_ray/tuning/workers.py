@@ -29,15 +29,19 @@ class CacheWorker:
         import torch
 
         from salip_ray.cascade.proposer import SamProposer
-        from salip_ray.models.loading import load_proposer, load_refiner, load_retriever
+        from salip_ray.models.loading import (
+            load_clip_retriever,
+            load_sam_proposer,
+            load_sam_refiner,
+        )
         from salip_ray.tuning.cache import grid_key, loosest_settings
 
         torch.set_num_threads(search.threads)
         self.search = search
         self.configs = [search.recipes[number].config for number in running]
         config = self.configs[0]
-        sam = load_proposer(config).sam
-        self.clip = load_retriever(config).clip
+        sam = load_sam_proposer(config).sam
+        self.clip = load_clip_retriever(config).clip
         grids: dict[str, list[ProposeConfig]] = {}
         for each in self.configs:
             grids.setdefault(grid_key(each.propose), []).append(each.propose)
@@ -47,7 +51,7 @@ class CacheWorker:
         }
         self.encode = None
         if config.refine.sam is not None:
-            self.encode = load_refiner(config).encode
+            self.encode = load_sam_refiner(config).encode
 
     def cache(self, index: int) -> None:
         """Cache what trials need of the image at ``index`` of the labelled split."""
@@ -72,19 +76,22 @@ class TrialWorker(Trainable):
     def setup(  # type: ignore[override]  # Tune passes on the arguments of with_parameters
         self, config: dict[str, Any], search: Search, rung: int, indices: range
     ) -> None:
-        """Load the refiner's SAM and the cached texts, once for all trials of this actor."""
+        """Load what all trials of this actor share: the refiner's SAM and the cached texts."""
         import torch
 
-        from salip_ray.models.loading import load_refiner
+        from salip_ray.models.loading import load_sam_refiner
+        from salip_ray.tuning.search import caches_encoders
         from salip_ray.tuning.trials import CachedTexts
 
         torch.set_num_threads(search.threads)
         self.search, self.rung, self.indices = search, rung, indices
         given: Config = search.recipes[0].config
-        self.sam = load_refiner(given, decoder_only=True).sam
-        data = search.store.read(search.texts_name)
-        assert data is not None, "texts are cached before the first trial"
-        self.texts = CachedTexts.from_bytes(data)
+        self.cached = caches_encoders(given)
+        if self.cached:
+            self.sam = load_sam_refiner(given, decoder_only=True).sam
+            data = search.store.read(search.texts_name)
+            assert data is not None, "texts are cached before the first trial"
+            self.texts = CachedTexts.from_bytes(data)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -110,14 +117,22 @@ class TrialWorker(Trainable):
 
     def _score_next(self) -> dict[str, float | None]:
         from salip_ray.tuning.cache import from_bytes
-        from salip_ray.tuning.trials import Trial
+        from salip_ray.tuning.trials import Trial, WholeTrial
 
-        if self.trial is None:
-            self.trial = Trial(self.search.recipes[self.number].config, self.sam, self.texts)
+        config = self.search.recipes[self.number].config
         index = self.indices[len(self.scores)]
-        data = self.search.store.read(self.search.cache_name(index))
-        assert data is not None, "images are cached before the first trial"
-        scores = self.trial.dice(from_bytes(data))
+        if self.cached:
+            if self.trial is None:
+                self.trial = Trial(config, self.sam, self.texts)
+            data = self.search.store.read(self.search.cache_name(index))
+            assert data is not None, "images are cached before the first trial"
+            scores = self.trial.dice(from_bytes(data))
+        else:
+            if self.trial is None:
+                self.trial = WholeTrial(config)
+            scores = self.trial.dice(
+                *load(self.search.images[index], self.search.references, config)
+            )
         return {label: None if math.isnan(value) else value for label, value in scores.items()}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

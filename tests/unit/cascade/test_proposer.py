@@ -13,9 +13,11 @@ from salip_ray.config import ProposeConfig, load_config
 from salip_ray.errors import ConfigError, ImageError
 from salip_ray.models.bundled.sam_net import load_bundled_sam
 
+NOT_OF_SAM = {"model", "options", "weights", "min_area", "max_area"}
+
 
 def official(sam, config, image):
-    settings = config.propose.model_dump(exclude={"min_area", "max_area"})
+    settings = config.propose.model_dump(exclude=NOT_OF_SAM)
     return SamAutomaticMaskGenerator(sam, **settings).generate(image)
 
 
@@ -219,7 +221,7 @@ def test_trap_10_nms_thresholds_default_to_upstreams():
     upstream = SamAutomaticMaskGenerator.__init__.__defaults__
     names = SamAutomaticMaskGenerator.__init__.__code__.co_varnames[2:]
     defaults = dict(zip(names, upstream, strict=False))
-    ours = ProposeConfig().model_dump(exclude={"min_area", "max_area"})
+    ours = ProposeConfig().model_dump(exclude=NOT_OF_SAM)
     assert ours == {name: defaults[name] for name in ours}
     assert (ours["box_nms_thresh"], ours["crop_nms_thresh"]) == (0.7, 0.7)
 

@@ -17,7 +17,7 @@ import pytest
 
 from salip_ray.config import load_config
 from salip_ray.errors import MissingDependencyError, WeightsError
-from salip_ray.models import weights
+from salip_ray.models import identity, weights
 from salip_ray.models.bundled import clip_net, sam_net
 from salip_ray.sources import stores
 
@@ -285,7 +285,7 @@ def test_a_broken_memory_of_digests_only_costs_hashing(tmp_path, cache):
 
 def test_identify_names_the_bundled_files():
     config = load_config({"task": {"name": "t", "prompts": {"a": ["an organ"]}}})
-    assert weights.identify(config) == {
+    assert identity.identify(config) == {
         "sam": hashlib.sha256(sam_net.WEIGHTS.read_bytes()).hexdigest(),
         "clip": hashlib.sha256(clip_net.WEIGHTS.read_bytes()).hexdigest(),
     }
@@ -294,7 +294,7 @@ def test_identify_names_the_bundled_files():
 def test_identify_leaves_out_what_no_mode_needs_and_adds_a_refiner():
     task = {"task": {"name": "t", "prompts": {"a": ["an organ"]}}}
     overrides = {"run": {"modes": ["unprompted"]}, "refine": {"sam": {"model": "bundled"}}}
-    digests = weights.identify(load_config(task, overrides=overrides))
+    digests = identity.identify(load_config(task, overrides=overrides))
     assert set(digests) == {"sam", "refine"}
     assert digests["sam"] == digests["refine"]
 
@@ -302,11 +302,11 @@ def test_identify_leaves_out_what_no_mode_needs_and_adds_a_refiner():
 def test_a_pinned_configuration_refuses_other_files():
     task = {"task": {"name": "t", "prompts": {"a": ["an organ"]}}}
     config = load_config(task, overrides={"refine": {"sam": {"model": "bundled"}}})
-    identity = weights.identify(config)
-    pinned = weights.pin(config, identity)
-    assert pinned.sam.sha256 == pinned.refine.sam.sha256 == identity["sam"]
-    assert pinned.clip.sha256 == identity["clip"]
-    assert weights.identify(pinned) == identity
+    known = identity.identify(config)
+    pinned = identity.pin(config, known)
+    assert pinned.sam.sha256 == pinned.refine.sam.sha256 == known["sam"]
+    assert pinned.clip.sha256 == known["clip"]
+    assert identity.identify(pinned) == known
     assert pinned.task == config.task
     with pytest.raises(WeightsError, match="the bundled SAM: its sha256 is"):
-        weights.identify(weights.pin(config, {**identity, "refine": "0" * 64}))
+        identity.identify(identity.pin(config, {**known, "refine": "0" * 64}))

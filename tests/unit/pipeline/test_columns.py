@@ -9,6 +9,7 @@ import weakref
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from salip_ray.output.masks import read_mask
 from salip_ray.pipeline import columns, tables
@@ -37,6 +38,27 @@ def test_an_embedding_comes_back():
     assert row.schema.field("_embedding").type == columns.TYPES["_embedding"]
     unpacked = columns.unpack_embedding({name: row[name][0] for name in row.column_names})
     np.testing.assert_array_equal(unpacked, EMBEDDING)
+
+
+def test_named_tensors_of_any_type_come_back():
+    embedding = {
+        "odd": torch.arange(3, dtype=torch.int8),
+        "half": torch.arange(6, dtype=torch.bfloat16).reshape(2, 3).T,
+        "wide": torch.arange(4, dtype=torch.float64).reshape(1, 2, 2),
+        "none": torch.zeros(0, 5),
+    }
+    row = one_row(columns.pack_embedding(embedding))
+    unpacked = columns.unpack_embedding({name: row[name][0] for name in row.column_names})
+    assert list(unpacked) == list(embedding)
+    for name, tensor in embedding.items():
+        assert unpacked[name].dtype == tensor.dtype
+        torch.testing.assert_close(unpacked[name], tensor)
+        unpacked[name] += 1  # writable
+
+
+def test_no_embedding_comes_back_as_none():
+    row = one_row(columns.pack_embedding(None))
+    assert columns.unpack_embedding({name: row[name][0] for name in row.column_names}) is None
 
 
 @pytest.mark.parametrize(
