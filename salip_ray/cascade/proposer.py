@@ -38,6 +38,7 @@ from salip_ray.cascade.candidates import (
 from salip_ray.cascade.interfaces import Proposals
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError
+from salip_ray.models.sam.decoder import Decoded
 from salip_ray.schema import Image, Size
 
 _Box = tuple[int, int, int, int]  # xyxy, end exclusive
@@ -164,9 +165,9 @@ class SamProposer:
 
     def encode_views(self, views: Sequence[Image]) -> Sequence[Any]:
         """Return the embedding of each view, uint8 RGB [h, w, 3], in one batch."""
-        return sam_ops.encode_views(self.sam, views).split(1)
+        return list(sam_ops.encode_views(self.sam, views).split(1))
 
-    def decode_points(self, embedding: Any, size: Size, points: Tensor) -> sam_ops.Decoded:
+    def decode_points(self, embedding: Any, size: Size, points: Tensor) -> Decoded:
         """Decode three masks for each of n points [n, 2] of a view, without those of low IoU."""
         return sam_ops.decode_above(
             self.sam, embedding, size, points=points, min_iou=self.settings.pred_iou_thresh

@@ -107,7 +107,8 @@ def submit(
     if references is not None:
         command += ["--reference", shown("--reference", references)]
     files = {_JOB_FILE: config_file(config)}
-    return submit_command(client, command, output, files=files, ship=ship)
+    code = code_of(config) if ship else ()
+    return submit_command(client, command, output, files=files, ship=ship, code=code)
 
 
 def submit_command(
@@ -117,6 +118,7 @@ def submit_command(
     *,
     files: Mapping[str, str],
     ship: bool = False,
+    code: Sequence[Path] = (),
 ) -> Submitted:
     """Start a command on the cluster, or join the same command if it is running.
 
@@ -126,6 +128,7 @@ def submit_command(
         output: what it writes; one output has one writer.
         files: text files of its working folder, which the dashboard does not show.
         ship: send this installation of the package, instead of using that of the cluster.
+        code: folders or files of further packages to send with it.
 
     Raises:
         ClusterError: the server refuses, or another job is writing to the output.
@@ -150,7 +153,7 @@ def submit_command(
             }
             if ship:
                 package = Path(__file__).resolve().parents[1]
-                environment["py_modules"] = [str(path) for path in (package, *code_of(config))]
+                environment["py_modules"] = [str(path) for path in (package, *code)]
             job_id = client.submit_job(
                 entrypoint=shlex.join(command),
                 runtime_env=environment,

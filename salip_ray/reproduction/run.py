@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from salip_ray.config import Config
-from salip_ray.models.weights import identify
+from salip_ray.models.identity import identify
 from salip_ray.output import layout
 from salip_ray.output.claim import Record, claim_or_resume
 from salip_ray.output.reader import LabelOutput

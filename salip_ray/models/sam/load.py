@@ -1,4 +1,4 @@
-"""Load a SAM: the bundled one, or an official checkpoint in its original format."""
+"""Load a SAM: the bundled one, an official checkpoint, or one of Hugging Face."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from salip_ray.config import Precision, SamConfig
 from salip_ray.errors import WeightsError
 from salip_ray.models.bundled import sam_net
+from salip_ray.models.sam import hugging_face
 from salip_ray.models.sam.decoder import QuickMaskDecoder
 from salip_ray.models.sam.encoder import quicken_blocks
 from salip_ray.models.weight_problems import load_problem
-from salip_ray.models.weights import fetch, unchanged, verify
+from salip_ray.models.weights import fetch, fetch_folder, is_folder, unchanged, verify
+
+_SAFETENSORS = "model.safetensors"  # Hugging Face's name
 
 
 def load_sam(
@@ -108,6 +111,15 @@ def _checkpoint(config: SamConfig, storage_options: Mapping[str, Any] | None) ->
         verify(sam_net.WEIGHTS, config.sha256, "the bundled SAM")
         return sam_net.WEIGHTS
     assert config.checkpoint is not None  # SamConfig requires it
+    if is_folder(config.checkpoint):
+        path = fetch_folder(config.checkpoint) / _SAFETENSORS
+        if not path.is_file():
+            raise WeightsError(
+                f"the folder {config.checkpoint} has no {_SAFETENSORS}: name one of SAM's "
+                "checkpoints of Hugging Face, such as hf-hub:facebook/sam-vit-base"
+            )
+        verify(path, config.sha256, config.checkpoint)
+        return path
     return fetch(config.checkpoint, sha256=config.sha256, storage_options=storage_options)
 
 
@@ -128,7 +140,7 @@ def _read(path: Path, model: str) -> dict[str, Tensor]:
             f"{path} is not a plain state dict of tensors, which SAM's official files are. If it "
             "is a training checkpoint, save the state dict in it as a separate file"
         )
-    return state
+    return hugging_face.to_official(state) if hugging_face.is_hugging_face(state) else state
 
 
 def _require_fit(sam: Sam, state: Mapping[str, Tensor], model: str, path: Path) -> None:

@@ -1,0 +1,119 @@
+"""CLIP and SigLIP of Hugging Face as retrievers, through ``transformers``.
+
+The folder ``weights.model`` holds the configuration, weights (safetensors) and processor of a
+CLIPModel, SiglipModel or another model with the same two encoders.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from salip_ray.cascade.interfaces import ModelContext
+from salip_ray.cascade.retriever import ClipRetriever
+from salip_ray.errors import ConfigError, MissingDependencyError, WeightsError
+from salip_ray.schema import Image
+from salip_ray.wording import one_line
+
+if TYPE_CHECKING:
+    from salip_ray.models.clip.load import ClipModel
+
+
+class HuggingFaceClip:
+    """A model with an image and a text encoder, as :class:`~salip_ray.models.clip.load.ClipModel`.
+
+    Args:
+        model: in eval mode, on the device to use.
+        processor: its image processor and tokenizer.
+        dtype: of the image encoder; texts are always encoded in float32.
+    """
+
+    def __init__(self, model: Any, processor: Any, dtype: torch.dtype = torch.float32) -> None:
+        self.model, self.processor, self.dtype = model, processor, dtype
+        self.device = model.device
+        # SigLIP was trained on texts of a fixed length; CLIP does not see the padding.
+        is_siglip = "siglip" in str(model.config.model_type)
+        self.padding = "max_length" if is_siglip else True
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor that the model was trained to multiply cosines by before a softmax."""
+        return float(self.model.logit_scale.exp())
+
+    @torch.no_grad()
+    def encode_texts(self, sentences: Sequence[str], *, normalize: bool = True) -> Tensor:
+        """Return text features, float32 [n, d], of unit length if ``normalize``."""
+        tokens = self.processor.tokenizer(
+            list(sentences), padding=self.padding, truncation=True, return_tensors="pt"
+        ).to(self.device)
+        features = _pooled(self.model.get_text_features(**tokens))
+        return F.normalize(features, dim=-1) if normalize else features
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[PIL.Image.Image | Image]) -> Tensor:
+        """Return unit image features, float32 [n, d], of images in one batch.
+
+        Args:
+            images: PIL images, or uint8 RGB arrays [h, w, 3].
+        """
+        pictures = [
+            PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
+            for image in images
+        ]
+        pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        features = self.model.get_image_features(pixels.to(self.device, self.dtype))
+        return F.normalize(_pooled(features), dim=-1)
+
+
+def _pooled(output: Any) -> Tensor:
+    features: Tensor = output.pooler_output
+    return features.float()
+
+
+def make_retriever(context: ModelContext) -> ClipRetriever:
+    """Build the retriever of the folder ``weights.model``.
+
+    Raises:
+        ConfigError: no folder is named.
+        WeightsError: the folder holds no such model.
+        MissingDependencyError: ``transformers`` is not installed.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingDependencyError("transformers", "retrieve.model hf-clip", "transformers")
+    if "model" not in context.weights:
+        raise ConfigError(
+            "retrieve.weights needs model: a folder, or hf-hub:owner/name, of a CLIP or SigLIP"
+        )
+    from transformers import AutoModel, AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder = str(context.weights["model"])
+    try:
+        model = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        visual = model.vision_model
+        _ = model.logit_scale, processor.tokenizer, processor.image_processor
+    except Exception as error:
+        raise WeightsError(
+            f"retrieve.weights.model {folder} holds no CLIP or SigLIP of Hugging Face: "
+            f"{one_line(error, 300)}"
+        ) from error
+    model = model.eval().requires_grad_(False).to(context.device)
+    dtype = torch.float32
+    if context.precision == "fast":
+        dtype = torch.bfloat16
+        visual.to(dtype)
+        if hasattr(model, "visual_projection"):
+            model.visual_projection.to(dtype)
+    clip = cast("ClipModel", HuggingFaceClip(model, processor, dtype))  # it has the same methods
+    return ClipRetriever(clip, context.config)
