@@ -82,7 +82,7 @@ def test_separate_actors_give_the_rows_of_one_actor(images, models, modes, betwe
     together, _ = labelled(images, config, fused=True)
     apart, carried = labelled(images, config, fused=False)
     assert without_nan(apart) == without_nan(together)
-    assert {row["status"] for row in together} == {"ok"}, together[0]["error"]
+    assert not [row["error"] for row in together if row["error"]]
     heavy = {"_embedding", "_tensors", "_working", "_selections"}
     assert carried[0] & heavy == between  # after PROPOSE
     assert not carried[-1] & {*heavy, "_candidates", "_references"}
