@@ -51,15 +51,15 @@ def check_reviews(labels: LabelOutput, image_ids: Collection[str]) -> Iterator[P
                 if problem := _check_map(labels, name, decision):
                     yield Problem(f"{REVIEW_MASKS}/{name}", problem)
     for name in sorted(names - used):
-        if not _is_superseded(labels, name, image_ids):
+        if not _is_superseded(labels, name, decisions):
             yield Problem(f"{REVIEW_MASKS}/{name}", "belongs to no decision")
 
 
-def _is_superseded(labels: LabelOutput, name: str, image_ids: Collection[str]) -> bool:
+def _is_superseded(labels: LabelOutput, name: str, decided: Collection[str]) -> bool:
     """Return True if a file is the intact map of an earlier correction, which readers may need."""
     image_id, _, digest = name.removesuffix(".png").rpartition("-")
     data = labels.read(f"{REVIEW_MASKS}/{name}") or b""
-    return image_id in image_ids and hashlib.sha256(data).hexdigest()[:16] == digest
+    return image_id in decided and hashlib.sha256(data).hexdigest()[:16] == digest
 
 
 def _check_map(labels: LabelOutput, name: str, decision: Mapping[str, Any]) -> str | None:

@@ -129,7 +129,7 @@ def _render(about: dict[str, Any], items: Sequence[_Item], title: str) -> Iterat
     style = text("review.css")
     parts = (
         _environment()
-        .get_template("review.html")
+        .get_template("page.html")
         .generate(
             about=about,
             items=items,

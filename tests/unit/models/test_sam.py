@@ -142,11 +142,11 @@ def test_checkpoint_altered_between_hash_and_load_is_refused(vit_b, tmp_path, mo
     pinned = config(copy, sha256=digest(copy))
     read = sam_models._read
 
-    def read_altered(path):
+    def read_altered(path, model):
         with copy.open("r+b") as file:
             file.seek(-1, os.SEEK_END)
             file.write(b"\1")
-        return read(path)
+        return read(path, model)
 
     assert load_sam(pinned, decoder_only=True)
     monkeypatch.setattr(sam_models, "_read", read_altered)
