@@ -262,7 +262,9 @@ def compose(
                 confidence = expected_dice(
                     predicted_iou, stability, agreement, [choice.clip for choice in chosen]
                 )
-            if confidence is not None and confidence < config.task.min_confidence:
+            # Only the softmax tells whether the class is there; presets with cosines label all.
+            limit = config.task.min_confidence if config.retrieve.scoring == "softmax" else 0.0
+            if confidence is not None and confidence < limit:
                 reason = (
                     f"its confidence {confidence:.3f} is below task.min_confidence "
                     f"{config.task.min_confidence:g}"

@@ -36,8 +36,8 @@ class TaskConfig(Section):
 
     ``signs`` maps a class to those of its companions that only an image of the class shows: a
     ventricle is a sign of a brain, a skull is not. With them the confidence of a label also tells
-    whether the class is there at all. A class whose label has a confidence below ``min_confidence``
-    is left empty.
+    whether the class is there at all. If ``retrieve.scoring`` is ``softmax``, a class whose label
+    has a confidence below ``min_confidence`` is left empty.
 
     ``tuned_on`` are the ids of the images that a search used to choose the recipe. They are
     labelled, but no evaluation counts them.

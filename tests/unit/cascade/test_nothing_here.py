@@ -39,3 +39,16 @@ def test_user_can_switch_the_limit_off():
         make_phantom("chest_xray", 0, bank="tune", target=False).image
     )
     assert result.masks[0].confidence < 0.5
+
+
+@pytest.mark.parametrize(("preset", "outcome"), [("bundled", "empty"), ("salip-2d", "labelled")])
+def test_limit_applies_only_to_presets_whose_candidates_compete(preset, outcome):
+    changes = {
+        "sam": {"model": "bundled", "checkpoint": None},
+        "clip": {"model": "bundled", "pretrained": None},
+        "propose": {"crop_n_layers": 0, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.15},
+        "task": {"min_confidence": 1.0},
+    }
+    config = load_config("lungs", preset=preset, overrides=changes)
+    result = Cascade(config, device="cpu")(make_phantom("chest_xray", 1, bank="tune").image)
+    assert [each.outcome for each in result.outcomes] == [outcome]
