@@ -23,7 +23,7 @@ def test_rows_of_a_moment_are_sent_together(monkeypatch):
     buffer.add("propose", 0.25, failed=True)
     buffer.add("refine", 0.0, failed=False)
     assert arrived.wait(30)
-    assert batches == [{"propose": Tally(2, 0.75, 1), "refine": Tally(1, 0.0, 0)}]
+    assert batches == [{"propose": Tally(2, 0.75, 1), "refine": Tally(1, 0.0, 0, passed=1)}]
     arrived.clear()
     buffer.add("propose", 1.0, failed=False)  # the next row starts another timer
     assert arrived.wait(30)
