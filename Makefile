@@ -4,7 +4,7 @@ BIN := .venv/bin
 ENV := .venv/.installed
 
 .PHONY: help env test lint types unit cluster scale demo realdata confidence student resume bench \
-  parity ablation chaos fuzz soak volume formats train-bundled docs wheel lock clean
+  parity own-models ablation chaos fuzz soak volume formats train-bundled docs wheel lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -61,6 +61,9 @@ bench: $(ENV)  ## measure the speed ratios on a quiet machine (10 to 20 minutes)
 
 parity: $(ENV)  ## the slow parity tests: ViT-B at its full size (minutes)
 	$(BIN)/python -m pytest tests/parity -m slow
+
+own-models: $(ENV)  ## the slow tests of jobs with models of other packages (minutes)
+	$(BIN)/python -m pytest tests/pipeline/test_own_models.py -m slow
 
 ablation: $(ENV)  ## measure the recipe, its options and presence; tables into benchmarks/results/
 	$(BIN)/python benchmarks/ablation.py

@@ -32,7 +32,7 @@ class SalipError(Exception):
         ...     load_config("lungz")
         ... except SalipError as error:
         ...     print(error)
-        no task named 'lungz': give a path, or one of: brain, fetal_head, lungs
+        no task named 'lungz': did you mean lungs?
     """
 
 

@@ -6,6 +6,7 @@ task is a path, or the name of one that ships with the package.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -91,8 +92,10 @@ def _find(name: str | Path, shipped: Path, kind: str) -> Path:
     candidate = shipped / f"{name}.yaml"
     if candidate.is_file():
         return candidate
-    known = ", ".join(sorted(file.stem for file in shipped.glob("*.yaml")))
-    raise ConfigError(f"no {kind} named {str(name)!r}: give a path, or one of: {known}")
+    known = sorted(file.stem for file in shipped.glob("*.yaml"))
+    if close := difflib.get_close_matches(str(name), known, cutoff=0.7):
+        raise ConfigError(f"no {kind} named {str(name)!r}: did you mean {' or '.join(close)}?")
+    raise ConfigError(f"no {kind} named {str(name)!r}: give a path, or one of: {', '.join(known)}")
 
 
 def _with_prompts(data: dict[str, Any], folder: Path, origin: str) -> dict[str, Any]:

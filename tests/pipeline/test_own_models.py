@@ -131,6 +131,7 @@ def test_every_image_is_labelled_and_run_json_names_the_package(labelled):
     }
 
 
+@pytest.mark.slow
 def test_a_second_run_in_separate_actors_writes_the_same_bytes(
     cluster, phantoms, labelled, tmp_path
 ):
@@ -179,6 +180,7 @@ def test_other_options_are_refused_by_name(cluster, phantoms, labelled):
     assert "refine.options" in done.stderr
 
 
+@pytest.mark.slow
 def test_weights_are_recorded_and_other_weights_refused(cluster, phantoms, tmp_path):
     table = tmp_path / "table.json"
     table.write_text('{"threshold": 70}')
@@ -192,6 +194,7 @@ def test_weights_are_recorded_and_other_weights_refused(cluster, phantoms, tmp_p
     assert "weights.refine.table was" in done.stderr
 
 
+@pytest.mark.slow
 def test_images_on_which_a_model_crashes_are_error_rows(cluster, phantoms, labelled, tmp_path):
     output = tmp_path / "out"
     done = label(
@@ -211,6 +214,7 @@ def test_images_on_which_a_model_crashes_are_error_rows(cluster, phantoms, label
     assert "1 of 10 images is an error row" in retried.stdout + retried.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "model", "error", "message"),
     [

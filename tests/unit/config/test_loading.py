@@ -80,8 +80,10 @@ def test_malformed_set_is_refused(assignment):
 
 
 def test_unknown_name_lists_the_shipped_ones(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"no task named 'lungz': did you mean lungs\?"):
+        load_config("lungz")
     with pytest.raises(ConfigError, match=r"brain, .*fetal_head, .*lungs, "):
-        load_config("lngs")
+        load_config("foot")
     with pytest.raises(ConfigError, match="one of: bundled, paper-2d, paper-3d"):
         load_config(TASK, preset="huge")
     with pytest.raises(ConfigError, match="does not exist"):
