@@ -96,7 +96,10 @@ def config_page() -> str:
 
 def field_row(section: type[BaseModel], path: str, field: FieldInfo) -> str:
     """Return a table row for a field of the configuration; ``path`` is ``section.field``."""
-    kind = inspect.get_annotations(section)[path.partition(".")[2]]
+    annotations = [inspect.get_annotations(base) for base in section.__mro__]
+    kind = next(
+        by_name[name] for by_name in annotations if (name := path.partition(".")[2]) in by_name
+    )
     kind = re.sub(r"Annotated\[(\w+), Field\((.*?)\)\]", r"\1 (\2)", kind)
     if field.is_required():
         default = "required"
