@@ -58,9 +58,7 @@ class SerialCascade:
     def __init__(self, config: Config, sam: Sam, clip: ClipModel) -> None:
         self.config = config
         official = inspect.signature(SamAutomaticMaskGenerator).parameters
-        settings = {
-            name: value for name, value in config.propose.model_dump().items() if name in official
-        }
+        settings = config.propose.model_dump(include=official.keys() - {"model"})
         self.generator = SamAutomaticMaskGenerator(sam, **settings)
         self.predictor = SamPredictor(sam)
         self.clip = clip

@@ -42,7 +42,10 @@ def clip():
 
 def both(task, sam, clip, image, overrides):
     """Return the results of both on an image; the official SAM is not changed."""
-    config = load_config(task, overrides=overrides)
+    # The official packages know no limit of confidence.
+    limit = {"min_confidence": 0.0}
+    changes = {**overrides, "task": {**overrides.get("task", {}), **limit}}
+    config = load_config(task, overrides=changes)
     quick = copy.deepcopy(sam)
     quicken(quick)
     ours = Cascade(config, device="cpu", sam=quick, clip=clip)(image)
