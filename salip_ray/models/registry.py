@@ -33,7 +33,11 @@ NONE = "none"  #: as refiner: the masks of the candidates are the result
 #: Families of this package: their code, by role and name. An empty text is a model that the
 #: sections ``sam`` and ``clip`` describe.
 _BUILT_IN: dict[str, dict[str, str]] = {
-    "propose": {"sam": "", "sam2": "salip_ray.models.sam.sam2:Sam2Proposer"},
+    "propose": {
+        "sam": "",
+        "sam2": "salip_ray.models.sam.sam2:Sam2Proposer",
+        "sam3": "salip_ray.models.sam.sam3:Sam3Proposer",
+    },
     "retrieve": {"clip": "", "hf-clip": "salip_ray.models.clip.hugging_face:make_retriever"},
     "refine": {"sam": "", "sam2": "salip_ray.models.sam.sam2:Sam2Refiner", NONE: ""},
 }

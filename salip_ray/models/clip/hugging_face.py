@@ -6,7 +6,6 @@ CLIPModel, SiglipModel or another model with the same two encoders.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,12 +17,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.cascade.interfaces import ModelContext
 from salip_ray.cascade.retriever import ClipRetriever
-from salip_ray.errors import ConfigError, MissingDependencyError, WeightsError
+from salip_ray.models.hugging_face import frozen, load_folder, pretrained
 from salip_ray.schema import Image
-from salip_ray.wording import one_line
 
 if TYPE_CHECKING:
     from salip_ray.models.clip.load import ClipModel
+
+_EXAMPLE = "hf-hub:openai/clip-vit-base-patch32"
 
 
 class HuggingFaceClip:
@@ -85,35 +85,24 @@ def make_retriever(context: ModelContext) -> ClipRetriever:
         WeightsError: the folder holds no such model.
         MissingDependencyError: ``transformers`` is not installed.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise MissingDependencyError("transformers", "retrieve.model hf-clip", "transformers")
-    if "model" not in context.weights:
-        raise ConfigError(
-            "retrieve.weights needs model: a folder, or hf-hub:owner/name, of a CLIP or SigLIP"
-        )
-    from transformers import AutoModel, AutoProcessor
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    folder = str(context.weights["model"])
-    try:
-        model = AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        visual = model.vision_model
-        _ = model.logit_scale, processor.tokenizer, processor.image_processor
-    except Exception as error:
-        raise WeightsError(
-            f"retrieve.weights.model {folder} holds no CLIP or SigLIP of Hugging Face: "
-            f"{one_line(error, 300)}"
-        ) from error
-    model = model.eval().requires_grad_(False).to(context.device)
+    model, processor = load_folder(
+        context, "retrieve.model hf-clip", "CLIP or SigLIP of Hugging Face", _EXAMPLE, _load
+    )
+    model = frozen(model, context)
     dtype = torch.float32
     if context.precision == "fast":
         dtype = torch.bfloat16
-        visual.to(dtype)
+        model.vision_model.to(dtype)
         if hasattr(model, "visual_projection"):
             model.visual_projection.to(dtype)
     clip = cast("ClipModel", HuggingFaceClip(model, processor, dtype))  # it has the same methods
     return ClipRetriever(clip, context.config)
+
+
+def _load(folder: str) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoProcessor
+
+    model = pretrained(AutoModel, folder)
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    _ = model.vision_model, model.logit_scale, processor.tokenizer, processor.image_processor
+    return model, processor

@@ -8,7 +8,6 @@ embedding has three levels, which travel as named tensors. The folder ``weights.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,14 +20,14 @@ from torchvision.transforms.functional import resize
 from salip_ray.cascade import sam_ops
 from salip_ray.cascade.interfaces import ModelContext, RefinedMasks
 from salip_ray.cascade.proposer import SamProposer
-from salip_ray.errors import ConfigError, MissingDependencyError, WeightsError
+from salip_ray.models.hugging_face import frozen, load_folder, pretrained
 from salip_ray.models.registry import shares_embedding
 from salip_ray.models.sam.decoder import Decoded
 from salip_ray.schema import Box, Image, Size
-from salip_ray.wording import one_line
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LEVELS = ("fine", "middle", "coarse")  #: of an embedding: strides 4, 8 and 16
+_EXAMPLE = "hf-hub:facebook/sam2.1-hiera-tiny"
 _THRESHOLD = 0.0  # of a mask's logits
 
 Levels = Mapping[str, Tensor]
@@ -120,29 +119,16 @@ def load_sam2(context: ModelContext, role: str, *, encoder: bool = True) -> Sam2
         WeightsError: the folder holds no such model.
         MissingDependencyError: ``transformers`` is not installed.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise MissingDependencyError("transformers", f"{role}.model sam2", "transformers")
-    if "model" not in context.weights:
-        raise ConfigError(
-            f"{role}.weights needs model: a folder of SAM 2, or hf-hub:facebook/sam2.1-hiera-tiny"
-        )
-    from transformers import Sam2Model
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    folder = str(context.weights["model"])
-    try:
-        model = Sam2Model.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
-    except Exception as error:
-        raise WeightsError(
-            f"{role}.weights.model {folder} holds no SAM 2 of Hugging Face: {one_line(error, 300)}"
-        ) from error
+    model = load_folder(context, f"{role}.model sam2", "SAM 2 of Hugging Face", _EXAMPLE, _load)
     if not encoder:
         model.vision_encoder = torch.nn.Identity()
-    model = model.eval().requires_grad_(False).to(context.device)
-    return Sam2(model, context.precision)
+    return Sam2(frozen(model, context), context.precision)
+
+
+def _load(folder: str) -> Any:
+    from transformers import Sam2Model
+
+    return pretrained(Sam2Model, folder)
 
 
 class Sam2Proposer(SamProposer):
