@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_PATHS = (
     *("salip_ray", "jobs", "training", "benchmarks", "tests", "tools", "configs", "docs"),
-    *("infra", "README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml"),
+    *("infra", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml"),
 )
 ALLOWED = "language: ok"
 
