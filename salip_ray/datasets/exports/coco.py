@@ -13,18 +13,13 @@ from typing import Any
 
 from salip_ray.datasets.exports.cases import (
     NO_SPLIT,
-    PROVENANCE,
     Split,
     case_name,
-    counts,
-    describe,
     is_plain_file,
-    provenance,
 )
-from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.frame import image_export
 from salip_ray.datasets.exports.orientation import any_turned
 from salip_ray.datasets.exports.pixels import image_png
-from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.index import Entry, json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 
@@ -45,13 +40,12 @@ def export(
         OutputError: the location holds something else.
         InputError: no image can be read; a single one is left out and listed.
     """
-    with destination_of(location, describe("coco", labels, split), storage_options) as destination:
-        skipped = Unreadable(labels, destination)
+    with image_export("coco", labels, location, split, storage_options) as (destination, reader):
         images_stay = _can_stay(labels)
         for part, indices in split.parts(labels).items():
             name = f"annotations/instances_{part}.json"
             if destination.has(name):
-                skipped.carry_over(labels.entries[index] for index in indices)
+                reader.carry_over(labels.entries[index] for index in indices)
                 continue
             # Lines of text take a tenth of the memory of nested dicts.
             images: list[str] = []
@@ -63,18 +57,15 @@ def export(
                 else:
                     file = f"images/{case_name(entry)}.png"
                     if not destination.has(file):
-                        pixels = skipped.image(entry)
+                        pixels = reader.image(entry)
                         if pixels is None:
                             continue
                         destination.write(file, image_png(pixels))
                 images.append(json.dumps(_image(index, entry, file)))
                 annotations += [json.dumps(item) for item in _annotations(labels, index, entry)]
-            skipped.save()
+            reader.save()
             destination.write(name, _document(labels, images, annotations))
-        written = skipped.finish(len(labels))
-        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
-        destination.complete(**counts(labels))
-        return written
+        return reader.finish(len(labels))
 
 
 def _can_stay(labels: PseudoLabels) -> bool:

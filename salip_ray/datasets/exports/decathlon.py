@@ -7,17 +7,12 @@ from typing import Any
 
 from salip_ray.datasets.exports.cases import (
     NO_SPLIT,
-    PROVENANCE,
     Split,
     cases,
-    counts,
-    describe,
     free_names,
-    provenance,
 )
-from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.frame import image_export
 from salip_ray.datasets.exports.pixels import image_png
-from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.index import json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.output.masks import encode_png
@@ -43,17 +38,17 @@ def export(
         OutputError: the location holds something else.
         InputError: no image can be read; a single one is left out and listed.
     """
-    with destination_of(
-        location, describe("decathlon", labels, split), storage_options
-    ) as destination:
-        skipped = Unreadable(labels, destination)
+    with image_export("decathlon", labels, location, split, storage_options) as (
+        destination,
+        reader,
+    ):
         sections: dict[str, list[dict[str, Any]]] = {
             _SECTIONS[part]: [] for part in split.parts(labels)
         }
         for part, case, entry in cases(labels, split):
             image_file, label_file = f"imagesTr/{case}.png", f"labelsTr/{case}.png"
             if not destination.has(image_file, label_file):
-                sample = skipped.sample(entry)
+                sample = reader.sample(entry)
                 if sample is None:
                     continue
                 destination.write(image_file, image_png(sample["image"]))
@@ -65,7 +60,7 @@ def export(
                     "confidence": json_figure(entry.confidence),
                 }
             )
-        written = skipped.finish(len(labels))
+        written = reader.finish(len(labels))
         names = free_names(labels.class_ids, _RESERVED)
         description = {
             "name": labels.output.run["fingerprint"]["recipe"]["task"]["name"],
@@ -81,6 +76,4 @@ def export(
             "test": [],
         }
         destination.write("dataset.json", json.dumps(description, indent=1) + "\n")
-        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
-        destination.complete(**counts(labels))
         return written

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -12,19 +14,14 @@ import pyarrow.parquet as pq
 
 from salip_ray.datasets.exports.cases import (
     NO_SPLIT,
-    PROVENANCE,
     Split,
     case_name,
-    counts,
-    describe,
-    provenance,
 )
-from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.frame import image_export, write_shards
 from salip_ray.datasets.exports.pixels import image_png
 from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.errors import ConfigError
 from salip_ray.output.layout import label_map_member
 from salip_ray.output.masks import encode_png
 from salip_ray.wording import counted
@@ -66,35 +63,30 @@ def export(
         OutputError: the location holds something else.
         InputError: no image can be read; a single one is left out and listed.
     """
-    if shard_size < 1:
-        raise ConfigError(f"--shard-size must be at least 1, found {shard_size}")
-    with destination_of(
-        location, describe("hf", labels, split, shard_size=shard_size), storage_options
-    ) as destination:
-        skipped = Unreadable(labels, destination)
-        parts = split.parts(labels)
-        for part, indices in parts.items():
-            starts = range(0, len(indices), shard_size)
-            for number, start in enumerate(starts):
-                name = f"data/{_PART_NAMES[part]}-{number:05d}-of-{len(starts):05d}.parquet"
-                entries = [labels.entries[index] for index in indices[start : start + shard_size]]
-                if destination.has(name):
-                    skipped.carry_over(entries)
-                    continue
-                shard = _shard(entries, skipped)
-                skipped.save()
-                destination.write(name, shard)
-        written = skipped.finish(len(labels))
-        destination.write("README.md", _card(labels, list(parts), written))
-        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
-        destination.complete(**counts(labels))
+    with image_export("hf", labels, location, split, storage_options, shard_size=shard_size) as (
+        destination,
+        reader,
+    ):
+        write_shards(
+            destination,
+            reader,
+            labels,
+            split,
+            shard_size,
+            name=lambda part, number, count: (
+                f"data/{_PART_NAMES[part]}-{number:05d}-of-{count:05d}.parquet"
+            ),
+            shard=partial(_shard, reader),
+        )
+        written = reader.finish(len(labels))
+        destination.write("README.md", _card(labels, list(split.parts(labels)), written))
         return written
 
 
-def _shard(entries: list[Entry], skipped: Unreadable) -> bytes:
+def _shard(reader: Unreadable, entries: Sequence[Entry]) -> bytes:
     rows = []
     for entry in entries:
-        sample = skipped.sample(entry)
+        sample = reader.sample(entry)
         if sample is None:
             continue
         name = case_name(entry)

@@ -16,18 +16,13 @@ import numpy as np
 
 from salip_ray.datasets.exports.cases import (
     NO_SPLIT,
-    PROVENANCE,
     Split,
     cases,
     consecutive,
-    counts,
-    describe,
     free_names,
-    provenance,
 )
-from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.frame import image_export
 from salip_ray.datasets.exports.pixels import png
-from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
 from salip_ray.output.masks import LabelMap, encode_png
@@ -70,9 +65,9 @@ def export(
     if not 1 <= number <= 999:
         raise ConfigError(f"--number must be within 1 and 999, found {number}")
     folder = f"Dataset{number:03d}_{_dataset_name(labels, name)}"
-    about = describe("nnunet", labels, split, rgb=rgb)
-    with destination_of(join(location, folder), about, storage_options) as destination:
-        skipped = Unreadable(labels, destination)
+    with image_export(
+        "nnunet", labels, join(location, folder), split, storage_options, rgb=rgb
+    ) as (destination, reader):
         ids = consecutive(labels.class_ids)
         cases_of: dict[str, list[str]] = {part: [] for part in split.parts(labels)}
         for part, case, entry in cases(labels, split):
@@ -80,7 +75,7 @@ def export(
             if destination.has(image_file, label_file):
                 cases_of[part].append(case)
                 continue
-            sample = skipped.sample(entry)
+            sample = reader.sample(entry)
             if sample is None:
                 continue
             cases_of[part].append(case)
@@ -90,14 +85,12 @@ def export(
                 grey = cv2.cvtColor(sample["image"], cv2.COLOR_RGB2GRAY)
                 destination.write(image_file, png(grey))
             destination.write(label_file, encode_png(_renumbered(sample["labels"], ids, labels)))
-        written = skipped.finish(len(labels))
+        written = reader.finish(len(labels))
         if split.val:
             destination.write("splits_final.json", json.dumps([cases_of], indent=1) + "\n")
-        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
         destination.write(
             "dataset.json", json.dumps(_description(labels, ids, rgb, written), indent=1) + "\n"
         )
-        destination.complete(**counts(labels))
         return written
 
 

@@ -12,14 +12,10 @@ from typing import Any
 
 from salip_ray.datasets.exports.cases import (
     NO_SPLIT,
-    PROVENANCE,
     Split,
     case_name,
-    counts,
-    describe,
-    provenance,
 )
-from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.frame import image_export
 from salip_ray.datasets.exports.review import mask_png
 from salip_ray.datasets.images import folder_of
 from salip_ray.datasets.index import Entry
@@ -43,15 +39,16 @@ def export(
         OutputError: the location holds something else.
     """
     names = file_names(labels)
-    with destination_of(location, describe("png", labels, split), storage_options) as destination:
+    with image_export("png", labels, location, split, storage_options, names=names) as (
+        destination,
+        _,
+    ):
         for part, indices in split.parts(labels).items():
             for index in indices:
                 entry = labels.entries[index]
                 file = f"{part}/{names[index]}" if split.val else names[index]
                 if not destination.has(file):
                     destination.write(file, mask_png(labels.label_map(entry)))
-        destination.write(PROVENANCE, provenance(labels, split, names=names))
-        destination.complete(**counts(labels))
     return len(labels)
 
 

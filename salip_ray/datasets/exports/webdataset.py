@@ -5,23 +5,20 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from salip_ray.datasets.exports.cases import (
     NO_SPLIT,
-    PROVENANCE,
     Split,
     case_name,
-    counts,
-    describe,
-    provenance,
 )
-from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.frame import image_export, write_shards
 from salip_ray.datasets.exports.pixels import png
 from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.index import Entry, json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.errors import ConfigError
 from salip_ray.output.layout import label_map_member
 from salip_ray.output.masks import encode_png
 
@@ -43,33 +40,26 @@ def export(
         OutputError: the location holds something else.
         InputError: no image can be read; a single one is left out and listed.
     """
-    if shard_size < 1:
-        raise ConfigError(f"--shard-size must be at least 1, found {shard_size}")
-    with destination_of(
-        location, describe("webdataset", labels, split, shard_size=shard_size), storage_options
-    ) as destination:
-        skipped = Unreadable(labels, destination)
-        for part, indices in split.parts(labels).items():
-            for number, start in enumerate(range(0, len(indices), shard_size)):
-                name = f"{part}-{number:06d}.tar"
-                entries = [labels.entries[index] for index in indices[start : start + shard_size]]
-                if destination.has(name):
-                    skipped.carry_over(entries)
-                    continue
-                shard = _shard(labels, entries, skipped)
-                skipped.save()
-                destination.write(name, shard)
-        written = skipped.finish(len(labels))
-        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
-        destination.complete(**counts(labels))
-        return written
+    with image_export(
+        "webdataset", labels, location, split, storage_options, shard_size=shard_size
+    ) as (destination, reader):
+        write_shards(
+            destination,
+            reader,
+            labels,
+            split,
+            shard_size,
+            name=lambda part, number, _count: f"{part}-{number:06d}.tar",
+            shard=partial(_shard, labels, reader),
+        )
+        return reader.finish(len(labels))
 
 
-def _shard(labels: PseudoLabels, entries: list[Entry], skipped: Unreadable) -> bytes:
+def _shard(labels: PseudoLabels, reader: Unreadable, entries: Sequence[Entry]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for entry in entries:
-            sample = skipped.sample(entry)
+            sample = reader.sample(entry)
             if sample is None:
                 continue
             facts = {

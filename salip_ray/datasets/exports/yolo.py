@@ -15,17 +15,12 @@ import yaml
 
 from salip_ray.datasets.exports.cases import (
     NO_SPLIT,
-    PROVENANCE,
     Split,
     cases,
     consecutive,
-    counts,
-    describe,
-    provenance,
 )
-from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.frame import image_export
 from salip_ray.datasets.exports.pixels import image_png
-from salip_ray.datasets.exports.unreadable import Unreadable
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
 from salip_ray.output.masks import decode_rle
@@ -69,14 +64,13 @@ def export(
             "YOLO needs images to validate on: give --val 0.2 to set a fifth of them aside, "
             "or --val-on-train to validate on the training images"
         )
-    with destination_of(location, describe("yolo", labels, split), storage_options) as destination:
-        skipped = Unreadable(labels, destination)
+    with image_export("yolo", labels, location, split, storage_options) as (destination, reader):
         ids = consecutive(labels.class_ids)
         for part, case, entry in cases(labels, split):
             image_file, label_file = f"images/{part}/{case}.png", f"labels/{part}/{case}.txt"
             if destination.has(image_file, label_file):
                 continue
-            pixels = skipped.image(entry)
+            pixels = reader.image(entry)
             if pixels is None:
                 continue
             lines = [
@@ -88,7 +82,7 @@ def export(
             ]
             destination.write(label_file, "".join(lines))
             destination.write(image_file, image_png(pixels))
-        written = skipped.finish(len(labels))
+        written = reader.finish(len(labels))
         names = {ids[class_id] - 1: label for label, class_id in labels.class_ids.items()}
         description = {
             "train": "images/train",
@@ -96,8 +90,6 @@ def export(
             "names": dict(sorted(names.items())),
         }
         destination.write("data.yaml", yaml.safe_dump(description, sort_keys=False))
-        destination.write(PROVENANCE, provenance(labels, split, skipped.reasons))
-        destination.complete(**counts(labels))
         return written
 
 
