@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +88,8 @@ def nothing_fetched(
 class Sleeper(Stage):
     """A stage that sleeps instead of working."""
 
+    does: ClassVar[dict[str, Any]] = {}
+
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.batch_size = 1
@@ -96,13 +98,13 @@ class Sleeper(Stage):
     def use_batches(self, size: int) -> None:
         """Sleep takes no memory."""
 
-    def work(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
-        """Sleep."""
+    def work(self, _row: Row) -> dict[str, Any]:
+        """Sleep, and return the cells ``does`` of no result."""
         if self.sleep:
             time.sleep(self.sleep)
         while self.hold and self.hold.exists():
             time.sleep(0.05)
-        return {}
+        return dict(self.does)
 
 
 class Propose(Sleeper):
@@ -110,12 +112,9 @@ class Propose(Sleeper):
 
     name, adds, passes = "propose", stages.Propose.adds, stages.Propose.passes
     drops = ("_working",)
+    does: ClassVar[dict[str, Any]] = {"n_candidates": 0}
 
-    def pack(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
-        """Return no candidate."""
-        return {"n_candidates": 0}
-
-    def pack_for_others(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
+    def pack(self, _row: Row) -> dict[str, Any]:
         """Return no candidate, and an embedding of the given size."""
         embedding = np.zeros((1, 1, 1, self.bytes // 4), np.float32)
         return {"_n_proposed": 0, "_candidates": [], **columns.pack_embedding(embedding)}
@@ -126,7 +125,7 @@ class Retrieve(Sleeper):
 
     name, passes = "retrieve", stages.Retrieve.passes
 
-    def pack_for_others(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
+    def pack(self, _row: Row) -> dict[str, Any]:
         """Return no selection."""
         return {"_selections": []}
 
@@ -135,10 +134,12 @@ class Refine(Sleeper):
     """Stands in for REFINE."""
 
     name, adds, drops = "refine", stages.Refine.adds, stages.Refine.drops
-
-    def pack(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
-        """Return no mask."""
-        return {"status": "empty", "outcomes": [], "masks": [], "_png": _SMALLEST_PNG}
+    does: ClassVar[dict[str, Any]] = {
+        "status": "empty",
+        "outcomes": [],
+        "masks": [],
+        "_png": _SMALLEST_PNG,
+    }
 
 
 class SleepingActor(StageActor):

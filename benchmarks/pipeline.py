@@ -51,8 +51,8 @@ def _work(paths: Sequence[Path], ready: Any) -> None:
     import torch
 
     from salip_ray.cascade.cascade import Cascade
+    from salip_ray.output.cells import pack_masks
     from salip_ray.output.masks import encode_png, label_map
-    from salip_ray.pipeline.columns import pack_masks
     from salip_ray.pipeline.workers.memory import keep_freed_memory
     from salip_ray.sources.decode import decode
 

@@ -11,7 +11,8 @@ from salip_ray.datasets.images import Images
 from salip_ray.datasets.index import Entry, cascade_masks
 from salip_ray.datasets.reviews import Reviews, drawn_cells
 from salip_ray.errors import InputError
-from salip_ray.output.masks import LabelMap, decode_rle, ignore_value, label_map, read_mask
+from salip_ray.output.cells import read_mask
+from salip_ray.output.masks import LabelMap, decode_rle, ignore_value, label_map
 from salip_ray.output.reader import LabelOutput
 from salip_ray.schema import Image
 

@@ -6,7 +6,6 @@ read by pycocotools. Parquet rows hold it, and tools for COCO JSON expect it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
-from salip_ray.schema import ClassMask, ClipScores, Mask, ProposedMask, SamScores
+from salip_ray.schema import ClassMask, Mask
 
 Rle: TypeAlias = Mapping[str, Any]
 LabelMap: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]  #: class ids, shape [H, W]
@@ -65,47 +64,6 @@ def bbox_xywh(rle: Rle) -> tuple[float, float, float, float]:
 def area(rle: Rle) -> int:
     """Return the number of pixels set in an RLE."""
     return int(coco.area(dict(rle)))
-
-
-def read_mask(cell: Mapping[str, Any]) -> ClassMask:
-    """Return the mask in an item of the column ``masks`` of a row."""
-    return ClassMask(
-        method=cell["method"],
-        label=cell["label"],
-        class_id=cell["class_id"],
-        mask=decode_rle(cell["rle"]),
-        sam=_read_sam_scores(cell),
-        candidate_ids=tuple(cell.get("candidate_ids") or ()),
-        prompt_boxes=tuple(tuple(box) for box in cell.get("prompt_boxes") or ()),
-        clip=_read_clip_scores(cell),
-        proposed=_read_proposed(cell),
-        confidence=_figure(cell, "confidence"),
-    )
-
-
-def _read_sam_scores(cell: Mapping[str, Any]) -> SamScores | None:
-    if (predicted_iou := _figure(cell, "predicted_iou")) is None:
-        return None
-    stability = _figure(cell, "stability_score")
-    return SamScores(predicted_iou, math.nan if stability is None else stability)
-
-
-def _read_clip_scores(cell: Mapping[str, Any]) -> ClipScores | None:
-    if (score := _figure(cell, "clip_score")) is None:
-        return None
-    names = ("clip_margin", "clip_probability", "presence")
-    return ClipScores(score, *(_figure(cell, name) for name in names))
-
-
-def _read_proposed(cell: Mapping[str, Any]) -> ProposedMask | None:
-    rle, agreement = cell.get("proposed"), _figure(cell, "agreement")
-    return None if rle is None or agreement is None else ProposedMask(decode_rle(rle), agreement)
-
-
-def _figure(cell: Mapping[str, Any], name: str) -> float | None:
-    """Return a figure of a row; None if it is NaN, null, or unknown to the row's schema version."""
-    value = cell.get(name)
-    return None if value is None or math.isnan(value) else float(value)
 
 
 def label_map(

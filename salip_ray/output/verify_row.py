@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from salip_ray.config import ClassSpec
+from salip_ray.output.cells import read_mask
 from salip_ray.output.layout import description_member, label_map_member
 from salip_ray.output.masks import (
     area,
@@ -18,7 +19,6 @@ from salip_ray.output.masks import (
     decode_rle,
     encode_rle,
     label_map,
-    read_mask,
 )
 from salip_ray.schema import STATUSES
 

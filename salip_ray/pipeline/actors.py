@@ -114,7 +114,7 @@ class StageActor:
         if row.status != "ok":
             if row.image_id:  # padding is no image
                 self._reporter.done(stage.name, 0.0)
-            return nothing | (stage.pack_blank(row) if row.status == "empty" else {})
+            return nothing | (stage.blank(row) if row.status == "empty" else {})
         start = time.perf_counter()
         error = None
         try:
@@ -143,11 +143,9 @@ class StageActor:
         size = stage.batch_size
         while True:
             try:
-                for name, value in stage.work(row).items():
-                    setattr(row, name, value)
-                cells = stage.pack(row)
+                cells = stage.work(row)
                 if not self._dropped.issuperset(stage.passes):
-                    cells |= stage.pack_for_others(row)
+                    cells |= stage.pack(row)
                 break
             except Exception as problem:
                 if size == 1 or not is_out_of_memory(problem):

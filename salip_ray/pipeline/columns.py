@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from salip_ray.output.masks import area, bbox_xywh, decode_rle, encode_rle
+from salip_ray.output.masks import decode_rle, encode_rle
 from salip_ray.schema import (
     CANDIDATE_TYPE,
     COMMIT_COLUMNS,
@@ -40,11 +40,9 @@ from salip_ray.schema import (
     RLE_TYPE,
     SELECTION_TYPE,
     Candidate,
-    ClassMask,
     ClipScores,
     Image,
     Mask,
-    Outcome,
     RunnerUp,
     Selection,
 )
@@ -250,69 +248,3 @@ def unpack_references(cells: Mapping[str, pa.Scalar]) -> dict[str, Mask]:
     """Return the reference masks [H, W] of a row by class label."""
     packed = cells["_references"].as_py() if "_references" in cells else None
     return {item["label"]: decode_rle(item["rle"]) for item in packed or ()}
-
-
-def pack_masks(masks: Sequence[ClassMask]) -> list[dict[str, Any]]:
-    """Return the ``masks`` cell: dense masks become RLEs, missing figures NaN."""
-    cells = []
-    for item in masks:
-        rle = encode_rle(item.mask)
-        clip, sam, proposed = item.clip, item.sam, item.proposed
-        cells.append(
-            {
-                "method": item.method,
-                "label": item.label,
-                "class_id": item.class_id,
-                "rle": rle,
-                "bbox": bbox_xywh(rle),
-                "area": area(rle),
-                "clip_score": _or_nan(clip.score if clip else None),
-                "clip_margin": _or_nan(clip.margin if clip else None),
-                "clip_probability": _or_nan(clip.probability if clip else None),
-                "presence": _or_nan(clip.presence if clip else None),
-                "predicted_iou": _or_nan(sam.predicted_iou if sam else None),
-                "stability_score": _or_nan(sam.stability if sam else None),
-                "candidate_ids": list(item.candidate_ids),
-                "prompt_boxes": [list(box) for box in item.prompt_boxes],
-                "proposed": encode_rle(proposed.mask) if proposed else None,
-                "agreement": _or_nan(proposed.agreement if proposed else None),
-                "confidence": _or_nan(item.confidence),
-            }
-        )
-    return cells
-
-
-def _or_nan(figure: float | None) -> float:
-    return math.nan if figure is None else figure
-
-
-def pack_ranking(
-    candidates: Sequence[Candidate], selections: Sequence[Selection]
-) -> list[dict[str, Any]]:
-    """Return the ``ranking`` cell: retrieved candidates of each class, then runners-up."""
-    by_id = {candidate.id: candidate for candidate in candidates}
-    cells = []
-    for class_id in dict.fromkeys(item.class_id for item in selections):
-        chosen = [item for item in selections if item.class_id == class_id]
-        ranked = [(item.candidate_id, item.clip.score, True) for item in chosen]
-        ranked += [(item.candidate_id, item.score, False) for item in chosen[0].runners_up]
-        for identity, score, retrieved in ranked:
-            candidate = by_id[identity]
-            cells.append(
-                {
-                    "label": chosen[0].label,
-                    "class_id": class_id,
-                    "candidate_id": identity,
-                    "retrieved": retrieved,
-                    "clip_score": score,
-                    "predicted_iou": candidate.predicted_iou,
-                    "stability_score": candidate.stability_score,
-                    "box": list(candidate.box),
-                }
-            )
-    return cells
-
-
-def pack_outcomes(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
-    """Return the ``outcomes`` cell."""
-    return [asdict(item) for item in outcomes]

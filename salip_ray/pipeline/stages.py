@@ -15,12 +15,13 @@ import pyarrow as pa
 
 from salip_ray.config import Config
 from salip_ray.models.registry import needed, needs_refiner, needs_retriever, shares_embedding
+from salip_ray.output.cells import pack_masks, pack_outcomes, pack_ranking
 from salip_ray.output.masks import encode_png, label_map
 from salip_ray.pipeline import columns
 from salip_ray.schema import Candidate, Image, Mask, Outcome, Selection
 
 if TYPE_CHECKING:
-    from salip_ray.cascade.cascade import CascadeMasks
+    from salip_ray.cascade.compose import CascadeMasks
     from salip_ray.cascade.interfaces import Embedding, Refiner
 
 BLANK = "the slice is blank"
@@ -31,8 +32,6 @@ class Row:
 
     Attributes that an earlier stage of the same actor has not set are unpacked from the cells.
     """
-
-    result: CascadeMasks
 
     def __init__(self, cells: Mapping[str, pa.Scalar]) -> None:
         self.cells = cells
@@ -106,18 +105,18 @@ class Stage(ABC):
         """Do ``size`` points, crops or boxes at once from now on."""
 
     @abstractmethod
-    def work(self, row: Row) -> Mapping[str, Any]:
-        """Return the attributes of the row that this stage computes."""
+    def work(self, row: Row) -> dict[str, Any]:
+        """Set the attributes of the row that this stage computes.
 
-    def pack(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
-        """Return the cells of ``adds``, and the row's final status if this stage decides it."""
-        return {}
+        Returns:
+            The cells of ``adds``, and the row's final status if this stage decides it.
+        """
 
-    def pack_for_others(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
-        """Return the cells of ``passes``."""
-        return {}
+    def pack(self, row: Row) -> dict[str, Any]:
+        """Return the cells of ``passes``; only called if a later stage has another actor."""
+        raise NotImplementedError
 
-    def pack_blank(self, row: Row) -> dict[str, Any]:  # noqa: ARG002
+    def blank(self, _row: Row, /) -> dict[str, Any]:
         """Return the cells of a blank slice, which no stage works on."""
         return {}
 
@@ -130,7 +129,7 @@ class Propose(Stage):
     passes: tuple[str, ...] = ("_n_proposed", "_candidates", "_embedding", "_tensors")
 
     def __init__(self, config: Config) -> None:
-        from salip_ray.models.loading import load_proposer
+        from salip_ray.cascade.loading import load_proposer
 
         super().__init__(config)
         self.shares_embedding = shares_embedding(config)
@@ -146,24 +145,17 @@ class Propose(Stage):
         """Do ``size`` points at once from now on."""
         self.propose.set_batch_size(size)
 
-    def work(self, row: Row) -> Mapping[str, Any]:
-        """Propose candidates."""
+    def work(self, row: Row) -> dict[str, Any]:
+        """Propose candidates, and return their number."""
         proposals = self.propose(row.working)
-        made: dict[str, Any] = {
-            "candidates": proposals.candidates,
-            "n_proposed": proposals.n_proposed,
-        }
+        row.candidates, row.n_proposed = proposals.candidates, proposals.n_proposed
         if self.shares_embedding:
-            made["embedding"] = proposals.embedding
+            row.embedding = proposals.embedding
         if proposals.selections is not None:
-            made["selections"] = proposals.selections
-        return made
-
-    def pack(self, row: Row) -> dict[str, Any]:
-        """Return the number of candidates."""
+            row.selections = proposals.selections
         return {"n_candidates": len(row.candidates)}
 
-    def pack_for_others(self, row: Row) -> dict[str, Any]:
+    def pack(self, row: Row) -> dict[str, Any]:
         """Return candidates, embedding and selections, as far as they are needed."""
         cells: dict[str, Any] = {
             "_n_proposed": row.n_proposed,
@@ -183,7 +175,7 @@ class Retrieve(Stage):
     passes = ("_selections",)
 
     def __init__(self, config: Config) -> None:
-        from salip_ray.models.loading import load_retriever
+        from salip_ray.cascade.loading import load_retriever
 
         super().__init__(config)
         self.drops = () if _encodes(config) else ("_working",)
@@ -194,11 +186,12 @@ class Retrieve(Stage):
         """Do ``size`` crops at once from now on."""
         self.retrieve.set_batch_size(size)
 
-    def work(self, row: Row) -> Mapping[str, Any]:
+    def work(self, row: Row) -> dict[str, Any]:
         """Select candidates."""
-        return {"selections": self.retrieve(row.working, row.candidates)}
+        row.selections = self.retrieve(row.working, row.candidates)
+        return {}
 
-    def pack_for_others(self, row: Row) -> dict[str, Any]:
+    def pack(self, row: Row) -> dict[str, Any]:
         """Return the selections."""
         return {"_selections": columns.pack_selections(row.selections)}
 
@@ -222,7 +215,7 @@ class Refine(Stage):
         self.batch_size = 1
         self.encodes = _encodes(config)
         if needs_refiner(config):
-            from salip_ray.models.loading import load_refiner
+            from salip_ray.cascade.loading import load_refiner
 
             self.refine = load_refiner(config)
             self.batch_size = _batch_size(self.refine, config.refine.batch_size)
@@ -232,9 +225,9 @@ class Refine(Stage):
         if self.refine is not None:
             self.refine.set_batch_size(size)
 
-    def work(self, row: Row) -> Mapping[str, Any]:
-        """Make the class masks."""
-        from salip_ray.cascade.cascade import compose
+    def work(self, row: Row) -> dict[str, Any]:
+        """Make the class masks; return them, the label map and the final status."""
+        from salip_ray.cascade.compose import compose
 
         embedding: Any = None
         if self.refine is not None:
@@ -250,25 +243,21 @@ class Refine(Stage):
             original_size=row.size,
             references=row.references,
         )
-        return {"result": result}
-
-    def pack(self, row: Row) -> dict[str, Any]:
-        """Return masks, label map and final status."""
-        result, classes = row.result, len(self.config.task.classes)
+        classes = len(self.config.task.classes)
         return {
             "status": "ok" if _is_labelled(result, self.config) else "empty",
-            "outcomes": columns.pack_outcomes(result.outcomes),
-            "masks": columns.pack_masks(result.masks),
-            "ranking": columns.pack_ranking(row.candidates, row.selections),
+            "outcomes": pack_outcomes(result.outcomes),
+            "masks": pack_masks(result.masks),
+            "ranking": pack_ranking(row.candidates, row.selections),
             "_png": encode_png(label_map(result.masks, *row.size, n_classes=classes)),
         }
 
-    def pack_blank(self, row: Row) -> dict[str, Any]:
+    def blank(self, row: Row, /) -> dict[str, Any]:
         """Return a label map of background, and the reason."""
         classes = self.config.task.classes
         outcomes = [Outcome(spec.label, "empty", BLANK) for spec in classes]
         return {
-            "outcomes": columns.pack_outcomes(outcomes),
+            "outcomes": pack_outcomes(outcomes),
             "masks": [],
             "n_candidates": 0,
             "ranking": [],

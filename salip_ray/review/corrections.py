@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from salip_ray.datasets.index import cascade_masks
 from salip_ray.datasets.reviews import Decision, Reviews
 from salip_ray.evaluation.overlap import dice
-from salip_ray.output.masks import label_map, read_mask
+from salip_ray.output.cells import read_mask
+from salip_ray.output.masks import label_map
 from salip_ray.output.reader import LabelOutput
 
 _COLUMNS = ("image_id", "height", "width", "masks")

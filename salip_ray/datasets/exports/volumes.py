@@ -15,7 +15,8 @@ from salip_ray.datasets.index import ClassFigures, known
 from salip_ray.datasets.reviews import Decision, Reviews
 from salip_ray.datasets.selection import LabelLimits
 from salip_ray.errors import OutputError
-from salip_ray.output.masks import LabelMap, decode_rle, ignore_value, label_map, read_mask
+from salip_ray.output.cells import read_mask
+from salip_ray.output.masks import LabelMap, decode_rle, ignore_value, label_map
 from salip_ray.output.reader import LabelOutput
 from salip_ray.schema import Mask
 from salip_ray.wording import counted

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from salip_ray.output.masks import read_mask
+from salip_ray.output.cells import pack_masks, read_mask
 from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.tables import in_tables
 from salip_ray.schema import MASK_TYPE, ClassMask, ClipScores, ProposedMask, SamScores
@@ -92,7 +92,7 @@ def test_a_figure_that_does_not_apply_is_nan_in_the_row_and_none_outside_it():
     )
     bare = ClassMask("unprompted_largest", "lungs", 1, mask)
     lone = ClassMask("cascade", "lungs", 1, mask, SamScores(0.5, 0.75), clip=ClipScores(20.0))
-    column = pa.array([columns.pack_masks([full, bare, lone])], pa.list_(MASK_TYPE))
+    column = pa.array([pack_masks([full, bare, lone])], pa.list_(MASK_TYPE))
     cells = column[0].as_py()
     figures = ("clip_score", "clip_margin", "clip_probability", "presence", "predicted_iou")
     figures += ("stability_score", "agreement", "confidence")

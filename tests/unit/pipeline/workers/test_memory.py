@@ -41,10 +41,7 @@ class Hungry(Stage):
         self.tried.append(self.now)
         if self.now > self.fits:
             raise self.problem
-        return {"fitted": self.now}
-
-    def pack(self, row):
-        return {"n_candidates": row.fitted}
+        return {"n_candidates": self.now}
 
 
 def actor_of(stage, config=None, reporter=None):
