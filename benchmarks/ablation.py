@@ -33,7 +33,7 @@ from intervals import Column, rounded
 from recipes import ORGANS, Bench, phantoms, real_images, scores
 from rich.console import Console
 
-from salip_ray.cascade.cascade import CascadeMasks
+from salip_ray.cascade.compose import CascadeMasks
 from salip_ray.models.bundled.vocabulary import known_classes
 from salip_ray.models.clip.load import ClipModel
 from salip_ray.models.identity import identify

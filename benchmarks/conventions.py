@@ -26,7 +26,7 @@ from rich.console import Console
 
 from benchmarks.intervals import Column
 from benchmarks.realdata import real_data
-from salip_ray.cascade.cascade import compose
+from salip_ray.cascade.compose import compose
 from salip_ray.cascade.geometry import make_working
 from salip_ray.cascade.proposer import SamProposer
 from salip_ray.cascade.ranking import Ranker

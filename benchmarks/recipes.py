@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from cached import CachedImage, Item, cached_images
 
-from salip_ray.cascade.cascade import CascadeMasks, compose
+from salip_ray.cascade.compose import CascadeMasks, compose
 from salip_ray.cascade.geometry import to_original
+from salip_ray.cascade.loading import load_proposer, load_retriever
 from salip_ray.cascade.ranking import Ranker
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.cascade.retriever import mean_features
 from salip_ray.config import Config, load_config
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
-from salip_ray.models.loading import load_proposer, load_retriever
 from salip_ray.schema import Candidate, ClipScores, Image, ImageRef, Mask, Selection
 from salip_ray.tuning.cache import mask_digest, prompt_keys
 

@@ -1,8 +1,7 @@
 """Models of other packages as steps of the cascade.
 
-Your own model returns little: masks or boxes with scores, a table of scores, or masks. The
-classes here check that, fill in ids, areas and points, and turn anything that no image can explain
-(a wrong shape, NaN) into a :class:`~salip_ray.errors.ModelError`, which a job records in the row.
+Your own model returns little: masks or boxes with scores, a table of scores, or masks. The classes
+here check that (:mod:`salip_ray.cascade.own_results`), and fill in ids, areas and points.
 """
 
 from __future__ import annotations
@@ -25,91 +24,13 @@ from salip_ray.cascade.interfaces import (
     Proposals,
     RefinedMasks,
 )
+from salip_ray.cascade.own_results import Array, OwnModel, as_array
 from salip_ray.cascade.ranking import group_columns, merit_ranking, rank, select_class
 from salip_ray.config import Config
-from salip_ray.errors import ModelError
 from salip_ray.schema import Box, Candidate, Image, Selection, Size
 
-_Array = npt.NDArray[Any]
 
-
-class _OwnModel:
-    """What the three kinds share: a name for messages, and batches, if the model has any."""
-
-    def __init__(self, model: Any, name: str | None, batch_size: int) -> None:
-        self.model = model
-        self.name = name or type(model).__name__
-        self.has_batches = hasattr(model, "set_batch_size")
-        self.embedding: str | None = getattr(model, "embedding", None)
-        self.set_batch_size(batch_size)
-
-    def set_batch_size(self, size: int) -> None:
-        """Let the model process ``size`` items at a time, if it has batches."""
-        if self.has_batches:
-            self.model.set_batch_size(size)
-
-    def fail(self, problem: str) -> ModelError:
-        """Return the error for an unusable result."""
-        return ModelError(f"{self.name} {problem}")
-
-    def array(self, values: Any, what: str, shape: tuple[int | None, ...]) -> _Array:
-        """Return values as an array of a shape, of which None is any number.
-
-        Raises:
-            ModelError: the shape is another one.
-        """
-        array = _as_array(values)
-        if array.ndim != len(shape) or any(
-            wanted not in (None, side) for side, wanted in zip(array.shape, shape, strict=True)
-        ):
-            wanted = ", ".join("n" if side is None else str(side) for side in shape)
-            raise self.fail(f"returned {what} of shape {list(array.shape)}, expected [{wanted}]")
-        return array
-
-    def numbers(self, values: Any, what: str, shape: tuple[int | None, ...]) -> _Array:
-        """Return values as a finite float32 array.
-
-        Raises:
-            ModelError: the shape is another one, or a value is NaN or infinite.
-        """
-        array = self.array(values, what, shape)
-        try:
-            array = array.astype(np.float32)  # as the columns between actors
-        except (TypeError, ValueError):
-            raise self.fail(f"returned {what} that are not numbers ({array.dtype})") from None
-        if not np.isfinite(array).all():
-            raise self.fail(f"returned {what} with NaN or infinite values")
-        return array
-
-    def masks(self, values: Any, count: int | None, size: Size) -> npt.NDArray[np.bool_]:
-        """Return masks as bool [n, H, W].
-
-        Raises:
-            ModelError: the shape is another one, or a value is neither 0 nor 1.
-        """
-        array = self.array(values, "masks", (count, *size))
-        if array.dtype != np.bool_:
-            if not np.isin(array, (0, 1)).all():
-                raise self.fail(
-                    f"returned masks of {array.dtype} with other values than 0 and 1: apply the "
-                    "threshold in the model"
-                )
-            array = array.astype(np.bool_)
-        return array
-
-
-def _as_array(values: Any) -> _Array:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        if values.dtype == torch.bfloat16:  # unknown to NumPy
-            values = values.float()
-        return np.asarray(values.numpy())
-    if isinstance(values, list | tuple) and any(isinstance(value, Tensor) for value in values):
-        return np.stack([_as_array(value) for value in values])
-    return np.asarray(values)
-
-
-class ProposerOf(_OwnModel):
+class ProposerOf(OwnModel):
     """A proposer of another package as steps 1 and 2.
 
     Args:
@@ -151,7 +72,7 @@ class ProposerOf(_OwnModel):
         height, width = size
         scores = self.numbers(result.scores, "scores", (None,))
         count = len(scores)
-        stability: _Array = np.ones(count, np.float32)
+        stability: Array = np.ones(count, np.float32)
         if result.stability is not None:
             stability = self.numbers(result.stability, "stability", (count,))
         if result.masks is None and result.boxes is None:
@@ -198,7 +119,7 @@ class ProposerOf(_OwnModel):
     ) -> tuple[Selection, ...]:
         """Return the best candidates of each class, by the labels of the model."""
         labels = result.labels
-        if labels is None or len(labels) != len(_as_array(result.scores)):
+        if labels is None or len(labels) != len(as_array(result.scores)):
             n = "none" if labels is None else str(len(labels))
             raise self.fail(f"labels its instances, but returned {n} of the labels")
         classes = self.config.task.classes
@@ -211,7 +132,7 @@ class ProposerOf(_OwnModel):
         return tuple(selections)
 
 
-def _filled(boxes: _Array, size: Size) -> npt.NDArray[np.bool_]:
+def _filled(boxes: Array, size: Size) -> npt.NDArray[np.bool_]:
     """Return a mask of the pixels in each box."""
     masks = np.zeros((len(boxes), *size), np.bool_)
     for mask, (x0, y0, x1, y1) in zip(masks, np.round(boxes).astype(int), strict=True):
@@ -219,7 +140,7 @@ def _filled(boxes: _Array, size: Size) -> npt.NDArray[np.bool_]:
     return masks
 
 
-class RetrieverOf(_OwnModel):
+class RetrieverOf(OwnModel):
     """A retriever of another package as steps 3 and 4.
 
     Args:
@@ -311,7 +232,7 @@ def selection_scores(
     return scores
 
 
-class RefinerOf(_OwnModel):
+class RefinerOf(OwnModel):
     """A refiner of another package as step 5.
 
     Args:

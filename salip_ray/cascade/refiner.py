@@ -1,26 +1,27 @@
 """Step 5: prompt SAM with the boxes of the retrieved candidates.
 
 The paper prompts with the box alone, which is what :class:`SamRefiner` does when called. Options of
-``refine`` go beyond the paper: richer prompts (:meth:`SamRefiner.refine_prompt`) and cleaner masks.
+``refine`` go beyond the paper: richer prompts (:mod:`salip_ray.cascade.prompts`) and cleaner masks
+(:mod:`salip_ray.cascade.cleaning`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from salip_ray.cascade import sam_ops
+from salip_ray.cascade.cleaning import clean
 from salip_ray.cascade.geometry import to_original
 from salip_ray.cascade.interfaces import RefinedMasks, Refiner
+from salip_ray.cascade.prompts import Prompt, jittered
 from salip_ray.config import Config, RefineConfig
 from salip_ray.errors import ConfigError
 from salip_ray.schema import Box, Candidate, Image, Mask, Size
@@ -102,46 +103,6 @@ class SamRefiner:
         return (logits[0] > sam.mask_threshold).cpu().numpy(), iou, float(stability[0])
 
 
-Point = tuple[float, float]  #: x, y
-
-_SEED = 0  # of the jitter: the same for every prompt, so that labels are reproducible
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """The prompt of one retrieved candidate, in pixels of the working image.
-
-    Attributes:
-        box: xyxy, inclusive.
-        inside: foreground points.
-        outside: background points.
-    """
-
-    box: Box
-    inside: tuple[Point, ...] = ()
-    outside: tuple[Point, ...] = ()
-
-
-def prompts_for(
-    candidates: Sequence[Candidate], others: Sequence[Candidate], config: RefineConfig
-) -> tuple[Prompt, ...]:
-    """Return a prompt for each retrieved candidate of a class.
-
-    Args:
-        candidates: retrieved for the class; each is background for the others.
-        others: retrieved for other classes.
-        config: ``centre_point`` and ``negative_points`` are used.
-    """
-    prompts = []
-    for own in candidates:
-        inside = (innermost(own.mask),) if config.centre_point else ()
-        rivals = [c for c in (*candidates, *others) if c.id != own.id]
-        foreign = [rival.mask & ~own.mask for rival in rivals] if config.negative_points else []
-        outside = tuple(innermost(mask) for mask in foreign if mask.any())
-        prompts.append(Prompt(own.box, inside, outside))
-    return tuple(prompts)
-
-
 def refine(
     refiner: Refiner,
     embedding: Any,
@@ -181,7 +142,7 @@ def refine(
             ),
             original_size,
         )
-    return _cleaned(refined, config)
+    return clean(refined, config)
 
 
 def own_masks(
@@ -196,16 +157,7 @@ def own_masks(
     """
     masks = np.stack([to_original(candidate.mask, original_size) for candidate in candidates])
     scores = np.array([(c.predicted_iou, c.stability_score) for c in candidates], np.float32)
-    return _cleaned(RefinedMasks(masks, scores[:, 0], scores[:, 1]), config)
-
-
-def _cleaned(refined: RefinedMasks, config: RefineConfig) -> RefinedMasks:
-    masks = refined.masks
-    if config.fill_holes:
-        masks = np.stack([filled(mask) for mask in masks])
-    if config.min_part > 0:
-        masks = np.stack([without_small_parts(mask, config.min_part) for mask in masks])
-    return RefinedMasks(masks, refined.predicted_iou, refined.stability)
+    return clean(RefinedMasks(masks, scores[:, 0], scores[:, 1]), config)
 
 
 def refine_boxes(
@@ -284,48 +236,3 @@ def decode(
         )
     assert logits is not None
     return logits.mean(dim=0), float(iou.mean())
-
-
-def jittered(box: Box, size: Size, count: int, share: float) -> npt.NDArray[np.float64]:
-    """Return the box and ``count`` shifted copies, xyxy [1 + count, 4], within ``size``.
-
-    Each side moves by up to ``share`` of the box's width or height. The shifts are the same for
-    every box.
-    """
-    height, width = size
-    x0, y0, x1, y1 = box
-    extent = np.array([x1 - x0 + 1, y1 - y0 + 1, x1 - x0 + 1, y1 - y0 + 1])
-    moves = np.random.default_rng(_SEED).uniform(-share, share, (count, 4)) * extent
-    boxes = np.array(box) + np.vstack([np.zeros(4), moves])
-    last = np.array([width - 1, height - 1, width - 1, height - 1])
-    boxes[1:] = np.clip(boxes[1:], 0, last)
-    return np.asarray(boxes, np.float64)
-
-
-def innermost(mask: Mask) -> Point:
-    """Return the pixel (x, y) of a non-empty mask farthest from its outline and the border."""
-    padded = np.pad(mask, 1).astype(np.uint8)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    row, column = np.unravel_index(int(depth.argmax()), mask.shape)
-    return float(column), float(row)
-
-
-def filled(mask: Mask) -> Mask:
-    """Return the mask with its holes filled."""
-    outlines, _hierarchy = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
-    solid: npt.NDArray[np.uint8] = np.zeros(mask.shape, np.uint8)
-    cv2.drawContours(solid, outlines, -1, 1, cv2.FILLED)
-    return solid.astype(np.bool_)
-
-
-def without_small_parts(mask: Mask, share: float) -> Mask:
-    """Return the mask without 8-connected parts smaller than ``share`` of its largest part."""
-    _count, parts, stats, _centres = cv2.connectedComponentsWithStats(
-        mask.astype(np.uint8), connectivity=8
-    )
-    areas = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
-    areas[0] = 0  # the background
-    large = areas >= max(1.0, share * areas.max())
-    return np.asarray(large[parts])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from salip_ray.cascade.interfaces import ModelContext
 from salip_ray.errors import ConfigError, MissingDependencyError, WeightsError
 from salip_ray.wording import one_line
+
+if TYPE_CHECKING:
+    from salip_ray.cascade.interfaces import ModelContext
 
 
 def load_folder(

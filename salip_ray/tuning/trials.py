@@ -12,7 +12,8 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from salip_ray.cascade.cascade import Cascade, compose
+from salip_ray.cascade.cascade import Cascade
+from salip_ray.cascade.compose import compose
 from salip_ray.cascade.ranking import Ranker
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.config import Config

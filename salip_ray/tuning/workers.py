@@ -28,12 +28,12 @@ class CacheWorker:
     def __init__(self, search: Search, running: Sequence[int]) -> None:
         import torch
 
-        from salip_ray.cascade.proposer import SamProposer
-        from salip_ray.models.loading import (
+        from salip_ray.cascade.loading import (
             load_clip_retriever,
             load_sam_proposer,
             load_sam_refiner,
         )
+        from salip_ray.cascade.proposer import SamProposer
         from salip_ray.tuning.cache import grid_key, loosest_settings
 
         torch.set_num_threads(search.threads)
@@ -79,7 +79,7 @@ class TrialWorker(Trainable):
         """Load what all trials of this actor share: the refiner's SAM and the cached texts."""
         import torch
 
-        from salip_ray.models.loading import load_sam_refiner
+        from salip_ray.cascade.loading import load_sam_refiner
         from salip_ray.tuning.search import caches_encoders
         from salip_ray.tuning.trials import CachedTexts
 

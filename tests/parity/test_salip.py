@@ -16,7 +16,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from salip_ray.cascade.cascade import Cascade, compose
+from salip_ray.cascade.cascade import Cascade
+from salip_ray.cascade.compose import compose
 from salip_ray.cascade.proposer import SamProposer
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.cascade.retriever import ClipRetriever

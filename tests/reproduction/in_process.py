@@ -49,7 +49,7 @@ def try_here(search_: search.Search, rung: int, running: list[int], indices: ran
     worker = CacheWorker(search_, running)
     for index in indices:
         worker.cache(index)
-    from salip_ray.models.loading import load_refiner
+    from salip_ray.cascade.loading import load_refiner
     from salip_ray.tuning.trials import CachedTexts
 
     sam = load_refiner(search_.recipes[0].config, decoder_only=True).sam

@@ -1,4 +1,4 @@
-"""CLIP and SigLIP of Hugging Face as retrievers, through ``transformers``.
+"""CLIP and SigLIP of Hugging Face, through ``transformers``.
 
 The folder ``weights.model`` holds the configuration, weights (safetensors) and processor of a
 CLIPModel, SiglipModel or another model with the same two encoders.
@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from salip_ray.cascade.interfaces import ModelContext
-from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.models.hugging_face import frozen, load_folder, pretrained
 from salip_ray.schema import Image
 
 if TYPE_CHECKING:
+    from salip_ray.cascade.interfaces import ModelContext
     from salip_ray.models.clip.load import ClipModel
 
 _EXAMPLE = "hf-hub:openai/clip-vit-base-patch32"
@@ -77,8 +76,8 @@ def _pooled(output: Any) -> Tensor:
     return features.float()
 
 
-def make_retriever(context: ModelContext) -> ClipRetriever:
-    """Build the retriever of the folder ``weights.model``.
+def load_hugging_face_clip(context: ModelContext) -> ClipModel:
+    """Load the folder ``weights.model``.
 
     Raises:
         ConfigError: no folder is named.
@@ -95,8 +94,7 @@ def make_retriever(context: ModelContext) -> ClipRetriever:
         model.vision_model.to(dtype)
         if hasattr(model, "visual_projection"):
             model.visual_projection.to(dtype)
-    clip = cast("ClipModel", HuggingFaceClip(model, processor, dtype))  # it has the same methods
-    return ClipRetriever(clip, context.config)
+    return cast("ClipModel", HuggingFaceClip(model, processor, dtype))  # it has the same methods
 
 
 def _load(folder: str) -> tuple[Any, Any]:

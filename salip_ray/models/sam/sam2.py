@@ -1,15 +1,14 @@
 """SAM 2 and 2.1 on single images, through ``transformers``: the encoder and decoder of Sam2Model.
 
-The generator is that of SAM v1 (:mod:`salip_ray.cascade.proposer`), as in the official
-``SAM2AutomaticMaskGenerator``. The image is squeezed to a square instead of padded, and the
-embedding has three levels, which travel as named tensors. The folder ``weights.model`` is one of
-``facebook/sam2.1-hiera-*`` (tiny, small, base-plus, large).
+The image is squeezed to a square instead of padded, and the embedding has three levels, which
+travel as named tensors. The folder ``weights.model`` is one of ``facebook/sam2.1-hiera-*`` (tiny,
+small, base-plus, large).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,18 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.functional import resize
 
-from salip_ray.cascade import sam_ops
-from salip_ray.cascade.interfaces import ModelContext, RefinedMasks
-from salip_ray.cascade.proposer import SamProposer
 from salip_ray.models.hugging_face import frozen, load_folder, pretrained
-from salip_ray.models.registry import shares_embedding
-from salip_ray.models.sam.decoder import Decoded
-from salip_ray.schema import Box, Image, Size
+from salip_ray.schema import Image, Size
+
+if TYPE_CHECKING:
+    from salip_ray.cascade.interfaces import ModelContext
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LEVELS = ("fine", "middle", "coarse")  #: of an embedding: strides 4, 8 and 16
 _EXAMPLE = "hf-hub:facebook/sam2.1-hiera-tiny"
-_THRESHOLD = 0.0  # of a mask's logits
 
 Levels = Mapping[str, Tensor]
 
@@ -40,6 +36,8 @@ class Sam2:
         model: a Sam2Model in eval mode.
         precision: ``fast`` runs the encoder in bfloat16.
     """
+
+    threshold = 0.0  #: the logit above which a pixel belongs to a mask
 
     def __init__(self, model: Any, precision: str = "exact") -> None:
         self.model = model
@@ -129,84 +127,3 @@ def _load(folder: str) -> Any:
     from transformers import Sam2Model
 
     return pretrained(Sam2Model, folder)
-
-
-class Sam2Proposer(SamProposer):
-    """Run SAM's automatic mask generation with SAM 2.
-
-    Args:
-        context: of the factory; the section ``propose`` has the settings of the generator.
-    """
-
-    embedding = "sam2"
-
-    def __init__(self, context: ModelContext) -> None:
-        self.sam2 = load_sam2(context, "propose")
-        super().__init__(self.sam2.model, context.config)
-
-    @property
-    def threshold(self) -> float:
-        """The logit above which a pixel belongs to a mask."""
-        return _THRESHOLD
-
-    def encode_views(self, views: Sequence[Image]) -> Sequence[Levels]:
-        """Return the three levels of each view, uint8 RGB [h, w, 3]."""
-        return self.sam2.encode(views)
-
-    def decode_points(self, embedding: Levels, size: Size, points: Tensor) -> Decoded:
-        """Decode three masks for each of n points [n, 2] of a view, without those of low IoU."""
-        logits, ious = self.sam2.decode(embedding, size, points=points, multimask=True)
-        least = self.settings.pred_iou_thresh
-        keep = ious > least if least > 0 else torch.ones_like(ious, dtype=torch.bool)
-        return Decoded(logits[keep], ious[keep], keep.nonzero(as_tuple=True)[0])
-
-    def upscale(self, logits: Tensor, size: Size) -> Tensor:
-        """Resize logits [n, h, w] of a view to its size."""
-        return self.sam2.upscale(logits, size)
-
-
-class Sam2Refiner:
-    """Segment what lies in a box, with SAM 2.
-
-    Args:
-        context: of the factory; ``propose.stability_score_offset`` is used.
-    """
-
-    embedding = "sam2"
-
-    def __init__(self, context: ModelContext) -> None:
-        encoder = not shares_embedding(context.config)
-        self.sam2 = load_sam2(context, "refine", encoder=encoder)
-        self.offset = context.config.propose.stability_score_offset
-
-    def set_batch_size(self, size: int) -> None:
-        """Decode ``size`` boxes at a time from now on."""
-        self.batch_size = size
-
-    def encode(self, working: Image) -> Levels:
-        """Return the three levels of a working image, uint8 RGB [H, W, 3]."""
-        return self.sam2.encode([working])[0]
-
-    def __call__(
-        self,
-        embedding: Levels,
-        *,
-        boxes: Sequence[Box],
-        working_size: Size,
-        original_size: Size,
-    ) -> RefinedMasks:
-        """Predict one mask per box; its logits are resized to ``original_size`` at once."""
-        masks = np.zeros((len(boxes), *original_size), np.bool_)
-        ious, stability = torch.zeros(len(boxes)), torch.zeros(len(boxes))
-        for start in range(0, len(boxes), self.batch_size):
-            batch = torch.tensor(boxes[start : start + self.batch_size], dtype=torch.float64)
-            low_res, predicted = self.sam2.decode(
-                embedding, working_size, boxes=batch, multimask=False
-            )
-            # One by one: the full-size logits of a batch might not fit into memory.
-            for index, logits in enumerate(low_res, start):
-                full = self.sam2.upscale(logits, original_size)
-                masks[index] = (full[0] > _THRESHOLD).cpu().numpy()
-                stability[index] = sam_ops.stability_score(full, _THRESHOLD, self.offset)[0]
-            ious[start : start + self.batch_size] = predicted[:, 0]
-        return RefinedMasks(masks, ious.numpy(), stability.numpy())

@@ -52,8 +52,8 @@ class WholeBox:
 
 
 def test_all_three_parts_may_be_others_and_no_model_is_loaded(configure, monkeypatch):
-    monkeypatch.setattr("salip_ray.models.loading.load_sam", None)
-    monkeypatch.setattr("salip_ray.models.loading.load_clip", None)
+    monkeypatch.setattr("salip_ray.cascade.loading.load_sam", None)
+    monkeypatch.setattr("salip_ray.cascade.loading.load_clip", None)
     image = np.zeros((64, 256, 3), dtype=np.uint8)
     image[:, 128:] = 200
     cascade = Cascade(configure(), propose=halves, retrieve=Brightest(), refine=WholeBox())

@@ -8,7 +8,8 @@ import torch
 from segment_anything import SamPredictor
 
 from salip_ray.cascade.baselines import unprompted
-from salip_ray.cascade.cascade import Cascade, compose
+from salip_ray.cascade.cascade import Cascade
+from salip_ray.cascade.compose import compose
 from salip_ray.cascade.geometry import to_original
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.config import TaskConfig
@@ -84,7 +85,7 @@ def test_a_refiner_with_other_weights_encodes_again(
     sam, other_sam, clip, configure, picture, monkeypatch
 ):
     """`refine.sam` answers as the official predictor does with those weights."""
-    monkeypatch.setattr("salip_ray.models.loading.load_sam", lambda *_, **__: other_sam)
+    monkeypatch.setattr("salip_ray.cascade.loading.load_sam", lambda *_, **__: other_sam)
     image = picture(90, 128)
     config = configure(refine={"sam": {"model": "bundled"}})
     mask = Cascade(config, sam=sam, clip=clip)(image).masks[0]
@@ -211,7 +212,7 @@ def test_an_empty_reference_has_no_gt_sam_mask(cascade, picture):
 
 
 def test_without_the_cascade_mode_no_clip_is_loaded(sam, configure, picture, monkeypatch):
-    monkeypatch.setattr("salip_ray.models.loading.load_clip", None)
+    monkeypatch.setattr("salip_ray.cascade.loading.load_clip", None)
     config = configure(run={"modes": ["unprompted"]})
     result = Cascade(config, sam=sam)(picture(90, 128))
     assert {m.method for m in result.masks} == {"unprompted_confident", "unprompted_largest"}

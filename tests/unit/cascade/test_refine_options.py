@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 from segment_anything import SamPredictor
 
-from salip_ray.cascade.refiner import (
-    Prompt,
-    SamRefiner,
-    filled,
-    innermost,
-    jittered,
-    prompts_for,
-    refine,
-    without_small_parts,
-)
+from salip_ray.cascade.cleaning import filled, without_small_parts
+from salip_ray.cascade.prompts import Prompt, innermost, jittered, prompts_for
+from salip_ray.cascade.refiner import SamRefiner, refine
 from salip_ray.config import RefineConfig
 from salip_ray.schema import Candidate
 

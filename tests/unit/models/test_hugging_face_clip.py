@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from salip_ray.cascade.cascade import Cascade
+from salip_ray.cascade.loading import load_retriever
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError, WeightsError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.identity import identify
-from salip_ray.models.loading import load_retriever
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SENTENCES = ["a lung", "an image of the heart", "a"]

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
+from salip_ray.cascade.loading import load_proposer, load_refiner
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError, ModelError, WeightsError
 from salip_ray.models import registry
 from salip_ray.models.identity import identify, pin
-from salip_ray.models.loading import load_proposer, load_refiner
 from salip_ray.pipeline.stages import stages_of, stages_with_models
 
 MODULE = '''

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from salip_ray.cascade.cascade import Cascade
+from salip_ray.cascade.loading import load_proposer, load_refiner
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError, WeightsError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.identity import identify
-from salip_ray.models.loading import load_proposer, load_refiner
 from salip_ray.models.registry import shares_embedding
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from salip_ray.cascade.cascade import Cascade
+from salip_ray.cascade.loading import load_proposer
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError, WeightsError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.identity import identify
-from salip_ray.models.loading import load_proposer
 from salip_ray.models.registry import needed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -146,7 +146,7 @@ def test_instances_equal_those_of_transformers(theirs, folder, image):
         for label, phrase in PHRASES.items()
         for found in [official(theirs, image, phrase, 0.2)]
         for mask, score in zip(found["masks"], found["scores"], strict=True)
-        if 0 < mask.sum()
+        if mask.sum() > 0
     ]
     assert {label for label, _, _ in expected} == set(PHRASES)
     assert len(proposals.candidates) == len(expected) > 4

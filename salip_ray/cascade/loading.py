@@ -19,6 +19,7 @@ from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.config import Config, SamConfig
 from salip_ray.errors import ModelError, SalipError
+from salip_ray.models.clip.hugging_face import load_hugging_face_clip
 from salip_ray.models.clip.load import load_clip
 from salip_ray.models.devices import resolve_device, resolve_precision
 from salip_ray.models.identity import local_weights
@@ -118,6 +119,11 @@ def load_sam_refiner(
         decoder_only = shares_embedding(config)
     sam = _load_sam(config, config.refine.sam or config.sam, device, decoder_only=decoder_only)
     return SamRefiner(sam, config)
+
+
+def hugging_face_retriever(context: ModelContext) -> ClipRetriever:
+    """Build the retriever ``hf-clip``: a CLIP or SigLIP of the folder ``weights.model``."""
+    return ClipRetriever(load_hugging_face_clip(context), context.config)
 
 
 def _build(model: Family, config: Config, device: Device) -> Any:
