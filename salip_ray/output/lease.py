@@ -1,11 +1,8 @@
 """One driver at a time for an output: a lease in the output that must be renewed.
 
 ``lease.json`` names the driver that writes the output. Its holder renews it every few seconds. A
-second driver is refused until the lease expires, or its process is known to be dead.
-
-A lease is taken with one conditional write (S3 ``If-None-Match`` or ``If-Match``, a hard link on
-local disk). If the store does not support that, the driver writes the lease, waits a moment and
-reads it back.
+second driver is refused until the lease expires, or its process is known to be dead
+(:mod:`salip_ray.output.lease_acquire`).
 
 A driver may be paused while its lease expires (a stopped process, a suspended machine). Therefore a
 lease is lost if it was not renewed within its term by either clock, is absent, or has another
@@ -16,25 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from salip_ray.errors import LeaseError, SalipError
+from salip_ray.output import clock
+from salip_ray.output.clock import Moment
 from salip_ray.output.layout import LEASE
-from salip_ray.output.lease_holder import TERM_SECONDS, LeaseHolder, read_lease, this_process
-from salip_ray.output.store import Store, UnconditionalStoreError
-from salip_ray.output.store_clients import Version
+from salip_ray.output.lease_acquire import acquire, forget
+from salip_ray.output.lease_holder import TERM_SECONDS, LeaseHolder, read_lease
+from salip_ray.output.store import Store
 
 RENEW_SECONDS = 10.0
 _CLOCK_ALLOWANCE = 90.0  # seconds by which the clocks of two nodes of a job may differ
-_SETTLE_LOCAL, _SETTLE_REMOTE = 0.1, 1.0
 _RESUME = "Run the same command again to resume."
-
-#: Owners of the leases that this process holds or is about to hold.
-_OWNED: set[str] = set()
 
 #: Returns the progress of a job as JSON-ready data, for people who look at the output.
 Progress = Callable[[], Mapping[str, Any]]
@@ -49,7 +41,7 @@ class Lease:
     """
 
     def __init__(
-        self, store: Store, holder: LeaseHolder, *, term: float, interval: float, since: _Moment
+        self, store: Store, holder: LeaseHolder, *, term: float, interval: float, since: Moment
     ) -> None:
         self.lost = threading.Event()
         self.progress: Progress | None = None
@@ -123,12 +115,12 @@ class Lease:
             self._notify()
             return
         progress = self._current_progress()
-        checked = _Moment()
+        checked = Moment()
         with contextlib.suppress(LeaseError):
             self.require_owner()
             if checked.elapsed() > self._term / 2:
                 return  # paused since the check: another driver may hold the lease by now
-            self._holder = self._holder.renewed_at(_now(), self._term, progress)
+            self._holder = self._holder.renewed_at(clock.now(), self._term, progress)
             self._store.write(LEASE, self._holder.to_bytes())
             self._renewed = checked
 
@@ -141,7 +133,7 @@ class Lease:
                 with contextlib.suppress(SalipError):  # the lease expires by itself
                     self._remove()
         finally:
-            _OWNED.discard(self.owner)
+            forget(self.owner)
 
     def _current_progress(self) -> Mapping[str, Any]:
         with contextlib.suppress(Exception):  # no job fails because of its progress
@@ -155,7 +147,7 @@ class Lease:
             try:
                 self._store.delete(LEASE)
             except SalipError:  # some accounts may write but not delete
-                expired = self._holder.renewed_at(_now(), 0, self._holder.progress)
+                expired = self._holder.renewed_at(clock.now(), 0, self._holder.progress)
                 self._store.write(LEASE, expired.to_bytes())
 
     def _renew_until_released(self, interval: float) -> None:
@@ -198,7 +190,7 @@ def require_owner(store: Store, owner: str) -> None:
             f"output {store} was taken over by another driver (host {holder.host}, process "
             f"{holder.pid}) after this one did not renew its lease; the other driver continues"
         )
-    if holder.seconds_left(_now()) < -_CLOCK_ALLOWANCE:
+    if holder.seconds_left(clock.now()) < -_CLOCK_ALLOWANCE:
         raise LeaseError(
             f"the lease on output {store} was lost: it was renewed last at {holder.renewed}. "
             f"{_RESUME}"
@@ -220,104 +212,10 @@ def held(
         LeaseError: another driver holds it.
         StoreError: the output cannot be read or written.
     """
-    since = _Moment()
-    lease = Lease(store, _acquire(store, term), term=term, interval=interval, since=since)
+    since = Moment()
+    lease = Lease(store, acquire(store, term), term=term, interval=interval, since=since)
     try:
         store.sweep()
         yield lease
     finally:
         lease.release()
-
-
-class _Moment:
-    """A moment on the wall clock and on the monotonic clock of this machine.
-
-    A stopped process falls behind on both; a suspended machine only on the wall clock.
-    """
-
-    def __init__(self) -> None:
-        self._wall, self._monotonic = _now(), _monotonic()
-
-    def elapsed(self) -> float:
-        """Return the seconds since then, by the clock that shows more."""
-        return max((_now() - self._wall).total_seconds(), _monotonic() - self._monotonic)
-
-
-def _acquire(store: Store, term: float) -> LeaseHolder:
-    data, version = store.read_with_version(LEASE)
-    now = _now()
-    mine = this_process(uuid.uuid4().hex, now).renewed_at(now, term, {})
-    holder = LeaseHolder.parse(data)
-    if holder is not None and not _is_free(holder, mine):
-        raise _refusal(store, holder)
-    _OWNED.add(mine.owner)
-    try:
-        if _write_conditionally(store, mine.to_bytes(), version) is None:
-            store.write(LEASE, mine.to_bytes())
-            time.sleep(_SETTLE_LOCAL if store.is_local else _SETTLE_REMOTE)
-        holder = read_lease(store)
-        if holder is None or holder.owner != mine.owner:
-            raise _refusal(store, holder)
-    except BaseException:
-        _OWNED.discard(mine.owner)
-        raise
-    return mine
-
-
-def _write_conditionally(store: Store, data: bytes, version: Version | None) -> bool | None:
-    """Write the lease if it still has a version, or is still absent (None).
-
-    Returns:
-        True if it was written, False if another driver was first, None if the store does not
-        support conditions. A store that ignores conditions has written the lease.
-    """
-
-    def write() -> bool:
-        if version is None:
-            return store.create(LEASE, data)
-        return store.replace(LEASE, data, version)
-
-    try:
-        if not write():
-            return False
-        # A server that ignores conditions repeats the write; one that knows them must refuse.
-        return None if write() else True
-    except UnconditionalStoreError:
-        return None
-
-
-def _is_free(holder: LeaseHolder, mine: LeaseHolder) -> bool:
-    """Return True if the lease has expired, or its process has ended or does not hold it."""
-    if not holder.is_current(_now()):
-        return True
-    if not holder.is_same_machine(mine):
-        return False
-    if holder.pid == mine.pid:
-        return holder.owner not in _OWNED
-    return not holder.is_process_alive()
-
-
-def _refusal(store: Store, holder: LeaseHolder | None) -> LeaseError:
-    if holder is None:
-        return LeaseError(f"output {store} is used by another driver: try again in a minute")
-    left = holder.seconds_left(_now())
-    if left <= TERM_SECONDS:
-        ends = f"If that driver has died, its lease expires in {max(0.0, left):.0f} s"
-    else:
-        ends = (
-            f"The lease was renewed {left - TERM_SECONDS:.0f} s in the future, so a clock is "
-            f"wrong: if no driver is running, delete {store.path_of(LEASE)}"
-        )
-    return LeaseError(
-        f"output {store} is being written by another driver (host {holder.host}, process "
-        f"{holder.pid}, since {holder.started}): wait for it, stop it, or give another output. "
-        f"{ends}"
-    )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _monotonic() -> float:
-    return time.monotonic()

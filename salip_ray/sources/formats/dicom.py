@@ -13,21 +13,16 @@ from collections.abc import Iterator
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.pixels.utils import pixel_array
 
 from salip_ray.config import ImageConfig, Window
 from salip_ray.errors import ImageError
 from salip_ray.schema import Image
-from salip_ray.sources.formats.codestreams import Codestream, read_codestream
 from salip_ray.sources.formats.dicom_dataset import (
     PIXELS,
     frame_count,
     frame_dataset,
     pair_of,
-    pixel_bytes,
     quiet,
     read_data,
 )
@@ -39,6 +34,7 @@ from salip_ray.sources.formats.dicom_grey import (
     voi_table,
     whole_range,
 )
+from salip_ray.sources.formats.dicom_stored import stored_values
 from salip_ray.sources.formats.intensity import (
     Grey,
     Range,
@@ -50,7 +46,6 @@ from salip_ray.sources.formats.intensity import (
 )
 from salip_ray.sources.formats.stack import Spacing, Stack, check_frames, check_pixels
 
-_DECODERS, _LAST_DECODER = ("pylibjpeg", "pyjpegls", "pillow", "pydicom"), "gdcm"
 _COLOURS = frozenset(
     {"RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"}
     | {"YBR_ICT", "YBR_RCT"}
@@ -117,7 +112,7 @@ class _Frames:
     def picture(self, index: int) -> Image:
         with quiet():
             frame = frame_dataset(self._ds, index)
-            stored = self._stored(index)
+            stored = stored_values(self._ds, index, self._count)
             try:
                 if stored.ndim == 3 or frame.PhotometricInterpretation == "PALETTE COLOR":
                     return self._colour(stored)
@@ -140,82 +135,9 @@ class _Frames:
             deep = int(frame.get("BitsStored") or 16) > 8
             if not deep or frame.PhotometricInterpretation not in _GREYS:
                 return None
-            values = modality_values(self._stored(index), frame)
+            values = modality_values(stored_values(self._ds, index, self._count), frame)
         inverted = frame.PhotometricInterpretation == "MONOCHROME1"
         return -values.astype(np.float64) if inverted else values
-
-    def _stored(self, index: int) -> Values:
-        """Return the stored values of a frame: [H, W] or [H, W, samples]."""
-        ds = self._ds
-        encoded = ds.file_meta.TransferSyntaxUID.is_encapsulated
-        codestream = self._codestream(index) if encoded else None
-        shift = 0 if encoded else _high_bit(ds) + 1 - int(ds.get("BitsStored") or 0)
-        frame_index = index if self._count > 1 else None
-        plugins = _decoders(ds)
-        for plugin in plugins:
-            try:
-                values = np.asarray(
-                    pixel_array(
-                        ds,
-                        index=frame_index,
-                        decoding_plugin=plugin,
-                        correct_unused_bits=shift <= 0,
-                    )
-                )
-            except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-                raise
-            except Exception:  # noqa: BLE001, S112  (decoders raise anything; the next may succeed)
-                continue
-            except BaseException:  # noqa: BLE001  (decoders in Rust panic with what is no Exception)
-                break
-            values = values.astype(values.dtype.newbyteorder("="), copy=False)
-            return _shifted(values, shift, ds) if shift > 0 else values
-        raise ImageError(self._why(codestream, bool(plugins)))
-
-    def _codestream(self, index: int) -> Codestream | None:
-        """Return the header of an encoded frame, if it is of a kind that has one.
-
-        Raises:
-            ImageError: a decoder would unpack other pixels than the data set describes.
-        """
-        ds = self._ds
-        try:
-            extended = ds.get("ExtendedOffsetTable"), ds.get("ExtendedOffsetTableLengths")
-            header = read_codestream(
-                get_frame(
-                    ds.PixelData,
-                    index,
-                    number_of_frames=self._count,
-                    extended_offsets=extended if all(extended) else None,
-                )
-            )
-        except Exception:  # noqa: BLE001  (pydicom raises many kinds)
-            raise ImageError("the encoded pixels are corrupt or truncated") from None
-        if header is None:
-            return None
-        rows, columns, samples = int(ds.Rows), int(ds.Columns), int(ds.SamplesPerPixel)
-        if (header.columns, header.rows) != (columns, rows) or header.samples != samples:
-            raise ImageError(
-                f"its {header.kind} data has {header.columns} x {header.rows} pixels of "
-                f"{header.samples} samples, but Columns x Rows are {columns} x {rows} and "
-                f"SamplesPerPixel is {samples}"
-            )
-        return header
-
-    def _why(self, header: Codestream | None, tried: bool) -> str:
-        ds = self._ds
-        syntax = ds.file_meta.TransferSyntaxUID
-        if not syntax.is_encapsulated:
-            size, needed = len(ds.get("PixelData") or b""), pixel_bytes(ds)
-            if "PixelData" in ds and size < needed:
-                return f"truncated: the pixels have {size:,} bytes, {needed:,} are needed"
-            return "cannot be decoded: an attribute of its pixels is missing or corrupt"
-        name = syntax.name if syntax.is_transfer_syntax else "of an unknown transfer syntax"
-        if header is not None and header.lossy_12_bit:
-            return "no installed decoder reads 12-bit lossy JPEG (pylibjpeg-libjpeg does)"
-        if not tried:
-            return f"no decoder is installed for {name}: install salip-ray[dicom]"
-        return f"cannot be decoded: its pixels ({name}) are corrupt, truncated or of a rare kind"
 
     def _colour(self, values: Values) -> Image:
         bits = int(self._ds.BitsStored)
@@ -253,40 +175,11 @@ class _Frames:
 
     def _all_unpadded(self) -> Iterator[Values]:
         for index in range(self._count):
-            frame, stored = frame_dataset(self._ds, index), self._stored(index)
+            frame, stored = (
+                frame_dataset(self._ds, index),
+                stored_values(self._ds, index, self._count),
+            )
             yield _unpadded(stored, modality_values(stored, frame), frame)
-
-
-def _decoders(ds: Dataset) -> list[str]:
-    """Return the plugins that may unpack the pixels, best first; ``[""]`` if none is needed.
-
-    GDCM throws a C++ exception past Python if a file is corrupt, which ends the process. It is only
-    tried if there is no other plugin, or corrupt files would reach it.
-    """
-    syntax = ds.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
-        return [""]
-    try:
-        available = set(get_decoder(syntax).available_plugins)
-    except NotImplementedError:
-        return []
-    first = [name for name in _DECODERS if name in available]
-    return first or [_LAST_DECODER] * bool(available)
-
-
-def _high_bit(ds: Dataset) -> int:
-    """Return HighBit; that of values without a shift if it is missing or impossible."""
-    stored = int(ds.get("BitsStored") or 0)
-    high = ds.get("HighBit")
-    possible = isinstance(high, int) and stored <= high + 1 <= int(ds.get("BitsAllocated") or 0)
-    return int(high) if possible else stored - 1
-
-
-def _shifted(values: Values, shift: int, ds: Dataset) -> Values:
-    """Return values whose bits end at HighBit, moved down and with their sign."""
-    bits, width = int(ds.BitsStored), values.dtype.itemsize * 8
-    up = width - bits - shift
-    return np.right_shift(np.left_shift(values, up), width - bits)
 
 
 def _palette(values: Values, ds: Dataset) -> tuple[Values, int]:

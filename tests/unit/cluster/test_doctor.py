@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from salip_ray import load_config
 from salip_ray.cli import app
-from salip_ray.cluster import doctor
-from salip_ray.cluster.doctor import Advice
+from salip_ray.cluster import doctor, machine_checks
+from salip_ray.cluster.machine_checks import Advice
 from salip_ray.errors import InputError
 
 Usage = namedtuple("Usage", "total used free")
@@ -128,11 +128,11 @@ def test_a_store_that_forbids_deleting_passes(tmp_path, config, monkeypatch):
 
 
 def test_little_memory_and_disk_are_noted(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(1, 1, 64 * 2**20))
+    monkeypatch.setattr(machine_checks.shutil, "disk_usage", lambda path: Usage(1, 1, 64 * 2**20))
     with pytest.raises(Advice, match="--shm-size"):
-        doctor.shared_memory(str(tmp_path))
+        machine_checks.shared_memory(str(tmp_path))
     with pytest.raises(Advice, match="SALIP_RAY_CACHE"):
-        doctor.disk()
+        machine_checks.disk()
 
 
 def test_weights_that_are_missing_or_fetched(tmp_path, config, monkeypatch):
@@ -163,7 +163,7 @@ def test_the_limit_of_open_files(monkeypatch):
 
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 4096))
     with pytest.raises(Advice, match="ulimit"):
-        doctor.open_files()
+        machine_checks.open_files()
 
 
 # ----------------------------------------------------------------------------------- named weights

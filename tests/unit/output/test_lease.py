@@ -17,6 +17,7 @@ import fsspec
 import pytest
 
 from salip_ray.errors import LeaseError, OutputError, StoreError
+from salip_ray.output import clock, lease_acquire
 from salip_ray.output import lease as leases
 from salip_ray.output.layout import LEASE
 from salip_ray.output.lease import RENEW_SECONDS, held, require_owner
@@ -40,8 +41,8 @@ def clocks(monkeypatch):
 class Clocks:
     def __init__(self, monkeypatch):
         self.wall, self.monotonic = datetime(2030, 1, 1, tzinfo=UTC), 0.0
-        monkeypatch.setattr(leases, "_now", lambda: self.wall)
-        monkeypatch.setattr(leases, "_monotonic", lambda: self.monotonic)
+        monkeypatch.setattr(clock, "now", lambda: self.wall)
+        monkeypatch.setattr(clock, "monotonic", lambda: self.monotonic)
 
     def stop_process(self, seconds):
         self.wall += timedelta(seconds=seconds)
@@ -275,14 +276,14 @@ def test_driver_that_loses_the_race_is_refused_and_keeps_nothing(store, conditio
 
 
 def test_conditional_write_needs_no_wait(store, monkeypatch):
-    monkeypatch.setattr(leases.time, "sleep", lambda _: pytest.fail("waited"))
+    monkeypatch.setattr(lease_acquire.time, "sleep", lambda _: pytest.fail("waited"))
     with held(store, interval=HOUR) as lease:
         lease.require_owner()
 
 
 def test_store_that_ignores_conditions_is_waited_for(monkeypatch):
     waits = []
-    monkeypatch.setattr(leases.time, "sleep", waits.append)
+    monkeypatch.setattr(lease_acquire.time, "sleep", waits.append)
     fs = fsspec.filesystem("memory")
     pipe = fs.pipe_file
     monkeypatch.setattr(fs, "pipe_file", lambda path, data, **_: pipe(path, data))

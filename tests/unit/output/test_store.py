@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from salip_ray.errors import OutputError, StoreError
 from salip_ray.output import local_files
-from salip_ray.output.store import ATTEMPTS, Store, UnconditionalStoreError
+from salip_ray.output.store import Store, UnconditionalStoreError
+from salip_ray.output.store_location import ATTEMPTS
 from salip_ray.sources import stores
 
 

@@ -17,7 +17,7 @@ from salip_ray.errors import OutputError
 from salip_ray.output import layout
 from salip_ray.output.commit import describe
 from salip_ray.output.masks import encode_png
-from salip_ray.output.store import ATTEMPTS
+from salip_ray.output.store_location import ATTEMPTS
 from salip_ray.output.verify import verify
 from salip_ray.sources import stores
 from tests.unit.output.outputs import write_output

@@ -23,7 +23,7 @@ from benchmarks.dicom_table import FILES, files_with_pixels, frame_count, pydico
 from salip_ray.config import ImageConfig, Window
 from salip_ray.errors import ImageError
 from salip_ray.sources.decode import decode, open_stack
-from salip_ray.sources.formats import dicom
+from salip_ray.sources.formats import dicom_stored
 
 PATHS = list(files_with_pixels())
 CONFIG = ImageConfig()
@@ -179,7 +179,7 @@ def test_a_decoder_that_panics_costs_its_file_alone(capfd):
 def test_the_decoder_whose_errors_end_the_process_comes_last(syntax, first):
     ds = pydicom.dcmread(io.BytesIO(make(np.zeros((8, 8), np.uint8))))
     ds.file_meta.TransferSyntaxUID = syntax
-    assert dicom._decoders(ds)[0] == first
-    assert "gdcm" not in dicom._decoders(ds)
+    assert dicom_stored._decoders(ds)[0] == first
+    assert "gdcm" not in dicom_stored._decoders(ds)
     ds.file_meta.TransferSyntaxUID = JPEGLosslessSV1  # for which there is no other
-    assert dicom._decoders(ds)[0] in {"gdcm", "pylibjpeg"}
+    assert dicom_stored._decoders(ds)[0] in {"gdcm", "pylibjpeg"}
