@@ -8,6 +8,7 @@ Exit with 1 if something was lost, doubled, different, left behind or crashed.
 from __future__ import annotations
 
 import json
+import math
 import random
 import statistics
 import sys
@@ -50,8 +51,10 @@ def main(
     minutes: Annotated[float, typer.Option(help="After which this slice ends.")] = 55.0,
     output: Annotated[Path, typer.Option(help="Where everything is written.")] = ROOT
     / "chaos-output",
+    share: Annotated[float, typer.Option(help="Of the disturbances; 0.1 for a short run.")] = 1.0,
 ) -> None:
     """Disturb jobs until every disturbance has happened often enough."""
+    targets = {what: math.ceil(share * count) for what, count in TARGETS.items()}
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     state = output / "state.json"
@@ -62,7 +65,7 @@ def main(
         return time.monotonic() - began > minutes * 60
 
     def left(what: str) -> int:
-        return max(0, TARGETS[what] - tally.counts.get(what, 0))
+        return max(0, targets[what] - tally.counts.get(what, 0))
 
     def save() -> None:
         partial = state.with_suffix(".tmp")
@@ -81,7 +84,7 @@ def main(
         tally.damage += Damage(crashes=len(fuzzed.faults))
         typer.echo(f"{dict(fuzzed.formats)}, at most {fuzzed.peak_mib:.0f} MiB")
         report(f"{fuzzed.files:,} files fuzzed, {len(fuzzed.faults)} faults {fuzzed.faults[:3]}")
-    if any(left(what) for what in TARGETS):
+    if any(left(what) for what in targets):
         images = draw_images(output / "images", _IMAGES)
         rng = random.Random(sum(tally.counts.values()))
         with small_cluster() as cluster:
@@ -89,7 +92,9 @@ def main(
             report(f"undisturbed run: {world.undisturbed()}")
             cut = sum(e.what == "driver" and e.phase == "commit" for e in tally.events)
             disturbances = {
-                "driver_kills": partial(kill_drivers, in_commit=max(0, _IN_COMMIT - cut)),
+                "driver_kills": partial(
+                    kill_drivers, in_commit=max(0, math.ceil(share * _IN_COMMIT) - cut)
+                ),
                 "worker_kills": kill_workers,
                 "store_faults": fail_store,
                 "node_losses": lose_nodes,
@@ -97,7 +102,7 @@ def main(
             }
             # The rarest disturbance first, each with its share of the remaining time.
             waiting = [what for what in disturbances if left(what)]
-            waiting.sort(key=lambda what: 1 - left(what) / TARGETS[what])
+            waiting.sort(key=lambda what: 1 - left(what) / targets[what])
             for number, what in enumerate(waiting):
                 now = time.monotonic()
                 until = now + (began + minutes * 60 - now) / (len(waiting) - number)
@@ -108,7 +113,7 @@ def main(
     typer.echo((output / "table.md").read_text())
     if tally.damage.total:
         sys.exit(f"the job is not safe: {tally.damage}")
-    if missing := {what: left(what) for what in TARGETS if left(what)}:
+    if missing := {what: left(what) for what in targets if left(what)}:
         typer.echo(f"not yet done often enough, run it again: {missing}")
 
 
