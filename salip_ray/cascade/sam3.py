@@ -66,13 +66,13 @@ class Sam3Proposer:
         # Class by class: the masks of all queries of all classes might not fit into memory.
         for label, (features, mask) in self.texts.items():
             answer = self.model(vision_embeds=views, text_embeds=features, attention_mask=mask)
-            (found,) = self.processor.post_process_instance_segmentation(
+            (instances,) = self.processor.post_process_instance_segmentation(
                 answer, self.threshold, self.mask_threshold, [working.shape[:2]]
             )
-            if len(found["scores"]):  # else the masks are not resized
-                labels += [label] * len(found["scores"])
-                scores.append(found["scores"])
-                masks.append(found["masks"].bool())
+            if len(instances["scores"]):  # else the masks are not resized
+                labels += [label] * len(instances["scores"])
+                scores.append(instances["scores"])
+                masks.append(instances["masks"].bool())
         return Instances(torch.cat(scores), torch.cat(masks), labels=labels)
 
     @torch.inference_mode()

@@ -132,10 +132,10 @@ def official(theirs, image, phrase, threshold):
     answer = model(
         **{name: inputs[name] for name in ("pixel_values", "input_ids", "attention_mask")}
     )
-    (found,) = processor.post_process_instance_segmentation(
+    (instances,) = processor.post_process_instance_segmentation(
         answer, threshold, target_sizes=[image.shape[:2]]
     )
-    return found
+    return instances
 
 
 def test_instances_equal_those_of_transformers(theirs, folder, image):
@@ -144,8 +144,8 @@ def test_instances_equal_those_of_transformers(theirs, folder, image):
     expected = [
         (label, mask, score)
         for label, phrase in PHRASES.items()
-        for found in [official(theirs, image, phrase, 0.2)]
-        for mask, score in zip(found["masks"], found["scores"], strict=True)
+        for instances in [official(theirs, image, phrase, 0.2)]
+        for mask, score in zip(instances["masks"], instances["scores"], strict=True)
         if mask.sum() > 0
     ]
     assert {label for label, _, _ in expected} == set(PHRASES)
