@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from salip_ray.cascade import sam_ops
-from salip_ray.cascade.interfaces import ModelContext, RefinedMasks
+from salip_ray.cascade.box_refiner import BoxRefiner
+from salip_ray.cascade.interfaces import ModelContext
 from salip_ray.cascade.proposer import SamProposer
 from salip_ray.models.registry import shares_embedding
 from salip_ray.models.sam.decoder import Decoded
 from salip_ray.models.sam.sam2 import Levels, load_sam2
-from salip_ray.schema import Box, Image, Size
+from salip_ray.schema import Image, Size
 
 
 class Sam2Proposer(SamProposer):
@@ -51,7 +50,7 @@ class Sam2Proposer(SamProposer):
         return self.sam2.upscale(logits, size)
 
 
-class Sam2Refiner:
+class Sam2Refiner(BoxRefiner):
     """Segment what lies in a box, with SAM 2.
 
     Args:
@@ -62,37 +61,17 @@ class Sam2Refiner:
 
     def __init__(self, context: ModelContext) -> None:
         self.sam2 = load_sam2(context, "refine", encoder=not shares_embedding(context.config))
-        self.offset = context.config.propose.stability_score_offset
-
-    def set_batch_size(self, size: int) -> None:
-        """Decode ``size`` boxes at a time from now on."""
-        self.batch_size = size
+        super().__init__(self.sam2.threshold, context.config.propose.stability_score_offset)
 
     def encode(self, working: Image) -> Levels:
         """Return the three levels of a working image, uint8 RGB [H, W, 3]."""
         return self.sam2.encode([working])[0]
 
-    def __call__(
-        self,
-        embedding: Levels,
-        *,
-        boxes: Sequence[Box],
-        working_size: Size,
-        original_size: Size,
-    ) -> RefinedMasks:
-        """Predict one mask per box; its logits are resized to ``original_size`` at once."""
-        masks = np.zeros((len(boxes), *original_size), np.bool_)
-        ious, stability = torch.zeros(len(boxes)), torch.zeros(len(boxes))
-        threshold = self.sam2.threshold
-        for start in range(0, len(boxes), self.batch_size):
-            batch = torch.tensor(boxes[start : start + self.batch_size], dtype=torch.float64)
-            low_res, predicted = self.sam2.decode(
-                embedding, working_size, boxes=batch, multimask=False
-            )
-            # One by one: the full-size logits of a batch might not fit into memory.
-            for index, logits in enumerate(low_res, start):
-                full = self.sam2.upscale(logits, original_size)
-                masks[index] = (full[0] > threshold).cpu().numpy()
-                stability[index] = sam_ops.stability_score(full, threshold, self.offset)[0]
-            ious[start : start + self.batch_size] = predicted[:, 0]
-        return RefinedMasks(masks, ious.numpy(), stability.numpy())
+    def decode_boxes(self, embedding: Levels, size: Size, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return low-resolution logits [n, h, w] and predicted IoUs [n] of boxes [n, 4] xyxy."""
+        logits, ious = self.sam2.decode(embedding, size, boxes=boxes, multimask=False)
+        return logits[:, 0], ious[:, 0]
+
+    def upscale(self, logits: Tensor, size: Size, output_size: Size) -> Tensor:  # noqa: ARG002
+        """Resize logits [n, h, w] to ``output_size``."""
+        return self.sam2.upscale(logits, output_size)

@@ -44,14 +44,23 @@ def encode(sam: Sam, image: Image) -> Tensor:
 @torch.no_grad()
 def encode_views(sam: Sam, views: Sequence[Image]) -> Tensor:
     """Embed several images in one batch: uint8 RGB [H, W, 3] each -> float32 [n, C, h, w]."""
+    embeddings: Tensor = sam.image_encoder(pixels(sam, views))
+    return embeddings.float()
+
+
+def pixels(sam: Sam, views: Sequence[Image]) -> Tensor:
+    """Return SAM's input for views, uint8 RGB [H, W, 3] each: resized, normalised and padded.
+
+    Raises:
+        ImageError: a view is too elongated.
+    """
     resize = ResizeLongestSide(sam.image_encoder.img_size)
-    pixels = []
+    inputs = []
     for view in views:
         input_size(sam, view.shape[:2])
         resized = torch.as_tensor(resize.apply_image(view), device=sam.device)
-        pixels.append(sam.preprocess(resized.permute(2, 0, 1).contiguous()[None]))
-    embeddings: Tensor = sam.image_encoder(torch.cat(pixels))
-    return embeddings.float()
+        inputs.append(sam.preprocess(resized.permute(2, 0, 1).contiguous()[None]))
+    return torch.cat(inputs)
 
 
 @torch.no_grad()
@@ -77,7 +86,7 @@ def decode(
     Returns:
         Low-resolution logits [n, m, 4h, 4w] and predicted IoUs [n, m], m being 3 or 1.
     """
-    sparse, dense = _embed_prompts(sam, size, points, boxes)
+    sparse, dense = embed_prompts(sam, size, points, boxes)
     logits, predicted_iou = sam.mask_decoder(
         image_embeddings=embedding.to(sam.device),
         image_pe=_positions(sam),
@@ -105,7 +114,7 @@ def decode_above(
         min_iou: exclusive; with 0 no mask is dropped, not even one of a negative IoU.
     """
     if min_iou > 0 and isinstance(sam.mask_decoder, QuickMaskDecoder):
-        sparse, dense = _embed_prompts(sam, size, points, None)
+        sparse, dense = embed_prompts(sam, size, points, None)
         return sam.mask_decoder.above(
             embedding.to(sam.device), _positions(sam), sparse, dense, min_iou
         )
@@ -114,7 +123,7 @@ def decode_above(
     return Decoded(logits[keep], ious[keep], keep.nonzero(as_tuple=True)[0])
 
 
-def _embed_prompts(
+def embed_prompts(
     sam: Sam, size: Size, points: Tensor | None, boxes: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return sparse and dense embeddings in float32: half precision would move points by pixels."""

@@ -35,11 +35,17 @@ NONE = "none"  #: as refiner: the masks of the candidates are the result
 _BUILT_IN: dict[str, dict[str, str]] = {
     "propose": {
         "sam": "",
+        "sam-hq": "salip_ray.cascade.sam_hq:SamHqProposer",
         "sam2": "salip_ray.cascade.sam2:Sam2Proposer",
         "sam3": "salip_ray.cascade.sam3:Sam3Proposer",
     },
     "retrieve": {"clip": "", "hf-clip": "salip_ray.cascade.loading:hugging_face_retriever"},
-    "refine": {"sam": "", "sam2": "salip_ray.cascade.sam2:Sam2Refiner", NONE: ""},
+    "refine": {
+        "sam": "",
+        "sam-hq": "salip_ray.cascade.sam_hq:SamHqRefiner",
+        "sam2": "salip_ray.cascade.sam2:Sam2Refiner",
+        NONE: "",
+    },
 }
 
 

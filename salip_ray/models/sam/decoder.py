@@ -14,6 +14,7 @@ for every prompt and projects each copy. Here:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -120,14 +121,17 @@ class QuickMaskDecoder(nn.Module):
         first: int,
         last: int | None,
         threshold: float | None = None,
+        masks: Callable[[Tensor, Tensor, Tensor, Tensor, int, int], Tensor] | None = None,
     ) -> Decoded:
+        masks = masks or self._masks
         height, width = image.shape[2:]
         dtype = self.iou_token.weight.dtype
         keys = (image + dense[:1]).to(dtype).flatten(2).transpose(1, 2).contiguous()
         key_pe = image_pe.to(dtype).flatten(2).transpose(1, 2).contiguous()
         shared = share(self.transformer, keys, key_pe)
-        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat((output_tokens.expand(len(sparse), -1, -1), sparse.to(dtype)), dim=1)
+        tokens = torch.cat(
+            (self._output_tokens().expand(len(sparse), -1, -1), sparse.to(dtype)), dim=1
+        )
         step = len(tokens)
         if keys.device.type == "cpu":
             # Slices of equal length: a short last slice takes nearly as long as a full one.
@@ -137,12 +141,20 @@ class QuickMaskDecoder(nn.Module):
         for start in range(0, len(tokens), step):
             hidden, pixels = two_way(self.transformer, shared, tokens[start : start + step])
             iou = self.iou_prediction_head(hidden[:, 0])[:, first:last]
-            keep = torch.ones_like(iou, dtype=torch.bool) if threshold is None else iou > threshold
+            keep = self._chosen(iou, threshold)
             prompt, mask = keep.nonzero(as_tuple=True)
-            logits.append(self._masks(hidden[:, 1:], pixels, prompt, mask + first, height, width))
+            logits.append(masks(hidden[:, 1:], pixels, prompt, mask + first, height, width))
             ious.append(iou[keep])
             prompts.append(prompt + start)
         return Decoded(torch.cat(logits).float(), torch.cat(ious).float(), torch.cat(prompts))
+
+    def _output_tokens(self) -> Tensor:
+        """Return the tokens of the outputs [n, C]: predicted IoU, then masks."""
+        return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+
+    def _chosen(self, iou: Tensor, threshold: float | None) -> Tensor:
+        """Return which masks to make, bool [n, m], by their predicted IoUs [n, m]."""
+        return torch.ones_like(iou, dtype=torch.bool) if threshold is None else iou > threshold
 
     def _masks(
         self, hidden: Tensor, pixels: Tensor, prompt: Tensor, mask: Tensor, height: int, width: int

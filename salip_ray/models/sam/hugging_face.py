@@ -1,8 +1,8 @@
 """The names of SAM's tensors in Hugging Face's files, and in the official ones.
 
-``facebook/sam-vit-*`` and models that were fine-tuned from them (``wanglab/medsam-vit-base``) hold
-the tensors of the official checkpoints under other names. Only names differ, so the fast encoder
-and decoder of this package run them.
+``facebook/sam-vit-*``, models that were fine-tuned from them (``wanglab/medsam-vit-base``) and
+SAM-HQ hold the tensors of the official checkpoints under other names. Only names differ, so the
+fast encoder and decoder of this package run them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,16 @@ _PAIRS = (
     ("prompt_encoder.mask_embed.conv2.", "prompt_encoder.mask_downscaling.3."),
     ("prompt_encoder.mask_embed.layer_norm2.", "prompt_encoder.mask_downscaling.4."),
     ("prompt_encoder.mask_embed.conv3.", "prompt_encoder.mask_downscaling.6."),
+    ("mask_decoder.hq_token.", "mask_decoder.hf_token."),
+    ("mask_decoder.compress_vit_conv1.", "mask_decoder.compress_vit_feat.0."),
+    ("mask_decoder.compress_vit_norm.", "mask_decoder.compress_vit_feat.1."),
+    ("mask_decoder.compress_vit_conv2.", "mask_decoder.compress_vit_feat.3."),
+    ("mask_decoder.encoder_conv1.", "mask_decoder.embedding_encoder.0."),
+    ("mask_decoder.encoder_norm.", "mask_decoder.embedding_encoder.1."),
+    ("mask_decoder.encoder_conv2.", "mask_decoder.embedding_encoder.3."),
+    ("mask_decoder.mask_conv1.", "mask_decoder.embedding_maskfeature.0."),
+    ("mask_decoder.mask_norm.", "mask_decoder.embedding_maskfeature.1."),
+    ("mask_decoder.mask_conv2.", "mask_decoder.embedding_maskfeature.3."),
     ("mask_decoder.upscale_conv1.", "mask_decoder.output_upscaling.0."),
     ("mask_decoder.upscale_layer_norm.", "mask_decoder.output_upscaling.1."),
     ("mask_decoder.upscale_conv2.", "mask_decoder.output_upscaling.3."),
@@ -39,7 +49,7 @@ _SHARED = (
 )
 _NORM = re.compile(r"((?:vision_encoder|mask_decoder\.transformer)\.layers\.\d+)\.layer_norm(\d)\.")
 _MLP = re.compile(
-    r"(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\."
+    r"(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+|hq_mask_mlp))\."
     r"(proj_in|layers\.\d+|proj_out)\."
 )
 
@@ -61,6 +71,7 @@ def official_name(name: str) -> str:
     name = _NORM.sub(r"\1.norm\2.", name)
     if match := _MLP.match(name):
         head, layer = match.groups()
+        head = head.replace("hq_mask_mlp", "hf_mlp")
         if layer == "proj_in":
             number = 0
         elif layer == "proj_out":

@@ -52,9 +52,9 @@ def load_sam(
         if config.model == "bundled":
             sam = sam_net.load_bundled_sam(path)
         else:
-            state = _read(path, config.model)
+            state = read_state(path, config.model)
             sam = sam_model_registry[config.model]()
-            _require_fit(sam, state, config.model, path)
+            require_fit(sam, state, config.model, path)
             sam.load_state_dict(state)  # copies; nothing stays mapped from the file
     if decoder_only:
         sam.image_encoder = _NoImageEncoder(sam.image_encoder.img_size)
@@ -102,7 +102,7 @@ def check(config: SamConfig, *, storage_options: Mapping[str, Any] | None = None
     else:
         with torch.device("meta"):
             sam = sam_model_registry[config.model]()
-        _require_fit(sam, _read(path, config.model), config.model, path)
+        require_fit(sam, read_state(path, config.model), config.model, path)
     return path
 
 
@@ -123,7 +123,7 @@ def _checkpoint(config: SamConfig, storage_options: Mapping[str, Any] | None) ->
     return fetch(config.checkpoint, sha256=config.sha256, storage_options=storage_options)
 
 
-def _read(path: Path, model: str) -> dict[str, Tensor]:
+def read_state(path: Path, model: str) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint, mapped from the file."""
     try:
         if path.suffix == ".safetensors":
@@ -143,7 +143,7 @@ def _read(path: Path, model: str) -> dict[str, Tensor]:
     return hugging_face.to_official(state) if hugging_face.is_hugging_face(state) else state
 
 
-def _require_fit(sam: Sam, state: Mapping[str, Tensor], model: str, path: Path) -> None:
+def require_fit(sam: Sam, state: Mapping[str, Tensor], model: str, path: Path) -> None:
     """Raise WeightsError unless names and shapes are those of the model."""
     wanted = {name: tuple(tensor.shape) for name, tensor in sam.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in state.items()}

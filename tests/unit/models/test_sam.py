@@ -140,7 +140,7 @@ def test_checkpoint_altered_between_hash_and_load_is_refused(vit_b, tmp_path, mo
     copy = tmp_path / "sam.pth"
     copy.write_bytes(path.read_bytes())
     pinned = config(copy, sha256=digest(copy))
-    read = sam_models._read
+    read = sam_models.read_state
 
     def read_altered(path, model):
         with copy.open("r+b") as file:
@@ -149,6 +149,6 @@ def test_checkpoint_altered_between_hash_and_load_is_refused(vit_b, tmp_path, mo
         return read(path, model)
 
     assert load_sam(pinned, decoder_only=True)
-    monkeypatch.setattr(sam_models, "_read", read_altered)
+    monkeypatch.setattr(sam_models, "read_state", read_altered)
     with pytest.raises(WeightsError, match="was altered while it was loaded"):
         load_sam(pinned, decoder_only=True)
