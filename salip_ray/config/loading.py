@@ -75,6 +75,15 @@ def load_config(
         raise ConfigError(describe_problem(error, layers)) from None
 
 
+def preset_settings(preset: str | Path) -> dict[str, Any]:
+    """Return the sections of a preset, by name or path.
+
+    Raises:
+        ConfigError: there is no such preset, or it is malformed.
+    """
+    return read_yaml(_find(preset, shipped_configs() / "presets", "preset"))
+
+
 def _named_preset(preset: Any, origin: str) -> str | None:
     if preset is not None and not isinstance(preset, str):
         raise ConfigError(f"{origin}: preset must be a name or path, found {preset!r}")

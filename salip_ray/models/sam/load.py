@@ -47,7 +47,7 @@ def load_sam(
     Raises:
         WeightsError: the checkpoint is missing, altered, unsafe to load, or of another model.
     """
-    path = _checkpoint(config, storage_options)
+    path = checkpoint(config, storage_options)
     with unchanged(path, config.sha256):
         if config.model == "bundled":
             sam = sam_net.load_bundled_sam(path)
@@ -96,7 +96,7 @@ def check(config: SamConfig, *, storage_options: Mapping[str, Any] | None = None
     Raises:
         WeightsError: as :func:`load_sam`.
     """
-    path = _checkpoint(config, storage_options)
+    path = checkpoint(config, storage_options)
     if config.model == "bundled":
         sam_net.load_bundled_sam(path)
     else:
@@ -106,7 +106,12 @@ def check(config: SamConfig, *, storage_options: Mapping[str, Any] | None = None
     return path
 
 
-def _checkpoint(config: SamConfig, storage_options: Mapping[str, Any] | None) -> Path:
+def checkpoint(config: SamConfig, storage_options: Mapping[str, Any] | None) -> Path:
+    """Return the local file of a SAM's weights, fetched if needed, and verified.
+
+    Raises:
+        WeightsError: it is missing, altered or cannot be fetched.
+    """
     if config.model == "bundled":
         verify(sam_net.WEIGHTS, config.sha256, "the bundled SAM")
         return sam_net.WEIGHTS

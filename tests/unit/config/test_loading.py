@@ -84,7 +84,7 @@ def test_unknown_name_lists_the_shipped_ones(tmp_path: Path):
         load_config("lungz")
     with pytest.raises(ConfigError, match=r"brain, .*fetal_head, .*lungs, "):
         load_config("foot")
-    with pytest.raises(ConfigError, match="one of: bundled, paper-2d, paper-3d"):
+    with pytest.raises(ConfigError, match="one of: bundled, medsam-biomedclip, paper-2d"):
         load_config(TASK, preset="huge")
     with pytest.raises(ConfigError, match="does not exist"):
         load_config(tmp_path / "no.yaml")
