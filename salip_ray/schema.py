@@ -57,14 +57,6 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class RunnerUp:
-    """A candidate that was not retrieved for a class, and its CLIP score (100 * cosine)."""
-
-    candidate_id: int
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
 class ClipScores:
     """CLIP's scores of a retrieved candidate for a class.
 
@@ -85,6 +77,24 @@ class ClipScores:
     probability: float | None = None
     presence: float | None = None
     evidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """A candidate that was not retrieved for a class.
+
+    ``score`` is CLIP's (100 * cosine); ``probability`` and ``evidence`` are those of
+    :class:`ClipScores`.
+    """
+
+    candidate_id: int
+    score: float
+    probability: float | None = None
+    evidence: float | None = None
+
+    def clip(self, presence: float | None) -> ClipScores:
+        """Return all scores of the candidate; ``presence`` is that of the class in the image."""
+        return ClipScores(self.score, None, self.probability, presence, self.evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +221,14 @@ CANDIDATE_TYPE = pa.struct(
         pa.field("crop_box", _BOX),
     ]
 )
-_RUNNER_UP_TYPE = pa.struct([pa.field("candidate_id", pa.int32()), pa.field("score", pa.float32())])
+_RUNNER_UP_TYPE = pa.struct(
+    [
+        pa.field("candidate_id", pa.int32()),
+        pa.field("score", pa.float32()),
+        pa.field("probability", pa.float32()),
+        pa.field("evidence", pa.float32()),
+    ]
+)
 SELECTION_TYPE = pa.struct(
     [
         pa.field("label", pa.string()),

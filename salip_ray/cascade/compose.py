@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from salip_ray.cascade.baselines import gt_sam, unprompted
-from salip_ray.cascade.confidence import expected_dice
-from salip_ray.cascade.geometry import overlap, union_of
+from salip_ray.cascade.class_labels import ClassLabeller
 from salip_ray.cascade.interfaces import Refiner
-from salip_ray.cascade.prompts import Prompt, prompts_for
-from salip_ray.cascade.refiner import SamRefiner, own_masks, refine
-from salip_ray.config import ClassSpec, Config
+from salip_ray.cascade.refiner import SamRefiner
+from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError
-from salip_ray.models.task_check import untaught_classes
-from salip_ray.schema import (
-    Candidate,
-    ClassMask,
-    Mask,
-    Outcome,
-    ProposedMask,
-    SamScores,
-    Selection,
-    Size,
-)
+from salip_ray.schema import Candidate, ClassMask, Mask, Outcome, Selection, Size
 from salip_ray.wording import counted
 
 
 @dataclass(frozen=True)
 class CascadeMasks:
-    """The class masks of every method in ``run.modes``, and the outcome of each class."""
+    """The class masks of every method in ``run.modes``, and the outcome of each class.
+
+    ``alternatives`` are further labels of the cascade that a class could have
+    (:func:`compose` with ``alternatives``), the retrieved one first, whatever its confidence.
+    """
 
     masks: tuple[ClassMask, ...]
     outcomes: tuple[Outcome, ...]
+    alternatives: tuple[ClassMask, ...] = ()
 
 
 def compose(
@@ -50,6 +40,7 @@ def compose(
     working_size: Size,
     original_size: Size,
     references: Mapping[str, Mask] | None = None,
+    alternatives: bool = False,
 ) -> CascadeMasks:
     """Make class masks from candidates and selections, for every mode of ``run.modes``.
 
@@ -64,6 +55,8 @@ def compose(
         working_size: height, width.
         original_size: height, width of the masks to make.
         references: bool [H, W] by label, for ``gt_sam``; a class without one has no such mask.
+        alternatives: also make the masks that a class would have with each of its runners-up
+            instead of a retrieved candidate. They change no other mask.
 
     Raises:
         ImageError: a reference has another size than the image.
@@ -71,26 +64,30 @@ def compose(
     sizes = {"working_size": working_size, "original_size": original_size}
     masks: list[ClassMask] = []
     outcomes: list[Outcome] = []
+    others: list[ClassMask] = []
     if "cascade" in config.run.modes:
-        by_id = {candidate.id: candidate for candidate in candidates}
         present = [s for s in selections if _is_present(s, config)]
+        by_id = {candidate.id: candidate for candidate in candidates}
         for spec in config.task.classes:
-            chosen = [s for s in present if s.class_id == spec.class_id]
-            others = [by_id[s.candidate_id] for s in present if s.class_id != spec.class_id]
-            retrieved = [by_id[s.candidate_id] for s in chosen]
-            result: ClassMask | str
-            if chosen:
-                result = _label_class(
-                    config, refiner, embedding, spec, chosen, retrieved, others, **sizes
-                )
-            else:
+            chosen = [choice for choice in present if choice.class_id == spec.class_id]
+            if not chosen:
                 refused = [s for s in selections if s.class_id == spec.class_id]
-                result = _why_none(spec.label, n_proposed, len(candidates), refused, config)
-            if isinstance(result, str):
-                outcomes.append(Outcome(spec.label, "empty", result))
-            else:
-                outcomes.append(Outcome(spec.label, "labelled"))
-                masks.append(result)
+                reason = _why_none(spec.label, n_proposed, len(candidates), refused, config)
+                outcomes.append(Outcome(spec.label, "empty", reason))
+                continue
+            rivals = [by_id[s.candidate_id] for s in present if s.class_id != spec.class_id]
+            labeller = ClassLabeller(spec, config, refiner, embedding, rivals, **sizes)
+            made = labeller.refined([by_id[choice.candidate_id] for choice in chosen])
+            mask = labeller.mask(made, [choice.clip for choice in chosen])
+            if alternatives:
+                others += [mask] if mask is not None else []
+                others += labeller.alternatives(made, chosen, by_id)
+            reason = _why_withheld(mask, refiner, config)
+            if mask is None or reason:
+                outcomes.append(Outcome(spec.label, "empty", reason))
+                continue
+            outcomes.append(Outcome(spec.label, "labelled"))
+            masks.append(mask)
     if "unprompted" in config.run.modes:
         masks += unprompted(config.task.classes, candidates, original_size)
     if "gt_sam" in config.run.modes:
@@ -112,72 +109,20 @@ def compose(
             config.refine,
             **sizes,
         )
-    return CascadeMasks(tuple(masks), tuple(outcomes))
+    return CascadeMasks(tuple(masks), tuple(outcomes), tuple(others))
 
 
-def _label_class(
-    config: Config,
-    refiner: Refiner | None,
-    embedding: Any,
-    spec: ClassSpec,
-    chosen: Sequence[Selection],
-    retrieved: Sequence[Candidate],
-    others: Sequence[Candidate],
-    *,
-    working_size: Size,
-    original_size: Size,
-) -> ClassMask | str:
-    """Return the mask of a class, or the reason why it has none.
-
-    ``chosen`` are its selections, at least one, ``retrieved`` their candidates, and ``others`` the
-    candidates retrieved for other classes. The rest is as for :func:`compose`.
-    """
-    prompts: tuple[Prompt, ...] = ()
-    if refiner is None:
-        refined = own_masks(retrieved, config.refine, original_size)
-    else:
-        prompts = prompts_for(retrieved, others, config.refine)
-        refined = refine(
-            refiner,
-            embedding,
-            prompts,
-            config.refine,
-            working_size=working_size,
-            original_size=original_size,
-        )
-    if not refined.union.any():
+def _why_withheld(mask: ClassMask | None, refiner: Refiner | None, config: Config) -> str:
+    """Return why a class is left empty although candidates were retrieved for it, or ""."""
+    if mask is None:
         whose = "SAM's" if isinstance(refiner, SamRefiner) else "the refiner's"
         return f"{whose} mask from the retrieved boxes is empty"
-    proposed = union_of(retrieved, original_size)
-    agreement = overlap(proposed, refined.union)
-    predicted_iou = float(np.mean(refined.predicted_iou))
-    stability = float(np.mean(refined.stability))
-    confidence: float | None = None
-    # The calibration holds neither for masks that no model scored, nor for untaught classes.
-    scored = refiner is not None and not math.isnan(predicted_iou)
-    if scored and not (config.clip.allow_untaught and spec.label in untaught_classes(config)):
-        confidence = expected_dice(
-            predicted_iou, stability, agreement, [choice.clip for choice in chosen]
-        )
-    # Only the softmax tells whether the class is there; presets with cosines label all.
-    limit = config.task.min_confidence if config.retrieve.scoring == "softmax" else 0.0
-    if confidence is not None and confidence < limit:
+    if mask.confidence is not None and mask.confidence < config.least_confidence:
         return (
-            f"its confidence {confidence:.3f} is below task.min_confidence "
+            f"its confidence {mask.confidence:.3f} is below task.min_confidence "
             f"{config.task.min_confidence:g}"
         )
-    return ClassMask(
-        method="cascade",
-        label=spec.label,
-        class_id=spec.class_id,
-        mask=refined.union,
-        sam=SamScores(predicted_iou, stability),
-        candidate_ids=tuple(choice.candidate_id for choice in chosen),
-        prompt_boxes=tuple(prompt.box for prompt in prompts),
-        clip=chosen[0].clip,
-        proposed=ProposedMask(proposed, agreement),
-        confidence=confidence,
-    )
+    return ""
 
 
 def _is_present(selection: Selection, config: Config) -> bool:

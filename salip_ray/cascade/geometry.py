@@ -128,6 +128,12 @@ def union_of(candidates: Sequence[Candidate], original_size: Size) -> Mask:
     return union
 
 
+def shared_area(one: Candidate, other: Candidate) -> float:
+    """Return the share of the smaller one of two candidates that both cover."""
+    both = np.count_nonzero(one.mask & other.mask)
+    return float(both / max(1, min(one.area, other.area)))
+
+
 def overlap(one: Mask, other: Mask) -> float:
     """Return the Dice of two masks of one shape; NaN if both are empty."""
     total = np.count_nonzero(one) + np.count_nonzero(other)

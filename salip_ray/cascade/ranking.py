@@ -11,11 +11,11 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from salip_ray.cascade.geometry import shared_area
 from salip_ray.config import ClassSpec, Config, RetrieveConfig
 from salip_ray.schema import Candidate, ClipScores, RunnerUp, Selection
 
@@ -197,8 +197,15 @@ def select_class(
     chosen = _first_distinct(order, candidates, spec.top_k, config.max_overlap)
     others = [i for i in order if i not in chosen]
     best_other = score[others[0]].item() if others else None
+    has_evidence = spec.label in signs
     runners_up = tuple(
-        RunnerUp(candidates[i].id, score[i].item()) for i in others[: config.runners_up]
+        RunnerUp(
+            candidates[i].id,
+            score[i].item(),
+            _value_at(ranking.probability, i, column),
+            _value_at(ranking.evidence, i, column) if has_evidence else None,
+        )
+        for i in others[: config.runners_up]
     )
     return [
         Selection(
@@ -211,9 +218,7 @@ def select_class(
                 margin=None if best_other is None else score[index].item() - best_other,
                 probability=_value_at(ranking.probability, index, column),
                 presence=_value_at(ranking.presence, column),
-                evidence=(
-                    _value_at(ranking.evidence, index, column) if spec.label in signs else None
-                ),
+                evidence=_value_at(ranking.evidence, index, column) if has_evidence else None,
             ),
             runners_up=() if position else runners_up,
         )
@@ -236,20 +241,12 @@ def _value_at(values: Tensor | None, *index: int) -> float | None:
 def _first_distinct(
     order: Sequence[int], candidates: Sequence[Candidate], k: int, max_overlap: float
 ) -> list[int]:
-    """Return the first ``k`` indices of ``order`` whose masks do not duplicate an earlier one.
-
-    The overlap of two masks is the share of the smaller one that both cover.
-    """
+    """Return the first ``k`` indices of ``order`` whose masks do not duplicate an earlier one."""
     chosen: list[int] = []
     for index in order:
         if len(chosen) == k:
             break
-        mask = candidates[index].mask
-        shares = (
-            np.count_nonzero(mask & candidates[earlier].mask)
-            / max(1, min(candidates[index].area, candidates[earlier].area))
-            for earlier in chosen
-        )
+        shares = (shared_area(candidates[index], candidates[earlier]) for earlier in chosen)
         if all(share <= max_overlap for share in shares):
             chosen.append(index)
     return chosen

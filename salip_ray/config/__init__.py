@@ -25,6 +25,7 @@ from salip_ray.config.job import (
 from salip_ray.config.loading import DEFAULT_PRESET, load_config
 from salip_ray.config.shipped import ShippedTask, shipped_configs, shipped_tasks
 from salip_ray.config.task import ClassSpec, TaskConfig
+from salip_ray.config.volumes import VolumesConfig
 
 __all__ = [
     "DEFAULT_PRESET",
@@ -47,6 +48,7 @@ __all__ = [
     "ShippedTask",
     "StorageConfig",
     "TaskConfig",
+    "VolumesConfig",
     "WaitConfig",
     "WeightsFile",
     "Window",

@@ -23,6 +23,7 @@ from salip_ray.config.cascade import (
 from salip_ray.config.image import ImageConfig
 from salip_ray.config.job import PoolsConfig, PrivacyConfig, RunConfig, StorageConfig
 from salip_ray.config.task import TaskConfig, limits_in_pixels
+from salip_ray.config.volumes import VolumesConfig
 
 _MODEL = ("model", "options", "weights")
 #: Options that outputs of earlier versions do not have; a recipe leaves out their defaults.
@@ -45,6 +46,7 @@ class Config(Section):
     propose: ProposeConfig = ProposeConfig()
     retrieve: RetrieveConfig = RetrieveConfig()
     refine: RefineConfig = RefineConfig()
+    volumes: VolumesConfig = VolumesConfig()
     run: RunConfig = RunConfig()
     pools: PoolsConfig = PoolsConfig()
     privacy: PrivacyConfig = PrivacyConfig()
@@ -71,6 +73,12 @@ class Config(Section):
             )
         return self
 
+    @property
+    def least_confidence(self) -> float:
+        """Return the confidence below which a class is left empty."""
+        # Only the softmax tells whether the class is there; presets with cosines label all.
+        return self.task.min_confidence if self.retrieve.scoring == "softmax" else 0.0
+
     def area_limits(self, height: int, width: int) -> tuple[float, float]:
         """Return the limits of a candidate's area in pixels; see :meth:`TaskConfig.area_limits`.
 
@@ -82,6 +90,10 @@ class Config(Section):
             self.task.max_area if high is None else high,
             height * width,
         )
+
+    def without_volumes(self) -> Config:
+        """Return the configuration for images that are no slices of volumes."""
+        return self.model_copy(update={"volumes": VolumesConfig()})
 
     def recipe(self) -> dict[str, Any]:
         """Return the settings that decide the labels, as JSON-ready data.
@@ -99,6 +111,8 @@ class Config(Section):
                 field = type(getattr(self, section)).model_fields[name]
                 if data[section][name] == field.get_default(call_default_factory=True):
                     del data[section][name]
+        if not self.volumes.consistent:
+            del data["volumes"]  # outputs of earlier versions, and of images, do not have it
         data["run"] = {key: data["run"][key] for key in ("modes", "rows_per_shard", "precision")}
         return data
 

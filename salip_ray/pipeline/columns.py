@@ -13,12 +13,13 @@ commit drops them. Each stage adds columns, and drops the heavy ones that no lat
     _tensors        PROPOSE (*)   REFINE          their names, types and shapes
     _selections     RETRIEVE (+)  REFINE          the candidates retrieved for each class
     _png            REFINE        commit          the label map
+    _alternatives   REFINE (o)    commit          further masks that a slice could have
     _seconds        decode        commit          time spent in each stage
     _fallbacks      decode        commit          stages that ran out of memory, and their batches
 
 (*) REFINE if it cannot use the proposer's embedding and encodes the image itself. (+) PROPOSE if it
-labels its candidates. An actor that runs several stages
-adds no column that only its own stages need.
+labels its candidates. (o) For the slices of volumes, if ``volumes.consistent`` is on. An actor that
+runs several stages adds no column that only its own stages need.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from salip_ray.schema import (
     CANDIDATE_TYPE,
     COMMIT_COLUMNS,
     LABEL_SCHEMA,
+    MASK_TYPE,
     RLE_TYPE,
     SELECTION_TYPE,
     Candidate,
@@ -71,6 +73,7 @@ TYPES: dict[str, pa.DataType] = {
     "_embedding": pa.large_binary(),
     "_tensors": pa.list_(TENSOR_TYPE),
     "_selections": pa.list_(SELECTION_TYPE),
+    "_alternatives": pa.list_(MASK_TYPE),
 }
 
 DECODED = (

@@ -71,6 +71,7 @@ def label_dataset(
     """
     if "gt_sam" in config.run.modes and reference is None:
         raise ConfigError("run.modes has gt_sam: name the column of reference masks as reference")
+    config = config.without_volumes()  # rows leave one by one, in any order
     require_taught_classes(config)
     identify(config)
     schema = images.schema(fetch_if_missing=False)

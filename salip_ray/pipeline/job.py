@@ -111,6 +111,8 @@ def label(
     progress.report(*listed.notes)
     if left_out := str(listed.skipped):
         progress.always_report(f"left out: {left_out}")
+    if listed.manifest.table["volume"].null_count == listed.manifest.n_images:
+        config = config.without_volumes()
     weights = identify(config)
     of_references = None if reference_masks is None else public_uri(str(references))
     fingerprint = make_fingerprint(

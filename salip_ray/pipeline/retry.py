@@ -100,13 +100,23 @@ def retry(
         _repair_statistics(job, unfinished)
         verb = "is an error row" if len(failed) == 1 else "are error rows"
         progress.report(f"{len(failed):,} of {counted(whole.n_images, 'image')} {verb}")
-        todo = whole.table.filter(pc.is_in(whole.table["image_id"], failed))
+        todo = _rows_to_label(whole.table, failed, config)
         for rows, rows_per_block in _group_similar(todo):
             lease.require_owner()
             aligned = align_to_blocks(rows, rows_per_block)
             run_on_ray(job, aligned, rows_per_block=rows_per_block, merge=True)
         summary = summarise_run(job, started, len(failed))
     return conclude(summary, config, progress)
+
+
+def _rows_to_label(table: pa.Table, failed: pa.Array, config: Config) -> pa.Table:
+    """Return the rows of failed images, and of the slices whose labels are chosen with them."""
+    chosen = pc.is_in(table["image_id"], failed)
+    if config.volumes.consistent:
+        piece = pc.binary_join_element_wise(table["shard"].cast(pa.string()), table["volume"], "/")
+        with_failed = piece.filter(chosen).drop_null()
+        chosen = pc.or_(chosen, pc.is_in(piece, with_failed.combine_chunks()).fill_null(False))
+    return table.filter(chosen)
 
 
 def _require_complete(job: Job) -> None:
@@ -155,7 +165,8 @@ def _load_recipe(
             f"--set {refused[0]}=...: a retry uses the recipe of its output; only pools, run and "
             "the addresses of its weights may be set"
         )
-    config = load_config(recipe, overrides=changes)
+    # A recipe without this section is of single images, whatever the preset says now.
+    config = load_config({"volumes": {"consistent": False}, **recipe}, overrides=changes)
     if config.recipe()["run"] != recipe["run"]:
         raise ConfigError("--set run...: a retry uses the modes and the shards of its output")
     return config.model_copy(update={"storage": storage})

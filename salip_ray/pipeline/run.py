@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ from salip_ray.pipeline.monitoring.monitor import Snapshot, StageReporter, start
 from salip_ray.pipeline.monitoring.progress import Workload
 from salip_ray.pipeline.sink import ShardSink
 from salip_ray.pipeline.stages import stages_of, stages_with_models
+from salip_ray.pipeline.volumes import choose_labels
 from salip_ray.pipeline.workers.deaths import notes_folder
 from salip_ray.pipeline.workers.temporary import private_folder, remove_folder
 from salip_ray.wording import counted
@@ -77,6 +79,7 @@ def run_on_ray(
             classes={spec.label: spec.class_id for spec in job.config.task.classes},
             owner=job.lease.owner,
             gate=gate,
+            finish=partial(choose_labels, config=job.config),
             merge=merge,
         )
         work = Workload(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class ShardSink(Datasink[list[int]]):
         classes: class ids by label.
         owner: id of the lease of the job, which is checked before each commit.
         gate: asked before each commit.
+        finish: makes the rows of a shard final, before they are merged.
         merge: the rows replace some of the rows of shards that are committed already.
     """
 
@@ -40,6 +41,7 @@ class ShardSink(Datasink[list[int]]):
         classes: Mapping[str, int],
         owner: str,
         gate: CommitGate,
+        finish: Callable[[pa.Table], pa.Table] | None = None,
         merge: bool = False,
     ) -> None:
         self._store = store
@@ -47,6 +49,7 @@ class ShardSink(Datasink[list[int]]):
         self._classes = dict(classes)
         self._owner = owner
         self._gate = gate
+        self._finish = finish
         self._merge = merge
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> list[int]:  # noqa: ARG002
@@ -66,6 +69,8 @@ class ShardSink(Datasink[list[int]]):
         committed = False
         try:
             before = None
+            if self._finish is not None:
+                rows = self._finish(rows)
             if self._merge:
                 rows, before = merge_committed_rows(self._store, shard, rows)
             require_owner(self._store, self._owner)

@@ -74,6 +74,11 @@ class Row:
         height, width = self.cells["_working_size"].as_py()
         return height, width
 
+    @property
+    def is_slice(self) -> bool:
+        """True if the image is a slice of a volume."""
+        return "volume" in self.cells and self.cells["volume"].is_valid
+
     @cached_property
     def size(self) -> tuple[int, int]:
         """Height and width of the original image."""
@@ -203,7 +208,7 @@ class Refine(Stage):
     """
 
     name = "refine"
-    adds = ("outcomes", "masks", "ranking", "_png")
+    adds: tuple[str, ...] = ("outcomes", "masks", "ranking", "_png")
     drops = (
         *("_working", "_working_size", "_references", "_n_proposed", "_candidates"),
         *("_embedding", "_tensors", "_selections"),
@@ -214,6 +219,8 @@ class Refine(Stage):
         self.refine: Refiner | None = None
         self.batch_size = 1
         self.encodes = _encodes(config)
+        if _is_consistent(config):
+            self.adds += ("_alternatives",)
         if needs_refiner(config):
             from salip_ray.cascade.loading import load_refiner
 
@@ -242,9 +249,14 @@ class Refine(Stage):
             working_size=row.working_size,
             original_size=row.size,
             references=row.references,
+            alternatives=_is_consistent(self.config) and row.is_slice,
         )
+        cells: dict[str, Any] = {}
+        if "_alternatives" in self.adds:
+            cells["_alternatives"] = pack_masks(result.alternatives)
         classes = len(self.config.task.classes)
         return {
+            **cells,
             "status": "ok" if _is_labelled(result, self.config) else "empty",
             "outcomes": pack_outcomes(result.outcomes),
             "masks": pack_masks(result.masks),
@@ -270,6 +282,11 @@ def _is_labelled(result: CascadeMasks, config: Config) -> bool:
     if "cascade" in config.run.modes:
         return any(outcome.outcome == "labelled" for outcome in result.outcomes)
     return bool(result.masks)
+
+
+def _is_consistent(config: Config) -> bool:
+    """Return True if the labels of a volume's slices are chosen together."""
+    return config.volumes.consistent and "cascade" in config.run.modes
 
 
 def _encodes(config: Config) -> bool:

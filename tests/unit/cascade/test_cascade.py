@@ -333,3 +333,67 @@ def test_gt_sam_is_prompted_with_plain_boxes_whatever_refine_says(sam, clip, con
     expected = of(plain, "gt_sam")["lung"].mask
     np.testing.assert_array_equal(of(rich, "gt_sam")["lung"].mask, expected)
     assert (of(rich, "cascade")["lung"].mask != of(plain, "cascade")["lung"].mask).any()
+
+
+def test_alternatives_exchange_one_retrieved_candidate_and_change_no_label(
+    sam, clip, configure, picture
+):
+    config = configure(task=TASK, retrieve={"runners_up": 2})
+    cascade, image = Cascade(config, sam=sam, clip=clip), picture(90, 128)
+    proposals = cascade.propose(image)
+    selections = cascade.retrieve(image, proposals.candidates)
+    given = {
+        "candidates": proposals.candidates,
+        "n_proposed": proposals.n_proposed,
+        "embedding": proposals.embedding,
+        "selections": selections,
+        "working_size": (90, 128),
+        "original_size": (90, 128),
+    }
+    plain = compose(config, cascade.refine, **given)
+    result = compose(config, cascade.refine, **given, alternatives=True)
+    assert plain.alternatives == ()
+    assert result.outcomes == plain.outcomes
+    for one, other in zip(result.masks, plain.masks, strict=True):
+        np.testing.assert_array_equal(one.mask, other.mask)
+        assert (one.sam, one.confidence) == (other.sam, other.confidence)
+    for label, k in (("lung", 2), ("heart", 1)):
+        chosen = tuple(s.candidate_id for s in selections if s.label == label)
+        runners = [r.candidate_id for s in selections if s.label == label for r in s.runners_up]
+        first, *others = [item for item in result.alternatives if item.label == label]
+        assert (first.candidate_ids, len(chosen), len(runners)) == (chosen, k, 2)
+        assert [item.candidate_ids for item in others] == [
+            (*chosen[:position], runner, *chosen[position + 1 :])
+            for position in range(k)
+            for runner in runners
+        ]
+    predictor = SamPredictor(sam)
+    predictor.set_image(image)
+    last = result.alternatives[-1]
+    expected, _, _ = predictor.predict(box=np.array(last.prompt_boxes[0]), multimask_output=False)
+    np.testing.assert_array_equal(last.mask, expected[0])
+
+
+def test_alternatives_of_a_union_are_no_duplicates(sam, clip, configure, picture):
+    """With `max_overlap` 0, no runner-up is united with a candidate that it touches."""
+    config = configure(
+        task={"prompts": {"lung": ["a lobe"]}, "top_k": 2},
+        retrieve={"runners_up": 8, "max_overlap": 0.0},
+    )
+    cascade, image = Cascade(config, sam=sam, clip=clip), picture(90, 128)
+    proposals = cascade.propose(image)
+    result = compose(
+        config,
+        cascade.refine,
+        candidates=proposals.candidates,
+        n_proposed=proposals.n_proposed,
+        embedding=proposals.embedding,
+        selections=cascade.retrieve(image, proposals.candidates),
+        working_size=(90, 128),
+        original_size=(90, 128),
+        alternatives=True,
+    )
+    masks = {candidate.id: candidate.mask for candidate in proposals.candidates}
+    pairs = [item.candidate_ids for item in result.alternatives if len(item.candidate_ids) == 2]
+    assert pairs
+    assert not any((masks[one] & masks[other]).any() for one, other in pairs)

@@ -51,22 +51,23 @@ def draw_brain(
     sideways = chance(rng, 0.35)  # volumes are sliced in any orientation
     aspect = rng.uniform(0.78, 1.05)
     shape = image_shape(size, 1 / aspect if sideways else aspect)
-    canvas = _draw_pose(rng, shape, sideways)
-    slice_ = Slice(canvas, _weighting(rng), np.zeros(shape, np.float32))
+    canvas = draw_pose(rng, shape, sideways)
+    slice_ = Slice(canvas, draw_weighting(rng), np.zeros(shape, np.float32))
     slice_.signal += np.float32(slice_.tissue["air"])
 
     if not target:
         draw_outside(rng, slice_)
-        return _scan(rng, slice_, None)
+        return scan(rng, slice_, None)
     if level in ("neck", "base"):
         brain = draw_base(rng, slice_, with_temporal_lobes=level == "base")
     else:
         brain = draw_vault(rng, slice_, level)
     slice_.legend.add("brain", "organ", brain)
-    return _scan(rng, slice_, brain)
+    return scan(rng, slice_, brain)
 
 
-def _draw_pose(rng: np.random.Generator, shape: tuple[int, int], sideways: bool) -> Canvas:
+def draw_pose(rng: np.random.Generator, shape: tuple[int, int], sideways: bool) -> Canvas:
+    """Draw where a head lies on an image of `shape` [H, W]."""
     height, width = shape
     across, along = (height, width) if sideways else (width, height)
     fill = rng.uniform(0.85, 1.1)
@@ -82,7 +83,8 @@ def _draw_pose(rng: np.random.Generator, shape: tuple[int, int], sideways: bool)
     return Canvas(shape, matrix, Warp.draw(rng, 0.04))
 
 
-def _weighting(rng: np.random.Generator) -> dict[str, float]:
+def draw_weighting(rng: np.random.Generator) -> dict[str, float]:
+    """Draw the brightness of each tissue, 0..1.1."""
     kinds = (_T1, _T2, _FLAIR, _DENSITY)
     values = np.array(kinds[rng.choice(4, p=[0.6, 0.16, 0.12, 0.12])])
     values = values + rng.normal(0, 0.07, len(values))
@@ -92,9 +94,13 @@ def _weighting(rng: np.random.Generator) -> dict[str, float]:
     return dict(zip(_TISSUES, np.clip(values, 0.0, 1.1).tolist(), strict=True))
 
 
-def _scan(
+def scan(
     rng: np.random.Generator, slice_: Slice, brain: Field | None
 ) -> tuple[Image, tuple[Structure, ...]]:
+    """Acquire a painted slice: RGB image [H, W, 3] and its visible structures.
+
+    Some volumes are skull-stripped to `brain`, the coverage [H, W]; None is never stripped.
+    """
     shape, scale = slice_.canvas.shape, slice_.canvas.scale
     signal = slice_.signal + np.float32(rng.uniform(0, 0.04)) * fractal_noise(
         rng, shape, 0.05 * scale, 3

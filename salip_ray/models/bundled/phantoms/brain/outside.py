@@ -11,9 +11,9 @@ from salip_ray.models.bundled.phantoms.shapes import Field, ellipse
 from salip_ray.models.bundled.phantoms.texture import blur, fractal_noise
 
 
-def draw_outside(rng: np.random.Generator, slice_: Slice) -> None:
-    """Paint a slice below or above the brain."""
-    where = rng.choice(["neck", "face", "scalp"], p=[0.35, 0.4, 0.25])
+def draw_outside(rng: np.random.Generator, slice_: Slice, where: str | None = None) -> None:
+    """Paint a slice below or above the brain: "neck", "face" or "scalp", by default any."""
+    where = where or rng.choice(["neck", "face", "scalp"], p=[0.35, 0.4, 0.25])
     if where == "neck":
         _draw_neck(rng, slice_)
     elif where == "face":
