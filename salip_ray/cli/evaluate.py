@@ -43,6 +43,7 @@ def evaluate(
 
     Intervals are 95 % bootstrap intervals over images; the slices of a volume count as one image.
     HD95 is in pixels. NSD is the share of both outlines that lie within 2 pixels of each other.
+    In 3-D both are in millimetres (2 mm), if the reference is a NIfTI volume.
 
     Example: salip-ray evaluate ./labels ./masks --json scores/evaluation.json
     """

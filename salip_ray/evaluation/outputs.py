@@ -69,6 +69,10 @@ def evaluate_output(
             raise InputError(f"the reference of {row['uri']}: {message}") from None
         return class_references(ids, classes)
 
+    def slice_mm(row: Mapping[str, Any]) -> float | None:
+        mask = references.find(labels.image_ref(row))
+        return None if mask is None else references.slice_distance(mask)
+
     more = others or {}
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -86,6 +90,8 @@ def evaluate_output(
         surfaces=surfaces,
         tuned_on=tuned_on,
         why_without=lambda row: references.ambiguity(labels.image_ref(row)),
+        slices=slices,
+        slice_mm=slice_mm,
     )
     return replace(evaluation, not_committed=labels.n_images() - evaluation.n_images)
 

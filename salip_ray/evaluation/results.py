@@ -12,6 +12,7 @@ from salip_ray.evaluation.intervals import LEVEL, RESAMPLES, SEED, nan_mean
 from salip_ray.evaluation.scores import Average, Evaluation, Score
 from salip_ray.evaluation.stages import GOOD, StageDice, count_failures
 from salip_ray.evaluation.surfaces import TOLERANCE
+from salip_ray.evaluation.volume_surfaces import TOLERANCE_MM
 from salip_ray.evaluation.volumes import VolumeScore, volume_scores
 
 SCHEMA_VERSION = 1
@@ -25,7 +26,8 @@ def as_json(evaluation: Evaluation) -> str:
     - ``images``: every score behind a mean. ``unscored``: images without a score, and why.
     - ``stages``: class -> mean Dice of the best proposals, the picked ones and the refined label,
       and how many labels each stage lost. ``walks``: the same for each image.
-    - ``volumes``: 3-D Dice and IoU of each volume.
+    - ``volumes``: 3-D Dice and IoU of each volume, and HD95 and NSD in mm, if its slices are
+      a known distance apart.
     """
     data: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -46,6 +48,7 @@ def as_json(evaluation: Evaluation) -> str:
         "walks": _figures(evaluation.stages),
         "interval": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
         "nsd_tolerance_px": TOLERANCE,
+        "nsd_tolerance_mm": TOLERANCE_MM,
     }
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from salip_ray.evaluation.intervals import mean_interval, nan_mean
 from salip_ray.evaluation.stages import StageDice
+from salip_ray.evaluation.volume_surfaces import VolumeSurfaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,15 @@ class Evaluation:
         unscored: images without a score.
         not_committed: number of images that are not labelled yet.
         stages: Dice along the cascade, per image and class.
+        volume_surfaces: HD95 and NSD of whole volumes, as far as their slices are millimetres
+            apart.
     """
 
     scores: tuple[Score, ...]
     unscored: tuple[Unscored, ...] = ()
     not_committed: int = 0
     stages: tuple[StageDice, ...] = ()
+    volume_surfaces: tuple[VolumeSurfaces, ...] = ()
 
     def __add__(self, other: Evaluation) -> Evaluation:
         return Evaluation(
@@ -115,6 +119,7 @@ class Evaluation:
             self.unscored + other.unscored,
             self.not_committed + other.not_committed,
             self.stages + other.stages,
+            self.volume_surfaces + other.volume_surfaces,
         )
 
     @property

@@ -18,6 +18,7 @@ from salip_ray.evaluation.overlap import dice, iou
 from salip_ray.evaluation.scores import Evaluation, Score, Unscored
 from salip_ray.evaluation.stages import StageDice, failed_stage
 from salip_ray.evaluation.surfaces import hd95, nsd
+from salip_ray.evaluation.volume_surfaces import SurfaceCollector
 from salip_ray.output.masks import decode_rle
 from salip_ray.schema import Mask
 
@@ -34,6 +35,8 @@ def score_rows(
     surfaces: bool = True,
     tuned_on: Collection[str] = (),
     why_without: Callable[[Mapping[str, Any]], str | None] | None = None,
+    slices: Mapping[str, int] | None = None,
+    slice_mm: Callable[[Mapping[str, Any]], float | None] = lambda _row: None,
 ) -> Evaluation:
     """Score each class and method of each row.
 
@@ -47,6 +50,9 @@ def score_rows(
         surfaces: whether to compute HD95 and NSD, which take most of the time.
         tuned_on: ids of images that chose the recipe and must not test it.
         why_without: returns the reason of a row without a reference, if there is a special one.
+        slices: the number of slices of each volume whose surfaces are computed in 3-D.
+        slice_mm: returns the millimetres from slice to slice of the volume of a row whose reference
+            was just returned; None if they are unknown.
 
     Raises:
         InputError: a reference has another size than its image.
@@ -54,6 +60,7 @@ def score_rows(
     scores: list[Score] = []
     stages: list[StageDice] = []
     unscored: list[Unscored] = []
+    collector = SurfaceCollector(slices or {})
     for row in rows:
         name = (row["image_id"], row["uri"])
         slice_of: dict[str, Any] = {"volume": row.get("volume"), "slice": row.get("slice")}
@@ -82,6 +89,8 @@ def score_rows(
                 cell = cells.get((method, label))
                 mask = np.zeros(shape, np.bool_) if cell is None else decode_rle(cell["rle"])
                 score = _score((*name, label, method), mask, reference, surfaces)
+                if surfaces and row.get("volume") is not None:
+                    collector.add(row, label, method, (mask, reference), slice_mm(row))
                 scores.append(replace(score, **slice_of))
                 if method == "cascade" and reference.any():
                     best = cells.get(("gt_sam", label))
@@ -92,7 +101,12 @@ def score_rows(
                     stages.append(
                         _stage_dice(name, label, cell, best, reference, score.dice, withheld)
                     )
-    return Evaluation(tuple(scores), tuple(unscored), stages=tuple(stages))
+    return Evaluation(
+        tuple(scores),
+        tuple(unscored),
+        stages=tuple(stages),
+        volume_surfaces=tuple(collector.figures),
+    )
 
 
 def _score(name: tuple[str, str, str, str], mask: Mask, reference: Mask, surfaces: bool) -> Score:

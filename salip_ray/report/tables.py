@@ -102,6 +102,8 @@ def stage_table(evaluation: Evaluation) -> Table:
 def volume_table(evaluation: Evaluation, limit: int | None = None) -> Table:
     """Return the 3-D Dice of each volume and class, one column per method, and the means.
 
+    HD95 and NSD in millimetres are those of the main method.
+
     Args:
         evaluation: the scores.
         limit: show only so many rows, the lowest Dice of the main method first.
@@ -116,7 +118,10 @@ def volume_table(evaluation: Evaluation, limit: int | None = None) -> Table:
     table.add_column("volume", overflow="fold", min_width=12)
     table.add_column("class", overflow="fold")
     _add_method_columns(table, methods)
-    table.add_column("slices", justify="right")
+    main = _main(methods)
+    in_mm = not all(math.isnan(score.nsd_mm) for score in scores)
+    for title in (*(("HD95\nmm", "NSD\n2 mm") if in_mm else ()), "slices"):
+        table.add_column(title, justify="right")
     for name in names:
         cells = rows[name]
         (any_one, *_) = cells.values()
@@ -124,13 +129,18 @@ def volume_table(evaluation: Evaluation, limit: int | None = None) -> Table:
         if any_one.unscored:
             slices += f" of {any_one.slices + any_one.unscored}"
         shown = any_one.volume[:12] if any_one.uri is None else _short_name(any_one.uri)
-        table.add_row(Text(shown), Text(name[1]), *_dice_cells(cells, methods), slices)
+        best = cells.get(main, any_one)
+        surfaces = map(_figure, (best.hd95_mm, best.nsd_mm) if in_mm else ())
+        table.add_row(Text(shown), Text(name[1]), *_dice_cells(cells, methods), *surfaces, slices)
     labels = list(dict.fromkeys(score.label for score in scores))
     if len(rows) > len(labels):
         table.add_section()
         for label in labels:
             of_label = [score for score in scores if score.label == label]
             means = [nan_mean([s.dice for s in of_label if s.method == m]) for m in methods]
+            of_main = [score for score in of_label if score.method == main]
+            if in_mm:
+                means += [nan_mean([getattr(s, n) for s in of_main]) for n in ("hd95_mm", "nsd_mm")]
             table.add_row("mean", Text(label), *map(_figure, means), "")
     return table
 
@@ -216,6 +226,10 @@ def _methods(scores: Sequence[Score] | Sequence[VolumeScore]) -> list[str]:
     return list(dict.fromkeys(score.method for score in scores))
 
 
+def _main(methods: Sequence[str]) -> str:
+    return "cascade" if "cascade" in methods else methods[0]
+
+
 def _lowest_first(
     rows: Mapping[tuple[str, str], Mapping[str, Score | VolumeScore]],
     methods: Sequence[str],
@@ -225,7 +239,7 @@ def _lowest_first(
     """Return the names of the rows to show, and how to call them."""
     if limit is None or len(rows) <= limit:
         return list(rows), f"each {noun}"
-    main = "cascade" if "cascade" in methods else methods[0]
+    main = _main(methods)
 
     def dice(name: tuple[str, str]) -> float:
         score = rows[name].get(main)

@@ -179,6 +179,12 @@ class References:
         _require_slices(mask, pages, "page", count)
         return as_class_ids(values, shown)
 
+    def slice_distance(self, mask: ImageRef) -> float | None:
+        """Return the mm from slice to slice of a mask that was just loaded; None if unknown."""
+        if self._volume is None or self._volume[0][0] != mask.uri:
+            return None
+        return self._volume[2].slice_distance
+
     def _slice(
         self, mask: ImageRef, config: ImageConfig, count: int | None, spacing: Spacing | None
     ) -> ClassIds:

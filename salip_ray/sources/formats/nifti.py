@@ -78,6 +78,12 @@ class Grid:
         (_, rows, columns) = self._layout
         return float(sizes[rows[0]]), float(sizes[columns[0]])
 
+    @property
+    def slice_distance(self) -> float:
+        """Millimetres from slice to slice."""
+        sizes = np.linalg.norm(self.affine[:3, :3], axis=0) * self.unit
+        return float(sizes[self.cut_axis])
+
     def plane(self, volume: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
         """Return a slice as a view [rows, columns] of a volume, which can be written to."""
         (cut, forward), (rows, down), (columns, right) = self._layout

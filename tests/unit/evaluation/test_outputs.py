@@ -15,7 +15,7 @@ from rich.console import Console
 
 from salip_ray.config import load_config
 from salip_ray.errors import ImageError, InputError
-from salip_ray.evaluation import volume_scores
+from salip_ray.evaluation import as_json, volume_scores
 from salip_ray.evaluation.outputs import evaluate_output, write_results
 from salip_ray.output.masks import encode_rle
 from salip_ray.output.reader import LabelOutput
@@ -106,6 +106,41 @@ def test_each_slice_is_scored_against_its_own(output, truth, tmp_path, save):
     assert max(item["dice"] for item in data["volumes"]) == pytest.approx(8 / 9)
     case = json.loads(summary.read_text())["metric_per_case"][1]
     assert case["reference_file"].startswith(str(masks / "brain"))
+
+
+def test_surfaces_of_a_whole_volume_are_in_millimetres(write_output, truth, tmp_path):
+    def row(index):
+        rle = encode_rle(drawn(np.roll(truth, 1, axis=2), index))
+        cell = {"method": "cascade", "label": "lungs", "rle": rle}
+        return {
+            "image_id": image_id(URI, index),
+            "uri": URI,
+            "height": 5,
+            "width": 4,
+            "status": "ok",
+            "masks": [cell],
+            "volume": image_id(URI),
+            "slice": index,
+            "spacing": [2.0, 2.0],
+        }
+
+    out = write_output([row(0), row(1), row(2)])
+    manifest = pq.read_table(out / "manifest.parquet").to_pylist()
+    for number, line in enumerate(manifest):
+        line |= {"index": number, "volume": image_id(URI), "slice": number}
+    pq.write_table(pa.Table.from_pylist(manifest, MANIFEST_SCHEMA), out / "manifest.parquet")
+    volume_beside(tmp_path, truth)
+    labels, references = LabelOutput.open(str(out)), References.open(str(tmp_path))
+    evaluation = evaluate_output(labels, references)
+    (volume,) = (score for score in volume_scores(evaluation) if score.method == "cascade")
+    assert volume.hd95_mm > 3.0  # a slice apart, and pixels of 2 mm
+    assert 0 < volume.nsd_mm < 1
+    assert f'"hd95_mm": {volume.hd95_mm}' in as_json(evaluation)
+    console = Console(width=120, file=io.StringIO())
+    console.print(volume_table(evaluation))
+    assert f"{volume.hd95_mm:.3f}" in console.file.getvalue()
+    fast = evaluate_output(labels, references, surfaces=False)
+    assert np.isnan([score.hd95_mm for score in volume_scores(fast)]).all()
 
 
 def test_a_report_has_the_means_of_volumes(output, truth, tmp_path):

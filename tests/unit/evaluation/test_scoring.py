@@ -229,6 +229,7 @@ def test_json_has_all_sections():
         ],
         "interval": {"level": 0.95, "resamples": 2000, "seed": 20240406},
         "nsd_tolerance_px": 2.0,
+        "nsd_tolerance_mm": 2.0,
     }
 
 
