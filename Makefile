@@ -77,7 +77,7 @@ fuzz: $(ENV)  ## 10,000 mutated files through every decoder
 soak: $(ENV)  ## ten times the images in the same memory; actors that leak are replaced
 	$(BIN)/python -m pytest tests/chaos/test_soak.py -m slow -s
 
-volume: $(ENV)  ## label the real brain volume in $$SALIP_REAL_DATA and score it in 3-D
+volume: $(ENV)  ## score volumes in 3-D, with and without consistent slices: phantoms and the real one
 	$(BIN)/python -m benchmarks.volume
 
 formats: $(ENV)  ## pydicom's own files by outcome, and a large volume through the object store

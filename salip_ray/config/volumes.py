@@ -14,8 +14,9 @@ class VolumesConfig(Section):
 
     With ``consistent``, the label of a class is chosen for the whole stack: each slice has the
     retrieved candidates, those with one of ``retrieve.runners_up`` instead, and nothing, and
-    the best path through the slices is taken. A step of it scores the expected Dice of the label
-    (nothing: ``task.min_confidence``), plus ``continuity`` times the Dice with the next slice.
+    the best path through the slices is taken. A step of it scores the expected Dice of the label,
+    less where CLIP prefers another (nothing: ``task.min_confidence``), plus ``continuity`` times
+    the Dice with the next slice.
     Up to ``fill_gaps`` slices without a label between two with one get a mask between theirs.
 
     Slices of a volume that lie in different shards are chosen apart (``run.rows_per_shard``).
@@ -23,5 +24,5 @@ class VolumesConfig(Section):
     """
 
     consistent: bool = False
-    continuity: Annotated[float, Field(ge=0.0)] = 0.5
+    continuity: Annotated[float, Field(ge=0.0)] = 0.2
     fill_gaps: Annotated[int, Field(ge=0, le=16)] = 2

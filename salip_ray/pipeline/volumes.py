@@ -28,6 +28,8 @@ from salip_ray.pipeline.stages import BLANK
 from salip_ray.schema import ClassMask, Outcome
 
 _REWRITTEN = ("status", "outcomes", "masks", "ranking", "_png")
+#: How much less a label scores per unit of CLIP's logit below the retrieved one, and how far.
+_CLIP_WEIGHT, _MOST = 0.05, 10.0
 _NEEDED = ("volume", "slice", "height", "width", "_alternatives", *_REWRITTEN)
 
 
@@ -124,7 +126,7 @@ def _choose_class(stack: Sequence[_Slice], spec: ClassSpec, config: Config) -> N
     if not any(options):
         return
     path = best_path(
-        [np.array([_score(cell) for cell in cells]) for cells in options],
+        [_scores(cells) for cells in options],
         [_overlaps(one, next_) for one, next_ in itertools.pairwise(options)],
         nothing=config.least_confidence,
         continuity=config.volumes.continuity,
@@ -160,9 +162,22 @@ def _fill_gap(stack: Sequence[_Slice], spec: ClassSpec) -> None:
             item.choose(spec.label, cell, Outcome(spec.label, "labelled", reason))
 
 
-def _score(cell: Mapping[str, Any]) -> float:
-    """Return the expected Dice of a label; without one the mean of all, as nothing is known."""
-    return 0.5 if math.isnan(cell["confidence"]) else float(cell["confidence"])
+def _scores(cells: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
+    """Return the expected Dice of each possible label of a slice, less where CLIP prefers another.
+
+    A label without an estimate counts as an even chance.
+    """
+    scores = [0.5 if math.isnan(cell["confidence"]) else cell["confidence"] for cell in cells]
+    logits = np.array([_logit(cell) for cell in cells])
+    return np.asarray(scores + _CLIP_WEIGHT * np.clip(logits - logits[:1], -_MOST, 0))
+
+
+def _logit(cell: Mapping[str, Any]) -> float:
+    """Return CLIP's logit of the class, up to a constant of the image."""
+    probability: float = cell["clip_probability"]
+    if math.isnan(probability):
+        return float(cell["clip_score"])  # CLIP's scale of a cosine is 100
+    return math.log(max(probability, 1e-12))
 
 
 def _is_same(cell: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:

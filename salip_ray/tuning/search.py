@@ -127,7 +127,7 @@ def tune(
     store = Store(output, config.storage.output)
     weights = identify(config)
     job = {
-        "recipe": config.recipe(),
+        "recipe": config.without_volumes().recipe(),  # images are labelled one by one
         "weights": weights,
         **({"models": models} if (models := describe(config)) else {}),
         "space": {k: [v.low, v.high] if isinstance(v, Range) else v for k, v in space.items()},

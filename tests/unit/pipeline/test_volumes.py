@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from salip_ray.config import load_config
+from salip_ray.output.cells import pack_masks, pack_outcomes
 from salip_ray.output.masks import decode_png, decode_rle
 from salip_ray.output.verify_row import check_row
-from salip_ray.output.cells import pack_masks, pack_outcomes
 from salip_ray.pipeline.columns import TYPES
 from salip_ray.pipeline.retry import _rows_to_label
 from salip_ray.pipeline.stages import BLANK
@@ -67,9 +67,7 @@ def row(number, *alternatives, volume="v", others=(), status=None, reason="low")
 
 
 def table(*rows):
-    return pa.table(
-        {name: pa.array([r.get(name) for r in rows], TYPES[name]) for name in NAMES}
-    )
+    return pa.table({name: pa.array([r.get(name) for r in rows], TYPES[name]) for name in NAMES})
 
 
 def chosen(rows):

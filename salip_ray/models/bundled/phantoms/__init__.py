@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from salip_ray.models.bundled.phantoms.brain import draw_brain
+from salip_ray.models.bundled.phantoms.brain.volume import draw_brain_volume
 from salip_ray.models.bundled.phantoms.chest import draw_chest
 from salip_ray.models.bundled.phantoms.fetal import draw_fetal
 from salip_ray.models.bundled.phantoms.phantom import Phantom, Role, Structure
@@ -30,6 +31,7 @@ __all__ = [
     "Structure",
     "contact_sheet",
     "make_phantom",
+    "make_volume",
 ]
 
 KINDS = ("chest_xray", "brain_mri", "fetal_ultrasound")
@@ -63,12 +65,7 @@ def make_phantom(
     """
     if kind not in KINDS:
         raise ValueError(f"kind: {kind!r} is not a kind of phantom, choose from {', '.join(KINDS)}")
-    if bank not in BANKS:
-        raise ValueError(f"bank: {bank!r} is not a bank of seeds, choose from {', '.join(BANKS)}")
-    if index < 0:
-        raise ValueError(f"index: {index} is negative, phantoms count from 0")
-    if size < _MIN_SIZE:
-        raise ValueError(f"size: {size} px is too small to draw in, use {_MIN_SIZE} or more")
+    _check(bank, index, size)
     entropy = [BANKS.index(bank), KINDS.index(kind), index, *([] if target else [1])]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
     if not target:
@@ -80,6 +77,33 @@ def make_phantom(
         if phantom.mask(TARGETS[kind]).mean() >= _MIN_TARGET_AREA:
             return phantom
     raise AssertionError(f"{kind} phantom {index} of bank {bank} never showed its target")
+
+
+def make_volume(
+    index: int, *, bank: str = "train", size: int = 256, slices: int = 40
+) -> tuple[Phantom, ...]:
+    """Draw the axial slices of a head, from the neck to the scalp; the longer side is `size`.
+
+    The first and the last slices show no brain. The same arguments give the same bytes. Raises
+    ValueError for an unknown bank, a negative index, a size under 64 or less than one slice.
+    """
+    _check(bank, index, size)
+    if slices < 1:
+        raise ValueError(f"slices: {slices} is no volume, use 1 or more")
+    entropy = [BANKS.index(bank), KINDS.index("brain_mri"), index, 2]
+    return tuple(
+        Phantom("brain_mri", image, structures, bank, index)
+        for image, structures in draw_brain_volume(entropy, size, slices)
+    )
+
+
+def _check(bank: str, index: int, size: int) -> None:
+    if bank not in BANKS:
+        raise ValueError(f"bank: {bank!r} is not a bank of seeds, choose from {', '.join(BANKS)}")
+    if index < 0:
+        raise ValueError(f"index: {index} is negative, phantoms count from 0")
+    if size < _MIN_SIZE:
+        raise ValueError(f"size: {size} px is too small to draw in, use {_MIN_SIZE} or more")
 
 
 def contact_sheet(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -19,6 +20,7 @@ from salip_ray.models.bundled.phantoms import (
     Role,
     contact_sheet,
     make_phantom,
+    make_volume,
 )
 
 COUNT = 24
@@ -232,3 +234,26 @@ def test_phantom_without_target_shows_anything_but_the_target(kind):
         assert absent.image.std() > 2
         assert _same(absent, make_phantom(kind, index, bank="tune", size=SIZE, target=False))
         assert not np.array_equal(absent.image, _sample(kind)[index].image)
+
+
+def test_a_volume_is_one_head_whose_ends_show_no_brain():
+    slices = make_volume(3, bank="tune", size=96, slices=16)
+    areas = [int(item.mask("brain").sum()) for item in slices]
+    assert len({item.image.shape for item in slices}) == 1
+    assert areas[0] == 0 == areas[-1]
+    assert max(areas) > 0.1 * slices[0].image[..., 0].size
+    labelled = [number for number, area in enumerate(areas) if area]
+    assert labelled == list(range(labelled[0], labelled[-1] + 1))
+    again = make_volume(3, bank="tune", size=96, slices=16)
+    assert all((one.image == other.image).all() for one, other in zip(slices, again, strict=True))
+    with pytest.raises(ValueError, match="slices: 0 is no volume"):
+        make_volume(3, slices=0)
+
+
+def test_neighbouring_slices_of_a_volume_resemble_each_other():
+    overlaps = []
+    for index in range(4):
+        masks = [item.mask("brain") for item in make_volume(index, bank="tune", size=96)]
+        pairs = [(a, b) for a, b in itertools.pairwise(masks) if a.any() and b.any()]
+        overlaps += [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs]
+    assert np.median(overlaps) > 0.95
