@@ -1,7 +1,7 @@
 """SAM-HQ on our encoder and decoder: the official masks, on random weights.
 
 The modules are those of transformers' SamHQModel. Its own mask decoder (5.24) upscales the image
-embedding as it was before the two-way transformer, so the official decoder's steps are written out
+embedding that enters the two-way transformer, so the official decoder's steps are written out
 here; ``tests/parity/test_families.py`` compares with the official package.
 """
 
