@@ -30,6 +30,8 @@ from salip_ray.schema import ClassMask, Outcome
 _REWRITTEN = ("status", "outcomes", "masks", "ranking", "_png")
 #: How much less a label scores per unit of CLIP's logit below the retrieved one, and how far.
 _CLIP_WEIGHT, _MOST = 0.05, 10.0
+#: The score of nothing if every image is to be labelled: only slices without a mask stay empty.
+_NEVER = -1e3
 _NEEDED = ("volume", "slice", "height", "width", "_alternatives", *_REWRITTEN)
 
 
@@ -128,7 +130,7 @@ def _choose_class(stack: Sequence[_Slice], spec: ClassSpec, config: Config) -> N
     path = best_path(
         [_scores(cells) for cells in options],
         [_overlaps(one, next_) for one, next_ in itertools.pairwise(options)],
-        nothing=config.least_confidence,
+        nothing=config.least_confidence or _NEVER,
         continuity=config.volumes.continuity,
     )
     for item, cells, choice in zip(stack, options, path, strict=True):

@@ -112,6 +112,18 @@ def test_an_end_slice_is_left_empty_although_it_is_confident_alone(config):
     assert not decode_png(last["_png"]).any()
 
 
+def test_without_a_limit_of_confidence_every_slice_is_labelled():
+    config = load_config("brain", overrides=["volumes.consistent=true", "task.min_confidence=0"])
+    stack = [row(0, mask(0.5, LEFT, 1)), row(1), row(2, mask(0.5, RIGHT, 2)), row(3), row(4)]
+    assert chosen(choose_labels(table(*stack), config)) == {
+        0: [1],
+        1: None,
+        2: [2],
+        3: None,
+        4: None,
+    }
+
+
 def test_a_slice_between_labelled_ones_is_labelled_with_little_confidence(config):
     rows = choose_labels(table(row(0, good()), row(1, mask(0.3, LEFT, 4)), row(2, good())), config)
     assert chosen(rows) == {0: [1], 1: [4], 2: [1]}
