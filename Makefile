@@ -12,10 +12,11 @@ env: $(ENV)  ## make the environment in .venv from requirements.lock
 
 $(ENV): requirements.lock requirements-uv.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
+	@echo "Installing the environment into .venv: about 7 GB, mostly torch, and 3 GB of downloads. Minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-uv.txt
 	@# Compiled once here: where Python may not write bytecode, every process would compile torch anew.
-	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync $(if $(MAKE_TERMOUT),,--quiet) --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

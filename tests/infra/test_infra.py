@@ -181,6 +181,35 @@ def test_the_rayjob_has_the_ray_version_of_the_lock_file():
     assert rayjob()["spec"]["rayClusterSpec"]["rayVersion"] == pinned.group(1)
 
 
+# ------------------------------------------------------------------------------------ workflows
+
+
+def check_workflows(*paths: Path) -> subprocess.CompletedProcess[str]:
+    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *paths]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_workflows_pass_their_schema():
+    paths = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert [path.name for path in paths] == ["release.yml", "test.yml"]
+    done = check_workflows(*paths)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_mistyped_workflow_is_refused(tmp_path):
+    (tmp_path / "test.yml").write_text("on: push\njobs:\n  test:\n    step: []\n")
+    assert check_workflows(tmp_path / "test.yml").returncode != 0
+
+
+def test_workflows_run_on_every_python_that_the_package_names():
+    classifiers = (ROOT / "pyproject.toml").read_text()
+    named = set(re.findall(r"Python :: (3\.\d+)", classifiers))
+    for name in ("test", "release"):
+        jobs = yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())["jobs"]
+        job = jobs["test" if name == "test" else "try"]
+        assert set(job["strategy"]["matrix"]["python"]) == named
+
+
 # ------------------------------------------------------------------------------------- launcher
 
 
