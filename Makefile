@@ -4,7 +4,7 @@ BIN := .venv/bin
 ENV := .venv/.installed
 
 .PHONY: help env test lint types unit cluster scale demo realdata confidence student resume bench \
-  parity own-models ablation chaos fuzz soak volume formats train-bundled docs wheel lock clean
+  parity own-models ablation chaos fuzz soak volume formats train-bundled docs wheel licences lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -94,6 +94,9 @@ docs: $(ENV)  ## build the documentation site into site/
 
 wheel: $(ENV)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+licences: $(ENV)  ## print the licence of every package in .venv
+	$(BIN)/uv tool run --quiet pip-licenses==5.5.5 --python $(BIN)/python --from=mixed --order=license
 
 lock: $(ENV)  ## pin the dependencies of pyproject.toml again
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra dicom --extra dicom-seg --universal --python-version 3.11 \
