@@ -13,6 +13,9 @@ import pytest
 
 from tests.s3_server import S3Server
 
+# Ray's workers have the lowest priority otherwise, and starve next to anything else on the machine.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's spelling)
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 

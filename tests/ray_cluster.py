@@ -56,6 +56,7 @@ class RayCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
             "PYTHONUNBUFFERED": "1",
             "RAY_metrics_report_interval_ms": "1000",
         }

@@ -19,7 +19,7 @@ def label(images, output, *options, **environment):
     command += ["--config", "lungs", *settings, "--set", "run.max_error_share=1", *options]
     return subprocess.run(
         command,
-        env={**inherited, "COLUMNS": "200", **environment},
+        env={**inherited, "RAY_worker_niceness": "0", "COLUMNS": "200", **environment},
         cwd=ROOT,
         capture_output=True,
         text=True,
