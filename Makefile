@@ -30,8 +30,9 @@ lint: $(ENV)  ## ruff: rules and format; the language of texts and names
 types: $(ENV)  ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(ENV)  ## run the tests
-	$(BIN)/python -m pytest
+unit: $(ENV)  ## run the tests: those without Ray on all cores, then the others
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/infra -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest --ignore tests/unit --ignore tests/infra
 
 cluster: $(ENV)  ## detach, join, stop and resume a submitted job (minutes)
 	$(BIN)/python -m pytest -m cluster

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import ROOT, check_exactly_once, tree
 from tests.ray_cluster import RayCluster
 
-ROWS, ROWS_PER_SHARD = 600, 20
+ROWS, ROWS_PER_SHARD = 400, 20
 _HEARD_OF = 3  # seconds from a commit to when the driver has surely heard of it
 
 
@@ -60,7 +60,7 @@ def values(page, name):
     return samples
 
 
-def test_a_job_waits_for_nodes_grows_with_them_and_outlives_one(cluster, tmp_path, capsys):
+def test_a_job_waits_for_nodes_grows_with_them_and_outlives_one(cluster, tmp_path):
     output, log = tmp_path / "out", tmp_path / "job.log"
     settings = [
         *("pools.propose.gpus=0.5", "pools.retrieve.gpus=0.25", "pools.refine.gpus=0.25"),
@@ -95,14 +95,13 @@ def test_a_job_waits_for_nodes_grows_with_them_and_outlives_one(cluster, tmp_pat
         assert set(values(page, "salip_queue_images")) == {"propose", "retrieve", "refine"}
         assert "salip_shards_committed" in page
 
-        slow = rate(output, job, log)
+        wait_for(lambda: len(committed(output)) >= 4, job, log)
         hold.touch()
         cluster.add_node(cpus=6, gpus=2)
         wait_for(lambda: len(proposers(cluster)) == 2, job, log)
+        before = len(committed(output))
         hold.unlink()
-        fast = rate(output, job, log)
-        with capsys.disabled():  # the trace, for whoever reads the log
-            print(f"\nshards/s: {slow:.2f} on one node, {fast:.2f} on two")  # noqa: T201
+        wait_for(lambda: len(committed(output)) > before, job, log)
 
         shards, contents, now = committed(output), tree(output), time.time_ns()
         cluster.lose(first)
@@ -118,15 +117,6 @@ def test_a_job_waits_for_nodes_grows_with_them_and_outlives_one(cluster, tmp_pat
     assert {name: after[name] for name in settled} == settled
     assert contents.items() <= tree(output).items()
     assert len(after) == ROWS // ROWS_PER_SHARD
-
-
-def rate(output, job, log, skipped=4, counted=6):
-    """Shards a second, once what had piled up has come through."""
-    before = len(committed(output)) + skipped
-    wait_for(lambda: len(committed(output)) >= before, job, log)
-    began = time.monotonic()
-    wait_for(lambda: len(committed(output)) >= before + counted, job, log)
-    return counted / (time.monotonic() - began)
 
 
 ACTORS = """
