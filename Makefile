@@ -82,8 +82,9 @@ soak: $(ENV)  ## ten times the images in the same memory; actors that leak are r
 volume: $(ENV)  ## score volumes in 3-D, with and without consistent slices: phantoms and the real one
 	$(BIN)/python -m benchmarks.volume
 
-formats: $(ENV)  ## pydicom's own files by outcome, and a large volume through the object store
+formats: $(ENV)  ## pydicom's own files by outcome, bombs, and a large volume through the object store
 	$(BIN)/python -m benchmarks.dicom_table
+	$(BIN)/python -m benchmarks.bombs
 	$(BIN)/python -m benchmarks.large_volume
 
 train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
