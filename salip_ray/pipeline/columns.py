@@ -90,12 +90,14 @@ DECODED = (
 )
 INTERNAL = tuple(name for name in TYPES if name.startswith("_"))
 OF_MANIFEST = ("image_id", "uri", "volume", "slice")  # label columns that the manifest has
+_OUT_OF_MEMORY = "the memory of the worker ran out; image.max_pixels refuses large images"
 LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in OF_MANIFEST)
 
 
 def error(stage: str, problem: BaseException) -> dict[str, str]:
     """Return an ``error`` cell: stage, type of the exception, one line of its message."""
-    message = one_line(problem) if str(problem).strip() else "no message"
+    silent = _OUT_OF_MEMORY if isinstance(problem, MemoryError) else "no message"
+    message = one_line(problem) if str(problem).strip() else silent
     return {"stage": stage, "type": type(problem).__name__, "message": message[:1000]}
 
 

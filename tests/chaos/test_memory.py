@@ -1,7 +1,8 @@
-"""A machine without memory: Ray's memory monitor kills every worker."""
+"""Too little memory: Ray's memory monitor kills every worker, or a limit refuses allocations."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import subprocess
@@ -9,8 +10,9 @@ import sys
 
 import pytest
 
+from benchmarks.bombs import png
 from tests.chaos.harness import draw_images
-from tests.conftest import SMALL
+from tests.conftest import ROOT, SMALL
 
 
 @pytest.mark.slow
@@ -35,3 +37,34 @@ def test_job_whose_workers_are_all_killed_for_memory_ends_with_an_explanation(tm
     assert "workers died in sequence, and no image was done" in last
     assert "Ray's memory monitor killed" in last
     assert "Run the same command again to resume" in last
+
+
+_LIMITED = """
+import json, resource, sys
+from pathlib import Path
+from tests.chaos import fuzzing
+from salip_ray import load_config
+fuzzing.config = lambda: load_config("lungs")
+resource.setrlimit(resource.RLIMIT_DATA, (2 * 2**30, 2 * 2**30))
+for (row,) in fuzzing.rows_of([Path(name) for name in sys.argv[1:]]):
+    print(json.dumps([row["status"], row["error"]]))
+"""
+
+
+@pytest.mark.slow
+def test_image_that_does_not_fit_into_two_gib_is_an_error_row_with_a_reason(tmp_path):
+    sizes = {"before.png": 64, "large.png": 17_000, "behind.png": 64}
+    for name, side in sizes.items():
+        (tmp_path / name).write_bytes(png(side))
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, *(str(tmp_path / name) for name in sizes)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, large, behind = (json.loads(line) for line in done.stdout.splitlines())
+    assert before == behind == ["ok", None]
+    assert large[0] == "error"
+    assert large[1]["type"] == "MemoryError"
+    assert "the memory of the worker ran out" in large[1]["message"]

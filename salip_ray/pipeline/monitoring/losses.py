@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from salip_ray.cluster.ray_private import LostWorker
@@ -20,6 +21,10 @@ from salip_ray.wording import counted
 #: a lost node takes many workers at once, and does not end a job.
 MOST_LOSSES, MOST_LOOKS = 100, 10
 _LOOK_SECONDS = 5.0
+_MEMORY_ADVICE = (
+    "Use smaller pools (pools.propose.size, pools.retrieve.size, pools.refine.size), a smaller "
+    "image.max_bytes, or a machine with more memory"
+)
 
 
 class LossWatch:
@@ -29,6 +34,8 @@ class LossWatch:
         lost: returns the workers of the job that died, by id.
         rows_done: returns how many rows the stages of this run processed without an error.
         stop: called once, with the reason to end the job.
+        kernel_kills: returns how many processes the kernel of this machine has killed for memory;
+            by default :func:`count_kernel_kills`.
     """
 
     def __init__(
@@ -36,8 +43,11 @@ class LossWatch:
         lost: Callable[[], Mapping[str, LostWorker]],
         rows_done: Callable[[], int],
         stop: Callable[[str], Any],
+        kernel_kills: Callable[[], int] | None = None,
     ) -> None:
         self._lost, self._rows_done, self._stop = lost, rows_done, stop
+        self._kernel_kills = kernel_kills or count_kernel_kills
+        self._kills_before = self._kernel_kills()
         self._known: dict[str, LostWorker] | None = None  # set by the first look
         self._done: int | None = None
         self._fresh: list[LostWorker] = []
@@ -77,20 +87,35 @@ class LossWatch:
             self._done, self._fresh, self._looks = done, [], 0
         if len(self._fresh) < MOST_LOSSES or self._looks < MOST_LOOKS:
             return False
-        self._stop(_reason(self._fresh))
+        self._stop(_reason(self._fresh, self._kernel_kills() - self._kills_before))
         return True
 
 
-def _reason(lost: list[LostWorker]) -> str:
+def count_kernel_kills(counters: Path = Path("/proc/vmstat")) -> int:
+    """Return how many processes the kernel of this machine has killed for memory; 0 if unknown."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in counters.read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def _reason(lost: list[LostWorker], kernel_kills: int) -> str:
     workers = f"{counted(len(lost), 'worker')} died in sequence, and no image was done"
     killed = sum(worker.out_of_memory for worker in lost)
-    if 2 * killed < len(lost):
+    if 2 * killed >= len(lost):
         return (
-            f"{workers}. The last one: {lost[-1].detail}. The logs of Ray say more, and "
-            "salip-ray doctor checks the installation"
+            f"{workers}: Ray's memory monitor killed {killed:,} of them, because the memory of a "
+            f"machine was nearly used up. {_MEMORY_ADVICE}"
+        )
+    if kernel_kills > 0:
+        processes = counted(kernel_kills, "process", "processes")
+        return (
+            f"{workers}: the kernel of this machine killed {processes} meanwhile, because its "
+            f"memory was used up. {_MEMORY_ADVICE}"
         )
     return (
-        f"{workers}: Ray's memory monitor killed {killed:,} of them, because the memory of a "
-        "machine was nearly used up. Use smaller pools (pools.propose.size, pools.retrieve.size, "
-        "pools.refine.size), a smaller image.max_bytes, or a machine with more memory"
+        f"{workers}. The last one: {lost[-1].detail}. The logs of Ray say more, and "
+        "salip-ray doctor checks the installation"
     )

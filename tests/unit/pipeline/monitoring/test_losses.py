@@ -8,7 +8,12 @@ import pytest
 
 from salip_ray.cluster.ray_private import LostWorker
 from salip_ray.pipeline.monitoring import losses
-from salip_ray.pipeline.monitoring.losses import MOST_LOOKS, MOST_LOSSES, LossWatch
+from salip_ray.pipeline.monitoring.losses import (
+    MOST_LOOKS,
+    MOST_LOSSES,
+    LossWatch,
+    count_kernel_kills,
+)
 
 EACH_LOOK = MOST_LOSSES // MOST_LOOKS + 1
 
@@ -16,10 +21,12 @@ EACH_LOOK = MOST_LOSSES // MOST_LOOKS + 1
 class Cluster:
     """Loses some workers before each look."""
 
-    def __init__(self, *, out_of_memory=True):
+    def __init__(self, *, out_of_memory=True, kernel_kills=lambda: 0):
         self.lost, self.done, self.stopped = {}, 0, []
         self._out_of_memory = out_of_memory
-        self.watch = LossWatch(lambda: dict(self.lost), self.rows_done, self.stopped.append)
+        self.watch = LossWatch(
+            lambda: dict(self.lost), self.rows_done, self.stopped.append, kernel_kills
+        )
 
     def rows_done(self):
         if self.done is None:
@@ -46,6 +53,17 @@ def test_workers_that_the_memory_monitor_kills_end_the_job_with_an_explanation(m
     assert "workers died in sequence, and no image was done" in reason
     assert "Ray's memory monitor killed" in reason
     assert "a machine with more memory" in reason
+
+
+def test_workers_that_the_kernel_kills_for_memory_end_the_job_with_an_explanation(tmp_path):
+    counters = tmp_path / "vmstat"
+    counters.write_text("pgfault 7\noom_kill 3\n")
+    cluster = Cluster(out_of_memory=False, kernel_kills=lambda: count_kernel_kills(counters))
+    counters.write_text("pgfault 9\noom_kill 103\n")
+    assert looks_until_the_end(cluster) is not None
+    assert "the kernel of this machine killed 100 processes meanwhile" in cluster.stopped[0]
+    assert "a machine with more memory" in cluster.stopped[0]
+    assert count_kernel_kills(tmp_path / "missing") == 0
 
 
 def test_workers_that_crash_end_the_job_with_the_words_of_ray():
