@@ -24,6 +24,7 @@ from salip_ray.output.commit import committed_shards
 from salip_ray.output.run_record import record_devices, record_precision
 from salip_ray.pipeline.commit_gate import CommitGate, GracefulStop, Stopped, StoppingError
 from salip_ray.pipeline.dataflow import label_and_commit
+from salip_ray.pipeline.model_check import require_models
 from salip_ray.pipeline.monitoring.losses import LossWatch
 from salip_ray.pipeline.monitoring.monitor import Snapshot, StageReporter, start_monitor
 from salip_ray.pipeline.monitoring.progress import Workload
@@ -69,6 +70,7 @@ def run_on_ray(
     with ray_session(cpus_for) as available:
         machine, pools = wait_for_pools(pools_config, pooled, available, job.progress.report)
         job = replace(job, config=pin_precision(job.config, pools))
+        require_models(job.config, pools)
         record_precision(job.store, job.config.run.precision)
         record_devices(job.store, _devices(machine))
         monitor = start_monitor(["fetch", *stages], run)
