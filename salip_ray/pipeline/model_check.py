@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import ray
 from ray.exceptions import RayError
 
-from salip_ray.cluster.ray_private import without_retry_advice
 from salip_ray.cluster.resources import Pool
 from salip_ray.config import Config
 from salip_ray.errors import ModelError
@@ -39,21 +38,20 @@ def require_models(config: Config, pools: Mapping[str, Pool]) -> None:
     for role in own:
         pool = pools.get(role, first)
         assert pool is not None, "the proposer always has a pool"
-        # A process of its own, whose memory and GPU are free again before the actors start.
-        task = build_model.options(
-            num_cpus=pool.cpus, num_gpus=pool.gpus, max_calls=1, max_retries=0
-        )
+        task = build_model.options(num_cpus=pool.cpus, num_gpus=pool.gpus)
         try:
             problem = ray.get(task.remote(config, role))
         except RayError as error:
             shown = needed(config)[role].shown
-            reason = one_line(without_retry_advice(str(error)), 300)
-            raise ModelError(f"{shown} cannot be built: its worker died ({reason})") from error
+            raise ModelError(
+                f"{shown} cannot be built: its worker died ({one_line(error, 300)})"
+            ) from error
         if problem:
             raise ModelError(problem)
 
 
-@ray.remote
+# A process of its own, whose memory and GPU are free again before the actors start.
+@ray.remote(max_calls=1, max_retries=0)
 def build_model(config: Config, role: str) -> str:
     """Build the model of a role; return what is wrong, or an empty text."""
     from salip_ray.cascade import loading

@@ -180,6 +180,15 @@ def test_other_options_are_refused_by_name(cluster, phantoms, labelled):
     assert "refine.options" in done.stderr
 
 
+def test_a_factory_that_raises_ends_the_job_with_one_line(cluster, phantoms, tmp_path):
+    broken = {"propose__model": "toy_models.faulty:Raises", "refine__model": "none"}
+    done = label(cluster, phantoms / "images", tmp_path / "out", **broken)
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert "toy_models.faulty:Raises cannot be built: ValueError: there is no licence" in lines[-1]
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_weights_are_recorded_and_other_weights_refused(cluster, phantoms, tmp_path):
     table = tmp_path / "table.json"

@@ -20,6 +20,7 @@ from salip_ray.models.bundled import sam_net
 from salip_ray.models.sam import hugging_face
 from salip_ray.models.sam.decoder import QuickMaskDecoder
 from salip_ray.models.sam.encoder import quicken_blocks
+from salip_ray.models.sam.mobile_sam import build_mobile_sam, to_timm
 from salip_ray.models.weight_problems import load_problem
 from salip_ray.models.weights import fetch, fetch_folder, is_folder, unchanged, verify
 
@@ -53,7 +54,7 @@ def load_sam(
             sam = sam_net.load_bundled_sam(path)
         else:
             state = read_state(path, config.model)
-            sam = sam_model_registry[config.model]()
+            sam = _build(config.model)
             require_fit(sam, state, config.model, path)
             sam.load_state_dict(state)  # copies; nothing stays mapped from the file
     if decoder_only:
@@ -101,9 +102,14 @@ def check(config: SamConfig, *, storage_options: Mapping[str, Any] | None = None
         sam_net.load_bundled_sam(path)
     else:
         with torch.device("meta"):
-            sam = sam_model_registry[config.model]()
+            sam = _build(config.model)
         require_fit(sam, read_state(path, config.model), config.model, path)
     return path
+
+
+def _build(model: str) -> Sam:
+    """Return a SAM without trained weights."""
+    return build_mobile_sam() if model == "vit_t" else sam_model_registry[model]()
 
 
 def checkpoint(config: SamConfig, storage_options: Mapping[str, Any] | None) -> Path:
@@ -145,6 +151,8 @@ def read_state(path: Path, model: str) -> dict[str, Tensor]:
             f"{path} is not a plain state dict of tensors, which SAM's official files are. If it "
             "is a training checkpoint, save the state dict in it as a separate file"
         )
+    if model == "vit_t":
+        return to_timm(state)
     return hugging_face.to_official(state) if hugging_face.is_hugging_face(state) else state
 
 
