@@ -12,15 +12,16 @@ from salip_ray.config.base import Section
 class VolumesConfig(Section):
     """How the slices of a volume are labelled together.
 
-    With ``consistent``, the label of a class is chosen for the whole stack: each slice has the
-    retrieved candidates, those with one of ``retrieve.runners_up`` instead, and nothing, and the
-    best path through the slices is taken. A step of it scores the expected Dice of the label, less
-    where CLIP prefers another, plus ``continuity`` times the Dice with the next slice. Nothing
-    scores ``task.min_confidence``; with 0, a slice with a candidate is never left empty. Up to
-    ``fill_gaps`` slices without a label between two with one get a mask between theirs.
+    With ``consistent``, the label of a class is chosen for the whole stack. The possible labels of
+    a slice are the retrieved candidates, the same with one of ``retrieve.runners_up`` instead, and
+    *absent*. The best path through the slices has the highest sum of scores. A label scores its
+    expected Dice, lowered if CLIP prefers another candidate, plus ``continuity`` times its Dice
+    with the label of the next slice. *Absent* scores ``task.min_confidence``; if that is 0, a slice
+    with a candidate is never left empty. Up to ``fill_gaps`` consecutive slices without a label
+    get masks that are interpolated between their neighbours.
 
-    Slices of a volume that lie in different shards are chosen apart (``run.rows_per_shard``).
-    Images that are no slices are labelled as without it.
+    Slices in different shards (``run.rows_per_shard``), or more than ``fill_gaps`` missing slices
+    apart, are chosen separately. Single images are labelled as without this section.
     """
 
     consistent: bool = False

@@ -111,6 +111,7 @@ def label(
     progress.report(*listed.notes)
     if left_out := str(listed.skipped):
         progress.always_report(f"left out: {left_out}")
+    # Without slices the section does nothing, and its defaults must not refuse a resume.
     if listed.manifest.table["volume"].null_count == listed.manifest.n_images:
         config = config.without_volumes()
     weights = identify(config)

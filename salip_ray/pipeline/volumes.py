@@ -1,9 +1,10 @@
-"""Choose the labels of the slices of a volume together, from rows that REFINE is done with.
+"""Choose the labels of the slices of a volume together, from refined rows.
 
 A refined row of a volume carries its alternatives: the masks of each class with a runner-up instead
-of a retrieved candidate. They are light (RLEs and scores), so that all slices of a shard are at
-hand at its commit, without pixels and embeddings. Slices in other shards have no influence: memory
-is bounded by the size of a shard, and a shard depends on its own images only.
+of a retrieved candidate. They are light (RLEs and scores), so all slices of a shard are in memory
+at its commit, without pixels and embeddings. Slices of other shards, and slices that are farther
+apart than a gap that may be filled, have no influence on each other. So the rows of a shard bound
+the memory, and a shard depends on its own images only.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from salip_ray.pipeline.stages import BLANK
 from salip_ray.schema import ClassMask, Outcome
 
 _REWRITTEN = ("status", "outcomes", "masks", "ranking", "_png")
-#: How much less a label scores per unit of CLIP's logit below the retrieved one, and how far.
+#: Penalty per unit of CLIP's logit below the retrieved candidate, and the largest difference.
 _CLIP_WEIGHT, _MOST = 0.05, 10.0
 #: The score of nothing if every image is to be labelled: only slices without a mask stay empty.
 _NEVER = -1e3
@@ -57,8 +58,9 @@ def choose_labels(rows: pa.Table, config: Config) -> pa.Table:
         slices = rows.select(_NEEDED).take(pa.array(indices)).to_pylist()
         order = sorted(range(len(slices)), key=lambda i: slices[i]["slice"])
         stack = [_Slice(slices[i]) for i in order]
-        for spec in config.task.classes:
-            _choose_class(stack, spec, config)
+        for near in _split_at_gaps(stack, config.volumes.fill_gaps + 1):
+            for spec in config.task.classes:
+                _choose_class(near, spec, config)
         changed |= {
             indices[i]: item.cells(config)
             for i, item in zip(order, stack, strict=True)
@@ -118,6 +120,21 @@ class _Slice:
         }
 
 
+def _split_at_gaps(stack: Sequence[_Slice], farthest: int) -> list[list[_Slice]]:
+    """Return runs of slices whose numbers are at most ``farthest`` apart.
+
+    Slices can be missing between those of a shard: error rows, or files whose names have another
+    order than their positions.
+    """
+    runs: list[list[_Slice]] = []
+    for item in stack:
+        if runs and item.number - runs[-1][-1].number <= farthest:
+            runs[-1].append(item)
+        else:
+            runs.append([item])
+    return runs
+
+
 def _is_label(cell: Mapping[str, Any], label: str) -> bool:
     return bool(cell["method"] == "cascade" and cell["label"] == label)
 
@@ -141,7 +158,8 @@ def _choose_class(stack: Sequence[_Slice], spec: ClassSpec, config: Config) -> N
             item.choose(label, None, Outcome(label, "empty", _why_nothing(before)))
     labelled = [position for position, item in enumerate(stack) if item.chosen(label) is not None]
     for before_gap, after_gap in itertools.pairwise(labelled):
-        if 1 < after_gap - before_gap <= config.volumes.fill_gaps + 1:
+        length = stack[after_gap].number - stack[before_gap].number - 1
+        if after_gap - before_gap > 1 and length <= config.volumes.fill_gaps:
             _fill_gap(stack[before_gap : after_gap + 1], spec)
 
 
@@ -152,7 +170,7 @@ def _fill_gap(stack: Sequence[_Slice], spec: ClassSpec) -> None:
     before, after = (decode_rle(cell["rle"]) for cell in cells if cell is not None)
     if before.shape != after.shape:
         return
-    # The estimate is of no SAM's mask: it is not better than the masks it lies between.
+    # No model scored these masks, so they have the lower confidence of their neighbours.
     confidence = min(cell["confidence"] for cell in cells if cell is not None)
     reason = f"filled between the slices {first.number} and {last.number}"
     for item in stack[1:-1]:
@@ -165,7 +183,7 @@ def _fill_gap(stack: Sequence[_Slice], spec: ClassSpec) -> None:
 
 
 def _scores(cells: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
-    """Return the expected Dice of each possible label of a slice, less where CLIP prefers another.
+    """Return the expected Dice of each possible label, lowered if CLIP prefers another candidate.
 
     A label without an estimate counts as an even chance.
     """

@@ -150,6 +150,21 @@ def test_short_gaps_are_filled_from_both_sides(config, missing, filled):
         assert gap[0]["outcomes"][0]["reason"] == "filled between the slices 3 and 6"
 
 
+def test_slices_with_many_missing_between_them_are_chosen_separately(config):
+    """Files of a series that are named 1, 10, 100 lie in a shard without those between."""
+    doubtful = row(40, mask(0.6, RIGHT, 9))
+    near = choose_labels(table(*(row(n, good()) for n in (38, 39)), doubtful, row(41)), config)
+    far = choose_labels(table(*(row(n, good()) for n in (1, 2)), doubtful, row(80)), config)
+    assert chosen(near)[40] is None
+    assert chosen(far)[40] == [9]
+
+
+@pytest.mark.parametrize(("last", "filled"), [(3, True), (4, False)])
+def test_a_gap_is_as_long_as_the_slice_numbers_say(config, last, filled):
+    rows = choose_labels(table(row(0, good()), row(2), row(last, good())), config)
+    assert (chosen(rows)[2] is not None) == filled
+
+
 def test_blank_slices_are_not_filled_and_error_rows_stay(config):
     blank, error = row(1, status="empty", reason=BLANK), row(2, status="error")
     error |= {"error": {"stage": "decode", "type": "E", "message": "m"}, "masks": []}
