@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image as Pil
 
 from salip_ray.schema import Image
+from salip_ray.sources.formats.intensity import to_rgb
 
 _PIL_LIMIT = threading.Lock()
 
@@ -35,4 +36,6 @@ def rgb_of(image: Pil.Image) -> Image:
         image = image.convert("RGBA")
         black = Pil.new("RGBA", image.size, (0, 0, 0, 255))
         image = Pil.alpha_composite(black, image)
+    if image.mode == "L":  # Pillow would take four bytes per pixel more
+        return to_rgb(np.asarray(image))
     return np.array(image.convert("RGB"), dtype=np.uint8, order="C")
