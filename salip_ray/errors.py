@@ -1,4 +1,4 @@
-"""The exceptions of salip_ray.
+"""The exceptions of salip_ray that a caller may catch; modules derive their own from them.
 
     SalipError
     ├── ConfigError (ValueError)         a task, preset or --set value is wrong

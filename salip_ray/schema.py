@@ -1,9 +1,11 @@
-"""The nouns of salip_ray, and the Arrow schema of a row at each boundary of the pipeline.
+"""The nouns of salip_ray, and the Arrow schemas of the manifest, of a commit and of a shard.
 
-One row is one image from listing to commit; each stage only adds columns, and the last stage that
-needs a heavy column (pixels, embedding) drops it:
+One row is one image from listing to commit. Each stage adds columns and updates the status and the
+seconds; the last stage that needs a heavy column (pixels, embedding) drops it:
 
     manifest -> decode -> PROPOSE -> RETRIEVE -> REFINE -> commit
+
+The columns between stages are in :mod:`salip_ray.pipeline.columns`.
 
 Coordinates: ``(x, y)``, x to the right, y down, in pixels. A *working* image is the input resized
 so that its long side is ``image.long_side``; candidates live there. Masks of the output are of the

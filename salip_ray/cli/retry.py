@@ -31,7 +31,7 @@ def retry(
     output_option: OutputOption = None,
     weights_option: WeightsOption = None,
 ) -> None:
-    """Label the error rows of OUTPUT again; all other rows stay unchanged.
+    """Label the error rows of OUTPUT again, and the slices whose labels depend on theirs.
 
     Example: salip-ray retry s3://bucket/labels --set pools.propose.size=1
     """

@@ -1,8 +1,8 @@
 """The configuration: all sections, and the recipe that decides the labels.
 
 A *task* file defines what to label (``task``: classes, sentences, top-k, area limits). A *preset*
-sets models and recipe (``sam``, ``clip``, ``propose``, ``retrieve``, ``refine``, ``image``). The
-other sections (``run``, ``pools``, ``privacy``, ``storage``) define how and where the job runs.
+sets models and recipe (``sam``, ``clip``, ``propose``, ``retrieve``, ``refine``, ``volumes``,
+``image``). The other sections (``run``, ``pools``, ``privacy``, ``storage``) define how and where the job runs.
 :mod:`salip_ray.config.loading` merges them.
 """
 

@@ -1,4 +1,6 @@
-"""Names of all files that salip_ray writes into an output: the only module that defines them.
+"""Names of the files of an output: the only module that defines them.
+
+An export has the names of its format, which its own module defines.
 
 The output of ``label``::
 
@@ -8,7 +10,7 @@ The output of ``label``::
     masks/part-00000.tar        IMAGE_ID.mask.png (class ids, 0 background) and IMAGE_ID.json
     stats/part-00000.json       seconds per stage, host, checksums of the other two
     summary.json                counts of the whole job
-    seal.json                   checksums of the files above; written last of all
+    seal.json                   checksums of the files above, those of shards by their statistics
     lease.json                  the driver that writes the output now
     reviews/                    decisions of people, and the label maps that they corrected
     evaluation.json             scores against reference masks

@@ -7,6 +7,9 @@ second driver is refused until the lease expires, or its process is known to be 
 A driver may be paused while its lease expires (a stopped process, a suspended machine). Therefore a
 lease is lost if it was not renewed within its term by either clock, is absent, or has another
 owner. The owner is checked again before every commit and before the summary.
+
+The lease is no fence: a driver that is paused between this check and its write may write late. What
+it writes then has the same bytes (``docs/reliability.md``, "Why exactly once", has the exceptions).
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ class ShardSink(Datasink[list[int]]):
                 rows = self._finish(rows)
             if self._merge:
                 rows, before = merge_committed_rows(self._store, shard, rows)
+            # No fence: a pause after this check may let a late write through, of the same bytes.
             require_owner(self._store, self._owner)
             commit_shard(self._store, shard, rows, n_rows, self._classes, before=before)
             committed = True
