@@ -6,8 +6,7 @@ import os
 import re
 import subprocess
 import sys
-
-import pytest
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.conftest import ROOT, SMALL
 
@@ -45,10 +44,16 @@ def test_a_quiet_run_prints_nothing(images, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:9", "ray://127.0.0.1:9", "http://x:1"])
-def test_a_bad_ray_address_is_one_line(images, tmp_path, address):
-    done = label(images, tmp_path / "out", "--quiet", RAY_ADDRESS=address)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert f"RAY_ADDRESS '{address}' cannot be joined" in line
-    assert not list((tmp_path / "out").glob("shards/*"))
+def test_a_bad_ray_address_is_one_line(images, tmp_path):
+    addresses = ["nowhere", "127.0.0.1:9", "ray://127.0.0.1:9", "http://x:1"]
+
+    def run(number):
+        return label(images, tmp_path / str(number), "--quiet", RAY_ADDRESS=addresses[number])
+
+    with ThreadPoolExecutor() as pool:  # each waits a while for an answer
+        runs = list(pool.map(run, range(len(addresses))))
+    for number, done in enumerate(runs):
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert f"RAY_ADDRESS '{addresses[number]}' cannot be joined" in line
+        assert not list((tmp_path / str(number)).glob("shards/*"))
