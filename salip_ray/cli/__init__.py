@@ -33,6 +33,12 @@ from salip_ray.errors import JobError, SalipError
 __all__ = ["app"]
 
 
+_OUT_OF_MEMORY = (
+    "the memory of this process ran out: raise its limit (ulimit, container), or use a machine "
+    "with more memory"
+)
+
+
 class _OneLineErrors(TyperGroup):
     """A group of commands that report an error of the package as one line on stderr.
 
@@ -46,6 +52,9 @@ class _OneLineErrors(TyperGroup):
         except SalipError as error:
             typer.echo(f"salip-ray: {error}", err=True)
             raise typer.Exit(1 if isinstance(error, JobError) else 2) from None
+        except MemoryError:
+            typer.echo(f"salip-ray: {_OUT_OF_MEMORY}", err=True)
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(

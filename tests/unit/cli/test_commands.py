@@ -113,6 +113,17 @@ def test_job_error_exits_with_1(monkeypatch):
 # -------------------------------------------------------------------------------------- config
 
 
+def test_lack_of_memory_is_one_line(monkeypatch):
+    def allocate(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(pipeline, "label", allocate)
+    done = run("label", "in", "out", "--config", "lungs")
+    assert done.exit_code == 1
+    assert done.output.startswith("salip-ray: the memory of this process ran out")
+    assert len(done.output.splitlines()) == 1
+
+
 def test_config_show_prints_a_loadable_task_file_without_secrets(tmp_path):
     done = run(
         *("config", "lungs", "--set", "propose.points_per_side=8", "--show"),
