@@ -33,10 +33,11 @@ def test_job_whose_workers_are_all_killed_for_memory_ends_with_an_explanation(tm
         check=False,
     )
     assert done.returncode == 1, done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert "workers died in sequence, and no image was done" in last
-    assert "Ray's memory monitor killed" in last
-    assert "Run the same command again to resume" in last
+    messages = [line for line in done.stderr.splitlines() if line.startswith("salip-ray: ")]
+    assert len(messages) == 1, done.stderr
+    assert "workers died in sequence, and no image was done" in messages[0]
+    assert "Ray's memory monitor killed" in messages[0]
+    assert "Run the same command again to resume" in messages[0]
 
 
 _LIMITED = """
