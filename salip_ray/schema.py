@@ -34,7 +34,7 @@ Size: TypeAlias = tuple[int, int]  #: height, width
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where pixels are: in a file, at ``index`` where it holds several pictures (else None)."""
+    """Where pixels are: in a file, at ``index`` if it holds several pictures (else None)."""
 
     uri: str
     index: int | None = None
@@ -42,7 +42,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A part proposed by SAM, on the working image.
+    """A mask proposed by SAM, on the working image.
 
     ``id`` is the candidate's place in the generator's own order and its identity ever after: crops,
     scores and selections refer to it, never to a position in a list that a filter may shorten.

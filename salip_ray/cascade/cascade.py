@@ -209,7 +209,7 @@ def _refiner(
         given: by the caller.
         sam: the proposer's SAM.
         device: where to load a model.
-        encoder: the proposer's embedding may be none that a SAM can use.
+        encoder: load SAM's encoder too, as the proposer may give no embedding that SAM can use.
     """
     if isinstance(given, SamRefiner | RefinerOf):
         return given

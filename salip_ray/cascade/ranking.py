@@ -78,7 +78,7 @@ def rank(
     probability = presence = evidence = None
     if config.scoring == "softmax":
         assert logit_scale is not None, "a softmax has a scale"
-        # Logarithms still differ where several probabilities are 1 in float32.
+        # Logarithms still differ if several probabilities are 1 in float32.
         log_p = (logit_scale / 100 * scores).log_softmax(dim=1)
         merit, probability = log_p[:, :n_classes], log_p[:, :n_classes].exp()
         # The mean over all candidates is more reliable than the probability of a single one.

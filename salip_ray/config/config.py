@@ -2,8 +2,8 @@
 
 A *task* file defines what to label (``task``: classes, sentences, top-k, area limits). A *preset*
 sets models and recipe (``sam``, ``clip``, ``propose``, ``retrieve``, ``refine``, ``volumes``,
-``image``). The other sections (``run``, ``pools``, ``privacy``, ``storage``) define how and where the job runs.
-:mod:`salip_ray.config.loading` merges them.
+``image``). The other sections (``run``, ``pools``, ``privacy``, ``storage``) define how and where
+the job runs. :mod:`salip_ray.config.loading` merges them.
 """
 
 from __future__ import annotations

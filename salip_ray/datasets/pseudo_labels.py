@@ -39,7 +39,7 @@ class PseudoLabels:
         negatives: use images without a label, too, as examples of background only.
         reviewed: use only images of which people accepted or corrected every class.
         classes: labels of the classes to use; all by default. Ids do not change.
-        ignore_disagreement: set pixels on which proposal and refined mask differ to
+        ignore_disagreement: set pixels on which candidate and refined mask differ to
             :attr:`ignore_index`.
         images_root: the folder to which the images' common folder has moved.
         transform: applied to each :class:`~salip_ray.datasets.samples.Sample`.

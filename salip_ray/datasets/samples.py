@@ -45,7 +45,7 @@ class SampleReader:
         reviews: the decisions about it.
         class_ids: ids of the wanted classes, by label.
         images: the labelled images.
-        ignore_disagreement: mark pixels on which proposal and refined mask differ.
+        ignore_disagreement: mark pixels on which candidate and refined mask differ.
     """
 
     output: LabelOutput

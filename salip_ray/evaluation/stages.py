@@ -15,11 +15,11 @@ GOOD = 0.8
 """Dice from which a label counts as good."""
 
 LOSSES = {
-    "proposal": "no good proposal",
+    "proposal": "no good candidate",
     "pick": "wrong pick",
     "refine": "bad refine",
     "empty": "left empty",
-    "proposal_or_pick": "no good proposal or wrong pick",
+    "proposal_or_pick": "no good candidate or wrong pick",
 }
 """The stages at which a label can fail, and their names for people.
 

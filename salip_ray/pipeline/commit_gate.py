@@ -1,4 +1,4 @@
-"""The commit gate: a job that must stop finishes the commits under way and begins no other.
+"""The commit gate: a job that must stop finishes the commits in progress and begins no other.
 
 A driver that is told to stop closes the gate and waits until no shard is being committed. Without
 the gate every commit would still be atomic: the gate only saves work that is nearly done.
@@ -23,7 +23,7 @@ from ray.exceptions import RayError
 
 from salip_ray.pipeline.monitoring.telemetry import log_event
 
-DRAIN_SECONDS = 120.0  #: the longest wait for commits under way
+DRAIN_SECONDS = 120.0  #: the longest wait for commits in progress
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -86,7 +86,7 @@ class CommitGate:
         """Begin the commit of a shard.
 
         Raises:
-            StoppingError: the gate is closed. It is raised when no other commit is under way: Ray
+            StoppingError: the gate is closed. It is raised when no other commit is in progress: Ray
                 Data cancels all other tasks at the first error.
         """
         if self._actor is None:
@@ -184,7 +184,9 @@ class GracefulStop:
         assert self.signal is not None, "a signal has started this thread"
         with contextlib.suppress(Exception):
             cause = "ending the job" if self.reason else self.signal.name
-            self._report(f"{cause}: finishing the commits under way; again to stop now")
+            self._report(
+                f"{cause}: finishing the commits in progress; send the signal again to stop at once"
+            )
             self._drain()
         with self._lock:  # the handler stays installed until the signal has arrived
             if self._active:

@@ -50,7 +50,7 @@ def require_models(config: Config, pools: Mapping[str, Pool]) -> None:
             raise ModelError(problem)
 
 
-# A process of its own, whose memory and GPU are free again before the actors start.
+# A separate process, whose memory and GPU are free again before the actors start.
 @ray.remote(max_calls=1, max_retries=0)
 def build_model(config: Config, role: str) -> str:
     """Build the model of a role; return what is wrong, or an empty text."""

@@ -18,15 +18,19 @@ DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".dc3", ".ima"})
 
 NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+ORDINARY_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"}) | TIFF_SUFFIXES
 
 _BY_SUFFIX: dict[str, Reader] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", *TIFF_SUFFIXES), ordinary.read),
+    **dict.fromkeys(ORDINARY_SUFFIXES, ordinary.read),
     **dict.fromkeys(DICOM_SUFFIXES, dicom.read),
     **dict.fromkeys(NIFTI_SUFFIXES, nifti.read),
 }
 
 IMAGE_SUFFIXES = frozenset(_BY_SUFFIX)
 """Names that a listing takes for images."""
+
+NOT_DICOM_SUFFIXES = IMAGE_SUFFIXES - DICOM_SUFFIXES
+"""Other names may be those of DICOM files, which often have no suffix, or the digits of a UID."""
 
 STACK_SUFFIXES = TIFF_SUFFIXES | NIFTI_SUFFIXES | DICOM_SUFFIXES
 """Names of files that may hold several pictures, or one slice of a series."""

@@ -106,7 +106,7 @@ def list_images(
 def first_image(
     location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> str:
-    """Return the address of an image of an input, listing no more of it than that takes.
+    """Return the address of one image of an input, and list only as much as that needs.
 
     Files that are known to be empty are passed over. Errors of the store's client are not wrapped.
 

@@ -9,20 +9,18 @@ from collections.abc import Iterable, Iterator
 
 from salip_ray.config import PrivacyConfig
 from salip_ray.errors import InputError
-from salip_ray.sources.decode import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from salip_ray.sources.decode import NOT_DICOM_SUFFIXES
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.locations import image_id, public_uri
 
 _SCHEME = "id:"
 _PATH = re.compile(r"(?:\w[\w+.-]*:/)?/\S*")
-#: Other names may be those of DICOM files, which often have no suffix, or a UID's digits.
-_NOT_DICOM = IMAGE_SUFFIXES - DICOM_SUFFIXES
 
 
 def hides_uri(uri: str, privacy: PrivacyConfig) -> bool:
     """Return True if the URI of an image stays out of the output."""
     if privacy.hash_uris == "auto":
-        return suffix(uri) not in _NOT_DICOM
+        return suffix(uri) not in NOT_DICOM_SUFFIXES
     return privacy.hash_uris
 
 

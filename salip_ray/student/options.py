@@ -26,7 +26,7 @@ class StudentOptions:
         min_confidence: images with a label of lower confidence are left out.
         confidence_power: the weight of an image is its confidence to this power; 0 weights all
             images alike.
-        ignore_disagreement: ignore pixels on which proposal and refined mask differ.
+        ignore_disagreement: ignore pixels on which candidate and refined mask differ.
         workers: processes that train together, each with a GPU if the cluster has enough.
         loaders: processes that read images for each worker; 0 reads in the worker itself.
 

@@ -137,7 +137,7 @@ def official_mobile_sam(package, sizes, ours):
 def test_mobile_sam_equals_the_official_generator():
     package = pytest.importorskip("mobile_sam")
     torch.manual_seed(0)
-    # The official code has the grid and the last width of its own sizes only.
+    # The official code has only the grid and the last width of the published sizes.
     sizes = {"img_size": 1024, "widths": (32, 32, 64, 320), "depths": (1, 1, 1, 1)}
     ours = mobile.random_sam(**sizes)
     sam = official_mobile_sam(package, sizes, ours)

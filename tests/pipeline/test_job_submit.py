@@ -91,7 +91,7 @@ def many(tmp_path):
 
 
 @pytest.mark.cluster  # two jobs, one of them twice
-def test_submit_detaches_joins_stops_and_goes_on(cluster, many, tmp_path):
+def test_submit_detaches_joins_stops_and_resumes(cluster, many, tmp_path):
     output = tmp_path / "out"
     command = arguments(cluster, many, output)
     first, job = started(cluster, *command, log=tmp_path / "first.log")

@@ -124,7 +124,7 @@ def test_a_grown_input_goes_into_new_shards(labelled, images, small_config, tmp_
     assert not (output / "lease.json").exists()
 
 
-def test_a_retry_does_errors_again_and_nothing_else(images, small_config, tmp_path):
+def test_retry_labels_only_error_rows(images, small_config, tmp_path):
     import shutil
 
     from salip_ray.output.verify import verify
@@ -158,7 +158,7 @@ def test_too_many_errors_fail_the_job_after_it_has_finished(images, small_config
     check_exactly_once(tmp_path / "out", 11)
 
 
-def test_baselines_stand_beside_the_cascade(images, small_config, tmp_path):
+def test_baselines_are_recorded_next_to_cascade(images, small_config, tmp_path):
     references = tmp_path / "references"
     references.mkdir()
     import cv2

@@ -87,9 +87,7 @@ def test_a_stopped_job_finishes_the_commits_under_way(images, small_config, tmp_
     check_exactly_once(output, 11)
 
 
-def test_an_output_that_fails_is_one_line_that_says_how_far_it_came(
-    images, small_config, tmp_path, monkeypatch
-):
+def test_failed_write_is_one_line_with_progress(images, small_config, tmp_path, monkeypatch):
     class FullStore(Store):
         def write(self, name, data):
             with self._explaining("write", name):

@@ -17,13 +17,13 @@ from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.datasets.selection import LabelLimits
 from salip_ray.datasets.splits import GroupBy
+from salip_ray.sources.decode import ORDINARY_SUFFIXES
 from salip_ray.sources.formats.names import split_member, stem, suffix
 from salip_ray.sources.privacy import is_pseudonym
 
 PROVENANCE = "provenance.csv"
 _STEM_LETTERS = 64  # with slice number, id and suffix, names stay below tar's 100 letters
 _ID_DIGITS = 16  # 64 bits: too many for two of a million images to clash
-_PLAIN = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 _COLUMNS = ("name", "part", "image_id", "uri", "confidence")
 
 
@@ -110,7 +110,7 @@ def is_plain_file(entry: Entry) -> bool:
     """Return True if trainers can open the image file, and its name may be shown."""
     if is_pseudonym(entry.uri) or split_member(entry.uri)[1]:
         return False
-    return suffix(entry.uri) in _PLAIN and entry.picture.index is None
+    return suffix(entry.uri) in ORDINARY_SUFFIXES and entry.picture.index is None
 
 
 def cases(labels: PseudoLabels, split: Split) -> Iterator[tuple[str, str, Entry]]:

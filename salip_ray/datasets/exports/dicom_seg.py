@@ -28,7 +28,7 @@ from salip_ray.datasets.exports.volumes import (
 from salip_ray.datasets.selection import LabelLimits
 from salip_ray.errors import InputError, MissingDependencyError
 from salip_ray.output.reader import LabelOutput
-from salip_ray.sources.decode import DICOM_SUFFIXES, IMAGE_SUFFIXES
+from salip_ray.sources.decode import NOT_DICOM_SUFFIXES
 from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.dicom_dataset import quiet
 from salip_ray.sources.formats.names import suffix
@@ -41,7 +41,6 @@ _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
-_NOT_DICOM = IMAGE_SUFFIXES - DICOM_SUFFIXES
 _UTF_8 = "ISO_IR 192"
 _LONGEST_LABEL = 64  # characters of DICOM's value representation LO
 
@@ -86,7 +85,7 @@ def export_dicom_seg(
     with destination_of(location, labels.describe("dicom-seg"), storage_options) as destination:
         written, others, notes = 0, 0, []
         for volume in labelled_volumes(output, single=True):
-            if suffix(volume.sources[0].uri) in _NOT_DICOM:
+            if suffix(volume.sources[0].uri) in NOT_DICOM_SUFFIXES:
                 others += 1
                 continue
             if volume.errors == len(volume.sources):

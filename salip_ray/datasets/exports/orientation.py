@@ -44,7 +44,7 @@ def _is_turned(file: IO[bytes]) -> bool:
     head = io.BytesIO(file.read(_HEAD))
     try:
         return _has_orientation(head)
-    except Exception:  # noqa: BLE001  (Pillow's plugins raise many types where a file is cut)
+    except Exception:  # noqa: BLE001  (Pillow's plugins raise many types if a file is cut)
         file.seek(0)
         return _has_orientation(file)
 

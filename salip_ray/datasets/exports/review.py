@@ -36,7 +36,7 @@ from salip_ray.schema import Image
 
 QUEUE = "queue.csv"
 COLUMNS = ("rank", "name", "decision", "confidence", "image_id", "uri", "mask_sha256")
-CLASSES_COLUMN = "classes"  #: ids of the classes in the mask; queues of before lack it
+CLASSES_COLUMN = "classes"  #: ids of the classes in the mask; older queues lack it
 
 
 def export(

@@ -43,10 +43,10 @@ _VOLUME = "volume:"  # the name of a volume may also be the key of its file
 class WorkerDiedError(RuntimeError):
     """Several workers died while they processed this image."""
 
-    def __init__(self, deaths: int, what: str = "on this image, the last of its tries") -> None:
+    def __init__(self, deaths: int, what: str = "on this image") -> None:
         super().__init__(
-            f"{deaths} workers died {what}: out of memory, or a crash in a library; "
-            "the logs of Ray say which"
+            f"{deaths} workers died {what}, so it was given up: see Ray's worker logs for the "
+            "cause (memory, or a crash in a library)"
         )
 
 

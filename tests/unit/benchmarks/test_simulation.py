@@ -23,7 +23,7 @@ EASY = Setting(
 )
 
 
-def test_gpus_are_the_limit_if_nothing_else_is():
+def test_gpus_limit_throughput_of_easy_job():
     results = simulate(EASY, 8, blocks=2000)
     assert results["images_per_second"] == pytest.approx(80, rel=0.03)
     assert results["busy"]["gpu"] > 0.97

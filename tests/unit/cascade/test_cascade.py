@@ -219,7 +219,7 @@ def test_without_the_cascade_mode_no_clip_is_loaded(sam, configure, picture, mon
     assert (result.selections, result.outcomes) == ((), ())
 
 
-def test_the_modes_beside_it_do_not_change_the_cascade(sam, clip, configure, picture, references):
+def test_other_modes_do_not_change_cascade(sam, clip, configure, picture, references):
     image = picture(180, 256)
     alone = Cascade(configure(task=TASK), sam=sam, clip=clip)(image)
     beside = Cascade(configure(task=TASK, run={"modes": ALL}), sam=sam, clip=clip)(
@@ -249,7 +249,7 @@ def test_trap_5_channels_are_rgb_as_the_official_predictor_takes_them(cascade, s
     ],
     ids=["grey", "alpha", "empty", "float", "list"],
 )
-def test_what_is_no_rgb_image_is_refused(cascade, image, message):
+def test_non_rgb_image_is_refused(cascade, image, message):
     with pytest.raises(ImageError, match=message):
         cascade(image, references={})
 

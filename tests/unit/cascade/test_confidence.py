@@ -60,7 +60,7 @@ def test_what_ships_rises_with_each_feature_and_stays_within_0_and_1(name):
         assert 0 <= model(*low) < model(*high) <= 1
 
 
-def test_nothing_is_read_into_values_that_the_fit_never_saw():
+def test_confidence_is_clamped_to_fitted_range():
     model = calibration("outline")
     assert model(-1e9, -1e9, -1e9) == model(*model.low)
     assert model(2.0, 2.0, 2.0) == model(*model.high)

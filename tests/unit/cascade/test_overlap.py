@@ -37,7 +37,7 @@ def test_the_best_union_of_k():
     assert [c.id for c in closest([MIDDLE, RIGHT, LEFT], BOTH, 3)] == [1, 3]
 
 
-def test_nothing_comes_close_to_nothing():
+def test_empty_mask_has_no_closest_candidate():
     assert closest([LEFT], np.zeros((4, 8), np.bool_), 2) == []
     assert closest([], LEFT.mask, 2) == []
 

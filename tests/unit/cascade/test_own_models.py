@@ -200,7 +200,7 @@ def test_masks_of_another_size_are_an_error(configure):
         refiner(None, boxes=[(0, 0, 1, 1)], working_size=(3, 3), original_size=(9, 9))
 
 
-def test_a_proposer_without_an_embedding_lets_sam_encode(sam, clip, configure, picture):
+def test_own_proposer_without_embedding_uses_encoder_of_sam(sam, clip, configure, picture):
     image = picture(90, 128)
     config = configure()
     plain = Cascade(config, sam=sam, clip=clip)

@@ -161,7 +161,7 @@ def test_trap_6_no_candidate_is_an_ordinary_result(sam, configure, picture, crop
             official(sam, config, image)
 
 
-def test_trap_6_views_without_candidates_beside_views_with_some(sam, configure, picture):
+def test_trap_6_views_without_candidates_next_to_views_with_some(sam, configure, picture):
     image = picture(128, 128)
     every = SamProposer(sam, configure(propose={"crop_n_layers": 1, "pred_iou_thresh": 0.0}))(image)
     best = sorted(c.predicted_iou for c in every.candidates)[-3]

@@ -25,14 +25,14 @@ SCORES = torch.tensor([[30.0, 10.0, 40.0], [29.0, 10.0, 10.0], [20.0, 19.0, 10.0
 ALONE = torch.tensor([[True, False, False]])
 
 
-def test_cosine_is_the_papers_and_knows_no_probability():
+def test_cosine_ranking_has_no_probability_or_presence():
     ranking = rank(SCORES, ALONE, PARTS, RetrieveConfig(), None)
     assert ranking.probability is None
     assert ranking.presence is None
     assert torch.equal(ranking.merit, SCORES[:, :1])
 
 
-def test_softmax_prefers_what_is_nothing_else():
+def test_softmax_ranks_candidate_like_distractor_last():
     ranking = rank(SCORES, ALONE, PARTS, RetrieveConfig(scoring="softmax"), 10.0)
     expected = torch.softmax(SCORES / 10, dim=1)[:, :1]
     torch.testing.assert_close(ranking.probability, expected)
@@ -57,7 +57,7 @@ def test_the_prior_adds_the_logarithm_of_sams_qualities():
     )
 
 
-def test_a_quality_that_is_none_stays_finite():
+def test_nan_quality_stays_finite():
     qualities = quality([part(0, 0.0, 0.5), part(1, 0.5, math.nan)])
     assert torch.isfinite(qualities.log()).all()
 

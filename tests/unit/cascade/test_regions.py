@@ -43,7 +43,7 @@ def test_blobs_somewhere_in_the_image(seed, area, holes):
 
 @pytest.mark.parametrize("side", ["top", "bottom", "left", "right"])
 @pytest.mark.parametrize("strip", [1, 2, 3, 5])
-def test_a_strip_beside_the_mask_is_filled_by_its_whole_area(side, strip):
+def test_strip_next_to_mask_is_filled_by_its_whole_area(side, strip):
     mask = np.ones((20, 30), bool)
     offset = {"top": np.s_[:strip], "bottom": np.s_[-strip:]}.get(side)
     mask[offset if offset else np.s_[:, :strip] if side == "left" else np.s_[:, -strip:]] = False

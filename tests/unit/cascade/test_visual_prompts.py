@@ -100,7 +100,7 @@ def test_contour_follows_the_candidate_not_its_box(image, corner):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_working_image_stays_as_it_is(image, corner, mode):
+def test_visual_prompt_does_not_modify_working_image(image, corner, mode):
     before = image.copy()
     image.setflags(write=False)  # as it arrives from a shared object store
     picture = shown(image, corner, mode)

@@ -74,7 +74,7 @@ def test_whatever_a_job_takes_is_an_input(tmp_path, config, location, first):
     assert line == f"read 16 bytes of {first.format(tmp=tmp_path)}"
 
 
-def test_an_empty_image_is_not_what_tells_whether_an_input_can_be_read(tmp_path, config):
+def test_probe_of_input_skips_empty_images(tmp_path, config):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match="no image"):
         doctor.readable(str(tmp_path), config)

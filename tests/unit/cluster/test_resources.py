@@ -94,7 +94,7 @@ def test_an_actor_that_fits_no_single_node_is_refused():
     require_fit(pools, 0.5, Machine(cpus=12, gpus=0, cores=4, nodes=((8.0, 0.0), (4.0, 0.0))))
 
 
-def test_beside_a_gpu_an_actor_asks_for_half_a_cpu_that_pools_can_grow_on_small_nodes():
+def test_actor_with_gpu_requests_half_a_cpu():
     pools = plan_pools(PoolsConfig(), STAGES, Machine(cpus=8, gpus=1, cores=8))
     assert {pool.cpus for pool in pools.values()} == {0.5}
     asked = PoolsConfig.model_validate({"propose": {"cpus": 2}})

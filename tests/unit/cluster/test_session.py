@@ -31,13 +31,13 @@ def started(monkeypatch):
 TIMED_OUT = Exception("The current node timed out during startup.")
 
 
-def test_a_busy_machine_is_given_another_chance(started):
+def test_start_of_ray_is_retried_after_timeout(started):
     tried = started(TIMED_OUT, None)
     session._start_local(lambda machine: machine.cores)
     assert len(tried) == 2
 
 
-def test_a_ray_that_never_comes_up_is_one_line(started):
+def test_repeated_start_timeouts_are_one_line(started):
     tried = started(TIMED_OUT, TIMED_OUT, TIMED_OUT)
     with pytest.raises(ResourceError, match=r"could not be started.*timed out") as caught:
         session._start_local(lambda machine: machine.cores)
@@ -45,7 +45,7 @@ def test_a_ray_that_never_comes_up_is_one_line(started):
     assert "\n" not in str(caught.value)
 
 
-def test_another_problem_is_not_tried_again(started):
+def test_other_start_error_is_not_retried(started):
     tried = started(RuntimeError("no room on the disk"))
     with pytest.raises(ResourceError, match="no room on the disk"):
         session._start_local(lambda machine: machine.cores)

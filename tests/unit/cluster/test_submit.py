@@ -81,7 +81,7 @@ def test_a_lost_connection_repeats_and_loses_nothing():
     ("status", "code", "expected"),
     [("FAILED", 2, 2), ("FAILED", None, 1), ("FAILED", -9, 1), ("STOPPED", None, 1)],
 )
-def test_a_job_that_did_not_succeed_is_never_zero(status, code, expected):
+def test_unsuccessful_job_has_nonzero_exit_code(status, code, expected):
     server = Server([], status=JobStatus(status), code=code)
     assert jobs.follow(server, "j", lambda text: None) == expected
 

@@ -158,7 +158,7 @@ def test_an_unknown_tag_lists_the_models_tags():
 
 
 @pytest.mark.parametrize("model", ["hf-hub:org/tiny", "local-dir:/tmp/tiny"])
-def test_pretrained_beside_a_model_with_weights_of_its_own_is_refused(model):
+def test_pretrained_is_refused_for_model_that_names_its_weights(model):
     with pytest.raises(ConfigError, match="'openai' would be ignored"):
         load_clip(ClipConfig(model=model, pretrained="openai"))
 

@@ -87,7 +87,7 @@ def test_the_decoder_is_the_official_one(official, quick, multimask, kind):
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
 
 
-def test_a_prompt_with_a_mask_of_its_own_is_decoded_officially(official, quick):
+def test_prompt_with_mask_equals_official_decoder(official, quick):
     embedding, masks = torch.randn(1, 96, 16, 16), torch.randn(3, 1, 64, 64)
     boxes = torch.rand(3, 4) * 256
     sparse, dense = official.prompt_encoder(None, boxes, masks)

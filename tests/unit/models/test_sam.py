@@ -98,7 +98,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     ("name", "content"),
     [("empty.pth", b""), ("html.pth", b"<html>404</html>"), ("bad.safetensors", b"garbage" * 9)],
 )
-def test_what_is_no_checkpoint_is_refused(tmp_path, name, content):
+def test_invalid_checkpoint_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=f"{name} cannot be loaded"):

@@ -69,7 +69,7 @@ def test_only_the_untaught_classes_are_named():
         ("organ", ["a large dark organ"], set()),
     ],
 )
-def test_label_and_sentences_decide_what_a_class_stands_for(label, sentences, expected):
+def test_taught_class_depends_on_label_and_sentences(label, sentences, expected):
     assert taught_as(label, sentences) == expected
 
 

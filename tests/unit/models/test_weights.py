@@ -127,7 +127,7 @@ def test_another_local_content_is_refused(tmp_path):
         weights.fetch(str(path), sha256="0" * 64)
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_missing_weights_are_named(tmp_path):
     with pytest.raises(WeightsError, match=r"no.pth does not exist"):
         weights.fetch(str(tmp_path / "no.pth"))
     with pytest.raises(WeightsError, match=r"memory://weights/no.pth cannot be fetched"):

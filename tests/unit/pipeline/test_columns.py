@@ -40,7 +40,7 @@ def test_an_embedding_comes_back():
     np.testing.assert_array_equal(unpacked, EMBEDDING)
 
 
-def test_named_tensors_of_any_type_come_back():
+def test_named_tensors_of_any_type_round_trip():
     embedding = {
         "odd": torch.arange(3, dtype=torch.int8),
         "half": torch.arange(6, dtype=torch.bfloat16).reshape(2, 3).T,

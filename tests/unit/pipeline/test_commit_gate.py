@@ -1,4 +1,4 @@
-"""Signals: commits under way are finished, and a job that cleans up is not interrupted."""
+"""Signals: commits in progress are finished, and a job that cleans up is not interrupted."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_first_signal_drains_and_then_stops(signals):
     with pytest.raises(Stopped, match="SIGTERM"):
         job(stop, tell, drain.began.wait, drain.may_end.set, a_minute)
     assert drain.over.is_set()
-    assert "finishing the commits under way" in lines[0]
+    assert "finishing the commits in progress" in lines[0]
     assert stop.signal is signal.SIGTERM
     tell()
     assert signals == [signal.SIGTERM]  # the handler is back
@@ -113,12 +113,14 @@ def test_another_thread_stops_the_job_with_a_reason(signals):
     with pytest.raises(Stopped):
         job(stop, soon(lambda: stop.request("no worker survives")), a_minute)
     assert stop.reason == "no worker survives"
-    assert lines == ["ending the job: finishing the commits under way; again to stop now"]
+    assert lines == [
+        "ending the job: finishing the commits in progress; send the signal again to stop at once"
+    ]
     stop.request("too late")  # outside of the context it stops nothing
     assert stop.reason == "no worker survives"
 
 
-def test_a_drain_that_fails_stops_all_the_same(signals):
+def test_failing_drain_still_stops_job(signals):
     def fails():
         raise OSError("gone")
 

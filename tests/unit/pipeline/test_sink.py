@@ -59,7 +59,7 @@ def test_a_closed_gate_waits_for_the_commits_under_way(tmp_path):
     assert state.under_way == []
 
 
-def test_a_closed_gate_waits_for_nothing_if_the_monitor_is_gone(tmp_path):
+def test_closed_gate_does_not_wait_for_lost_monitor(tmp_path):
     class Lost(Closed):
         def committing(self):
             raise GetTimeoutError("the monitor is gone")
@@ -67,7 +67,7 @@ def test_a_closed_gate_waits_for_nothing_if_the_monitor_is_gone(tmp_path):
     refuse(tmp_path, Lost())
 
 
-def test_a_commit_is_under_way_from_its_begin_to_its_end():
+def test_commit_is_in_progress_from_begin_to_end():
     state = GateState()
     gate = CommitGate(LocalActor(state))
     gate.begin(3)

@@ -57,7 +57,7 @@ def test_rows_come_in_order_and_a_file_is_fetched_once(folder, monkeypatch):
     assert rows[1]["_working"] == rows[5]["_working"] != rows[2]["_working"]
 
 
-def test_blank_slices_are_labelled_where_that_is_asked_for(folder):
+def test_blank_slices_are_labelled_without_skip_blank(folder):
     assert {row["status"] for row in decoded(folder, "image.skip_blank=false")} == {"ok"}
 
 

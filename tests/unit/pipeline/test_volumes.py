@@ -160,7 +160,7 @@ def test_slices_with_many_missing_between_them_are_chosen_separately(config):
 
 
 @pytest.mark.parametrize(("last", "filled"), [(3, True), (4, False)])
-def test_a_gap_is_as_long_as_the_slice_numbers_say(config, last, filled):
+def test_length_of_gap_follows_slice_numbers(config, last, filled):
     rows = choose_labels(table(row(0, good()), row(2), row(last, good())), config)
     assert (chosen(rows)[2] is not None) == filled
 

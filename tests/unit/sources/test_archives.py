@@ -72,7 +72,7 @@ def test_members_of_several_archives_and_a_missing_one(tmp_path):
     assert "does not exist" in str(results[2])
 
 
-def test_an_archive_that_is_none(tmp_path):
+def test_invalid_archive_is_named(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"no archive")
     with pytest.raises(InputError, match=r"x\.zip"):
         list_images(tmp_path / "x.zip")

@@ -69,7 +69,7 @@ def test_no_secret_is_in_a_public_uri_or_a_message(address):
         "abfs://c@account.dfs/a.png",
     ],
 )
-def test_what_says_which_object_is_meant_stays(uri):
+def test_query_that_identifies_object_is_retained(uri):
     assert public_uri(uri) == uri
 
 

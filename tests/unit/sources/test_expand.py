@@ -73,7 +73,7 @@ def test_volumes_series_and_pages_become_rows(folder):
     assert STUDY not in str(notes + rows)
 
 
-def test_what_has_no_suffix_and_what_is_in_an_archive(folder, tmp_path_factory):
+def test_bare_names_and_archive_members_are_expanded(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     for name in ("1", "2", "3"):
         (other / f"IM{name}").write_bytes((folder / "ct" / f"{name}.dcm").read_bytes())
@@ -120,7 +120,7 @@ def test_no_block_parts_a_volume(folder, actors):
         assert len(starts) == len(set(table["uri"].to_pylist()))
 
 
-def test_a_file_that_lies_about_its_frames_is_one_row_that_says_so(tmp_path):
+def test_file_that_declares_too_many_frames_is_one_row(tmp_path):
     """A few bytes that declare billions of slices must not become billions of rows."""
     volume = nibabel.Nifti2Image(np.zeros((4, 5, 6), np.int16), np.eye(4))
     data = bytearray(volume.to_bytes())

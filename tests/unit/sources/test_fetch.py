@@ -145,7 +145,7 @@ def test_a_refusal_of_a_web_server_is_final_and_shows_no_signature(web):
     assert web.asked == [("GET", "/a.png")]
 
 
-def test_a_name_that_no_file_can_have_costs_nobody_else(tmp_path):
+def test_impossible_file_name_fails_only_its_own_fetch(tmp_path):
     (tmp_path / "a").write_bytes(b"1")
     results = fetch_all([f"{tmp_path}/x\0y", str(tmp_path / "a")], first_pause=60)
     assert results[1] == b"1"

@@ -33,7 +33,7 @@ def fs(sick):
 
 
 @pytest.mark.parametrize("error", [ConnectionError("503"), DROPPED(), TimeoutError(), OSError("?")])
-def test_what_may_pass_is_asked_for_again(fs, sick, error):
+def test_transient_header_errors_are_retried(fs, sick, error):
     sick.failures = {"v.nii": [error] * 3, "IM1": [error] * 3}
     assert header("sick:///v.nii").count == 6
     assert holds_dicom("sick:///IM1")
@@ -59,7 +59,7 @@ def test_a_failure_that_a_parser_turns_into_its_own_counts(fs, sick, tmp_path):
     assert header("sick:///1.dcm").geometry == geometry
 
 
-def test_a_file_that_is_closed_to_us_is_a_row_where_its_name_says_what_it_is(fs, sick):
+def test_refused_file_has_empty_header_only_if_its_suffix_names_a_format(fs, sick):
     sick.failures = {"v.nii": [PermissionError("Access Denied")], "IM1": [PermissionError("no")]}
     assert header("sick:///v.nii") == Header()
     assert sick.asked == ["v.nii"]
@@ -67,7 +67,7 @@ def test_a_file_that_is_closed_to_us_is_a_row_where_its_name_says_what_it_is(fs,
         holds_dicom("sick:///IM1")
 
 
-def test_what_is_missing_or_of_another_format_has_an_empty_head(fs, sick, tmp_path):
+def test_missing_or_malformed_file_has_empty_header(fs, sick, tmp_path):
     fs.pipe_file("/broken.nii", b"nothing")
     fs.pipe_file("/short.tif", b"II*\0")
     for address in (

@@ -42,7 +42,7 @@ def names(listing, root):
 # --------------------------------------------------------------------------------------- local
 
 
-def test_what_is_no_regular_file_is_left_out_and_counted(tmp_path):
+def test_special_files_are_left_out_and_counted(tmp_path):
     (tmp_path / "a.png").write_bytes(b"1")
     os.mkfifo(tmp_path / "fifo")
     os.mkfifo(tmp_path / "own.png")

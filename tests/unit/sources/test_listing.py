@@ -135,12 +135,12 @@ def test_a_hidden_parent_of_a_glob_or_an_archive_hides_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("location", ["keyless://b/in", "keyless://b/*.png", "keyless://b/m.csv"])
-def test_what_is_no_oserror_is_one_line_too(keyless, location):
+def test_client_error_of_any_type_is_one_line(keyless, location):
     with pytest.raises(InputError, match=r"input keyless://b/.* cannot be listed: Unable to"):
         list_images(location)
 
 
-def test_only_what_is_long_enough_is_looked_into(sick):
+def test_file_too_short_for_dicom_is_not_read(sick):
     fs = fsspec.filesystem("sick")
     fs.pipe_file("/in/SHORT", b"DICM")
     fs.pipe_file("/in/IM1", bytes(128) + b"DICM")
@@ -190,7 +190,7 @@ def test_any_fsspec_scheme(memory, location, expected):
     assert uris(list_images(location)) == expected
 
 
-def test_the_first_image_takes_no_more_listing_than_that(monkeypatch):
+def test_first_image_reads_one_page_of_listing(monkeypatch):
     class Pages:
         protocol = "s3"
 

@@ -79,7 +79,7 @@ def test_an_image_is_named_by_its_uri_alone():
         ("odd://x/in", "/elsewhere", "/in/a.png", "odd:///in/a.png"),
     ],
 )
-def test_what_a_client_leaves_out_of_a_name_is_in_its_address(location, path, name, address):
+def test_address_restores_what_client_omits_from_name(location, path, name, address):
     assert address_of(name, location, path) == address
 
 
@@ -93,7 +93,7 @@ def test_an_unknown_scheme_is_named():
         filesystem("nowhere://bucket/a.png")
 
 
-def test_a_scheme_without_its_package_says_what_to_install(monkeypatch):
+def test_missing_filesystem_package_message_has_install_command(monkeypatch):
     def missing(*_, **__):
         raise ImportError("gcsfs")
 

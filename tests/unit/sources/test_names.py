@@ -103,7 +103,7 @@ def test_spaces_around_an_entry_of_a_csv_are_dropped(tmp_path):
     assert list(results(tmp_path / "m.csv")) == [f"{tmp_path}/a.png"]
 
 
-def test_what_exists_below_a_folder_with_brackets_is_no_pattern(tmp_path):
+def test_existing_path_with_brackets_is_not_a_pattern(tmp_path):
     folder = tmp_path / "my [x]"
     (folder / "in?").mkdir(parents=True)
     (folder / "in?" / "a.png").write_bytes(b"1")

@@ -59,7 +59,7 @@ NAMES = re.compile("Doe|John|nii|png|refs")
         "https://h/John is a folder/Doe?X-Amz-Signature=1",
     ],
 )
-def test_no_part_of_a_masks_path_is_left_and_what_is_wrong_with_it_is(path):
+def test_scrub_removes_path_of_mask_and_retains_its_problem(path):
     for wrong in ("has 30 axial slices, its image 29", "cannot be read: no image in it"):
         for shown in (path, public_uri(path)):
             scrubbed = scrub(f"reference mask {shown} {wrong}", (path,), "id:ab")

@@ -47,7 +47,7 @@ def test_two_masks_of_one_stem_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["index.csv", "."])
-def test_an_index_is_relative_to_what_is_beside_it(tmp_path, where):
+def test_index_is_relative_to_files_next_to_it(tmp_path, where):
     save(tmp_path / "masks" / "m1.png", MASK)
     save(tmp_path / "elsewhere" / "m2.png", MASK)
     (tmp_path / "index.csv").write_text(
@@ -82,7 +82,7 @@ def test_a_stem_that_several_images_have_finds_no_mask_among_them(tmp_path):
     assert [listed.find(ImageRef(uri)) is None for uri in uris] == [False, True, True, True]
 
 
-def test_numbered_files_whose_folders_have_one_name_find_no_mask_among_them(tmp_path):
+def test_numbered_files_in_folders_of_equal_name_match_no_mask(tmp_path):
     mask = save(tmp_path / "brain" / "007.png", MASK)
     masks = References.open(str(tmp_path))
     uris = ["/in/p0/brain/007.png", "/in/p0/other/007.png", "/in/p1/brain/007.png"]

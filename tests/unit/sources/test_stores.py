@@ -38,7 +38,7 @@ def test_a_name_is_no_pattern(memory):
     assert len(results) == 3
 
 
-def test_of_what_exists_nothing_is_left_out(memory, sick):
+def test_read_existing_omits_only_missing_files(memory, sick):
     assert read_existing(memory, ["/a1.png", "/gone"]) == {"/a1.png": b"a1.png"}
     fs = fsspec.filesystem("sick")
     fs.pipe_file("/y", b"y")
@@ -63,7 +63,7 @@ def test_of_what_exists_nothing_is_left_out(memory, sick):
         (TimeoutError(), False),
     ],
 )
-def test_what_may_pass_is_tried_again(error, final):
+def test_only_transient_errors_are_retried(error, final):
     tries = []
 
     def fail():

@@ -152,7 +152,7 @@ def test_appearance_stays_within_grey_levels() -> None:
 # ---------------------------------------------------------------------------------- prompts
 
 
-def test_prompts_lie_in_what_they_ask_for(banks: list[Bank]) -> None:
+def test_training_prompts_lie_in_their_targets(banks: list[Bank]) -> None:
     nothing = on_target = points = 0
     for bank in banks:
         targets = TARGET_ORGANS[bank.kind]

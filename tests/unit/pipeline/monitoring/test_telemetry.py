@@ -36,7 +36,7 @@ def counted(monkeypatch):
     return values
 
 
-def test_queues_are_what_the_stage_before_is_ahead(counted):
+def test_queue_is_difference_between_stages(counted):
     job = telemetry.JobMetrics(["fetch", "propose", "refine"], "run")
     job.done("fetch", 2, 0.2, failed=0)
     job.done("fetch", 1, 0.1, failed=0)
@@ -63,7 +63,7 @@ def test_memory_is_looked_at_now_and_then(counted, monkeypatch):
     assert counted["salip_device_memory_bytes", "propose"] == 7
 
 
-def test_a_process_without_a_gpu_tells_what_it_holds():
+def test_device_memory_without_gpu_is_that_of_process():
     device, held = telemetry.device_memory()
     assert device == "cpu"
     assert held > 10e6

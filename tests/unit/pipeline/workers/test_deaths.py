@@ -71,7 +71,7 @@ def test_a_death_is_laid_to_the_image_the_worker_was_at(reporter, tmp_path):
     assert not list((tmp_path / "notes").iterdir())
 
 
-def test_the_monitor_is_asked_now_and_then(reporter, tmp_path):
+def test_monitor_is_queried_at_most_once_per_interval(reporter, tmp_path):
     patient = Attempts(reporter, tmp_path / "notes", every=3600)
     for _ in range(3):
         assert patient.deaths() == {}
@@ -81,7 +81,7 @@ def test_the_monitor_is_asked_now_and_then(reporter, tmp_path):
     assert reporter.asked == 4
 
 
-def test_a_worker_that_ends_between_images_accuses_nobody(reporter, tmp_path):
+def test_worker_that_dies_between_images_counts_no_death(reporter, tmp_path):
     die(tmp_path / "notes", "idle")
     attempts = Attempts(reporter, tmp_path / "notes")
     assert attempts.deaths() == {}
@@ -239,7 +239,7 @@ def test_volume_that_kills_its_worker_costs_three_workers_whatever_its_slices(
     assert deaths == MOST_DEATHS
     assert [row["status"] for row in labelled] == ["ok"] * 6 + ["error"] * 6 + ["ok"] * 6
     assert {row["error"]["message"].partition(":")[0] for row in labelled[6:12]} == {
-        "3 workers died while they opened the file of this image"
+        "3 workers died while they opened the file of this image, so it was given up"
     }
 
 
@@ -253,6 +253,6 @@ def test_volume_whose_slices_kill_their_workers_is_given_up(reporter, tmp_path, 
     labelled, deaths = run_until_done(reporter, rows, "_decoded", tmp_path, monkeypatch)
     assert deaths == MOST_DEATHS_IN_VOLUME
     assert {row["status"] for row in labelled} == {"error"}
-    reasons = [row["error"]["message"].partition(":")[0] for row in labelled]
-    assert reasons[:5] == ["3 workers died on this image, the last of its tries"] * 5
+    reasons = [row["error"]["message"].partition(",")[0] for row in labelled]
+    assert reasons[:5] == ["3 workers died on this image"] * 5
     assert reasons[5:] == ["15 workers died on slices of the volume of this image"] * 4

@@ -147,7 +147,7 @@ def test_messages_hold_no_value_of_the_file():
 
 
 @pytest.mark.parametrize("data", [b"x" * 200, b"\0" * 128 + b"DICM" + b"\xff" * 40])
-def test_what_is_no_dicom(data):
+def test_invalid_dicom_is_refused(data):
     with pytest.raises(ImageError):
         decode(data, "a.dcm", CONFIG)
 
@@ -176,7 +176,7 @@ def test_a_decoder_that_panics_costs_its_file_alone(capfd):
         (ExplicitVRLittleEndian, ""),
     ],
 )
-def test_the_decoder_whose_errors_end_the_process_comes_last(syntax, first):
+def test_gdcm_is_used_only_without_alternative(syntax, first):
     ds = pydicom.dcmread(io.BytesIO(make(np.zeros((8, 8), np.uint8))))
     ds.file_meta.TransferSyntaxUID = syntax
     assert dicom_stored._decoders(ds)[0] == first

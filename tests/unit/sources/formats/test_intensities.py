@@ -40,7 +40,7 @@ def test_16_bit_png_and_tiff_give_their_values():
     np.testing.assert_array_equal(inverted, -VALUES.astype(float))
 
 
-def test_a_slice_of_a_volume_is_rescaled_and_turned_as_its_picture_is():
+def test_slice_has_rescaled_values_in_orientation_of_its_picture():
     values = read(nifti(), "a.nii", 1)
     picture = open_stack(nifti(), "a.nii", ImageConfig()).picture(1)
     assert values.shape == picture.shape[:2]

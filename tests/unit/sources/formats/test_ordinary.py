@@ -151,7 +151,7 @@ def test_text_is_no_image():
         decode(b"<html>not decoded</html>", "a.png", LIMITS)
 
 
-def test_formats_that_pillow_knows_and_we_do_not():
+def test_format_that_only_pillow_reads_is_refused():
     with pytest.raises(ImageError, match="not a PNG"):
         decode(encoded(scene(), "BMP"), "a.bmp", LIMITS)
 

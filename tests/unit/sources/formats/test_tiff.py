@@ -184,7 +184,7 @@ def test_orientations(orientation, dtype):
         (b"II*\0", "no page"),
     ],
 )
-def test_what_is_not_read_is_named(data, message):
+def test_unsupported_tiff_is_named(data, message):
     with pytest.raises(ImageError, match=message):
         decode(data, "a.tif", CONFIG)
 
