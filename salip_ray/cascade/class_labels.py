@@ -15,6 +15,7 @@ from salip_ray.cascade.interfaces import RefinedMasks, Refiner
 from salip_ray.cascade.prompts import Prompt, prompts_for
 from salip_ray.cascade.refiner import own_masks, refine
 from salip_ray.config import ClassSpec, Config
+from salip_ray.models.registry import is_prompted
 from salip_ray.models.task_check import untaught_classes
 from salip_ray.schema import (
     Candidate,
@@ -97,6 +98,7 @@ class ClassLabeller:
         confidence: float | None = None
         # The calibration holds neither for masks that no model scored, nor for untaught classes.
         scored = self.refiner is not None and not math.isnan(predicted_iou)
+        scored = scored and not is_prompted(self.config)  # nothing was proposed to agree with
         if scored and not self._is_untaught():
             confidence = expected_dice(predicted_iou, stability, agreement, clip)
         return ClassMask(

@@ -12,6 +12,7 @@ from salip_ray.cascade.interfaces import Refiner
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError
+from salip_ray.models.registry import is_prompted
 from salip_ray.schema import Candidate, ClassMask, Mask, Outcome, Selection, Size
 from salip_ray.wording import counted
 
@@ -139,6 +140,8 @@ def _why_none(
             f"its presence {refused[0].clip.presence:.3f} is below retrieve.min_presence "
             f"{config.retrieve.min_presence:g}"
         )
+    if is_prompted(config):
+        return "no prompt is given for it"
     if n_proposed == 0:
         proposer = "SAM" if config.propose.model == "sam" else "the proposer"
         return f"{proposer} proposed no candidate"

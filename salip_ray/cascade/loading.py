@@ -18,12 +18,12 @@ from salip_ray.cascade.proposer import SamProposer
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.config import Config, SamConfig
-from salip_ray.errors import ModelError, SalipError
+from salip_ray.errors import ConfigError, ModelError, SalipError
 from salip_ray.models.clip.hugging_face import load_hugging_face_clip
 from salip_ray.models.clip.load import load_clip
 from salip_ray.models.devices import resolve_device, resolve_precision
 from salip_ray.models.identity import local_weights
-from salip_ray.models.registry import Family, family, shares_embedding, weights_of
+from salip_ray.models.registry import PROMPTS, Family, family, shares_embedding, weights_of
 from salip_ray.models.sam.load import load_sam
 from salip_ray.wording import one_line
 
@@ -39,6 +39,11 @@ def load_proposer(config: Config, device: Device = None) -> Proposer:
         ModelError: the model of another package cannot be built.
     """
     model = family(config, "propose")
+    if model.name == PROMPTS:
+        raise ConfigError(
+            f"{model.shown} has no model: it takes the boxes of label --prompts. Choose another "
+            "proposer for a single image"
+        )
     if not model.target:
         return load_sam_proposer(config, device)
     built = _build(model, config, device)

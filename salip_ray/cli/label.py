@@ -11,6 +11,7 @@ from salip_ray.cli.options import (
     Mode,
     OutputOption,
     Preset,
+    Prompts,
     Quiet,
     Reference,
     Set,
@@ -30,6 +31,7 @@ def label(
     assignments: Set = None,
     mode: Mode = None,
     reference: Reference = None,
+    prompts: Prompts = None,
     extend: Annotated[
         bool,
         typer.Option("--extend", help="Label images that INPUT has gained, into new shards."),
@@ -82,6 +84,7 @@ def label(
         output,
         settings,
         references=reference,
+        prompts=prompts,
         manifest=manifest,
         quiet=quiet,
         extend=extend,

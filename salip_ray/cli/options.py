@@ -84,6 +84,14 @@ Reference = Annotated[
     str | None,
     typer.Option(metavar="MASKS", help="Reference masks for gt_sam: a folder or index.csv."),
 ]
+Prompts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BOXES",
+        help="Boxes to segment instead of proposing: COCO, CSV, Parquet, or a folder of YOLO files "
+        "or masks.",
+    ),
+]
 Manifest = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="The manifest, if the job was started with --manifest."),

@@ -12,6 +12,7 @@ from salip_ray.cli.options import (
     Mode,
     OutputOption,
     Preset,
+    Prompts,
     Reference,
     Set,
     Task,
@@ -47,6 +48,7 @@ def submit(
     assignments: Set = None,
     mode: Mode = None,
     reference: Reference = None,
+    prompts: Prompts = None,
     input_option: InputOption = None,
     output_option: OutputOption = None,
     python: Annotated[
@@ -80,7 +82,14 @@ def submit(
 
     client = jobs.connect(address)
     job = jobs.submit(
-        client, input, output, settings, references=reference, python=python, ship=ship
+        client,
+        input,
+        output,
+        settings,
+        references=reference,
+        prompts=prompts,
+        python=python,
+        ship=ship,
     )
     follow(client, job, address, wait=wait)
 

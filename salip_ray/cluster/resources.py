@@ -55,9 +55,10 @@ def plan_pools(
     """Plan the pools, with defaults for what the configuration leaves open.
 
     With GPUs, each stage gets one actor per GPU, and the stages share the GPUs evenly. Without
-    GPUs, PROPOSE gets one actor per core, which runs the other stages, too; if stages are separate,
-    the others get one actor per eight cores. Actors on CPUs have one thread: that wastes no time on
-    synchronisation, and sums are the same to the last bit for any number of actors. An actor asks
+    GPUs, the first stage gets one actor per core, which runs the other stages, too; if stages are
+    separate, the others get one actor per eight cores. Actors on CPUs have one thread: that wastes
+    no time on synchronisation, and sums are the same to the last bit for any number of actors. An
+    actor asks
     for one logical CPU, for half a CPU if it has a GPU, or for less if that would not fit.
 
     Args:
@@ -72,7 +73,9 @@ def plan_pools(
     if _is_fused(config, machine):
         stages = stages[:1]
     wanted: dict[str, PoolConfig] = {stage: getattr(config, stage) for stage in stages}
-    sizes = {stage: _sizes(pool, stage, machine) for stage, pool in wanted.items()}
+    sizes = {
+        stage: _sizes(pool, machine, first=stage == stages[0]) for stage, pool in wanted.items()
+    }
     actors = sum(least for least, _ in sizes.values())
     free = machine.cpus - cpus_needed({}, config.fetch_cpus, other_cpus)
     open_cpus = [stage for stage, pool in wanted.items() if "cpus" not in pool.model_fields_set]
@@ -115,7 +118,7 @@ def _is_fused(config: PoolsConfig, machine: Machine) -> bool:
     return config.fused
 
 
-def _sizes(pool: PoolConfig, stage: str, machine: Machine) -> tuple[int, int]:
+def _sizes(pool: PoolConfig, machine: Machine, *, first: bool) -> tuple[int, int]:
     if pool.size is not None:
         return pool.size, pool.size
     if pool.min_size is not None or pool.max_size is not None:
@@ -124,7 +127,7 @@ def _sizes(pool: PoolConfig, stage: str, machine: Machine) -> tuple[int, int]:
     if machine.gpus:
         size = max(1, int(machine.gpus))
     else:
-        size = machine.cores if stage == "propose" else max(1, machine.cores // 8)
+        size = machine.cores if first else max(1, machine.cores // 8)
     return size, size
 
 

@@ -83,6 +83,7 @@ def submit(
     config: Config,
     *,
     references: str | None = None,
+    prompts: str | None = None,
     python: str = "python",
     ship: bool = False,
 ) -> Submitted:
@@ -94,6 +95,7 @@ def submit(
         output: as for :func:`salip_ray.label`.
         config: from :func:`salip_ray.load_config`.
         references: reference masks for the mode ``gt_sam``.
+        prompts: boxes of the images, as for :func:`salip_ray.label`.
         python: the interpreter, by its name or path on the cluster.
         ship: send this installation of the package and of the packages that its models come from,
             instead of using those of the cluster.
@@ -106,6 +108,8 @@ def submit(
     command += ["--config", _JOB_FILE]
     if references is not None:
         command += ["--reference", shown("--reference", references)]
+    if prompts is not None:
+        command += ["--prompts", shown("--prompts", prompts)]
     files = {_JOB_FILE: config_file(config)}
     code = code_of(config) if ship else ()
     return submit_command(client, command, output, files=files, ship=ship, code=code)

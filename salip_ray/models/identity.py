@@ -55,7 +55,7 @@ def uses_sam(config: Config) -> bool:
     models = needed(config)
     refiner = models.get("refine")
     refines = refiner is not None and refiner.name == "sam" and config.refine.sam is None
-    return models["propose"].name == "sam" or refines
+    return refines or ("propose" in models and models["propose"].name == "sam")
 
 
 def local_weights(file: WeightsFile, storage_options: Mapping[str, Any] | None) -> Path:

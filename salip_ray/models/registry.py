@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 ROLES = ("propose", "retrieve", "refine")
 ENTRY_POINTS = "salip_ray.models"
 NONE = "none"  #: as refiner: the masks of the candidates are the result
+PROMPTS = "prompts"  #: as proposer: the boxes are given, with their classes, and no model is needed
 
 #: Families of this package: their code, by role and name. An empty text is a model that the
 #: sections ``sam`` and ``clip`` describe.
 _BUILT_IN: dict[str, dict[str, str]] = {
     "propose": {
+        PROMPTS: "",
         "sam": "",
         "sam-hq": "salip_ray.cascade.sam_hq:SamHqProposer",
         "sam2": "salip_ray.cascade.sam2:Sam2Proposer",
@@ -99,6 +101,8 @@ class Family:
     @property
     def labels_candidates(self) -> bool:
         """True if a proposer labels its candidates, so that no retriever is needed."""
+        if self.built_in and self.name == PROMPTS:
+            return True
         return bool(self.target and getattr(self.factory(), "labels_candidates", False))
 
     @property
@@ -168,6 +172,11 @@ def _digest_of_source(module_name: str) -> str:
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
+def is_prompted(config: Config) -> bool:
+    """Return True if the boxes of images are given, so that nothing is proposed."""
+    return config.propose.model == PROMPTS
+
+
 def needs_retriever(config: Config) -> bool:
     """Return True if a mode retrieves candidates and the proposer does not label them."""
     return "cascade" in config.run.modes and not family(config, "propose").labels_candidates
@@ -182,7 +191,7 @@ def needs_refiner(config: Config) -> bool:
 def needed(config: Config) -> dict[str, Family]:
     """Return the families that a job loads, by role in the order of the stages."""
     roles = {
-        "propose": True,
+        "propose": not is_prompted(config),
         "retrieve": needs_retriever(config),
         "refine": needs_refiner(config),
     }
@@ -192,7 +201,7 @@ def needed(config: Config) -> dict[str, Family]:
 def shares_embedding(config: Config) -> bool:
     """Return True if the refiner takes the proposer's embedding, and encodes no image itself."""
     models = needed(config)
-    if "refine" not in models or config.refine.sam is not None:
+    if not {"propose", "refine"} <= models.keys() or config.refine.sam is not None:
         return False
     kind = models["propose"].embedding
     if kind is None or kind != models["refine"].embedding:

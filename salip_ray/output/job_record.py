@@ -45,6 +45,7 @@ def make_fingerprint(
     selection: Mapping[str, Any] | None = None,
     *,
     models: Mapping[str, Any] | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return all that decides the labels of a job, as JSON-ready data.
 
@@ -55,8 +56,10 @@ def make_fingerprint(
         references: public URI of the reference masks, if the job uses any.
         selection: which files of the input are taken, if not all of them.
         models: code of the models that are not part of this package, by role.
+        prompts: location and SHA-256 of the boxes that are given, if they are.
     """
-    other = {"models": dict(models)} if models else {}
+    other: dict[str, Any] = {"models": dict(models)} if models else {}
+    other |= {"prompts": dict(prompts)} if prompts else {}
     chosen = {"selection": dict(selection)} if selection else {}
     return {
         "recipe": dict(recipe),

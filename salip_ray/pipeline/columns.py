@@ -7,6 +7,7 @@ commit drops them. Each stage adds columns, and drops the heavy ones that no lat
     _working        decode        RETRIEVE (*)    RGB bytes of the working image
     _working_size   decode        REFINE          its [height, width]
     _references     decode        REFINE          reference masks by class, as RLEs
+    _prompts        decode        REFINE          given boxes of the original image, by class
     _candidates     PROPOSE       REFINE          candidates, their masks bit-packed
     _n_proposed     PROPOSE       REFINE          number of candidates before the area filter
     _embedding      PROPOSE (*)   REFINE          the bytes of its tensors
@@ -41,6 +42,7 @@ from salip_ray.schema import (
     MASK_TYPE,
     RLE_TYPE,
     SELECTION_TYPE,
+    Box,
     Candidate,
     ClipScores,
     Image,
@@ -54,6 +56,9 @@ if TYPE_CHECKING:
     from salip_ray.cascade.interfaces import Embedding
 
 REFERENCE_TYPE = pa.struct([pa.field("label", pa.string()), pa.field("rle", RLE_TYPE)])
+PROMPT_TYPE = pa.struct(
+    [pa.field("label", pa.string()), pa.field("box", pa.list_(pa.float64(), 4))]
+)
 TENSOR_TYPE = pa.struct(
     [
         pa.field("name", pa.string()),  # null for an embedding of one tensor
@@ -68,6 +73,7 @@ TYPES: dict[str, pa.DataType] = {
     "_working": pa.large_binary(),
     "_working_size": pa.list_(pa.int32(), 2),
     "_references": pa.list_(REFERENCE_TYPE),
+    "_prompts": pa.list_(PROMPT_TYPE),
     "_candidates": pa.large_list(CANDIDATE_TYPE),
     "_n_proposed": pa.int32(),
     "_embedding": pa.large_binary(),
@@ -84,6 +90,7 @@ DECODED = (
     "_working",
     "_working_size",
     "_references",
+    "_prompts",
     "_seconds",
     "_fallbacks",
     "spacing",
@@ -253,3 +260,15 @@ def unpack_references(cells: Mapping[str, pa.Scalar]) -> dict[str, Mask]:
     """Return the reference masks [H, W] of a row by class label."""
     packed = cells["_references"].as_py() if "_references" in cells else None
     return {item["label"]: decode_rle(item["rle"]) for item in packed or ()}
+
+
+def pack_prompts(boxes: Sequence[tuple[str, Box]] | None) -> list[dict[str, Any]] | None:
+    """Return the ``_prompts`` cell: class and box of each prompt; None if nothing is prompted."""
+    if boxes is None:
+        return None
+    return [{"label": label, "box": list(box)} for label, box in boxes]
+
+
+def unpack_prompts(cells: Mapping[str, pa.Scalar]) -> list[tuple[str, Box]]:
+    """Return class and box of each prompt of a row, xyxy on the original image."""
+    return [(item["label"], tuple(item["box"])) for item in cells["_prompts"].as_py() or ()]

@@ -64,7 +64,11 @@ def label_and_commit(
         # Fetch and decode: bytes to pixels, in stateless CPU tasks.
         images = rows.map_batches(
             partial(
-                fetch_and_decode, config=job.config, references=job.references, reporter=reporter
+                fetch_and_decode,
+                config=job.config,
+                references=job.references,
+                reporter=reporter,
+                prompts=job.prompts,
             ),
             batch_size=None,
             batch_format="pyarrow",

@@ -18,6 +18,7 @@ from salip_ray.cluster.session import current_machine
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.identity import identify
+from salip_ray.models.registry import is_prompted
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.dataflow import add_actors, assign_stages
@@ -71,6 +72,8 @@ def label_dataset(
     """
     if "gt_sam" in config.run.modes and reference is None:
         raise ConfigError("run.modes has gt_sam: name the column of reference masks as reference")
+    if is_prompted(config):
+        raise ConfigError("propose.model prompts takes its boxes from label(prompts=...)")
     config = config.without_volumes()  # rows leave one by one, in any order
     require_taught_classes(config)
     identify(config)

@@ -10,26 +10,31 @@ from typing import Any
 
 import pyarrow as pa
 
-from salip_ray.cascade.geometry import class_references, make_working
+from salip_ray.cascade.geometry import class_references, make_working, reference_boxes
 from salip_ray.config import Config
 from salip_ray.errors import ImageError
 from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.tables import in_tables
 from salip_ray.pipeline.workers.deaths import Attempts, attempts_of, given_up
-from salip_ray.schema import Image, ImageRef, Mask
+from salip_ray.schema import Box, Image, ImageRef, Mask
 from salip_ray.sources.decode import is_blank, only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import ListedVersion, fetch_all
 from salip_ray.sources.formats.stack import Stack
 from salip_ray.sources.locations import image_id, is_remote, public_uri
 from salip_ray.sources.privacy import hides_uri, pseudonym, scrub
+from salip_ray.sources.prompts import Prompts, boxes_in_image
 from salip_ray.sources.references import References
 
 _FILES_AT_ONCE = 16  # fetched together; their bytes are all in memory
 
 
 def fetch_and_decode(
-    batch: pa.Table, config: Config, references: References | None, reporter: StageReporter
+    batch: pa.Table,
+    config: Config,
+    references: References | None,
+    reporter: StageReporter,
+    prompts: Prompts | None = None,
 ) -> Iterator[pa.Table]:
     """Fetch a few images at a time and yield their rows, decoded and brought to working size.
 
@@ -37,6 +42,7 @@ def fetch_and_decode(
         batch: rows of the manifest, as :data:`salip_ray.output.manifest.TODO_SCHEMA`.
         config: its ``image``, ``task`` and ``storage.input`` are used.
         references: the reference masks, for GT-SAM.
+        prompts: the boxes of images, if they are given.
         reporter: counts the rows.
     """
     of_manifest = pa.table(
@@ -47,13 +53,17 @@ def fetch_and_decode(
             "_seq": batch["seq"],
         }
     )
-    rows = map(tables.as_arrays, _rows(batch, config, references, reporter))
+    rows = map(tables.as_arrays, _rows(batch, config, references, reporter, prompts))
     yield from in_tables(of_manifest, rows, columns.DECODED)
     reporter.flush()
 
 
 def _rows(
-    batch: pa.Table, config: Config, references: References | None, reporter: StageReporter
+    batch: pa.Table,
+    config: Config,
+    references: References | None,
+    reporter: StageReporter,
+    prompts: Prompts | None = None,
 ) -> Iterator[Mapping[str, Any]]:
     """Yield the new cells of each row."""
     attempts = attempts_of(reporter)
@@ -79,7 +89,7 @@ def _rows(
                         opened = uri, _opened(uri, data, config)  # once for all slices of a volume
                 stack = opened[1]
             with attempts.at(about.image_id, about.volume):
-                values = _decoded(row, stack, config, references)
+                values = _decoded(row, stack, config, references, prompts)
             if uri not in fetched_twice and values["error"] is not None:
                 fetched_twice.add(uri)
                 with _noting(attempts, [about]):
@@ -89,7 +99,7 @@ def _rows(
                         opened = uri, stack
                 if again is not None:
                     with attempts.at(about.image_id, about.volume):
-                        values = _decoded(row, stack, config, references)
+                        values = _decoded(row, stack, config, references, prompts)
             seconds = share + time.perf_counter() - began
             named = {"shard": row["shard"][0].as_py(), "image_id": row["image_id"][0].as_py()}
             if about.image_id:  # padding is no image
@@ -215,7 +225,11 @@ class _NotOpenedError(ImageError):
 
 
 def _decoded(
-    row: pa.Table, stack: Stack | Exception, config: Config, references: References | None
+    row: pa.Table,
+    stack: Stack | Exception,
+    config: Config,
+    references: References | None,
+    prompts: Prompts | None,
 ) -> dict[str, Any]:
     nothing: dict[str, Any] = dict.fromkeys(columns.DECODED)
     stage = "fetch"
@@ -237,6 +251,10 @@ def _decoded(
         picture = ImageRef(row["uri"][0].as_py(), index)
         values["_references"] = columns.pack_references(
             find_references(picture, image, config, references, stack)
+        )
+        stage = "prompts"
+        values["_prompts"] = columns.pack_prompts(
+            find_prompts(picture, image, config, prompts, stack)
         )
     except Exception as problem:  # noqa: BLE001  (a bad file must not end the job)
         error = columns.error(stage, problem)
@@ -261,6 +279,25 @@ def without_paths(message: str, row: pa.Table, config: Config, mask: ImageRef | 
         return message
     names = (address, uri, None if mask is None else mask.uri)
     return scrub(message, names, pseudonym(row["image_id"][0].as_py()))
+
+
+def find_prompts(
+    picture: ImageRef, image: Image, config: Config, prompts: Prompts | None, stack: Stack
+) -> list[tuple[str, Box]] | None:
+    """Return class and box of each prompt of an image; None if no image has prompts.
+
+    The boxes of masks are those of GT-SAM.
+
+    Raises:
+        ImageError: a box is not on the image, or it is not clear which image the boxes are of.
+    """
+    if prompts is None:
+        return None
+    if prompts.masks is None:
+        size = image.shape[0], image.shape[1]
+        return boxes_in_image(prompts.find(picture), size)
+    masks = find_references(picture, image, config, prompts.masks, stack) or {}
+    return [(label, box) for label, mask in masks.items() for box in reference_boxes(mask)]
 
 
 def find_references(

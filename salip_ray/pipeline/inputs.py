@@ -11,14 +11,16 @@ import ray
 from ray.exceptions import RayTaskError
 
 from salip_ray.cluster.session import ray_session
-from salip_ray.config import Config
+from salip_ray.config import Config, ProposeConfig
 from salip_ray.errors import ConfigError, SalipError
+from salip_ray.models.registry import PROMPTS, is_prompted
 from salip_ray.output.manifest import Manifest, make_manifest
 from salip_ray.sources.expand import expand, read_all_headers
 from salip_ray.sources.headers import Header
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.overview import describe_listing
 from salip_ray.sources.patterns import FileFilter
+from salip_ray.sources.prompts import Prompts
 from salip_ray.sources.references import References
 from salip_ray.sources.scan import Skipped
 from salip_ray.wording import counted
@@ -88,6 +90,41 @@ def open_references(references: str | None, config: Config) -> References | None
             "as references (--reference)"
         )
     return References.open(references, config.storage.input)
+
+
+def open_prompts(prompts: str | None, config: Config) -> Prompts | None:
+    """Return the prompts of a job, or None if it proposes candidates itself.
+
+    Raises:
+        ConfigError: there are no prompts although the proposer needs them, or a mode that needs
+            proposals is on.
+        InputError: the prompts cannot be read.
+    """
+    if not is_prompted(config):
+        return None
+    if prompts is None:
+        raise ConfigError(f"propose.model is {PROMPTS}: give the boxes (--prompts)")
+    if "unprompted" in config.run.modes:
+        raise ConfigError("run.modes has unprompted, which needs proposals: leave out the prompts")
+    return Prompts.open(prompts, config.task.classes, config.storage.input)
+
+
+def with_prompts(config: Config, prompts: str | None) -> Config:
+    """Return the configuration of a job whose boxes are given; unchanged if ``prompts`` is None."""
+    if prompts is None:
+        return config
+    propose = ProposeConfig(model=PROMPTS)
+    return config.without_volumes().model_copy(update={"propose": propose})
+
+
+def note_unknown(prompts: Prompts, uris: Sequence[str]) -> list[str]:
+    """Return a line on images that have prompts but are not in the input, if there are any."""
+    unknown = prompts.unknown(uris)
+    if not unknown:
+        return []
+    verb = "is" if len(unknown) == 1 else "are"
+    images = counted(len(unknown), "image")
+    return [f"note: {images} of the prompts {verb} not in the input (the first: {unknown[0]})"]
 
 
 def _read_headers(addresses: Sequence[str], config: Config) -> list[Header]:

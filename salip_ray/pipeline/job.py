@@ -21,11 +21,18 @@ from salip_ray.output.lease import Lease, held
 from salip_ray.output.manifest import Manifest
 from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary, repair_summary, summarise, write_summary
-from salip_ray.pipeline.inputs import list_input, open_references
+from salip_ray.pipeline.inputs import (
+    list_input,
+    note_unknown,
+    open_prompts,
+    open_references,
+    with_prompts,
+)
 from salip_ray.pipeline.monitoring.progress import ProgressReporter, summary_table
 from salip_ray.pipeline.run import run_on_ray
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.patterns import FileFilter
+from salip_ray.sources.prompts import Prompts
 from salip_ray.sources.references import References
 from salip_ray.wording import counted
 
@@ -39,6 +46,7 @@ class Job:
         manifest: all images of the job.
         store: the output.
         references: reference masks, if a mode needs them.
+        prompts: boxes of the images, if they are given.
         lease: of the output; lost if another driver takes it over.
         progress: shows progress to the user.
     """
@@ -47,6 +55,7 @@ class Job:
     manifest: Manifest
     store: Store
     references: References | None
+    prompts: Prompts | None
     lease: Lease
     progress: ProgressReporter
 
@@ -57,6 +66,7 @@ def label(
     config: Config,
     *,
     references: str | None = None,
+    prompts: str | None = None,
     manifest: str | None = None,
     quiet: bool = False,
     extend: bool = False,
@@ -77,6 +87,8 @@ def label(
         output: an empty or new location, or the output of this same job.
         config: from :func:`salip_ray.load_config`.
         references: reference masks for the mode ``gt_sam``: a folder or an ``index.csv``.
+        prompts: boxes to prompt SAM with, instead of the candidates that CLIP retrieves
+            (:mod:`salip_ray.sources.prompts`). Each is labelled as its class.
         manifest: write the manifest to this file, not into the output. If ``privacy.hash_uris`` is
             on, only the manifest holds the names of images.
         quiet: show no progress.
@@ -104,8 +116,10 @@ def label(
     """
     started = time.monotonic()
     progress = ProgressReporter(quiet=quiet)
+    config = with_prompts(config, prompts)
     require_taught_classes(config)
     reference_masks = open_references(references, config)
+    boxes = open_prompts(prompts, config)
     selection = FileFilter(tuple(include), tuple(exclude), limit)
     listed = list_input(input, config, selection)
     progress.report(*listed.notes)
@@ -123,6 +137,7 @@ def label(
         of_references,
         selection.to_json(),
         models=describe(config),
+        prompts=None if boxes is None else {"uri": boxes.location, "sha256": boxes.sha256},
     )
     store = Store(
         output, config.storage.output, elsewhere={} if manifest is None else {MANIFEST: manifest}
@@ -134,8 +149,14 @@ def label(
         if reference_masks is not None:
             uris = claimed.manifest.table["uri"].unique().to_pylist()
             reference_masks = reference_masks.among(uris)
+        if boxes is not None:
+            uris = claimed.manifest.table["uri"].unique().to_pylist()
+            boxes = boxes.among(uris)
+            progress.report(*note_unknown(boxes, uris))
         # A worker that fetches pinned weights itself refuses any other file.
-        job = Job(pin(config, weights), claimed.manifest, store, reference_masks, lease, progress)
+        job = Job(
+            pin(config, weights), claimed.manifest, store, reference_masks, boxes, lease, progress
+        )
         todo = job.manifest.todo(claimed.committed)
         shards = counted(job.manifest.n_shards, "shard")
         if todo.num_rows == 0:

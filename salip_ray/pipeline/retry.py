@@ -30,10 +30,11 @@ from salip_ray.output.manifest import Manifest, align_to_blocks, from_frozen
 from salip_ray.output.run_record import read_run
 from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary
-from salip_ray.pipeline.inputs import list_input, open_references
+from salip_ray.pipeline.inputs import list_input, open_prompts, open_references
 from salip_ray.pipeline.job import Job, conclude, summarise_run
 from salip_ray.pipeline.monitoring.progress import ProgressReporter
 from salip_ray.pipeline.run import run_on_ray
+from salip_ray.sources.prompts import Prompts
 from salip_ray.wording import counted
 
 _MAY_CHANGE = (
@@ -92,9 +93,10 @@ def retry(
     _check_weights(store, fingerprint["weights"], weights)
     _check_models(store, fingerprint.get("models", {}), describe(config))
     references = open_references(fingerprint["references"], config)
+    prompts = _open_prompts(store, fingerprint, config)
     whole = _with_addresses(frozen, config, input)
     with held(store) as lease:
-        job = Job(pin(config, weights), whole, store, references, lease, progress)
+        job = Job(pin(config, weights), whole, store, references, prompts, lease, progress)
         _require_complete(job)
         failed, unfinished = find_errors(store, whole)
         _repair_statistics(job, unfinished)
@@ -117,6 +119,16 @@ def _rows_to_label(table: pa.Table, failed: pa.Array, config: Config) -> pa.Tabl
         with_failed = piece.filter(chosen).drop_null()
         chosen = pc.or_(chosen, pc.is_in(piece, with_failed.combine_chunks()).fill_null(False))
     return table.filter(chosen)
+
+
+def _open_prompts(store: Store, fingerprint: Mapping[str, Any], config: Config) -> Prompts | None:
+    recorded = fingerprint.get("prompts") or {}
+    prompts = open_prompts(recorded.get("uri"), config)
+    if prompts is not None and prompts.sha256 != recorded["sha256"]:
+        raise ResumeError(
+            f"output {store} was made with other prompts: {prompts.location} has changed since"
+        )
+    return prompts
 
 
 def _require_complete(job: Job) -> None:

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from salip_ray.config import Config
-from salip_ray.models.registry import needed, needs_refiner, needs_retriever, shares_embedding
+from salip_ray.models.registry import (
+    is_prompted,
+    needed,
+    needs_refiner,
+    needs_retriever,
+    shares_embedding,
+)
 from salip_ray.output.cells import pack_masks, pack_outcomes, pack_ranking
 from salip_ray.output.masks import encode_png, label_map
 from salip_ray.pipeline import columns
@@ -52,6 +58,16 @@ class Row:
     def n_proposed(self) -> int:
         """The number of candidates before the area filter."""
         return int(self.cells["_n_proposed"].as_py())
+
+    def use_prompts(self, config: Config) -> None:
+        """Set candidates and selections from the boxes that are given for the image."""
+        from salip_ray.cascade.given_boxes import given_candidates
+
+        boxes = columns.unpack_prompts(self.cells)
+        self.candidates, self.selections = given_candidates(
+            boxes, config.task.classes, working_size=self.working_size, original_size=self.size
+        )
+        self.n_proposed = len(boxes)
 
     @cached_property
     def embedding(self) -> Embedding | None:
@@ -211,7 +227,7 @@ class Refine(Stage):
     adds: tuple[str, ...] = ("outcomes", "masks", "ranking", "_png")
     drops = (
         *("_working", "_working_size", "_references", "_n_proposed", "_candidates"),
-        *("_embedding", "_tensors", "_selections"),
+        *("_embedding", "_tensors", "_selections", "_prompts"),
     )
 
     def __init__(self, config: Config) -> None:
@@ -221,6 +237,9 @@ class Refine(Stage):
         self.encodes = _encodes(config)
         if _is_consistent(config):
             self.adds += ("_alternatives",)
+        self.prompted = is_prompted(config)
+        if self.prompted:
+            self.adds += ("n_candidates",)
         if needs_refiner(config):
             from salip_ray.cascade.loading import load_refiner
 
@@ -236,8 +255,12 @@ class Refine(Stage):
         """Make the class masks; return them, the label map and the final status."""
         from salip_ray.cascade.compose import compose
 
+        cells: dict[str, Any] = {}
+        if self.prompted:
+            row.use_prompts(self.config)
+            cells["n_candidates"] = len(row.candidates)
         embedding: Any = None
-        if self.refine is not None:
+        if self.refine is not None and (row.candidates or not self.prompted or row.references):
             embedding = self.refine.encode(row.working) if self.encodes else row.embedding
         result = compose(
             self.config,
@@ -251,7 +274,6 @@ class Refine(Stage):
             references=row.references,
             alternatives=_is_consistent(self.config) and row.is_slice,
         )
-        cells: dict[str, Any] = {}
         if "_alternatives" in self.adds:
             cells["_alternatives"] = pack_masks(result.alternatives)
         classes = len(self.config.task.classes)
@@ -312,9 +334,8 @@ def stages_of(config: Config) -> dict[str, type[Stage]]:
 
     REFINE is always one of them: it packs the result, with or without a refiner.
     """
-    if needs_retriever(config):
-        return STAGES
-    return {name: stage for name, stage in STAGES.items() if name != "retrieve"}
+    left_out = {"propose": is_prompted(config), "retrieve": not needs_retriever(config)}
+    return {name: stage for name, stage in STAGES.items() if not left_out.get(name)}
 
 
 def stages_with_models(config: Config) -> list[str]:

@@ -48,7 +48,9 @@ def labelled(volumes, tmp_path_factory, local_ray):
     from tests.conftest import SMALL
 
     output = tmp_path_factory.mktemp("labelled") / "out"
-    config = load_config("lungs", overrides=[*SMALL, "image.axis=coronal"])
+    config = load_config(
+        "lungs", overrides=[*SMALL, "image.axis=coronal", "volumes.consistent=true"]
+    )
     label(volumes, output, config, quiet=True)
     return output, config
 

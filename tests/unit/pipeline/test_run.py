@@ -62,7 +62,7 @@ def test_a_closed_gate_is_not_taken_for_a_failure():
 def test_an_unreachable_store_does_not_hide_the_cause(tmp_path, monkeypatch):
     listing = pa.Table.from_pylist([{"uri": "/a"}, {"uri": "/b"}], schema=LISTING_SCHEMA)
     store = Store(tmp_path)
-    job = Job(None, make_manifest(Listing(listing), 1), store, None, None, None)
+    job = Job(None, make_manifest(Listing(listing), 1), store, None, None, None, None)
     assert _describe_progress(job).startswith("0 of 2 shards committed. Run the same command")
 
     def away(*_):
