@@ -38,11 +38,17 @@ _for_people = partial(
 
 @export.command()
 @_without_ignore
-def coco(export: Export) -> int:
+def coco(
+    export: Export,
+    components: Annotated[
+        bool,
+        typer.Option("--components", help="An annotation per component, as for two lungs."),
+    ] = False,
+) -> int:
     """Write COCO instances: one mask per image and class, with its confidence as score."""
     from salip_ray.datasets.exports import coco as writer
 
-    return writer.export(export.labels, export.dest, **export.keywords)
+    return writer.export(export.labels, export.dest, components=components, **export.keywords)
 
 
 @export.command()

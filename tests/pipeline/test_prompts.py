@@ -133,8 +133,9 @@ def test_the_prompts_belong_to_the_job(images, prompted, capsys):
     changed = coco_of(images, "changed.json")
     with pytest.raises(ResumeError, match="prompts"):
         label(images / "images", prompted, config_of(), prompts=changed, quiet=True)
-    with pytest.raises(ResumeError):
-        label(images / "images", prompted, config_of(), quiet=True)
+    proposing = config_of("clip.allow_untaught=true")
+    with pytest.raises(ResumeError, match=r"propose\.model"):
+        label(images / "images", prompted, proposing, quiet=True)
 
 
 def test_a_retry_refuses_changed_prompts(images, prompted):

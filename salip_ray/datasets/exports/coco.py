@@ -1,4 +1,4 @@
-"""COCO: ``annotations/instances_PART.json`` with one RLE mask per image and class.
+"""COCO: ``annotations/instances_PART.json`` with one RLE mask per image and class, or component.
 
 Images are named by their path below their common folder, which trainers join to the folder of the
 images; no pixel is read. If any image is a DICOM file, a slice, a member of an archive, stored
@@ -11,6 +11,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import cv2
+import numpy as np
+
 from salip_ray.datasets.exports.cases import (
     NO_SPLIT,
     Split,
@@ -22,6 +25,9 @@ from salip_ray.datasets.exports.orientation import any_turned
 from salip_ray.datasets.exports.pixels import image_png
 from salip_ray.datasets.index import Entry, json_figure
 from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.output.masks import Rle, area, bbox_xywh, decode_rle, encode_rle
+
+_MOST_COMPONENTS = 1_000_000  # of an image; ids of annotations are unique among all parts
 
 
 def export(
@@ -29,6 +35,7 @@ def export(
     location: str,
     *,
     split: Split = NO_SPLIT,
+    components: bool = False,
     storage_options: dict[str, Any] | None = None,
 ) -> int:
     """Write COCO instance files; return the number of images.
@@ -36,11 +43,21 @@ def export(
     Image ids count from 1 in the order of the labels, in whichever part an image is. An image
     without a label has no annotation, which COCO reads as a negative.
 
+    Args:
+        labels: what to export.
+        location: an empty or new location, or that of the same export, to resume it.
+        split: which images go to which part.
+        components: write an annotation for each component of a mask, not one for the whole mask.
+        storage_options: fsspec options of ``location``.
+
     Raises:
         OutputError: the location holds something else.
         InputError: no image can be read; a single one is left out and listed.
     """
-    with image_export("coco", labels, location, split, storage_options) as (destination, reader):
+    # None, so that earlier exports can be resumed.
+    with image_export(
+        "coco", labels, location, split, storage_options, components=components or None
+    ) as (destination, reader):
         images_stay = _can_stay(labels)
         for part, indices in split.parts(labels).items():
             name = f"annotations/instances_{part}.json"
@@ -62,7 +79,9 @@ def export(
                             continue
                         destination.write(file, image_png(pixels))
                 images.append(json.dumps(_image(index, entry, file)))
-                annotations += [json.dumps(item) for item in _annotations(labels, index, entry)]
+                annotations += [
+                    json.dumps(item) for item in _annotations(labels, index, entry, components)
+                ]
             reader.save()
             destination.write(name, _document(labels, images, annotations))
         return reader.finish(len(labels))
@@ -87,20 +106,34 @@ def _image(index: int, entry: Entry, file: str) -> dict[str, Any]:
     }
 
 
-def _annotations(labels: PseudoLabels, index: int, entry: Entry) -> list[dict[str, Any]]:
+def _annotations(
+    labels: PseudoLabels, index: int, entry: Entry, components: bool
+) -> list[dict[str, Any]]:
+    objects = [
+        (cell, rle)
+        for cell in labels.masks(entry)
+        for rle in (_components(cell["rle"]) if components else [cell["rle"]])
+    ]
+    first = (index + 1) * (_MOST_COMPONENTS if components else len(labels.output.classes))
     return [
         {
-            "id": (index + 1) * len(labels.output.classes) + number,
+            "id": first + number,
             "image_id": index + 1,
             "category_id": cell["class_id"],
-            "segmentation": cell["rle"],
-            "bbox": cell["bbox"],
-            "area": cell["area"],
+            "segmentation": rle,
+            "bbox": bbox_xywh(rle),
+            "area": area(rle),
             "iscrowd": 0,
             "score": json_figure(entry.confidences[cell["label"]]),
         }
-        for number, cell in enumerate(labels.masks(entry))
+        for number, (cell, rle) in enumerate(objects)
     ]
+
+
+def _components(rle: Rle) -> list[Rle]:
+    """Return the 8-connected components of a mask, in the order of their first pixels."""
+    count, numbers = cv2.connectedComponents(decode_rle(rle).astype(np.uint8), connectivity=8)
+    return [encode_rle(numbers == number) for number in range(1, count)]
 
 
 def _document(labels: PseudoLabels, images: list[str], annotations: list[str]) -> str:

@@ -18,7 +18,7 @@ from salip_ray.datasets.exports.cases import Split
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.datasets.reviews import Decision
 from salip_ray.errors import ConfigError
-from salip_ray.output.masks import encode_png
+from salip_ray.output.masks import decode_rle, encode_png, encode_rle
 from tests.unit.datasets.conftest import save_decisions, write_output
 
 HALVES = Split(val=0.34, seed=1, group_by="folder")
@@ -54,6 +54,29 @@ def test_pycocotools_loads_and_evaluates(labels, tmp_path):
         assert (tmp_path / "images" / image["file_name"]).is_file()
     scores = sorted(a["score"] for a in truth.anns.values())
     assert scores[0] == pytest.approx(0.3)
+
+
+def test_two_lungs_are_two_annotations(labels, tmp_path, monkeypatch):
+    """And pycocotools evaluates them: a lost one costs half of the recall."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    entry, masks = labels.entries[1], labels.masks
+    one, other = (decode_rle(cell["rle"]) for cell in masks(entry))
+    both = [{**masks(entry)[0], "rle": encode_rle(one | other)}]
+    monkeypatch.setattr(labels, "masks", lambda shown: both if shown is entry else [])
+    coco.export(labels, str(tmp_path / "coco"), components=True)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(tmp_path / "coco/annotations/instances_train.json"))
+        annotations = list(truth.anns.values())
+        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(annotations[:1])), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert [item["category_id"] for item in annotations] == [1, 1]
+    assert [item["area"] for item in annotations] == [one.sum(), other.sum()]
+    np.testing.assert_array_equal(truth.annToMask(annotations[1]) > 0, other)
+    assert evaluation.stats[8] == pytest.approx(0.5)
 
 
 def test_datumaro_reads_coco(labels, tmp_path):
