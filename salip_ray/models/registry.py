@@ -230,6 +230,9 @@ def describe(config: Config) -> dict[str, dict[str, str]]:
 def code_of(config: Config) -> list[Path]:
     """Return the folder or file of each package that a model of the job comes from.
 
+    Of an installed package, the folder with its metadata follows: it has the version and the
+    entry points.
+
     Raises:
         ConfigError: a package is not on this machine.
     """
@@ -243,4 +246,8 @@ def code_of(config: Config) -> list[Path]:
             raise ConfigError(f"{model.shown}: the package {top} is not on this machine")
         folders = list(spec.submodule_search_locations or ())
         paths.append(Path(folders[0] if folders else str(spec.origin)))
+        if (package := _distribution_of(top)) is not None:
+            files = metadata.files(package) or ()
+            about = (file for file in files if file.name == "METADATA")
+            paths += [Path(str(file.locate())).parent for file in about]
     return list(dict.fromkeys(paths))

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from salip_ray.cluster.resources import Pool
 from salip_ray.config import Config
-from salip_ray.errors import ModelError
+from salip_ray.errors import ConfigError, ModelError
 from salip_ray.models.registry import needed
 from salip_ray.wording import one_line
 
@@ -64,7 +64,9 @@ def build_model(config: Config, role: str) -> str:
     try:
         load[role](config)
     except Exception as error:  # noqa: BLE001  (of anybody's code)
-        cause = error.__cause__
-        missing = isinstance(cause, ImportError) and "cannot be imported" in str(error)
+        # The driver has found it, so the code is only not here.
+        missing = isinstance(error, ConfigError) and (
+            "cannot be imported" in str(error) or "is not known" in str(error)
+        )
         return f"{error}. {_SHIP}" if missing else str(error) or type(error).__name__
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 
 import pytest
@@ -42,6 +43,32 @@ def module(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_models_of_a_test", raising=False)
     return "own_models_of_a_test"
+
+
+def test_shipped_code_has_the_families_and_the_version_of_its_package(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    (site / "shipped_toy").mkdir(parents=True)
+    (site / "shipped_toy" / "__init__.py").write_text("def propose(context): return context")
+    about = site / "shipped_toy-2.5.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: shipped-toy\nVersion: 2.5\n")
+    (about / "entry_points.txt").write_text("[salip_ray.models]\nshipped = shipped_toy\n")
+    names = ("shipped_toy/__init__.py", f"{about.name}/METADATA", f"{about.name}/entry_points.txt")
+    (about / "RECORD").write_text("".join(f"{name},,\n" for name in names))
+    for cached in (registry.find, registry._distribution_of):
+        monkeypatch.setattr(registry, cached.__name__, cached.__wrapped__)
+    config = load_config("lungs", overrides=["propose.model=shipped", "refine.model=none"])
+    with monkeypatch.context() as here:
+        here.syspath_prepend(site)
+        code, identity = registry.code_of(config), registry.describe(config)
+    assert code == [site / "shipped_toy", about]
+    # Each folder arrives in a folder of its own.
+    for number, folder in enumerate(code):
+        shutil.copytree(folder, tmp_path / str(number) / folder.name)
+        monkeypatch.syspath_prepend(tmp_path / str(number))
+    shutil.rmtree(site)
+    assert registry.describe(config) == identity
+    assert identity["propose"]["version"] == "2.5"
 
 
 def config_of(**models):

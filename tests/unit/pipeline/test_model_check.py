@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from salip_ray import load_config
 from salip_ray.pipeline.model_check import build_model
 
@@ -47,8 +45,13 @@ def test_code_that_is_not_on_the_worker_says_how_to_ship_it():
     assert "salip-ray submit --ship" in problem
 
 
-@pytest.mark.parametrize("model", ["NeedsAnother"])
-def test_a_library_that_is_missing_on_the_worker_is_named(model):
-    problem = build(config_of(f"{__name__}:{model}"), "propose")
+def test_a_family_whose_package_is_not_on_the_worker_says_how_to_ship_it():
+    problem = build(config_of("not_shipped"), "propose")
+    assert problem.startswith("propose.model 'not_shipped' is not known")
+    assert "salip-ray submit --ship" in problem
+
+
+def test_a_library_that_is_missing_on_the_worker_is_named():
+    problem = build(config_of(f"{__name__}:NeedsAnother"), "propose")
     assert "No module named 'a_library_of_tomorrow'" in problem
     assert "\n" not in problem
