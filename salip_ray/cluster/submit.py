@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ import yaml
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from salip_ray.config import Config
+from salip_ray.config.shipped import shipped_configs
 from salip_ray.errors import ClusterError
 from salip_ray.models.registry import code_of
 from salip_ray.sources.locations import normalise, public_uri
@@ -148,7 +150,10 @@ def submit_command(
                     f"configuration: stop it first, or give another output"
                 )
             return Submitted(str(running.submission_id), joined=True)
-        with tempfile.TemporaryDirectory(prefix="salip-ray-") as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="salip-ray-") as folder,
+            tempfile.TemporaryDirectory(prefix="salip-ray-") as copies,
+        ):
             for name, text in files.items():
                 Path(folder, name).write_text(text, encoding="utf-8")
             environment: dict[str, Any] = {
@@ -156,7 +161,7 @@ def submit_command(
                 "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS)},
             }
             if ship:
-                package = Path(__file__).resolve().parents[1]
+                package = package_to_ship(Path(copies))
                 environment["py_modules"] = [str(path) for path in (package, *code)]
             job_id = client.submit_job(
                 entrypoint=shlex.join(command),
@@ -168,6 +173,20 @@ def submit_command(
             raise
         raise ClusterError(f"the job server refused the job: {_describe(problem)}") from None
     return Submitted(job_id)
+
+
+def package_to_ship(folder: Path) -> Path:
+    """Return the folder of this package with its shipped tasks and presets.
+
+    In a checkout they are not in the package, so a copy is made in ``folder``.
+    """
+    package, configs = Path(__file__).resolve().parents[1], shipped_configs()
+    if configs.is_relative_to(package):
+        return package
+    copy = folder / package.name
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(configs, copy / "_configs")
+    return copy
 
 
 def shown(name: str, location: str) -> str:

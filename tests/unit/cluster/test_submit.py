@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,3 +157,17 @@ def test_one_output_has_one_writer():
 def test_an_address_of_another_kind_is_refused():
     with pytest.raises(ClusterError, match="as in http://head:8265"):
         jobs.connect("ray://head:10001")
+
+
+def test_a_shipped_package_finds_its_tasks_and_presets(tmp_path):
+    package = jobs.package_to_ship(tmp_path)
+    script = "from salip_ray import load_config; print(load_config('lungs').task.name)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(package.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "lungs\n", done.stderr
