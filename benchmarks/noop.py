@@ -29,7 +29,8 @@ from salip_ray.pipeline import columns, dataflow, stages
 from salip_ray.pipeline import job as run
 from salip_ray.pipeline.actors import StageActor
 from salip_ray.pipeline.monitoring.monitor import StageReporter
-from salip_ray.pipeline.stages import Row, Stage
+from salip_ray.pipeline.row import Row
+from salip_ray.pipeline.stages import Stage
 
 #: What the stages do; travels with their classes, which are pickled by value.
 SLEEP, EMBEDDING = {"propose": 0.0, "retrieve": 0.0, "refine": 0.0}, 0

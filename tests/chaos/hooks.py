@@ -117,7 +117,7 @@ def poison() -> None:
     import signal
 
     from salip_ray.pipeline.actors import StageActor
-    from salip_ray.pipeline.stages import Row
+    from salip_ray.pipeline.row import Row
 
     process = StageActor.process
 
@@ -167,7 +167,7 @@ def dying_files() -> None:
 def dying_images() -> None:
     """Kill the worker that brings an image of a certain name through a certain stage."""
     from salip_ray.pipeline.actors import StageActor
-    from salip_ray.pipeline.stages import Row
+    from salip_ray.pipeline.row import Row
 
     process = StageActor.process
 
