@@ -1,4 +1,4 @@
-"""Functions of the public API that read an output: :mod:`salip_ray` exports them."""
+"""Functions of the public API that read an output; the others are in :mod:`salip_ray.pipeline`."""
 
 from __future__ import annotations
 

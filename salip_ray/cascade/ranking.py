@@ -75,19 +75,16 @@ def rank(
     """
     n_classes = len(companions)
     score = scores[:, :n_classes]
-    probability = presence = evidence = None
-    if config.scoring == "softmax":
-        assert logit_scale is not None, "a softmax has a scale"
-        # Logarithms still differ if several probabilities are 1 in float32.
-        log_p = (logit_scale / 100 * scores).log_softmax(dim=1)
-        merit, probability = log_p[:, :n_classes], log_p[:, :n_classes].exp()
-        # The mean over all candidates is more reliable than the probability of a single one.
-        presence = (log_p.exp() @ companions.float().T).mean(dim=0)
-        evidence = None if signs is None else log_p.exp() @ signs.float().T
-    else:
+    if config.scoring != "softmax":
         return merit_ranking(score, candidates, config)
-    if config.sam_prior > 0:
-        merit = merit + config.sam_prior * quality(candidates).log()[:, None]
+    assert logit_scale is not None, "a softmax has a scale"
+    # Logarithms still differ if several probabilities are 1 in float32.
+    log_p = (logit_scale / 100 * scores).log_softmax(dim=1)
+    merit, probability = log_p[:, :n_classes], log_p[:, :n_classes].exp()
+    # The mean over all candidates is more reliable than the probability of a single one.
+    presence = (log_p.exp() @ companions.float().T).mean(dim=0)
+    evidence = None if signs is None else log_p.exp() @ signs.float().T
+    merit = _with_prior(merit, candidates, config)
     return Ranking(score, merit, probability, presence, evidence)
 
 
@@ -95,10 +92,13 @@ def merit_ranking(
     score: Tensor, candidates: Sequence[Candidate], config: RetrieveConfig
 ) -> Ranking:
     """Rank n candidates by their scores [n, n_classes], and by ``sam_prior``."""
-    merit = score
+    return Ranking(score, _with_prior(score, candidates, config))
+
+
+def _with_prior(merit: Tensor, candidates: Sequence[Candidate], config: RetrieveConfig) -> Tensor:
     if config.sam_prior > 0:
-        merit = merit + config.sam_prior * quality(candidates).log()[:, None]
-    return Ranking(score, merit)
+        return merit + config.sam_prior * quality(candidates).log()[:, None]
+    return merit
 
 
 def quality(candidates: Sequence[Candidate]) -> Tensor:

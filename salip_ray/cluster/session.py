@@ -61,7 +61,7 @@ def ray_session(cpus_for: Callable[[Machine], float]) -> Iterator[Machine]:
             if address:
                 _join(address)
             else:
-                _start_local(cpus_for)
+                start_local(cpus_for)
         try:
             yield current_machine()
         finally:
@@ -141,8 +141,11 @@ def _require_listener(address: str) -> None:
             raise ConnectionError(f"nothing answers there ({error})") from None
 
 
-def _start_local(cpus_for: Callable[[Machine], float]) -> None:
+def start_local(cpus_for: Callable[[Machine], float]) -> None:
     """Start a Ray on this machine.
+
+    Args:
+        cpus_for: the CPUs that the job needs on a machine; Ray gets no fewer.
 
     Raises:
         ResourceError: it did not start, in several attempts.

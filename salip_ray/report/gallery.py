@@ -150,7 +150,7 @@ def _item(
     size = picture_size(height, width) if height and width else (0, 0)
     known_size = bool(height and width)
     working = working_size_of(height, width, labels.image_config) if known_size else (1, 1)
-    layers, problem = _reference_layers(labels, row, references)
+    layers, problem = reference_layers(labels, row, references)
     main = "cascade" if "cascade" in labels.methods else labels.methods[0]
     masks = [_mask_line(row, mask, main, dice) for mask in row["masks"] or ()]
     mine = [line for line in masks if line.method == main]
@@ -213,10 +213,16 @@ def _layer(mask: Mapping[str, Any]) -> Layer:
     return Layer(mask["method"], mask["class_id"], outline(decode_rle(mask["rle"])))
 
 
-def _reference_layers(
+def reference_layers(
     labels: LabelOutput, row: Mapping[str, Any], references: References | None
 ) -> tuple[list[Layer], str]:
-    """Return the outlines of a reference, and why there are none if one was expected."""
+    """Return the outlines of an image's reference, and why there are none if one was expected.
+
+    Args:
+        labels: the output.
+        row: of the image.
+        references: the reference masks, or None.
+    """
     if references is None:
         return [], ""
     try:

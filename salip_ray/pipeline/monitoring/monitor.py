@@ -72,9 +72,12 @@ class Monitor(GateState):
             note: what it processed: the keys on a line count together. Of several lines it is not
                 known which one it died on, so their keys are only listed.
         """
-        certain = len(note.splitlines()) == 1
-        for key in note.split():
-            self._deaths[key] += certain
+        keys = note.split()
+        if len(note.splitlines()) == 1:
+            self._deaths.update(keys)
+        else:
+            for key in keys:
+                self._deaths.setdefault(key, 0)
 
     def deaths(self) -> dict[str, int]:
         """Return how many workers died on each key that a dead worker noted."""
@@ -124,7 +127,7 @@ class TallyBuffer:
         self._lock = threading.Lock()
         self._tallies: dict[str, Tally] = {}
 
-    def add(self, stage: str, seconds: float, *, failed: bool) -> None:
+    def add(self, stage: str, seconds: float, *, failed: bool, passed: bool = False) -> None:
         """Count a row; the first row starts the timer of the next flush."""
         with self._lock:
             if not self._tallies:
@@ -135,7 +138,7 @@ class TallyBuffer:
             tally.rows += 1
             tally.seconds += seconds
             tally.failed += failed
-            tally.passed += seconds == 0 and not failed  # work takes time
+            tally.passed += passed
 
     def flush(self) -> None:
         """Send the collected tallies, if any."""
@@ -193,6 +196,7 @@ class StageReporter:
         *,
         error: Mapping[str, Any] | None = None,
         row: Mapping[str, Any] | None = None,
+        passed: bool = False,
     ) -> None:
         """Report a row. The monitor receives it a moment later, together with others.
 
@@ -201,12 +205,13 @@ class StageReporter:
             seconds: spent on it.
             error: the row's ``error`` cell, if this stage made it an error row.
             row: shard, image_id and uri, for the log line of an error.
+            passed: the stage passed the row on without work.
         """
         if error is not None:
             log_event("image_error", level="WARNING", run=self.run, **{**error, **(row or {})})
         if self._monitor is not None:
             self._buffer = self._buffer or TallyBuffer(self._monitor.done.remote)
-            self._buffer.add(stage, seconds, failed=error is not None)
+            self._buffer.add(stage, seconds, failed=error is not None, passed=passed)
 
     def flush(self) -> None:
         """Send everything that was reported to the monitor now."""

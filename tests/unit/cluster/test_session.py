@@ -33,14 +33,14 @@ TIMED_OUT = Exception("The current node timed out during startup.")
 
 def test_start_of_ray_is_retried_after_timeout(started):
     tried = started(TIMED_OUT, None)
-    session._start_local(lambda machine: machine.cores)
+    session.start_local(lambda machine: machine.cores)
     assert len(tried) == 2
 
 
 def test_repeated_start_timeouts_are_one_line(started):
     tried = started(TIMED_OUT, TIMED_OUT, TIMED_OUT)
     with pytest.raises(ResourceError, match=r"could not be started.*timed out") as caught:
-        session._start_local(lambda machine: machine.cores)
+        session.start_local(lambda machine: machine.cores)
     assert len(tried) == 3
     assert "\n" not in str(caught.value)
 
@@ -48,7 +48,7 @@ def test_repeated_start_timeouts_are_one_line(started):
 def test_other_start_error_is_not_retried(started):
     tried = started(RuntimeError("no room on the disk"))
     with pytest.raises(ResourceError, match="no room on the disk"):
-        session._start_local(lambda machine: machine.cores)
+        session.start_local(lambda machine: machine.cores)
     assert len(tried) == 1
 
 

@@ -21,7 +21,7 @@ def test_rows_of_a_moment_are_sent_together(monkeypatch):
     buffer = TallyBuffer(send)
     buffer.add("propose", 0.5, failed=False)
     buffer.add("propose", 0.25, failed=True)
-    buffer.add("refine", 0.0, failed=False)
+    buffer.add("refine", 0.0, failed=False, passed=True)
     assert arrived.wait(30)
     assert batches == [{"propose": Tally(2, 0.75, 1), "refine": Tally(1, 0.0, 0, passed=1)}]
     arrived.clear()
