@@ -7,8 +7,13 @@ from typing import Annotated
 import typer
 
 from salip_ray.cli.options import (
+    Exclude,
+    Extend,
+    Include,
     InputOption,
+    Limit,
     Mode,
+    NewManifest,
     OutputOption,
     Preset,
     Prompts,
@@ -32,31 +37,11 @@ def label(
     mode: Mode = None,
     reference: Reference = None,
     prompts: Prompts = None,
-    extend: Annotated[
-        bool,
-        typer.Option("--extend", help="Label images that INPUT has gained, into new shards."),
-    ] = False,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Label only matching files, as in 'images/*.png'. Can be repeated.",
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN", help="Leave out matching files, as in '*_mask.png'. Can be repeated."
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Label the first N files in order of their names."),
-    ] = None,
-    manifest: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write manifest.parquet, which names all images, here."),
-    ] = None,
+    extend: Extend = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    limit: Limit = None,
+    manifest: NewManifest = None,
     quiet: Quiet = False,
     input_option: InputOption = None,
     output_option: OutputOption = None,

@@ -92,6 +92,25 @@ Prompts = Annotated[
         "or masks.",
     ),
 ]
+Extend = Annotated[
+    bool, typer.Option("--extend", help="Label images that INPUT has gained, into new shards.")
+]
+Include = Annotated[
+    list[str] | None,
+    repeatable(metavar="PATTERN", help="Label only matching files, as in 'images/*.png'."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    repeatable(metavar="PATTERN", help="Leave out matching files, as in '*_mask.png'."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Label the first N files in order of their names."),
+]
+NewManifest = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write manifest.parquet, which names all images, here."),
+]
 Manifest = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="The manifest, if the job was started with --manifest."),

@@ -8,11 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from salip_ray.cli.options import (
+    Exclude,
+    Extend,
+    Include,
     InputOption,
+    Limit,
     Mode,
+    NewManifest,
     OutputOption,
     Preset,
     Prompts,
+    Quiet,
     Reference,
     Set,
     Task,
@@ -49,6 +55,12 @@ def submit(
     mode: Mode = None,
     reference: Reference = None,
     prompts: Prompts = None,
+    extend: Extend = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    limit: Limit = None,
+    manifest: NewManifest = None,
+    quiet: Quiet = False,
     input_option: InputOption = None,
     output_option: OutputOption = None,
     python: Annotated[
@@ -88,6 +100,12 @@ def submit(
         settings,
         references=reference,
         prompts=prompts,
+        manifest=manifest,
+        quiet=quiet,
+        extend=extend,
+        include=include or (),
+        exclude=exclude or (),
+        limit=limit,
         python=python,
         ship=ship,
     )

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from salip_ray.config import Config, PoolConfig, PoolsConfig
 from salip_ray.errors import ResourceError
 
-COMMIT_CPUS = 0.1  #: of a task that writes a shard; most of its time is spent in the store
+#: CPUs of a task that chooses labels of volumes and writes a shard; it mostly waits for the store.
+COMMIT_CPUS = 0.1
 RECUT_CPUS = 0.1  #: of a task that cuts blocks into shards; it only moves light rows
 #: CPUs of an actor with (a part of) a GPU. Ray Data lets a pool grow on a new node only if its
 #: share of all CPUs has room for one more actor, and a small node has few CPUs per GPU.

@@ -86,6 +86,12 @@ def submit(
     *,
     references: str | None = None,
     prompts: str | None = None,
+    manifest: str | None = None,
+    quiet: bool = False,
+    extend: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    limit: int | None = None,
     python: str = "python",
     ship: bool = False,
 ) -> Submitted:
@@ -98,6 +104,12 @@ def submit(
         config: from :func:`salip_ray.load_config`.
         references: reference masks for the mode ``gt_sam``.
         prompts: boxes of the images, as for :func:`salip_ray.label`.
+        manifest: as for :func:`salip_ray.label`, and so are the next five.
+        quiet: show no progress.
+        extend: label images that the input has gained.
+        include: patterns, one of which a file must match.
+        exclude: patterns of files that are left out.
+        limit: label at most so many files.
         python: the interpreter, by its name or path on the cluster.
         ship: send this installation of the package and of the packages that its models come from,
             instead of using those of the cluster.
@@ -112,6 +124,12 @@ def submit(
         command += ["--reference", shown("--reference", references)]
     if prompts is not None:
         command += ["--prompts", shown("--prompts", prompts)]
+    if manifest is not None:
+        command += ["--manifest", shown("--manifest", manifest)]
+    command += [f"--include={pattern}" for pattern in include]
+    command += [f"--exclude={pattern}" for pattern in exclude]
+    command += [] if limit is None else ["--limit", str(limit)]
+    command += ["--extend"] * extend + ["--quiet"] * quiet
     files = {_JOB_FILE: config_file(config)}
     code = code_of(config) if ship else ()
     return submit_command(client, command, output, files=files, ship=ship, code=code)

@@ -29,7 +29,8 @@ TODO_SCHEMA = MANIFEST_SCHEMA.append(pa.field("seq", pa.int32(), nullable=False)
     pa.field("address", pa.string())
 )
 _ORDER = [("uri", "ascending"), ("index", "ascending")]
-PADDING = -1  #: ``seq`` of a row that only fills up a short shard; it is never committed
+#: ``seq`` of a row that only fills up a short shard. It has no id and is never committed.
+PADDING = -1
 _CHUNK = 65_536
 
 
@@ -101,6 +102,16 @@ def align_to_blocks(rows: pa.Table, block: int) -> pa.Table:
         if shard != short[-1]:
             parts.append(_padding(shard, block - size))
     return pa.concat_tables(parts).combine_chunks()
+
+
+def is_padding(image_id: str) -> bool:
+    """Return True if a row with this id is no image, but fills up a short shard."""
+    return image_id == ""
+
+
+def count_images(rows: pa.Table) -> int:
+    """Return the number of rows of :data:`TODO_SCHEMA` that are images, not padding."""
+    return int(pc.sum(pc.not_equal(rows["seq"], PADDING)).as_py() or 0)
 
 
 def _padding(shard: int, count: int) -> pa.Table:

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from salip_ray.config import Config
+from salip_ray.output.manifest import is_padding
 from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.monitoring.telemetry import log_event
@@ -113,7 +114,7 @@ class StageActor:
         """
         nothing: dict[str, Any] = dict.fromkeys(self._columns(stage))
         if row.status != "ok":
-            if row.image_id:  # padding is no image
+            if not is_padding(row.image_id):
                 self._reporter.done(stage.name, 0.0, passed=True)
             return nothing | (stage.blank(row) if row.status == "empty" else {})
         start = time.perf_counter()

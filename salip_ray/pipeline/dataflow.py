@@ -81,7 +81,9 @@ def label_and_commit(
         for stages, pool in assign_stages(job.config, pools):
             labels = add_actors(labels, stages, pool, job.config, reporter)
 
-        # Regroup: rows are light again, and are cut into the blocks of the manifest's shards.
+        # Regroup: rows are light again, and are cut into the blocks of the manifest's shards. Only
+        # their number decides where: rows stay in order (preserve_order), every row that came in
+        # goes out, and short shards are last or padded (align_to_blocks).
         shards = regroup(labels, rows_per_block)
 
         # Sink: write each block as a shard, whose Parquet file commits it.
@@ -176,8 +178,9 @@ def block_starts(todo: pa.Table, actors: int) -> list[int]:
     """Return the first rows of input blocks that keep all actors busy to the end.
 
     A block is a quarter of an actor's share of the remaining rows, 256 at most: blocks get smaller
-    towards the end, so that all actors end at about the same time. A volume is never cut: one task
-    unpacks it, and its slices stream from there to all actors.
+    towards the end, so that all actors end at about the same time. A file of several
+    slices is never cut: one task unpacks it, and its slices stream from there to all actors. The
+    files of a DICOM series are rows like any others.
 
     Args:
         todo: rows with ``uri`` and ``index``.

@@ -13,6 +13,7 @@ import pyarrow as pa
 from salip_ray.cascade.geometry import class_references, make_working, reference_boxes
 from salip_ray.config import Config
 from salip_ray.errors import ImageError
+from salip_ray.output.manifest import is_padding
 from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.tables import in_tables
@@ -102,7 +103,7 @@ def _rows(
                         values = _decoded(row, stack, config, references, prompts)
             seconds = share + time.perf_counter() - began
             named = {"shard": row["shard"][0].as_py(), "image_id": row["image_id"][0].as_py()}
-            if about.image_id:  # padding is no image
+            if not is_padding(about.image_id):
                 reporter.done(
                     "fetch",
                     seconds,
@@ -114,7 +115,7 @@ def _rows(
 
 @dataclass(frozen=True)
 class _Listed:
-    """What the deaths of workers are counted by: an image, its volume, its file."""
+    """A row as its deaths of workers are counted: its image, its volume and its file."""
 
     image_id: str
     volume: str | None
@@ -176,10 +177,13 @@ def _fetch(
     if all(lost):
         return [error for error in lost if error is not None]
     listed = rows.slice(0, 1 if one_file else None)
-    listed = listed.select(["uri", "size", "etag", "address"]).to_pylist()
+    listed = listed.select(["image_id", "uri", "size", "etag", "address"]).to_pylist()
     results: list[bytes | Exception] = [ImageError("no image")] * len(listed)
-    # A row without a URI is padding.
-    wanted = [i for i, row in enumerate(listed) if row["uri"] and (one_file or lost[i] is None)]
+    wanted = [
+        i
+        for i, row in enumerate(listed)
+        if not is_padding(row["image_id"]) and (one_file or lost[i] is None)
+    ]
     fetched = _fetch_files([listed[index] for index in wanted], config)
     for index, data in zip(wanted, fetched, strict=True):
         results[index] = data
@@ -309,9 +313,9 @@ def find_references(
         ImageError: the mask cannot be read, is not on the image's grid, or several images share its
             name.
     """
-    mask = references.find(picture) if references is not None else None
     if references is None:
         return None
+    mask = references.find(picture)
     if mask is None:
         if reason := references.ambiguity(picture):
             raise ImageError(reason)

@@ -1,4 +1,4 @@
-"""Label a location of images: the story of a job, and what its parts share."""
+"""Label a location of images: the steps of a job, and what they share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from salip_ray.config import Config
 from salip_ray.errors import JobError
@@ -18,7 +15,7 @@ from salip_ray.models.task_check import require_taught_classes
 from salip_ray.output.job_record import claim_or_resume_job, make_fingerprint, refuse_other_files
 from salip_ray.output.layout import MANIFEST, SHARDS
 from salip_ray.output.lease import Lease, held
-from salip_ray.output.manifest import Manifest
+from salip_ray.output.manifest import Manifest, count_images
 from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary, repair_summary, summarise, write_summary
 from salip_ray.pipeline.inputs import (
@@ -170,11 +167,6 @@ def label(
     return conclude(summary, config, progress)
 
 
-def count_images(todo: pa.Table) -> int:
-    """Return the number of rows that are images, not padding."""
-    return int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py() or 0)
-
-
 def summarise_run(
     job: Job, started: float, images: int, skipped: Mapping[str, int] | None = None
 ) -> Summary:
@@ -184,7 +176,7 @@ def summarise_run(
         job: the job; all of its shards are committed.
         started: ``time.monotonic()`` when the run started.
         images: how many images this run labelled; 0 repairs the summary of an earlier run.
-        skipped: counts of files that were left out, by reason; None keeps those of before.
+        skipped: counts of files that were left out, by reason; None keeps those of the last run.
 
     Raises:
         LeaseError: another driver has taken the output over.

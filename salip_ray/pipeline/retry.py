@@ -1,6 +1,7 @@
 """Label the images of error rows again, in the shards where they are.
 
-The recipe is that of the output, and all other rows of a shard stay unchanged: once its errors are
+The recipe is that of the output. With ``volumes.consistent``, the other slices of a failed slice's
+volume in its shard are labelled again, too; all other rows stay unchanged. Once its errors are
 gone, a shard has the bytes that it would have had without them.
 """
 
@@ -107,7 +108,7 @@ def retry(
             lease.require_owner()
             aligned = align_to_blocks(rows, rows_per_block)
             run_on_ray(job, aligned, rows_per_block=rows_per_block, merge=True)
-        summary = summarise_run(job, started, len(failed))
+        summary = summarise_run(job, started, todo.num_rows)
     return conclude(summary, config, progress)
 
 
@@ -171,7 +172,7 @@ def _load_recipe(
     recipe: Mapping[str, Any], storage: StorageConfig, overrides: Iterable[str]
 ) -> Config:
     changes = parse_assignments(overrides)
-    refused = [field for field in _fields(changes) if not field.startswith(_MAY_CHANGE)]
+    refused = [field for field in _fields(changes) if not _may_change(field)]
     if refused:
         raise ConfigError(
             f"--set {refused[0]}=...: a retry uses the recipe of its output; only pools, run and "
@@ -182,6 +183,11 @@ def _load_recipe(
     if config.recipe()["run"] != recipe["run"]:
         raise ConfigError("--set run...: a retry uses the modes and the shards of its output")
     return config.model_copy(update={"storage": storage})
+
+
+def _may_change(field: str) -> bool:
+    """Return True if a field is one of those that may change, or part of one."""
+    return any(field == name or field.startswith(f"{name}.") for name in _MAY_CHANGE)
 
 
 def _fields(changes: Mapping[str, Any], at: str = "") -> Iterator[str]:

@@ -21,6 +21,7 @@ from salip_ray.cluster.resources import Machine, cpus_needed, pin_precision, pla
 from salip_ray.cluster.session import ray_session
 from salip_ray.errors import JobError, LeaseError, SalipError
 from salip_ray.output.commit import committed_shards
+from salip_ray.output.manifest import count_images
 from salip_ray.output.run_record import record_devices, record_precision
 from salip_ray.pipeline.commit_gate import CommitGate, GracefulStop, Stopped, StoppingError
 from salip_ray.pipeline.dataflow import label_and_commit
@@ -86,7 +87,7 @@ def run_on_ray(
         )
         work = Workload(
             stages=["fetch", *stages],
-            images=int(pc.sum(pc.greater_equal(todo["seq"], 0)).as_py()),
+            images=count_images(todo),
             shards=len(pc.unique(todo["shard"])),
         )
         started = time.monotonic()

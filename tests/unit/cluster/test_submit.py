@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,32 @@ def test_secrets_are_in_the_file_and_not_on_the_command_line():
     assert job["entrypoint"].startswith("'/opt/my python' -m salip_ray label s3://b/in 's3://b/out")
     assert "hush" not in job["entrypoint"] + str(job["metadata"])
     assert "py_modules" not in job["runtime_env"]
+
+
+def test_label_on_the_cluster_gets_every_option_of_submit(monkeypatch):
+    server, received = Server([]), []
+    monkeypatch.setattr(jobs, "connect", lambda address: server)
+    options = ["--include", "a b/*.png", "--include", "-x*", "--exclude", "*_mask.png", "--quiet"]
+    options += ["--limit", "7", "--extend", "--manifest", "s3://b/names.parquet"]
+    given = ["submit", "s3://b/in", "s3://b/out", "--config", "lungs", *options]
+    done = CliRunner().invoke(app, [*given, "--address", "http://head:8265"])
+    assert done.exit_code == 0, done.output
+    (job,) = server.submitted
+    words = shlex.split(job["entrypoint"])[3:]
+    words[words.index("job.yaml")] = "lungs"  # the file is on the cluster
+    monkeypatch.setattr("salip_ray.pipeline.label", lambda *args, **more: received.append(more))
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (arguments,) = received
+    assert arguments == {
+        "references": None,
+        "prompts": None,
+        "manifest": "s3://b/names.parquet",
+        "quiet": True,
+        "extend": True,
+        "include": ["a b/*.png", "-x*"],
+        "exclude": ["*_mask.png"],
+        "limit": 7,
+    }
 
 
 def test_a_reproduction_is_submitted_with_its_sentences_as_a_file(monkeypatch, tmp_path):
