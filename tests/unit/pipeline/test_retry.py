@@ -50,7 +50,13 @@ def test_only_the_addresses_of_weights_may_change_in_the_recipe():
         RECIPE, StorageConfig(), ["sam.checkpoint=/new/sam.pth", "pools.fetch_cpus=1"]
     )
     assert config.sam.checkpoint == "/new/sam.pth"
-    for change in ("sam.model=vit_h", "clip.model=ViT-B-32", "refine.box_jitter=4", "refine.sam=1"):
+    for change in (
+        "sam.model=vit_h",
+        "clip.model=ViT-B-32",
+        "refine.box_jitter=4",
+        "refine.sam=1",
+        "runs=1",
+    ):
         with pytest.raises(ConfigError, match="addresses of its weights"):
             _load_recipe(RECIPE, StorageConfig(), [change])
 

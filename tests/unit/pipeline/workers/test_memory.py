@@ -187,6 +187,22 @@ def test_an_image_that_workers_died_on_is_given_up():
     assert second["status"] == "ok"
 
 
+def test_only_rows_that_a_stage_works_on_count_as_processed():
+    class Ledger(StageReporter):
+        def __init__(self):
+            super().__init__()
+            self.passed = []
+
+        def done(self, stage, seconds, *, error=None, row=None, passed=False):
+            self.passed.append(passed)
+
+    ledger, batch = Ledger(), rows(3)
+    status = pa.array(["error", "ok", "empty"], columns.TYPES["status"])
+    column = batch.schema.get_field_index("status")
+    done(Hungry(64, MemoryError()), batch.set_column(column, "status", status), ledger)
+    assert ledger.passed == [True, False, True]
+
+
 @pytest.mark.parametrize(("after", "ends"), [("2", True), ("9", False), ("None", False)])
 def test_a_recycled_process_ends_between_batches(after, ends):
     code = (
