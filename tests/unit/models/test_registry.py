@@ -62,7 +62,7 @@ def test_shipped_code_has_the_families_and_the_version_of_its_package(tmp_path, 
         here.syspath_prepend(site)
         code, identity = registry.code_of(config), registry.describe(config)
     assert code == [site / "shipped_toy", about]
-    # Each folder arrives in a folder of its own.
+    # Each folder arrives in a folder that is separate.
     for number, folder in enumerate(code):
         shutil.copytree(folder, tmp_path / str(number) / folder.name)
         monkeypatch.syspath_prepend(tmp_path / str(number))
