@@ -234,7 +234,10 @@ def _download(
         raise WeightsError(f"weights {shown} cannot be fetched: there is no such file") from None
     except Exception as error:  # noqa: BLE001  (whatever the store's client raises)
         problem = describe_error(error, uri).replace(public_uri(uri), shown)
-        raise WeightsError(f"weights {shown} cannot be fetched: {problem}") from None
+        raise WeightsError(
+            f"weights {shown} cannot be fetched: {problem}. Without network access, download the "
+            "file elsewhere and set its path instead (salip-ray weights fetch --preset does this)"
+        ) from None
     finally:
         partial.unlink(missing_ok=True)
 

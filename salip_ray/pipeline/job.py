@@ -13,7 +13,7 @@ from salip_ray.models.identity import identify, pin
 from salip_ray.models.registry import describe
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.output.job_record import claim_or_resume_job, make_fingerprint, refuse_other_files
-from salip_ray.output.layout import MANIFEST, SHARDS
+from salip_ray.output.layout import MANIFEST
 from salip_ray.output.lease import Lease, held
 from salip_ray.output.manifest import Manifest, count_images
 from salip_ray.output.store import Store
@@ -213,6 +213,6 @@ def conclude(summary: Summary, config: Config, progress: ProgressReporter) -> Su
         raise JobError(
             f"{errors:,} of {counted(summary.images, 'image')} ({summary.error_share:.1%}) {verb}, "
             f"above run.max_error_share = {config.run.max_error_share:g}: "
-            f"see the column error in {summary.output}/{SHARDS}"
+            f"salip-ray errors {summary.output} lists them with their reasons"
         )
     return summary

@@ -146,7 +146,8 @@ def _describe_progress(job: Job) -> str:
     except SalipError as problem:  # must not hide what ended the job
         return f"progress unknown ({problem}). Run the same command again to resume"
     shards = counted(job.manifest.n_shards, "shard")
-    return f"{done:,} of {shards} committed. Run the same command again to resume"
+    again = "" if done == job.manifest.n_shards else "; the images of the others start again"
+    return f"{done:,} of {shards} committed{again}. Run the same command again to resume"
 
 
 def _why(stop: GracefulStop, signal: object) -> str:

@@ -191,7 +191,11 @@ class References:
         wanted = mask.uri, config.axis, config.volume_index
         if self._volume is None or self._volume[0] != wanted:
             # Its other slices come next.
-            self._volume = wanted, *nifti.read_labels(self._fetch(mask.uri, config), config)
+            data = self._fetch(mask.uri, config)
+            try:
+                self._volume = wanted, *nifti.read_labels(data, config)
+            except ImageError as problem:
+                raise ImageError(f"reference mask {public_uri(mask.uri)}: {problem}") from problem
         _, values, grid = self._volume
         _require_slices(mask, grid.count, f"{config.axis} slice", count)
         if spacing is not None and not np.allclose(grid.spacing, spacing, rtol=_SAME):

@@ -80,7 +80,9 @@ def test_a_stopped_job_finishes_the_commits_under_way(images, small_config, tmp_
         threading.Thread(target=stop, daemon=True).start()
         with pytest.raises(JobError) as stopped:
             label(images, output, small_config(), quiet=True)
-    assert str(stopped.value).startswith("stopped by SIGTERM: 1 of 3 shards committed.")
+    assert str(stopped.value).startswith(
+        "stopped by SIGTERM: 1 of 3 shards committed; the images of"
+    )
     assert [path.name for path in output.glob("shards/*")] == ["part-00000.parquet"]
     assert signal.getsignal(signal.SIGTERM) is before
     label(images, output, small_config(), quiet=True)
@@ -103,5 +105,7 @@ def test_failed_write_is_one_line_with_progress(images, small_config, tmp_path, 
     message = str(broken.value)
     assert message.startswith(f"the job failed: StoreError: cannot write {tmp_path}/out/masks/")
     assert "No space left on device" in message
-    assert "; 0 of 3 shards committed. Run the same command again to resume" in message
+    assert (
+        "; 0 of 3 shards committed; the images of the others start again. Run the same" in message
+    )
     assert "\n" not in message

@@ -164,6 +164,8 @@ def _read_queue(review: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             rows = list(reader)
     except FileNotFoundError:
+        if not review.exists():
+            raise InputError(f"review {review} does not exist") from None
         raise InputError(f"{review} holds no {QUEUE}, so it is not a review") from None
     except UnicodeDecodeError:
         raise InputError(f"{review / QUEUE} is not UTF-8: save it as CSV UTF-8") from None

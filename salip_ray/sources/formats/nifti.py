@@ -150,7 +150,10 @@ def read_labels(data: bytes, config: ImageConfig) -> tuple[Values, Grid]:
     slope, intercept = header.get_slope_inter()
     values = voxels if slope in (None, 1.0) and not intercept else voxels * slope + intercept
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
-        raise ImageError("a label volume must hold whole numbers, found fractions")
+        raise ImageError(
+            "a label volume must hold whole numbers, found fractions: if it holds probabilities, "
+            "write a volume of 0 and 1 from them first"
+        )
     return values, grid
 
 

@@ -154,14 +154,20 @@ def test_incomplete_download_is_retried_and_never_cached(web, monkeypatch, cache
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [(403, "HTTP 403 Forbidden"), (404, "there is no such file")]
+    ("status", "reason"),
+    [
+        (403, "HTTP 403 Forbidden. Without network access, download the file elsewhere and "),
+        (404, "there is no such file"),
+    ],
 )
 def test_refusal_is_reported_without_credentials(web, status, reason):
     web.answers["/sam.pth"] = [(status, b"")]
     signed = web.url.replace("://", "://user:hush@") + "/sam.pth?X-Amz-Signature=hush"
     with pytest.raises(WeightsError) as caught:
         weights.fetch(signed)
-    assert str(caught.value) == f"weights {web.url}/sam.pth cannot be fetched: {reason}"
+    message = str(caught.value)
+    assert message.startswith(f"weights {web.url}/sam.pth cannot be fetched: {reason}")
+    assert "hush" not in message
 
 
 def test_an_unknown_scheme_is_named_and_a_signature_is_not():

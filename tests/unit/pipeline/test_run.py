@@ -63,7 +63,8 @@ def test_an_unreachable_store_does_not_hide_the_cause(tmp_path, monkeypatch):
     listing = pa.Table.from_pylist([{"uri": "/a"}, {"uri": "/b"}], schema=LISTING_SCHEMA)
     store = Store(tmp_path)
     job = Job(None, make_manifest(Listing(listing), 1), store, None, None, None, None)
-    assert _describe_progress(job).startswith("0 of 2 shards committed. Run the same command")
+    again = "0 of 2 shards committed; the images of the others start again. Run the same command"
+    assert _describe_progress(job).startswith(again)
 
     def away(*_):
         raise OutputError("cannot read s3://out/shards: 503 Slow Down")

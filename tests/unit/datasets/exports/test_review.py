@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -219,6 +220,7 @@ def test_decisions_without_classes_cover_all_classes(output, tmp_path):
         (lambda q, f: cv2.imwrite(str(f), np.zeros((9, 9), np.uint8)), "is 9 x 9"),
         (lambda q, f: cv2.imwrite(str(f), np.full((42, 56), 7, np.uint8)), "has the value 7"),
         (lambda q, f: (q / "queue.csv").unlink(), "it is not a review"),
+        (lambda q, f: shutil.rmtree(q), "does not exist"),
         (lambda q, f: f.write_bytes(b"GIF89a"), "is not a PNG file"),
     ],
 )
