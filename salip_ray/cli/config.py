@@ -29,13 +29,15 @@ def config(
     input_option: InputOption = None,
     output_option: OutputOption = None,
 ) -> None:
-    """Check a configuration, and print it merged with --show.
+    """Check a configuration as label does, and print it merged with --show.
 
     The printed YAML is a complete task file: preset, task and --set are merged, and defaults are
     filled in. Values of storage options are hidden.
 
     Example: salip-ray config lungs --preset paper-2d --show
     """
+    from salip_ray.models.task_check import require_taught_classes
+
     settings = make_config(
         task,
         preset=preset,
@@ -44,6 +46,7 @@ def config(
         input_options=input_option,
         output_options=output_option,
     )
+    require_taught_classes(settings)
     if show:
         text = yaml.safe_dump(settings.public(), sort_keys=False, allow_unicode=True, width=100)
         typer.echo(text, nl=False)

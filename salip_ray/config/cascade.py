@@ -42,8 +42,8 @@ class SamConfig(Section):
 class ClipConfig(Section):
     """Which CLIP: ``bundled``, a model name of open_clip, or ``hf-hub:...``.
 
-    ``pretrained`` is an open_clip tag, or the path or URI of a checkpoint. The bundled CLIP refuses
-    classes that it was not taught; ``allow_untaught`` labels them anyway, without a confidence.
+    ``pretrained`` is an open_clip tag, or the path or URI of a checkpoint. The bundled models
+    refuse classes that they do not label; ``allow_untaught`` forces them, without a confidence.
     """
 
     model: str = Field(default="bundled", min_length=1)

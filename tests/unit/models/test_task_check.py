@@ -24,7 +24,7 @@ def test_untaught_organ_is_refused_with_both_ways_out():
     with pytest.raises(ConfigError) as caught:
         require_taught_classes(load_config(LIVER))
     message = str(caught.value)
-    assert "was not taught the class 'liver'" in message
+    assert "were not taught the class 'liver'" in message
     assert "--preset paper-2d" in message
     assert "--set clip.allow_untaught=true" in message
 
@@ -41,10 +41,17 @@ def test_forced_task_other_clip_and_unused_clip_pass(override):
     require_taught_classes(load_config(LIVER, overrides=[override]))
 
 
-@pytest.mark.parametrize("name", ["lungs", "brain", "fetal_head"])
+@pytest.mark.parametrize("name", ["lungs", "chest", "brain", "fetal_head"])
 @pytest.mark.parametrize("preset", ["bundled", "paper-bundled", "paper-2d"])
 def test_shipped_tasks_pass(name, preset):
     require_taught_classes(load_config(name, preset=preset))
+
+
+@pytest.mark.parametrize("name", ["clavicle", "spine", "ventricles", "midline"])
+def test_structure_that_is_only_a_distractor_is_refused(name):
+    config = load_config({"task": {"name": "t", "prompts": {name: [f"the {name}"]}}})
+    with pytest.raises(ConfigError, match=f"not taught the class '{name}'"):
+        require_taught_classes(config)
 
 
 def test_only_the_untaught_classes_are_named():
