@@ -27,9 +27,8 @@ import pyarrow.csv
 import typer
 from PIL import Image
 
-from salip_ray.cli.demo import MODES
 from salip_ray.cli.studies import Study, run_studies
-from salip_ray.config import load_config
+from salip_ray.config import MODES, load_config
 from salip_ray.errors import SalipError
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -130,15 +129,14 @@ def main(
             "Set SALIP_REAL_DATA to the folder that holds it"
         )
     studies = []
+    overrides = [f"run.modes=[{', '.join(MODES)}]", *(assignments or ())]
     try:
         for name in tasks:
             folder, lay_out, subtitle = SETS[name]
             images, references = lay_out(data / folder, output / "inputs" / name)
             studies.append(
                 Study(
-                    config=load_config(
-                        name, preset=preset, overrides=[MODES, *(assignments or ())]
-                    ),
+                    config=load_config(name, preset=preset, overrides=overrides),
                     images=limited(images, limit),
                     references=references,
                     output=output / name,
