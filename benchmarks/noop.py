@@ -63,6 +63,7 @@ def nothing_fetched(
     config: Config,  # noqa: ARG001
     references: Any,  # noqa: ARG001
     reporter: StageReporter,
+    prompts: Any = None,  # noqa: ARG001
 ) -> Iterator[pa.Table]:
     """Stands in for fetch and decode: a block of rows with one-pixel images, all at once."""
     n = batch.num_rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pyarrow as pa
 import pytest
 
@@ -25,6 +27,13 @@ def test_rows_pass_through_all_stages_and_are_committed(tmp_path, monkeypatch):
     assert set(rows["status"].to_pylist()) == {"empty"}
     commit_shard(Store(tmp_path), 0, rows, 3, {"lungs": 1})
     assert (tmp_path / "shards" / "part-00000.parquet").exists()
+
+
+def test_fetching_nothing_takes_the_arguments_of_the_real_one():
+    from salip_ray.pipeline.decode import fetch_and_decode
+
+    names = list(inspect.signature(fetch_and_decode).parameters)
+    assert list(inspect.signature(noop.nothing_fetched).parameters) == names
 
 
 @pytest.mark.parametrize("stage", [noop.Propose, noop.Retrieve, noop.Refine])
