@@ -142,9 +142,9 @@ def _die(uri: str, doing: str) -> None:
 
 def dying_files() -> None:
     """Kill the worker that fetches, opens or decodes a file of a certain name, or its reference."""
-    from salip_ray.pipeline import decode
+    from salip_ray.pipeline import decode, files
 
-    fetch, open_file, find = decode._fetch_files, decode._opened, decode.find_references
+    fetch, open_file, find = files.fetch_files, files.open_file, decode.find_references
 
     def fetch_or_die(listed: Any, *more: Any) -> Any:
         for row in listed:
@@ -159,8 +159,8 @@ def dying_files() -> None:
         _die(picture.uri, "reference")
         return find(picture, *more)
 
-    decode._fetch_files = fetch_or_die
-    decode._opened = open_or_die
+    files.fetch_files = fetch_or_die
+    files.open_file = open_or_die
     decode.find_references = find_or_die
 
 

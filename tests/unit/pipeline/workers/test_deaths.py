@@ -149,7 +149,7 @@ import json, os, signal, sys
 import pyarrow as pa
 from salip_ray.config import load_config
 from salip_ray.output.manifest import TODO_SCHEMA
-from salip_ray.pipeline import decode
+from salip_ray.pipeline import decode, files
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 
 class Reporter(StageReporter):
@@ -164,13 +164,14 @@ def uris_of(argument):
         return argument["uri"].to_pylist()
     return [row["uri"] for row in argument] if isinstance(argument, list) else [str(argument)]
 
-work = getattr(decode, sys.argv[1])
+module = files if hasattr(files, sys.argv[1]) else decode
+work = getattr(module, sys.argv[1])
 def work_or_die(first, *more):
     is_given_up = isinstance(more[0], Exception)
     if not is_given_up and any("poison" in uri for uri in uris_of(first)):
         os.kill(os.getpid(), signal.SIGKILL)
     return work(first, *more)
-setattr(decode, sys.argv[1], work_or_die)
+setattr(module, sys.argv[1], work_or_die)
 config = load_config({"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}}})
 for line in sys.stdin:
     task_input = json.loads(line)
@@ -207,7 +208,7 @@ def run_until_done(reporter, rows, function, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("function", "most"), [("_fetch_files", 4), ("_opened", 3), ("find_references", 3)]
+    ("function", "most"), [("fetch_files", 4), ("open_file", 3), ("find_references", 3)]
 )
 def test_file_that_kills_its_worker_is_an_error_row_and_no_other_is(
     reporter, tmp_path, monkeypatch, function, most
@@ -223,7 +224,7 @@ def test_file_that_kills_its_worker_is_an_error_row_and_no_other_is(
     assert "3 workers died on this image" in labelled[1]["error"]["message"]
 
 
-@pytest.mark.parametrize("function", ["_fetch_files", "_opened"])
+@pytest.mark.parametrize("function", ["fetch_files", "open_file"])
 def test_volume_that_kills_its_worker_costs_three_workers_whatever_its_slices(
     reporter, tmp_path, monkeypatch, function
 ):
