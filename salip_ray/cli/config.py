@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-import yaml
 
 from salip_ray.cli.options import (
     InputOption,
@@ -48,6 +47,8 @@ def config(
     )
     require_taught_classes(settings)
     if show:
+        import yaml
+
         text = yaml.safe_dump(settings.public(), sort_keys=False, allow_unicode=True, width=100)
         typer.echo(text, nl=False)
         return

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salip_ray.cli.options import Quiet, repeatable
-from salip_ray.config import MODES, load_config
 from salip_ray.errors import ConfigError
 from salip_ray.wording import counted
 
@@ -46,6 +45,7 @@ def demo(
     if unknown := [name for name in kinds if name not in TASKS]:
         raise ConfigError(f"--kind {unknown[0]!r} must be one of {', '.join(TASKS)}")
     from salip_ray.cli.studies import Study, run_studies
+    from salip_ray.config import MODES, load_config
 
     studies = []
     for name in kinds:

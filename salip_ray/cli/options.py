@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salip_ray.config import MODES, Config, StorageConfig, load_config, shipped_configs
-from salip_ray.config.assignments import merge, parse_options
 from salip_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from salip_ray.config import Config
 
 
 def repeatable(*names: str, metavar: str, help: str, **options: Any) -> Any:  # noqa: A002
@@ -24,6 +25,8 @@ def storage_option(location: str, example: str = "") -> Any:
 
 
 def _complete(folder: str, incomplete: str) -> list[str]:
+    from salip_ray.config import shipped_configs
+
     names = sorted(path.stem for path in (shipped_configs() / folder).glob("*.yaml"))
     return [name for name in names if name.startswith(incomplete)]
 
@@ -37,6 +40,8 @@ def _complete_preset(incomplete: str) -> list[str]:
 
 
 def _complete_mode(incomplete: str) -> list[str]:
+    from salip_ray.config import MODES
+
     return [mode for mode in MODES if mode.startswith(incomplete)]
 
 
@@ -137,6 +142,9 @@ def make_config(
     Raises:
         ConfigError: a file, key or value is wrong.
     """
+    from salip_ray.config import MODES, StorageConfig, load_config
+    from salip_ray.config.assignments import merge
+
     overrides = list(assignments or ())
     if wanted := [mode.strip() for text in modes or () for mode in text.split(",")]:
         if unknown := [mode for mode in wanted if mode not in MODES]:
@@ -163,4 +171,6 @@ def storage_options(location: str, options: Iterable[str] | None) -> dict[str, A
     Raises:
         ConfigError: an option is not ``key=value``.
     """
+    from salip_ray.config.assignments import parse_options
+
     return parse_options(location, options or ())

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -52,6 +51,8 @@ def plan(
     settings = make_config(
         config, preset=preset, assignments=assignments, input_options=input_option
     )
+    import yaml
+
     from salip_ray.planning.profile import Profile, measure
     from salip_ray.planning.sizing import size, sized_config
 

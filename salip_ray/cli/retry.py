@@ -15,7 +15,6 @@ from salip_ray.cli.options import (
     WeightsOption,
     storage_options,
 )
-from salip_ray.config import StorageConfig
 
 
 def retry(
@@ -35,13 +34,14 @@ def retry(
 
     Example: salip-ray retry s3://bucket/labels --set pools.propose.size=1
     """
+    from salip_ray import pipeline
+    from salip_ray.config import StorageConfig
+
     storage = StorageConfig(
         input=storage_options("input", input_option),
         output=storage_options("output", output_option),
         weights=storage_options("weights", weights_option),
     )
-    from salip_ray import pipeline
-
     pipeline.retry(
         output,
         storage=storage,

@@ -6,8 +6,6 @@ from itertools import groupby
 
 import typer
 
-from salip_ray.config import DEFAULT_PRESET, shipped_tasks
-
 
 def tasks() -> None:
     """List the tasks that ship with the package, by modality.
@@ -18,6 +16,8 @@ def tasks() -> None:
 
     Example: salip-ray tasks
     """
+    from salip_ray.config import DEFAULT_PRESET, shipped_tasks
+
     listed = shipped_tasks()
     width = max(len(task.name) for task in listed)
     for modality, group in groupby(listed, key=lambda task: task.modality):

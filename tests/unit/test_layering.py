@@ -37,6 +37,10 @@ def test_light_imports_stay_light(module):
     assert not loaded_by([module], ROOT) & {"torch", "ray", "cv2"}
 
 
+def test_help_texts_are_shown_without_loading_the_configuration():
+    assert "pydantic" not in loaded_by(["salip_ray.cli"], ROOT)
+
+
 def test_the_driver_of_a_job_loads_no_torch():
     assert "torch" not in loaded_by(["salip_ray.pipeline"], ROOT)
 
