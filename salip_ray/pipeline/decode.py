@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from salip_ray.cascade.geometry import class_references, make_working, reference_boxes
+from salip_ray.cascade.geometry import make_working
 from salip_ray.config import Config
 from salip_ray.errors import ImageError
 from salip_ray.output.manifest import is_padding
 from salip_ray.pipeline import columns, tables
+from salip_ray.pipeline.annotations import find_prompts, find_references
 from salip_ray.pipeline.files import (
     ListedRow,
     NotOpenedError,
@@ -24,12 +25,11 @@ from salip_ray.pipeline.files import (
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.tables import in_tables
 from salip_ray.pipeline.workers.deaths import attempts_of, given_up
-from salip_ray.schema import Box, Image, ImageRef, Mask
+from salip_ray.schema import ImageRef
 from salip_ray.sources.decode import is_blank, only_picture, picture_at
 from salip_ray.sources.formats.stack import Stack
-from salip_ray.sources.locations import public_uri
 from salip_ray.sources.privacy import hides_uri, pseudonym, scrub
-from salip_ray.sources.prompts import Prompts, boxes_in_image
+from salip_ray.sources.prompts import Prompts
 from salip_ray.sources.references import References
 
 
@@ -133,8 +133,9 @@ def _decoded(
     except Exception as problem:  # noqa: BLE001  (a bad file must not end the job)
         error = columns.error(stage, problem)
         picture = ImageRef(row["uri"][0].as_py(), row["index"][0].as_py())
-        mask = references.named(picture) if references is not None else None
-        error["message"] = without_paths(error["message"], row, config, mask)
+        sources = (references, None if prompts is None else prompts.masks)
+        masks = [masks.named(picture) for masks in sources if masks is not None]
+        error["message"] = without_paths(error["message"], row, config, masks)
         return {**nothing, "status": "error", "error": error}
     return values | columns.pack_working(make_working(image, config.image))
 
@@ -146,54 +147,12 @@ def shown_uri(row: pa.Table, config: Config) -> str:
     return pseudonym(row["image_id"][0].as_py()) if hidden else uri
 
 
-def without_paths(message: str, row: pa.Table, config: Config, mask: ImageRef | None) -> str:
-    """Return an error message without hidden paths; ``mask`` is the image's reference, if any."""
+def without_paths(
+    message: str, row: pa.Table, config: Config, masks: Sequence[ImageRef | None]
+) -> str:
+    """Return an error message without hidden paths; ``masks`` are those of the image."""
     uri, address = row["uri"][0].as_py(), row["address"][0].as_py()
     if not hides_uri(uri, config.privacy):
         return message
-    names = (address, uri, None if mask is None else mask.uri)
+    names = (address, uri, *(mask.uri for mask in masks if mask is not None))
     return scrub(message, names, pseudonym(row["image_id"][0].as_py()))
-
-
-def find_prompts(
-    picture: ImageRef, image: Image, config: Config, prompts: Prompts | None, stack: Stack
-) -> list[tuple[str, Box]] | None:
-    """Return class and box of each prompt of an image; None if no image has prompts.
-
-    The boxes of masks are those of GT-SAM.
-
-    Raises:
-        ImageError: a box is not on the image, or it is not clear which image the boxes are of.
-    """
-    if prompts is None:
-        return None
-    if prompts.masks is None:
-        size = image.shape[0], image.shape[1]
-        return boxes_in_image(prompts.find(picture), size)
-    masks = find_references(picture, image, config, prompts.masks, stack) or {}
-    return [(label, box) for label, mask in masks.items() for box in reference_boxes(mask)]
-
-
-def find_references(
-    picture: ImageRef, image: Image, config: Config, references: References | None, stack: Stack
-) -> dict[str, Mask] | None:
-    """Return the reference mask of each class, bool [H, W], or None if the image has none.
-
-    Raises:
-        ImageError: the mask cannot be read, is not on the image's grid, or several images share its
-            name.
-    """
-    if references is None:
-        return None
-    mask = references.find(picture)
-    if mask is None:
-        if reason := references.ambiguity(picture):
-            raise ImageError(reason)
-        return None
-    ids = references.load(mask, config.image, count=stack.count, spacing=stack.spacing)
-    if ids.shape != image.shape[:2]:
-        raise ImageError(
-            f"reference mask {public_uri(mask.uri)} has {ids.shape[0]} x {ids.shape[1]} pixels, "
-            f"its image {image.shape[0]} x {image.shape[1]}"
-        )
-    return class_references(ids, config.task.classes)

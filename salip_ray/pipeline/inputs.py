@@ -15,6 +15,7 @@ from salip_ray.config import Config, ProposeConfig
 from salip_ray.errors import ConfigError, SalipError
 from salip_ray.models.registry import PROMPTS, is_prompted
 from salip_ray.output.manifest import Manifest, make_manifest
+from salip_ray.schema import ImageRef
 from salip_ray.sources.expand import expand, read_all_headers
 from salip_ray.sources.headers import Header
 from salip_ray.sources.listing import list_images
@@ -117,14 +118,29 @@ def with_prompts(config: Config, prompts: str | None) -> Config:
     return config.without_volumes().model_copy(update={"propose": propose})
 
 
-def note_unknown(prompts: Prompts, uris: Sequence[str]) -> list[str]:
-    """Return a line on images that have prompts but are not in the input, if there are any."""
-    unknown = prompts.unknown(uris)
-    if not unknown:
+def among_images(
+    references: References | None, prompts: Prompts | None, manifest: Manifest
+) -> tuple[References | None, Prompts | None]:
+    """Return references and prompts for the images of a manifest: a name may be of several.
+
+    Raises:
+        InputError: there are prompts, but no image has one.
+    """
+    columns = (manifest.table[name].to_pylist() for name in ("uri", "index"))
+    images = [ImageRef(uri, index) for uri, index in zip(*columns, strict=True)]
+    if references is not None:
+        references = references.among(image.uri for image in images)
+    return references, None if prompts is None else prompts.among(images)
+
+
+def note_unused(prompts: Prompts | None) -> list[str]:
+    """Return a line on prompts of images that are not in the input, if there are any."""
+    if prompts is None or not prompts.unused:
         return []
-    verb = "is" if len(unknown) == 1 else "are"
-    images = counted(len(unknown), "image")
-    return [f"note: {images} of the prompts {verb} not in the input (the first: {unknown[0]})"]
+    verb = "is" if len(prompts.unused) == 1 else "are"
+    images = counted(len(prompts.unused), "image")
+    first = prompts.unused[0]
+    return [f"note: {images} of the prompts {verb} not in the input (the first: {first})"]
 
 
 def _read_headers(addresses: Sequence[str], config: Config) -> list[Header]:

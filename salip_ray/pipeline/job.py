@@ -19,8 +19,9 @@ from salip_ray.output.manifest import Manifest, count_images
 from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary, repair_summary, summarise, write_summary
 from salip_ray.pipeline.inputs import (
+    among_images,
     list_input,
-    note_unknown,
+    note_unused,
     open_prompts,
     open_references,
     with_prompts,
@@ -125,6 +126,7 @@ def label(
     # Without slices the section does nothing, and its defaults must not refuse a resume.
     if listed.manifest.table["volume"].null_count == listed.manifest.n_images:
         config = config.without_volumes()
+    among_images(None, boxes, listed.manifest)  # nothing is written if no image has a prompt
     weights = identify(config)
     of_references = None if reference_masks is None else public_uri(str(references))
     fingerprint = make_fingerprint(
@@ -143,13 +145,8 @@ def label(
     with held(store) as lease:
         claimed = claim_or_resume_job(store, listed.manifest, fingerprint, extend=extend)
         progress.report(*(f"note: {note}" for note in claimed.notes))
-        if reference_masks is not None:
-            uris = claimed.manifest.table["uri"].unique().to_pylist()
-            reference_masks = reference_masks.among(uris)
-        if boxes is not None:
-            uris = claimed.manifest.table["uri"].unique().to_pylist()
-            boxes = boxes.among(uris)
-            progress.report(*note_unknown(boxes, uris))
+        reference_masks, boxes = among_images(reference_masks, boxes, claimed.manifest)
+        progress.report(*note_unused(boxes))
         # A worker that fetches pinned weights itself refuses any other file.
         job = Job(
             pin(config, weights), claimed.manifest, store, reference_masks, boxes, lease, progress

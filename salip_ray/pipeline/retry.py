@@ -31,7 +31,7 @@ from salip_ray.output.manifest import Manifest, align_to_blocks, from_frozen
 from salip_ray.output.run_record import read_run
 from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary
-from salip_ray.pipeline.inputs import list_input, open_prompts, open_references
+from salip_ray.pipeline.inputs import among_images, list_input, open_prompts, open_references
 from salip_ray.pipeline.job import Job, conclude, summarise_run
 from salip_ray.pipeline.monitoring.progress import ProgressReporter
 from salip_ray.pipeline.run import run_on_ray
@@ -96,6 +96,7 @@ def retry(
     references = open_references(fingerprint["references"], config)
     prompts = _open_prompts(store, fingerprint, config)
     whole = _with_addresses(frozen, config, input)
+    references, prompts = among_images(references, prompts, whole)
     with held(store) as lease:
         job = Job(pin(config, weights), whole, store, references, prompts, lease, progress)
         _require_complete(job)

@@ -1,4 +1,4 @@
-"""Read boxes from COCO, tables and YOLO's text files.
+"""Read boxes from COCO files and tables.
 
 Every reader yields the name of an image, the index of its slice (None for an image), and a box.
 """
@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import io
 import json
-import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-import yaml
+from fsspec.implementations.local import LocalFileSystem
+from pycocotools import mask as coco
 
 from salip_ray.errors import InputError
 from salip_ray.schema import Box, Size
-from salip_ray.sources.formats.names import suffix
+from salip_ray.sources.local_files import open_regular
 
 _CORNERS, _SIDES = ("x0", "y0", "x1", "y1"), ("x", "y", "width", "height")
-_NAMES_FILES = ("data.yaml", "classes.txt")
+_TEXTS = {"image", "label"}
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +35,23 @@ class GivenBox:
         values: x0, y0, x1, y1 in pixels, inclusive, or, if ``relative``, left, top, right and
             bottom edge as shares of the image.
         relative: whether they are shares.
+        size: height and width of the image that the box is of, if the file has them.
     """
 
     label: str | int | None
     values: Box
     relative: bool = False
+    size: Size | None = None
 
     def labelled(self, label: str) -> GivenBox:
         """Return the box with the name of its class."""
-        return replace(self, label=label)
+        return GivenBox(label, self.values, self.relative, self.size)
 
     def in_pixels(self, size: Size) -> Box:
-        """Return x0, y0, x1, y1 in pixels of an image of height and width ``size``, inclusive."""
+        """Return x0, y0, x1, y1 in pixels of an image of height and width ``size``, inclusive.
+
+        A box without an area has x1 < x0 or y1 < y0.
+        """
         if not self.relative:
             return self.values
         height, width = size
@@ -55,131 +61,251 @@ class GivenBox:
             round(share * side, 2)
             for share, side in zip((left, top, right, bottom), (width, height) * 2, strict=True)
         )
-        return x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)
+        return x0, y0, _last(x0, x1), _last(y0, y1)
 
     def to_json(self) -> list[Any]:
         """Return the box as JSON-ready data."""
-        return [self.label, list(self.values), self.relative]
+        return [self.label, list(self.values), self.relative, self.size]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Any]) -> GivenBox:
+        """Return the box of :meth:`to_json`."""
+        label, (x0, y0, x1, y1), relative, size = data
+        return cls(label, (x0, y0, x1, y1), relative, None if size is None else (size[0], size[1]))
+
+
+def _last(first: float, end: float) -> float:
+    """Return the last pixel of a side that ends at ``end``: a side of less than a pixel has one."""
+    return max(first, end - 1) if end > first else end - 1
 
 
 Read: TypeAlias = Iterator[tuple[str, int | None, GivenBox]]
 
 
+def read_bytes(fs: Any, path: str) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        NotRegularError: it is a FIFO or a device, which may never end.
+        OSError: it cannot be read.
+    """
+    local = isinstance(fs, LocalFileSystem)
+    with open_regular(path) if local else fs.open(path, "rb") as file:
+        data: bytes = file.read()
+    return data
+
+
+def as_text(data: bytes, shown: str) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 with its mark.
+
+    Raises:
+        InputError: it is in another encoding.
+    """
+    try:
+        return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"prompts {shown} are not UTF-8: save the file in UTF-8") from None
+
+
+def slice_index(value: object, at: str) -> int | None:
+    """Return the index of a slice; None if the cell is empty.
+
+    Raises:
+        InputError: it is no whole number from 0.
+    """
+    if value is None or value == "" or value != value:  # NaN is not itself
+        return None
+    try:
+        index = float(value)  # type: ignore[arg-type]
+        if index < 0 or not index.is_integer() or isinstance(value, bool):
+            raise ValueError(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{at} has the slice {value!r}: count slices from 0") from None
+    return int(index)
+
+
 def read_coco(data: bytes, shown: str) -> Read:
     """Yield the boxes of a COCO file of object detection or instances.
 
+    An annotation without a box has that of its ``segmentation``.
+
     Raises:
-        InputError: it is no such file, or a field is missing.
+        InputError: it is no such file, a field is missing, or two images or categories have one id.
     """
+    problem = f"prompts {shown} are no COCO file"
+    text = as_text(data, shown)
     try:
-        content = json.loads(data)
-        names = {item["id"]: str(item["file_name"]) for item in content["images"]}
-        labels = {item["id"]: str(item["name"]) for item in content["categories"]}
-        for number, item in enumerate(content["annotations"], start=1):
-            at = f"annotation {number}"
-            x, y, width, height = map(float, item["bbox"])
-            box = x, y, x + width - 1, y + height - 1
-            label = labels[item["category_id"]]
-            yield names[item["image_id"]], item.get("slice"), GivenBox(label, box)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        where = locals().get("at", "its images or categories")
-        reason = f"{type(error).__name__} {error}"
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{problem}: {error}") from None
+    if isinstance(content, list):
         raise InputError(
-            f"prompts {shown} are no COCO file: {where} cannot be used ({reason})"
+            f"{problem}, but a list (of results?): give one with images, categories and annotations"
+        )
+    images = _by_id(content, "images", "file_name", problem)
+    labels = _by_id(content, "categories", "name", problem)
+    for number, item in enumerate(_items(content, "annotations", problem), start=1):
+        at = f"{problem}: annotation {number}"
+        image = images.get(_id(item, "image_id", at))
+        if image is None:
+            raise InputError(f"{at} has the image_id {item['image_id']!r}, which is no image's id")
+        category = labels.get(_id(item, "category_id", at))
+        if category is None:
+            missing = item["category_id"]
+            raise InputError(f"{at} has the category_id {missing!r}, which is no category's id")
+        size = _size_of(image)
+        x, y, width, height = _coco_box(item, size, at)
+        box = x, y, _last(x, x + width), _last(y, y + height)
+        index = slice_index(item.get("slice"), f"annotation {number} of prompts {shown}")
+        yield image["file_name"], index, GivenBox(category["name"].strip(), box, size=size)
+
+
+def _items(content: object, name: str, problem: str) -> list[Mapping[str, Any]]:
+    items = content.get(name) if isinstance(content, Mapping) else None
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise InputError(f"{problem}: it has no list {name!r}")
+    return items
+
+
+def _id(item: Mapping[str, Any], name: str, at: str) -> int | str:
+    value = item.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise InputError(f"{at} has no usable {name}, found {value!r}")
+    return value
+
+
+def _by_id(
+    content: object, name: str, text: str, problem: str
+) -> dict[int | str, Mapping[str, Any]]:
+    """Return images or categories by id; each has the field ``text``."""
+    items: dict[int | str, Mapping[str, Any]] = {}
+    for number, item in enumerate(_items(content, name, problem), start=1):
+        at = f"{problem}: entry {number} of {name}"
+        identity = _id(item, "id", at)
+        if not isinstance(item.get(text), str) or not item[text].strip():
+            raise InputError(f"{at} has no {text}")
+        if identity in items:
+            raise InputError(f"{at} has the id {identity!r} of an earlier one: ids must be unique")
+        items[identity] = item
+    return items
+
+
+def _size_of(image: Mapping[str, Any]) -> Size | None:
+    height, width = image.get("height"), image.get("width")
+    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        return height, width
+    return None
+
+
+def _coco_box(item: Mapping[str, Any], size: Size | None, at: str) -> Box:
+    """Return x, y, width and height of an annotation."""
+    box, outline = item.get("bbox"), item.get("segmentation")
+    try:
+        if isinstance(box, list) and box:
+            x, y, width, height = map(float, box)
+        elif isinstance(outline, list) and outline:
+            values = [float(value) for part in outline for value in part]
+            if any(len(part) % 2 or len(part) < 6 for part in outline):
+                raise InputError(f"{at} has a polygon that is no list of x, y of 3 points or more")
+            x, y = min(values[::2]), min(values[1::2])
+            width, height = max(values[::2]) - x, max(values[1::2]) - y
+        elif isinstance(outline, Mapping):
+            x, y, width, height = map(float, coco.toBbox(_packed(outline, size)))
+        else:
+            raise InputError(f"{at} has neither a bbox nor a segmentation")
+    except (TypeError, ValueError, OverflowError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        found = str(box if box else outline)[:80]
+        raise InputError(
+            f"{at} has no usable bbox: it must be x, y, width, height; found {found}"
         ) from None
+    return x, y, width, height
+
+
+def _packed(outline: Mapping[str, Any], size: Size | None) -> dict[str, Any]:
+    """Return a run-length encoding with the counts packed."""
+    height, width = map(int, outline["size"])
+    if size is not None and (height, width) != size:
+        raise ValueError(outline["size"])
+    counts = outline["counts"]
+    if isinstance(counts, list):
+        if sum(map(int, counts)) != height * width or min(counts) < 0:
+            raise ValueError(counts)
+        packed: dict[str, Any] = coco.frPyObjects(dict(outline), height, width)
+        return packed
+    return {"size": [height, width], "counts": counts.encode()}
 
 
 def read_table(data: bytes, kind: str, shown: str) -> Read:
     """Yield the boxes of a CSV or Parquet file.
 
     Its columns are ``image``; ``x0, y0, x1, y1`` (inclusive) or ``x, y, width, height``; ``label``
-    and ``slice`` if needed.
+    and ``slice`` if needed. Commas, semicolons or tabs separate them. A row whose four numbers are
+    empty is an image without a box.
 
     Raises:
-        InputError: a column is missing, or a row has no image or box.
+        InputError: a column is missing or doubled, or a row has no image or half a box.
     """
     try:
-        if kind == ".parquet":
-            table = pq.read_table(io.BytesIO(data))
-        else:
-            types = {"image": pa.string(), "label": pa.string()}
-            table = pa.csv.read_csv(
-                io.BytesIO(data), convert_options=pa.csv.ConvertOptions(column_types=types)
-            )
+        table = pq.read_table(io.BytesIO(data)) if kind == ".parquet" else _read_csv(data, shown)
     except pa.ArrowException as error:
         raise InputError(f"prompts {shown} cannot be read: {error}") from None
-    columns = set(table.column_names)
-    corners = columns.issuperset(_CORNERS)
-    if "image" not in columns or not (corners or columns.issuperset(_SIDES)):
+    names = [name.strip().casefold() for name in table.column_names]
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"prompts {shown} have the column {min(doubled)!r} twice: leave one out")
+    table = table.rename_columns(names)
+    corners = set(names).issuperset(_CORNERS)
+    if "image" not in names or not (corners or set(names).issuperset(_SIDES)):
         raise InputError(
             f"prompts {shown} need the columns image, and x0, y0, x1, y1 or x, y, width, height; "
-            f"their columns are {', '.join(table.column_names)}"
+            f"their columns are {', '.join(names)}"
         )
-    for number, row in enumerate(table.to_pylist(), start=1):
-        values = [row[name] for name in (_CORNERS if corners else _SIDES)]
-        try:
-            a, b, c, d = map(float, values)
-        except (TypeError, ValueError):
-            raise InputError(f"row {number} of prompts {shown} has no box: {values}") from None
-        if not row["image"]:
-            raise InputError(f"row {number} of prompts {shown} has no image: fill it in")
-        box = (a, b, c, d) if corners else (a, b, a + c - 1, b + d - 1)
-        label = row.get("label")
-        yield row["image"], row.get("slice"), GivenBox(None if label is None else str(label), box)
-
-
-def read_yolo(fs: Any, path: str, names: Sequence[str], shown: str) -> Read:
-    """Yield the boxes of YOLO's text files: boxes, or outlines, of which the boxes are taken.
-
-    Classes are named in ``data.yaml`` or ``classes.txt``, in the folder or above it; else they are
-    the numbers of the task's classes.
-
-    Raises:
-        InputError: a line is neither.
-    """
-    classes = _yolo_classes(fs, path)
-    for name in names:
-        if posixpath.basename(name) in _NAMES_FILES:
-            continue
-        for number, line in enumerate(fs.cat_file(name).decode().splitlines(), start=1):
-            if not line.strip():
+    box_names = _CORNERS if corners else _SIDES
+    wanted = [name for name in ("image", *box_names, "label", "slice") if name in names]
+    number = 0
+    for batch in table.select(wanted).to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            number += 1
+            at = f"row {number} of prompts {shown}"
+            values = [None if row[name] == "" else row[name] for name in box_names]
+            if not (image := _cell(row["image"])):
+                raise InputError(f"{at} has no image: fill it in")
+            if all(value is None or value != value for value in values):
                 continue
             try:
-                identity, *numbers = line.split()
-                index = int(identity)
-                label = classes[index] if classes else index
-                box = _yolo_box([float(value) for value in numbers])
-            except (ValueError, IndexError, KeyError):
-                raise InputError(
-                    f"line {number} of {posixpath.basename(name)} in prompts {shown} is no box of "
-                    f"YOLO: {line[:80]!r}"
-                ) from None
-            yield posixpath.basename(name), None, GivenBox(label, box, relative=True)
+                a, b, c, d = (float(str(value)) for value in values)
+            except (TypeError, ValueError):
+                raise InputError(f"{at} has no box: {values}") from None
+            box = (a, b, c, d) if corners else (a, b, _last(a, a + c), _last(b, b + d))
+            label = _cell(row.get("label")) or None
+            yield image, slice_index(row.get("slice"), at), GivenBox(label, box)
 
 
-def _yolo_box(values: Sequence[float]) -> Box:
-    """Return left, top, right and bottom of a box or an outline."""
-    if len(values) in {4, 5}:  # a prediction has its confidence at the end
-        x, y, width, height = values[:4]
-        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-    if len(values) < 6 or len(values) % 2:
-        raise ValueError(values)
-    xs, ys = values[::2], values[1::2]
-    return min(xs), min(ys), max(xs), max(ys)
+def _cell(value: object) -> str:
+    """Return a cell of names as text, which a Parquet file may have as numbers or bytes."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
+    return "" if value is None else str(value).strip()
 
 
-def _yolo_classes(fs: Any, path: str) -> Sequence[str] | Mapping[int, str]:
-    for folder in (path, posixpath.dirname(path), posixpath.dirname(posixpath.dirname(path))):
-        for name in _NAMES_FILES:
-            file = posixpath.join(folder, name)
-            if not fs.isfile(file):
-                continue
-            text = fs.cat_file(file).decode()
-            if suffix(file) == ".txt":
-                return [line.strip() for line in text.splitlines() if line.strip()]
-            names = (yaml.safe_load(text) or {}).get("names")
-            if isinstance(names, Mapping):
-                return {int(key): str(value) for key, value in names.items()}
-            if isinstance(names, list):
-                return [str(value) for value in names]
-    return []
+def is_mask_index(data: bytes, shown: str) -> bool:
+    """Return True if a CSV file lists masks of images, as for references."""
+    text = as_text(data, shown)
+    names = {name.strip() for name in text.partition("\n")[0].split(",")}
+    return {"image", "mask"} <= names and not {"x0", "x"} & names
+
+
+def _read_csv(data: bytes, shown: str) -> pa.Table:
+    text = as_text(data, shown)
+    head = next(iter(text.splitlines()), "")
+    delimiter = next((sign for sign in ",;\t" if sign in head), ",")
+    names = [name for name in head.split(delimiter) if name.strip(' "').casefold() in _TEXTS]
+    return pa.csv.read_csv(
+        io.BytesIO(text.encode()),
+        parse_options=pa.csv.ParseOptions(delimiter=delimiter),
+        convert_options=pa.csv.ConvertOptions(
+            column_types={name.strip('"'): pa.string() for name in names},
+            decimal_point="," if delimiter == ";" else ".",
+        ),
+    )

@@ -2,30 +2,41 @@
 
 Four forms are read: a COCO file (``.json``), a table (``.csv`` or ``.parquet``), a folder of YOLO's
 text files, and masks as references have them, whose components become boxes as GT-SAM's do. An
-image is found by its whole URI, or else by its stem.
+image is found by its whole URI, or else by the last parts of its path
+(:mod:`salip_ray.sources.prompt_names`).
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
-from collections import Counter
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
-from salip_ray.config import ClassSpec
+from salip_ray.config import ClassSpec, ImageConfig
 from salip_ray.errors import ImageError, InputError, SalipError
 from salip_ray.schema import Box, ImageRef, Size
+from salip_ray.sources.decode import IMAGE_SUFFIXES
 from salip_ray.sources.formats.names import suffix
-from salip_ray.sources.locations import filesystem, is_remote, normalise, public_uri
-from salip_ray.sources.prompt_files import GivenBox, read_coco, read_table, read_yolo
-from salip_ray.sources.reference_files import image_key, whole_key
+from salip_ray.sources.locations import filesystem, normalise, public_uri
+from salip_ray.sources.prompt_files import (
+    GivenBox,
+    is_mask_index,
+    read_bytes,
+    read_coco,
+    read_table,
+)
+from salip_ray.sources.prompt_names import Matches, match_names, spell
+from salip_ray.sources.prompt_yolo import read_yolo
+from salip_ray.sources.reference_files import whole_key
 from salip_ray.sources.references import References
 from salip_ray.sources.stores import describe_error
 
-ImageKey = tuple[str, int | None]  #: whole URI or stem, and the index of a slice
+PromptKey: TypeAlias = tuple[str, int | None]  #: name of an image, and the index of a slice
 
 
 @dataclass(frozen=True)
@@ -34,17 +45,20 @@ class Prompts:
 
     Attributes:
         location: public URI.
-        sha256: of all boxes and their classes, or of the names and sizes of masks.
-        boxes: by image; the names are whole URIs or stems.
+        sha256: of all boxes and their classes, or of the content of masks.
+        boxes: by the names that the files give to images, as one spelling has them; as JSON, since
+            every task that decodes images loads all of them.
         masks: masks whose components are the boxes, instead of ``boxes``.
-        shared: number of images of the input by stem, if several have it.
+        matches: which name each image of the input has; :meth:`among` finds it.
+        unused: prompts of no image of the input, as they are shown to the user.
     """
 
     location: str
     sha256: str
-    boxes: Mapping[ImageKey, tuple[GivenBox, ...]] = field(default_factory=dict, repr=False)
+    boxes: Mapping[PromptKey, str] = field(default_factory=dict, repr=False)
     masks: References | None = None
-    shared: Mapping[str, int] = field(default_factory=dict, repr=False)
+    matches: Matches = field(default_factory=Matches, repr=False)
+    unused: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def open(
@@ -70,8 +84,6 @@ class Prompts:
             return cls._open(where, shown, classes, storage_options)
         except SalipError:
             raise
-        except FileNotFoundError:
-            raise InputError(f"prompts {shown} do not exist: check the path") from None
         except Exception as error:  # noqa: BLE001  (clients of stores raise many types)
             problem = describe_error(error, where)
             raise InputError(f"prompts {shown} cannot be read: {problem}") from None
@@ -86,74 +98,122 @@ class Prompts:
     ) -> Prompts:
         fs, path = filesystem(where, options)
         kind = suffix(where)
-        if kind in {".json", ".csv", ".parquet"}:
-            data = fs.cat_file(path)
+        is_folder = fs.isdir(path)
+        if not is_folder and not fs.exists(path):
+            raise InputError(f"prompts {shown} do not exist: check the path")
+        if kind in {".json", ".csv", ".parquet"} and not is_folder:
+            data = read_bytes(fs, path)
+            if kind == ".csv" and is_mask_index(data, shown):
+                return cls._of_masks(where, shown, options)
             read = read_coco(data, shown) if kind == ".json" else read_table(data, kind, shown)
-        else:
-            names = sorted(name for name in fs.find(path) if suffix(name) == ".txt")
+        elif is_folder:
+            files = [name for name in sorted(fs.find(path)) if not _is_hidden(name, path)]
+            names = [name for name in files if suffix(name) == ".txt"]
+            if not names and not any(suffix(name) in {*IMAGE_SUFFIXES, ".csv"} for name in files):
+                raise InputError(
+                    f"prompts {shown} hold neither text files of YOLO nor masks: check the folder"
+                )
             if not names:
-                return cls(shown, _digest_of_files(fs, path), masks=References.open(where, options))
+                return cls._of_masks(where, shown, options)
             read = read_yolo(fs, path, names, shown)
+        else:
+            raise InputError(
+                f"prompts {shown} are no file of boxes: give .json (COCO), .csv or .parquet, or a "
+                "folder of YOLO's text files or of masks"
+            )
         known = [spec.label for spec in classes]
-        boxes: dict[ImageKey, list[GivenBox]] = {}
+        boxes: dict[PromptKey, list[GivenBox]] = {}
+        spelled = functools.cache(spell)
         for name, index, box in read:
             label = _label_of(box.label, known, shown)
-            key = whole_key(normalise(name)) if _is_whole(name) else image_key(name)
-            boxes.setdefault((key, index), []).append(box.labelled(label))
+            boxes.setdefault((spelled(name), index), []).append(box.labelled(label))
         if not boxes:
             raise InputError(f"prompts {shown} hold no box")
-        frozen = {key: tuple(boxes[key]) for key in sorted(boxes, key=str)}
-        text = json.dumps([[key, [box.to_json() for box in of]] for key, of in frozen.items()])
+        _refuse_shares(boxes, shown)
+        frozen = {
+            key: json.dumps([box.to_json() for box in boxes[key]]) for key in sorted(boxes, key=str)
+        }
+        text = json.dumps(list(frozen.items()))
         return cls(shown, hashlib.sha256(text.encode()).hexdigest(), frozen)
 
-    def among(self, uris: Iterable[str]) -> Prompts:
-        """Return the boxes for the images of one run: a stem that several share is ambiguous."""
-        unique = set(uris)
-        if self.masks is not None:
-            return Prompts(self.location, self.sha256, masks=self.masks.among(unique))
-        stems = Counter(map(image_key, unique))
-        shared = {stem: count for stem, count in stems.items() if count > 1}
-        return Prompts(self.location, self.sha256, self.boxes, shared=shared)
+    @classmethod
+    def _of_masks(cls, where: str, shown: str, options: Mapping[str, Any] | None) -> Prompts:
+        masks = References.open(where, options)
+        return cls(shown, masks.digest(), masks=masks)
 
-    def unknown(self, uris: Iterable[str]) -> list[str]:
-        """Return the names of images that have boxes, but are not among those of the input."""
-        known: set[str] = set()
-        for uri in uris:
-            known |= {whole_key(uri), image_key(uri)}
-        return sorted({name for name, _ in self.boxes if name not in known})
+    def among(self, images: Iterable[ImageRef]) -> Prompts:
+        """Return the boxes for the images of one run.
+
+        Raises:
+            InputError: no image has a prompt.
+        """
+        listed = list(images)
+        uris = {image.uri for image in listed}
+        if self.masks is not None:
+            masks = self.masks.among(uris)
+            used = {mask.uri for image in listed if (mask := masks.named(image)) is not None}
+            unclear = any(map(masks.ambiguity, listed))
+            unused = tuple(sorted(map(public_uri, masks.uris() - used)))
+            found = replace(self, masks=masks, unused=unused)
+            count = len(used)
+        else:
+            matches = match_names({name for name, _ in self.boxes}, uris)
+            keys = {(matches.names.get(whole_key(image.uri), ""), image.index) for image in listed}
+            unclear = bool(matches.unclear)
+            unused = tuple(_shown_key(key) for key in self.boxes if key not in keys)
+            found = replace(self, matches=matches, unused=unused)
+            count = len(self.boxes) - len(unused)
+        if not count and not unclear:
+            raise InputError(
+                f"no image of the input has a prompt in {self.location} (the first is of "
+                f"{unused[0]}): check the names, and slices if the images are volumes"
+            )
+        return found
 
     def find(self, image: ImageRef) -> tuple[GivenBox, ...]:
         """Return the boxes of an image; none if it has none.
 
         Raises:
-            ImageError: the boxes are listed by a stem that several images have.
+            ImageError: it is not clear which image the boxes are of.
         """
-        if own := self.boxes.get((whole_key(image.uri), image.index)):
-            return own
-        stem = image_key(image.uri)
-        by_stem = self.boxes.get((stem, image.index), ())
-        if by_stem and stem in self.shared:
-            raise ImageError(
-                f"{self.shared[stem]} images have the stem {stem!r} of these prompts: list whole "
-                "paths of images to tell them apart"
-            )
-        return by_stem
+        key = whole_key(image.uri)
+        if reason := self.matches.unclear.get(key):
+            raise ImageError(f"{reason}: list whole paths of images to tell them apart")
+        name = self.matches.names.get(key)
+        cells = json.loads(self.boxes.get((name or "", image.index), "[]"))
+        return tuple(map(GivenBox.from_json, cells))
 
 
-def boxes_in_image(boxes: Sequence[GivenBox], size: Size) -> list[tuple[str, Box]]:
+def boxes_in_image(
+    boxes: Sequence[GivenBox], size: Size, config: ImageConfig | None = None
+) -> list[tuple[str, Box]]:
     """Return class and box of each prompt: xyxy in pixels, inclusive, cut at the border.
 
     Args:
         boxes: of one image.
         size: its height and width.
+        config: its ``max_bytes`` bounds the masks of all boxes together.
 
     Raises:
-        ImageError: a box lies outside of the image, or has no area.
+        ImageError: a box lies outside of the image, has no area, or is of an image of another size;
+            or there are too many.
     """
+    height, width = size
+    limit = (config or ImageConfig()).max_bytes
+    if len(boxes) * height * width > limit:
+        raise ImageError(
+            f"{len(boxes):,} prompts for {width} x {height} pixels need "
+            f"{len(boxes) * height * width:,} bytes of masks, above image.max_bytes = {limit:,}: "
+            "cut the image into tiles, or raise the limit"
+        )
     placed = []
     for number, given in enumerate(boxes, start=1):
+        if given.size is not None and given.size != size:
+            raise ImageError(
+                f"its prompts are of an image of {given.size[1]} x {given.size[0]} pixels, but it "
+                f"has {width} x {height}: give the boxes of this image"
+            )
         x0, y0, x1, y1 = given.in_pixels(size)
-        height, width = size
         shown = f"prompt {number} ({given.label}: {x0:g}, {y0:g}, {x1:g}, {y1:g})"
         if not all(map(math.isfinite, (x0, y0, x1, y1))) or x1 < x0 or y1 < y0:
             raise ImageError(f"{shown} is no box: give x0, y0, x1, y1 with x0 <= x1 and y0 <= y1")
@@ -162,10 +222,6 @@ def boxes_in_image(boxes: Sequence[GivenBox], size: Size) -> list[tuple[str, Box
         box = max(0.0, x0), max(0.0, y0), min(width - 1.0, x1), min(height - 1.0, y1)
         placed.append((str(given.label), box))
     return placed
-
-
-def _is_whole(name: str) -> bool:
-    return is_remote(name) or name.startswith(("/", "~"))
 
 
 def _label_of(label: str | int | None, known: Sequence[str], shown: str) -> str:
@@ -192,7 +248,25 @@ def _label_of(label: str | int | None, known: Sequence[str], shown: str) -> str:
     return label
 
 
-def _digest_of_files(fs: Any, path: str) -> str:
-    listed = fs.find(path, detail=True)
-    sizes = [[name[len(path) :], listed[name].get("size")] for name in sorted(listed)]
-    return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+def _refuse_shares(boxes: Mapping[PromptKey, Sequence[GivenBox]], shown: str) -> None:
+    """Raise InputError if boxes in pixels are shares of the image, all of them from 0 to 1."""
+    given = [box for of_image in boxes.values() for box in of_image if not box.relative]
+    if not given:
+        return
+    if all(-1 <= value <= 1 for box in given for value in box.values) and any(
+        not value.is_integer() for box in given for value in box.values
+    ):
+        raise InputError(
+            f"all boxes of prompts {shown} lie between 0 and 1, so they are shares of the image: "
+            "give pixels"
+        )
+
+
+def _is_hidden(name: str, path: str) -> bool:
+    return any(part.startswith(".") for part in posixpath.relpath(name, path).split("/"))
+
+
+def _shown_key(key: PromptKey) -> str:
+    name, index = key
+    name = name.encode("utf-8", "backslashreplace").decode()
+    return name if index is None else f"{name}, slice {index}"

@@ -5,23 +5,28 @@ Names are compared in Unicode's composed form (NFC): a name from a Mac is decomp
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
+from fsspec.asyn import AsyncFileSystem
 
 from salip_ray.errors import InputError
 from salip_ray.sources.decode import IMAGE_SUFFIXES
 from salip_ray.sources.formats.names import stem, suffix
+from salip_ray.sources.local_files import NotRegularError, open_regular
 from salip_ray.sources.locations import filesystem, is_remote, join, normalise, public_uri
-from salip_ray.sources.stores import describe_error
+from salip_ray.sources.stores import describe_error, with_retries
 
 SliceKey = tuple[str, int]  #: stem of the volume's file, index of the slice
 _INDEX = "index.csv"
+_THREADS, _CHUNK = 8, 1 << 20
 _OF_SLICE = re.compile(r"(?:(?P<stem>.+)[-_])?(?P<index>\d+)")
 
 
@@ -78,6 +83,33 @@ def _list_folder(fs: Any, path: str, where: str) -> tuple[dict[str, str], dict[S
     if not masks:
         raise InputError(f"no mask found in reference {shown}")
     return {name: uri for name, uri in masks.items() if name not in numbered}, slices
+
+
+def hash_files(uris: Iterable[str], storage_options: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the SHA-256 of each file; that of nothing for one that cannot be opened.
+
+    Files are streamed, those of a store a few at a time.
+    """
+    names = sorted(uris)
+    # Members of an archive share a file, FTP a connection.
+    together = names and isinstance(filesystem(names[0], storage_options)[0], AsyncFileSystem)
+    with ThreadPoolExecutor(_THREADS if together else 1) as pool:
+        digests = pool.map(
+            lambda uri: with_retries(lambda: _hash_file(uri, storage_options)), names
+        )
+        return dict(zip(names, digests, strict=True))
+
+
+def _hash_file(uri: str, storage_options: Mapping[str, Any] | None) -> str:
+    digest = hashlib.sha256()
+    fs, path = filesystem(uri, storage_options)
+    try:
+        with fs.open(path, "rb") if is_remote(uri) else open_regular(path) as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except (FileNotFoundError, PermissionError, NotRegularError):
+        return hashlib.sha256().hexdigest()  # its image becomes an error row
+    return digest.hexdigest()
 
 
 def slice_key(name: str) -> SliceKey | None:

@@ -12,6 +12,8 @@ slice of index 7.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -32,6 +34,7 @@ from salip_ray.sources.mask_files import ClassIds, as_class_ids, read_mask_file
 from salip_ray.sources.reference_files import (
     SliceKey,
     find_masks,
+    hash_files,
     image_key,
     slice_key,
     whole_key,
@@ -118,8 +121,19 @@ class References:
             "index.csv to tell them apart"
         )
 
+    def uris(self) -> set[str]:
+        """Return the URIs of all masks."""
+        return set(self._masks.values()) | set(self._slices.values())
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the content of all masks, and of the images that they are of."""
+        named = [*self._masks.items(), *self._slices.items()]
+        content = hash_files(self.uris(), self._options)
+        text = json.dumps(sorted([str(name), content[uri]] for name, uri in named))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
     def __len__(self) -> int:
-        return len(set(self._masks.values()) | set(self._slices.values()))
+        return len(self.uris())
 
     def find(self, image: ImageRef) -> ImageRef | None:
         """Return the reference mask of an image, by its whole URI or else by its stem.

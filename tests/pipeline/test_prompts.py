@@ -11,10 +11,10 @@ import pytest
 
 from salip_ray import Cascade, label, load_config
 from salip_ray.cascade.geometry import reference_boxes
-from salip_ray.errors import ConfigError, ResumeError
+from salip_ray.errors import ConfigError, ImageError, ResumeError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.output.verify import verify
-from salip_ray.pipeline.decode import find_prompts
+from salip_ray.pipeline.annotations import find_prompts
 from salip_ray.pipeline.inputs import open_prompts
 from salip_ray.pipeline.retry import retry
 from salip_ray.schema import ImageRef
@@ -110,7 +110,7 @@ def test_rows_without_a_usable_box_have_a_reason(prompted):
 
 def test_a_folder_of_masks_gives_the_boxes_of_gt_sam(images):
     config = config_of("propose.model=prompts")
-    prompts = open_prompts(str(images / "masks"), config).among([str(images / "images/0.png")])
+    prompts = open_prompts(str(images / "masks"), config).among([ImageRef("/in/0.png")])
     image = cv2.imread(str(images / "images/0.png"))
     stack = Stack(1, "image", lambda _index: image)
     boxes = find_prompts(ImageRef("/in/0.png"), image, config, prompts, stack)
@@ -123,13 +123,37 @@ def test_a_folder_of_masks_gives_the_boxes_of_gt_sam(images):
     assert find_prompts(ImageRef("/in/4.png"), image, config, prompts, stack) == []
 
 
+def prompts_of(folder, ids, image):
+    """Return the boxes of a mask that is the only one of a folder."""
+    cv2.imwrite(str(folder / "a.png"), ids)
+    config = config_of("propose.model=prompts")
+    prompts = open_prompts(str(folder), config).among([ImageRef("/in/a.png")])
+    stack = Stack(1, "image", lambda _index: image)
+    return find_prompts(ImageRef("/in/a.png"), image, config, prompts, stack)
+
+
+def test_an_object_too_small_for_gt_sam_is_not_lost(tmp_path):
+    ids = np.zeros((100, 100), np.uint8)
+    ids[10:12, 10:15], ids[50, 50] = 2, 2
+    image = np.zeros((100, 100, 3), np.uint8)
+    assert prompts_of(tmp_path, ids, image) == [("tumour", (10, 10, 14, 11))]
+    ids[60:90, 60:90] = 2
+    assert prompts_of(tmp_path, ids, image) == [("tumour", (60, 60, 89, 89))]
+
+
+def test_a_mask_with_values_of_no_class_is_refused(tmp_path):
+    ids = np.full((40, 40), 255, np.uint8)
+    with pytest.raises(ImageError, match=r"holds the values 255, but the class ids .* are 1, 2"):
+        prompts_of(tmp_path, ids, np.zeros((40, 40, 3), np.uint8))
+
+
 def test_the_prompts_belong_to_the_job(images, prompted, capsys):
     before = tree(prompted)
     boxes = str(images / "boxes.json")
     label(images / "images", prompted, config_of(), prompts=boxes)
     assert tree(prompted) == before
     shown = capsys.readouterr().err
-    assert "1 image of the prompts is not in the input (the first: lost)" in shown
+    assert "1 image of the prompts is not in the input (the first: lost.png)" in shown
     changed = coco_of(images, "changed.json")
     with pytest.raises(ResumeError, match="prompts"):
         label(images / "images", prompted, config_of(), prompts=changed, quiet=True)

@@ -146,7 +146,10 @@ def read_state(path: Path, model: str) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise load_problem(path, error, model) from error
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+    plain = isinstance(state, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    )
+    if not plain:
         raise WeightsError(
             f"{path} is not a plain state dict of tensors, which SAM's official files are. If it "
             "is a training checkpoint, save the state dict in it as a separate file"

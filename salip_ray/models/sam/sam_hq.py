@@ -31,6 +31,7 @@ from salip_ray.errors import ConfigError, WeightsError
 from salip_ray.models.sam.decoder import Decoded, QuickMaskDecoder
 from salip_ray.models.sam.encoder import quicken_blocks
 from salip_ray.models.sam.load import read_state, require_fit
+from salip_ray.wording import one_line
 
 if TYPE_CHECKING:
     from salip_ray.cascade.interfaces import ModelContext
@@ -229,6 +230,8 @@ def load_sam_hq(context: ModelContext, role: str, *, encoder: bool = True) -> Sa
         )
     path = Path(context.weights["model"])
     file = path / _SAFETENSORS if path.is_dir() else path
+    if not file.is_file():
+        raise WeightsError(f"{role}.weights.model {path} has no {_SAFETENSORS}")
     state = read_state(file, "SAM-HQ")
     missing = {"image_encoder.pos_embed", "mask_decoder.hf_token.weight"} - state.keys()
     if missing:
@@ -236,7 +239,15 @@ def load_sam_hq(context: ModelContext, role: str, *, encoder: bool = True) -> Sa
             f"{role}.weights.model {path} is not a SAM-HQ: it has no {min(missing)} "
             "(for an ordinary SAM, use the family sam)"
         )
-    sam = build(state, _shape(path, state["image_encoder.pos_embed"].shape[-1]))
+    try:
+        sam = build(state, _shape(path, state["image_encoder.pos_embed"].shape[-1]))
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        reason = f"{type(error).__name__}: {one_line(error, 200)}"
+        raise WeightsError(
+            f"{role}.weights.model {path} is not a whole SAM-HQ ({reason}): fetch it again"
+        ) from error
     require_fit(sam, state, "SAM-HQ", path)
     sam.load_state_dict(state)
     if not encoder:

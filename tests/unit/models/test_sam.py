@@ -107,9 +107,10 @@ def test_invalid_checkpoint_is_refused(tmp_path, name, content):
 
 def test_a_training_checkpoint_is_not_a_state_dict(tmp_path):
     path = tmp_path / "training.pth"
-    torch.save({"model": {"a": torch.zeros(1)}, "epoch": 3}, path)
-    with pytest.raises(WeightsError, match="not a plain state dict"):
-        load_sam(config(path))
+    for content in ({"model": {"a": torch.zeros(1)}, "epoch": 3}, {1: torch.zeros(1)}):
+        torch.save(content, path)
+        with pytest.raises(WeightsError, match="not a plain state dict"):
+            load_sam(config(path))
 
 
 def test_the_sha256_is_checked(vit_b, tmp_path):

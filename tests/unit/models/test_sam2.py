@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from segment_anything.utils.amg import (
     batched_mask_to_box,
     build_all_layer_point_grids,
@@ -216,3 +218,17 @@ def test_other_folders_are_refused(folder, tmp_path):
         load_proposer(config_of(tmp_path))
     with pytest.raises(ConfigError, match="needs model: a folder of SAM 2"):
         load_proposer(load_config("lungs", overrides=["propose.model=sam2"]))
+
+
+def test_weights_that_lack_a_tensor_are_refused(folder, tmp_path, capfd):
+    """transformers would draw its values at random."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    state = load_file(folder / "model.safetensors")
+    lost = sorted(state)[-1]
+    del state[lost]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=rf"holds no SAM 2 .*: its weights lack {lost}"):
+        load_proposer(config_of(tmp_path))
+    assert capfd.readouterr().err == ""
+    with pytest.raises(WeightsError, match=r"model.safetensors is a file: give the folder"):
+        load_proposer(config_of(tmp_path / "model.safetensors"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from salip_ray.cascade.cascade import Cascade
 from salip_ray.cascade.loading import load_proposer
@@ -200,3 +202,17 @@ def test_other_folders_are_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="holds no SAM 3"):
         load_proposer(config_of(tmp_path))
+
+
+def test_weights_that_lack_a_tensor_are_refused(folder, tmp_path, capfd):
+    """transformers would draw its values at random."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    state = load_file(folder / "model.safetensors")
+    lost = sorted(state)[-1]
+    del state[lost]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=rf"holds no SAM 3 .*: its weights lack {lost}"):
+        load_proposer(config_of(tmp_path))
+    assert capfd.readouterr().err == ""
+    with pytest.raises(WeightsError, match=r"model.safetensors is a file: give the folder"):
+        load_proposer(config_of(tmp_path / "model.safetensors"))

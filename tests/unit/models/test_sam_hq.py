@@ -8,6 +8,7 @@ here; ``tests/parity/test_families.py`` compares with the official package.
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -238,3 +239,18 @@ def test_other_weights_are_refused(folder, tmp_path):
     save_file(state, file)
     with pytest.raises(WeightsError, match="is not a SAM-HQ: it has no mask_decoder"):
         load_proposer(config_of(file))
+
+
+def test_what_is_left_of_a_folder_is_refused(folder, tmp_path):
+    with pytest.raises(WeightsError, match=r"has no model.safetensors"):
+        load_proposer(config_of(tmp_path))
+    state = load_file(folder / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"vision_config": {}}')
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"is not a whole SAM-HQ \(KeyError"):
+        load_proposer(config_of(tmp_path))
+    shutil.copy(folder / "config.json", tmp_path)
+    del state["mask_decoder.iou_token.weight"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"is not a whole SAM-HQ \(KeyError"):
+        load_proposer(config_of(tmp_path))

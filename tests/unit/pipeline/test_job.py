@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from salip_ray.config import load_config
-from salip_ray.errors import LeaseError, ResumeError
+from salip_ray.errors import ImageError, InputError, LeaseError, ResumeError
 from salip_ray.output.commit import commit_shard
 from salip_ray.output.committed_rows import merge_committed_rows
 from salip_ray.output.layout import LEASE
 from salip_ray.pipeline import columns
 from salip_ray.pipeline.job import label
 from salip_ray.pipeline.retry import retry
-from salip_ray.schema import LABEL_SCHEMA
+from salip_ray.schema import LABEL_SCHEMA, ImageRef
 
 ERROR = {"stage": "fetch", "type": "ImageError", "message": "bad"}
 
@@ -174,3 +174,36 @@ def test_the_summary_counts_what_was_left_out_and_quiet_shows_one_line(job, tmp_
     assert line.startswith("left out: 1 file without an image suffix, 1 archive (")
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["skipped"] == left_out
     assert retry(tmp_path / "out", quiet=True).skipped == left_out
+
+
+def test_a_retry_does_not_guess_which_image_a_name_means(tmp_path, fake_run):
+    """Two images share a name: neither label nor retry gives them its mask or boxes."""
+    for part in ("1", "2"):
+        (tmp_path / part / "in").mkdir(parents=True)
+        add_image(tmp_path / part, 0)
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (8, 8), 1).save(tmp_path / "masks" / "0.png")
+    (tmp_path / "boxes.csv").write_text("image,x0,y0,x1,y1\n0.png,1,1,5,5\n")
+    config = load_config(
+        "lungs", overrides=["run.modes=[cascade, gt_sam]", "run.max_error_share=1"]
+    )
+    fake_run.status = {0: "error"}
+    jobs = []
+    fake_run.after = jobs.append
+    given = {"references": str(tmp_path / "masks"), "prompts": str(tmp_path / "boxes.csv")}
+    label(tmp_path, tmp_path / "out", config, quiet=True, include=["*/in/*"], **given)
+    retry(tmp_path / "out", quiet=True)
+    for job in jobs:
+        image = ImageRef(str(tmp_path / "2" / "in" / "0.png"))
+        with pytest.raises(ImageError, match="2 images have the name of its prompts"):
+            job.prompts.find(image)
+        assert job.references.named(image) is None
+        assert "2 images have the name" in job.references.ambiguity(image)
+    assert len(jobs) == 2
+
+
+def test_prompts_of_no_image_write_nothing(job, tmp_path):
+    (tmp_path / "boxes.csv").write_text("image,x0,y0,x1,y1\n9.png,1,1,5,5\n")
+    with pytest.raises(InputError, match=r"no image of the input has a prompt .* of 9.png\)"):
+        job(prompts=str(tmp_path / "boxes.csv"))
+    assert not (tmp_path / "out").exists()
