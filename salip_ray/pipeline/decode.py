@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from salip_ray.cascade.geometry import make_working
 from salip_ray.config import Config
-from salip_ray.errors import ImageError
 from salip_ray.output.manifest import is_padding
 from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.annotations import find_prompts, find_references
