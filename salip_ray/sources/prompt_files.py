@@ -216,9 +216,9 @@ def _coco_box(item: Mapping[str, Any], size: Size | None, at: str) -> Box:
     except (TypeError, ValueError, OverflowError, KeyError) as error:
         if isinstance(error, InputError):
             raise
-        found = str(box if box else outline)[:80]
+        shown = str(box if box else outline)[:80]
         raise InputError(
-            f"{at} has no usable bbox: it must be x, y, width, height; found {found}"
+            f"{at} has no usable bbox: it must be x, y, width, height; found {shown}"
         ) from None
     return x, y, width, height
 

@@ -43,19 +43,19 @@ def match_names(names: Iterable[str], uris: Iterable[str]) -> Matches:
     given = set(names)
     paths = sorted(name for name in given if not _is_whole(name))
     images = {whole_key(uri) for uri in uris}
-    found = {image: image for image in images & given}
+    own = {image: image for image in images & given}
     names_by_tail, images_by_tail = _by_tail(paths), _by_tail(images)
     best_images = {name: _best(name, images_by_tail) for name in paths}
     unclear = {}
-    for image in sorted(images - found.keys()):
+    for image in sorted(images - own.keys()):
         meant = [name for name in _best(image, names_by_tail) if image in best_images[name]]
         if len(meant) > 1:
             unclear[image] = f"it may be {len(meant)} images of these prompts"
         elif meant and len(best_images[meant[0]]) > 1:
             unclear[image] = f"{len(best_images[meant[0]])} images have the name of its prompts"
         elif meant:
-            found[image] = meant[0]
-    return Matches(found, unclear)
+            own[image] = meant[0]
+    return Matches(own, unclear)
 
 
 def spell(name: str) -> str:

@@ -2,7 +2,7 @@
 
 Four forms are read: a COCO file (``.json``), a table (``.csv`` or ``.parquet``), a folder of YOLO's
 text files, and masks as references have them, whose components become boxes as GT-SAM's do. An
-image is found by its whole URI, or else by the last parts of its path
+image has the boxes of its whole URI, or else by the last parts of its path
 (:mod:`salip_ray.sources.prompt_names`).
 """
 
@@ -154,21 +154,21 @@ class Prompts:
             used = {mask.uri for image in listed if (mask := masks.named(image)) is not None}
             unclear = any(map(masks.ambiguity, listed))
             unused = tuple(sorted(map(public_uri, masks.uris() - used)))
-            found = replace(self, masks=masks, unused=unused)
+            chosen = replace(self, masks=masks, unused=unused)
             count = len(used)
         else:
             matches = match_names({name for name, _ in self.boxes}, uris)
             keys = {(matches.names.get(whole_key(image.uri), ""), image.index) for image in listed}
             unclear = bool(matches.unclear)
             unused = tuple(_shown_key(key) for key in self.boxes if key not in keys)
-            found = replace(self, matches=matches, unused=unused)
+            chosen = replace(self, matches=matches, unused=unused)
             count = len(self.boxes) - len(unused)
         if not count and not unclear:
             raise InputError(
                 f"no image of the input has a prompt in {self.location} (the first is of "
                 f"{unused[0]}): check the names, and slices if the images are volumes"
             )
-        return found
+        return chosen
 
     def find(self, image: ImageRef) -> tuple[GivenBox, ...]:
         """Return the boxes of an image; none if it has none.
