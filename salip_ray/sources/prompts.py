@@ -2,7 +2,7 @@
 
 Four forms are read: a COCO file (``.json``), a table (``.csv`` or ``.parquet``), a folder of YOLO's
 text files, and masks as references have them, whose components become boxes as GT-SAM's do. An
-image has the boxes of its whole URI, or else by the last parts of its path
+image has the boxes of its whole URI, or else of the last parts of its path
 (:mod:`salip_ray.sources.prompt_names`).
 """
 
