@@ -7,17 +7,20 @@ whose run-length codes would take longer than those of organs. Ours and the offi
 in turns, on one thread; the figures are seconds of CPU, which a busy machine changes little.
 
 The official packages are not dependencies of the project:
-``pip install --no-deps segment-anything-hq==0.3 mobilesam-mirror==1.0.0``.
+``pip install --no-deps segment-anything-hq==0.3 mobilesam-mirror==1.0.0``, and
+``pip install sam2==1.1.0 transformers``. A family whose package is missing is left out.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,13 +30,16 @@ import typer
 from rich.console import Console
 
 from benchmarks.measure import machine
+from benchmarks.sam2_names import to_transformers
 from salip_ray.cascade.proposer import SamProposer
+from salip_ray.cascade.sam2 import Sam2Proposer
 from salip_ray.cascade.sam_hq import SamHq, SamHqProposer
 from salip_ray.config import Config, load_config
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.sam import mobile_sam, sam_hq
 from salip_ray.models.sam.encoder import quicken_blocks
 from salip_ray.models.sam.load import quicken
+from salip_ray.models.sam.sam2 import Sam2
 from salip_ray.schema import Image
 
 RESULTS = Path(__file__).resolve().parent / "results" / "families.md"
@@ -46,12 +52,32 @@ _SETTINGS = (
 
 @dataclass(frozen=True)
 class Family:
-    """A family, its official package, and how ours gets the official weights."""
+    """A family: its official model, its official generator, and ours with the same weights."""
 
     name: str
     package: str
-    model: str
+    official: Callable[[], Any]
+    generator: str
     ours: Callable[[Any, Config], SamProposer]
+
+    def make_generator(self, official: Any, config: Config) -> Any:
+        """Return the official generator with the settings of ours."""
+        module, _, name = self.generator.rpartition(".")
+        settings = {name: getattr(config.propose, name) for name in _SETTINGS}
+        return getattr(importlib.import_module(module), name)(official, **settings)
+
+
+def official_v1(package: str, model: str) -> Any:
+    """Return a model of a package with the interface of the official SAM v1."""
+    return importlib.import_module(package).sam_model_registry[model]()
+
+
+def official_sam2() -> Any:
+    """Return the official SAM 2.1 tiny."""
+    from sam2.build_sam import build_sam2
+
+    config = "configs/sam2.1/sam2.1_hiera_t.yaml"
+    return build_sam2(config, device="cpu", apply_postprocessing=False)
 
 
 def ours_sam(official: Any, config: Config) -> SamProposer:
@@ -84,10 +110,40 @@ def ours_mobile(official: Any, config: Config) -> SamProposer:
     return SamProposer(sam, config)
 
 
+def ours_sam2(official: Any, config: Config) -> SamProposer:
+    """Return our SAM 2.1 tiny with the weights of the official one."""
+    from transformers import Sam2Config, Sam2Model
+
+    model = Sam2Model(Sam2Config())
+    model.load_state_dict(to_transformers(official.state_dict()))
+    proposer = Sam2Proposer.__new__(Sam2Proposer)  # without a checkpoint
+    proposer.sam2 = Sam2(model.eval().requires_grad_(False))
+    SamProposer.__init__(proposer, model, config)
+    return proposer
+
+
 FAMILIES = (
-    Family("SAM ViT-B", "segment_anything", "vit_b", ours_sam),
-    Family("SAM-HQ ViT-B", "segment_anything_hq", "vit_b", ours_hq),
-    Family("MobileSAM", "mobile_sam", "vit_t", ours_mobile),
+    *(
+        Family(
+            name,
+            package,
+            partial(official_v1, package, model),
+            f"{package}.SamAutomaticMaskGenerator",
+            ours,
+        )
+        for name, package, model, ours in (
+            ("SAM ViT-B", "segment_anything", "vit_b", ours_sam),
+            ("SAM-HQ ViT-B", "segment_anything_hq", "vit_b", ours_hq),
+            ("MobileSAM", "mobile_sam", "vit_t", ours_mobile),
+        )
+    ),
+    Family(
+        "SAM 2.1 tiny",
+        "sam2",
+        official_sam2,
+        "sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator",
+        ours_sam2,
+    ),
 )
 
 
@@ -123,19 +179,16 @@ def thresholds(family: Family, official: Any, image: Image) -> tuple[float, floa
 def measured(image: Image, points: int, pairs: int) -> Iterator[str]:
     """Yield a line of the table for each family whose package is installed."""
     for family in FAMILIES:
-        try:
-            package = importlib.import_module(family.package)
-        except ImportError:
+        if importlib.util.find_spec(family.package) is None:
             yield f"| {family.name} | {family.package} is not installed | | | |"
             continue
         torch.manual_seed(0)
-        official = package.sam_model_registry[family.model]().eval().requires_grad_(False)
-        make_decisive(official.mask_decoder)
+        official = family.official().eval().requires_grad_(False)
+        make_decisive(getattr(official, "sam_mask_decoder", None) or official.mask_decoder)
         min_iou, min_stability = thresholds(family, official, image)
         config = config_of(points, min_iou, min_stability)
-        settings = {name: getattr(config.propose, name) for name in _SETTINGS}
         proposer = family.ours(official, config)
-        generator = package.SamAutomaticMaskGenerator(official, **settings)
+        generator = family.make_generator(official, config)
         times = [(cpu(proposer, image), cpu(generator.generate, image)) for _ in range(pairs)]
         ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
         ratios = sorted(b / a for a, b in times)

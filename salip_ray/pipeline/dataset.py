@@ -22,6 +22,7 @@ from salip_ray.models.registry import is_prompted
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.dataflow import add_actors, assign_stages
+from salip_ray.pipeline.model_check import require_models
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.stages import stages_with_models
 from salip_ray.pipeline.tables import in_tables
@@ -38,8 +39,9 @@ def label_dataset(
 ) -> Dataset:
     """Append the label columns to a dataset of images.
 
-    Nothing runs before the result is consumed, and rows keep all their own columns. An image that
-    cannot be used becomes a row of status ``error``; it does not end the job.
+    Nothing is labelled before the result is consumed; only your own models are built once on a
+    worker, so that one that cannot be built is named here. Rows keep all their own columns. An
+    image that cannot be used becomes a row of status ``error``; it does not end the job.
 
     Args:
         images: rows with a column of images: uint8 RGB arrays [H, W, 3], grey arrays [H, W], or
@@ -57,6 +59,7 @@ def label_dataset(
             taught a class.
         InputError: the dataset lacks a column, or has one with the name of a label column.
         WeightsError: a checkpoint is missing or altered.
+        ModelError: a worker cannot import or build one of your own models.
         ResourceError: the actor pools and the other operators of the dataset do not fit the
             cluster.
 
@@ -87,6 +90,7 @@ def label_dataset(
     pools = plan_pools(config.pools, stages_with_models(config), machine, other_cpus=other_cpus)
     require_fit(pools, fetch_cpus, machine, other_cpus)
     config = pin_precision(config, pools)
+    require_models(config, pools)
     rows = images.map_batches(
         partial(prepare, config=config, image=image, reference=reference),
         batch_size=None,

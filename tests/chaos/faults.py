@@ -1,8 +1,8 @@
 """A proxy in front of an S3 server that sometimes fails as stores do.
 
 One request in a few is answered with 500 or 503, late, by a connection that is cut in the middle of
-the body, or with a body that ends early and says that it is whole. Everything else passes through
-untouched, the signed Host header too.
+the body, with a body that ends early and says that it is whole, or with a flipped bit. Everything
+else passes through untouched, the signed Host header too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from collections import Counter
 
 from tests.s3_server import S3Server
 
-KINDS = ("500", "503", "slow", "cut", "truncated")
+KINDS = ("500", "503", "slow", "cut")
+#: Wrong bodies of images only: their sizes and checksums were listed before.
+IMAGE_KINDS = (*KINDS, "truncated", "flipped")
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
 
 
@@ -79,10 +81,8 @@ class FaultyProxy:
         with self._lock:
             if self._rng.random() >= self.share:
                 return None
-            # A body that ends early and says it is whole: of the images, whose sizes were listed.
             is_image = method == "GET" and path.endswith(".png")
-            kinds = KINDS if is_image else KINDS[:4]
-            kind = self._rng.choice(kinds)
+            kind = self._rng.choice(IMAGE_KINDS if is_image else KINDS)
             self.injected[kind] += 1
             return kind
 
@@ -111,6 +111,9 @@ class FaultyProxy:
             return
         if fault == "truncated" and "Content-Length" in headers:
             data = data[: len(data) // 2]
+        if fault == "flipped" and data:
+            at = len(data) // 2
+            data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
         self._answer(request, status, headers, data)
 
     def _half_a_write(self, request: http.server.BaseHTTPRequestHandler, body: bytes) -> None:

@@ -183,6 +183,16 @@ class Job:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def pause(self) -> None:
+        """SIGSTOP the driver and whatever it started itself."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def unpause(self) -> None:
+        """Let the driver continue."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGCONT)
+
     def wait(self, seconds: float = _LIMIT) -> bool:
         """Return True if the job ended without an error."""
         assert self.process is not None

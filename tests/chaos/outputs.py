@@ -1,13 +1,17 @@
-"""Comparison of the outputs of a disturbed and an undisturbed job."""
+"""Comparison of the outputs of a disturbed and an undisturbed job, and damage done on purpose."""
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from salip_ray.errors import OutputError
+from salip_ray.output.verify import verify
+from tests.chaos.mutations import MUTATIONS
 from tests.conftest import tree
 
 
@@ -20,7 +24,8 @@ class Damage:
         rows_twice: rows beyond the first of an image, or of no image at all.
         bytes_different: files that differ, or are missing.
         extra_files: files that an undisturbed run does not leave.
-        crashes: runs that ended with an error.
+        crashes: runs that ended with an error, or without one that was due.
+        unnoticed: files that were altered on purpose, and that ``verify`` did not name.
     """
 
     rows_lost: int = 0
@@ -28,6 +33,7 @@ class Damage:
     bytes_different: int = 0
     extra_files: int = 0
     crashes: int = 0
+    unnoticed: int = 0
 
     def __add__(self, other: Damage) -> Damage:
         mine, theirs = asdict(self), asdict(other)
@@ -54,3 +60,40 @@ def compare(output: Path, undisturbed: Path) -> Damage:
         bytes_different=sum(written.get(name) != wanted.get(name) for name in written | wanted),
         extra_files=len(names - usual),
     )
+
+
+def snapshot(output: Path) -> dict[str, bytes]:
+    """Return every file of an output, by relative path."""
+    files = (path for path in output.rglob("*") if path.is_file())
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+
+
+def alter(output: Path, digest: str, rng: random.Random) -> str | None:
+    """Alter one file of an output, verify, and restore it.
+
+    Args:
+        output: a sound output.
+        digest: its root digest, which somebody stored elsewhere.
+        rng: chooses the file and the change.
+
+    Returns:
+        What was altered and not named, or None.
+    """
+    path = rng.choice(sorted(path for path in output.rglob("*") if path.is_file()))
+    data, kind = path.read_bytes(), rng.choice([*MUTATIONS, "delete"])
+    if kind == "delete":
+        path.unlink()
+    else:
+        altered = bytes(MUTATIONS[kind](bytearray(data), rng))
+        path.write_bytes(altered if altered != data else data + b"x")
+    try:
+        findings = [str(problem) for problem in verify(str(output), expect=digest).problems]
+    except OutputError as refusal:
+        findings = [str(refusal)]
+    finally:
+        path.write_bytes(data)
+    # The digest finds what a file's own checks cannot, and names no file; a shard has its number.
+    named = (path.name, "digest", f"not committed, the first is {path.stem[-5:].lstrip('0') or 0}")
+    if any(name in line for line in findings for name in named):
+        return None
+    return f"{kind} of {path.name}: {findings}"

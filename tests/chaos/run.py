@@ -2,7 +2,7 @@
 
 Writes into ``--output``: ``summary.json`` (the counts, and what was wrong: all of it must be 0),
 ``events.jsonl`` (each kill with its phase and the shards committed before it) and ``table.md``.
-Exit with 1 if something was lost, doubled, different, left behind or crashed.
+Exit with 1 if something was lost, doubled, different, left behind, unnoticed or crashed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import typer
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.chaos.attacks import alter_files, pause_drivers  # noqa: E402
 from tests.chaos.fuzzing import fuzz  # noqa: E402
 from tests.chaos.harness import Tally, draw_images, small_cluster  # noqa: E402
 from tests.chaos.outputs import Damage  # noqa: E402
@@ -39,8 +40,10 @@ TARGETS = {
     "driver_kills": 20,
     "worker_kills": 20,
     "node_losses": 5,
+    "driver_pauses": 3,
     "planted_deaths": 15,
     "store_faults": 20,
+    "altered_files": 100,
     "fuzzed": 10_000,
 }
 _IN_COMMIT = 8  # driver kills between the files of a commit, at least
@@ -99,6 +102,8 @@ def main(
                 "store_faults": fail_store,
                 "node_losses": lose_nodes,
                 "planted_deaths": plant_files,
+                "driver_pauses": pause_drivers,
+                "altered_files": alter_files,
             }
             # The rarest disturbance first, each with its share of the remaining time.
             waiting = [what for what in disturbances if left(what)]
@@ -122,7 +127,7 @@ def _is_over(until: float) -> bool:
 
 
 def write_results(output: Path, tally: Tally) -> None:
-    """Write the counts, the log of events, and the table of the README."""
+    """Write the counts, the log of events, and the table of the docs."""
     counts = {what: tally.counts.get(what, 0) for what in TARGETS}
     summary = {**counts, **asdict(tally.damage)}
     (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -141,8 +146,10 @@ def table(tally: Tally, counts: dict[str, int]) -> str:
         ("driver_kills", "driver"),
         ("worker_kills", "worker"),
         ("node_losses", "node"),
+        ("driver_pauses", "pause"),
         ("store_faults", ""),
         ("planted_deaths", ""),
+        ("altered_files", ""),
         ("fuzzed", ""),
     ):
         times = [

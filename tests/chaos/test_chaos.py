@@ -10,6 +10,8 @@ import random
 import pyarrow.parquet as pq
 import pytest
 
+from tests.chaos import outputs
+from tests.chaos.attacks import alter_files, pause_drivers
 from tests.chaos.harness import Tally, draw_images, small_cluster
 from tests.chaos.hooks import POISON
 from tests.chaos.outputs import compare
@@ -37,6 +39,29 @@ def test_a_killed_worker_loses_nothing(world):
     tally = Tally()
     kill_workers(world, 1, tally)
     assert tally.counts == {"worker_kills": 1}
+    assert tally.damage.total == 0
+
+
+def test_altered_files_are_noticed(world):
+    tally = Tally()
+    alter_files(world, 8, tally)
+    assert tally.counts == {"altered_files": 8}
+    assert tally.damage.total == 0
+
+
+def test_altered_files_that_verify_does_not_name_are_reported(world, monkeypatch):
+    sound = outputs.verify(str(world.undisturbed()))
+    monkeypatch.setattr(outputs, "verify", lambda *_, **__: sound)
+    tally = Tally()
+    alter_files(world, 3, tally)
+    assert tally.damage.unnoticed == 3
+
+
+@pytest.mark.slow
+def test_a_paused_driver_changes_nothing_after_another_has_finished(world):
+    tally = Tally()
+    pause_drivers(world, 1, tally)
+    assert tally.counts == {"driver_pauses": 1}
     assert tally.damage.total == 0
 
 

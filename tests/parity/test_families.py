@@ -1,8 +1,7 @@
 """Other SAMs give the candidates of their official packages, on the same random weights.
 
 The packages are not dependencies: ``pip install --no-deps segment-anything-hq==0.3
-mobilesam-mirror==1.0.0``. Without one,
-its tests are skipped.
+mobilesam-mirror==1.0.0``, and ``pip install sam2==1.1.0``. Without one, its tests are skipped.
 """
 
 from __future__ import annotations
@@ -11,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import families
+from benchmarks.sam2_names import to_transformers
 from salip_ray.cascade.loading import load_proposer, load_refiner
 from salip_ray.cascade.proposer import SamProposer
 from salip_ray.config import load_config
 from salip_ray.models.sam.load import quicken
 from tests.unit.models import test_mobile_sam as mobile
+from tests.unit.models import test_sam2 as sam2
 from tests.unit.models import test_sam_hq as hq
 
 pytestmark = [
@@ -155,3 +157,34 @@ def test_mobile_sam_equals_the_official_generator():
     ).generate(image)
     quicken(ours)
     assert_same_candidates(SamProposer(ours, config)(image), [m for m in masks if m["area"]])
+
+
+def test_sam2_equals_the_official_generator_and_predictor(tmp_path):
+    pytest.importorskip("sam2")
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+    from transformers import Sam2Config, Sam2Model
+
+    torch.manual_seed(0)
+    official = families.official_sam2().eval().requires_grad_(False)
+    families.make_decisive(official.sam_mask_decoder)
+    model = Sam2Model(Sam2Config())  # the tiny one
+    model.load_state_dict(to_transformers(official.state_dict()))
+    model.save_pretrained(tmp_path)
+    image = hq.make_phantom("chest_xray", 3, bank="tune", size=150).image
+    low = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
+    config = sam2.config_of(tmp_path, points_per_side=4, **low)
+    settings = {name: getattr(config.propose, name) for name in SETTINGS}
+    masks = SAM2AutomaticMaskGenerator(official, **settings).generate(image)
+    proposals = load_proposer(config)(image)
+    assert_same_candidates(proposals, masks)
+    predictor = SAM2ImagePredictor(official)
+    predictor.set_image(image)
+    box = (20.0, 24.0, 90.0, 100.0)
+    (mask,), (iou,), _ = predictor.predict(box=np.array(box), multimask_output=False)
+    size = image.shape[:2]
+    refined = load_refiner(config)(
+        proposals.embedding, boxes=[box], working_size=size, original_size=size
+    )
+    assert np.count_nonzero(refined.masks[0] != mask) <= _STRAY_SHARE * mask.size
+    assert refined.predicted_iou[0] == pytest.approx(iou, abs=1e-4)

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from salip_ray import Cascade, label_dataset
-from salip_ray.errors import InputError, ResourceError
+from salip_ray.errors import InputError, ModelError, ResourceError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.output.masks import decode_rle
 from tests.conftest import SMALL
+from tests.unit.pipeline.test_model_check import Raises
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -65,6 +66,14 @@ def test_an_image_that_cannot_be_used_is_an_error_row(small_config):
     rows = label_dataset(ray.data.from_items(items), small_config()).take_all()
     assert [row["status"] for row in rows] == ["error", "error"]
     assert {row["error"]["stage"] for row in rows} == {"decode"}
+
+
+def test_a_model_that_cannot_be_built_is_named_in_one_line(small_config):
+    import ray
+
+    config = small_config(f"propose.model={Raises.__module__}:Raises", "refine.model=none")
+    with pytest.raises(ModelError, match="built: ValueError: there is no licence for"):
+        label_dataset(ray.data.range(4), config)
 
 
 TWO_CPUS = """

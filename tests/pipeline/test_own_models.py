@@ -189,6 +189,40 @@ def test_a_factory_that_raises_ends_the_job_with_one_line(cluster, phantoms, tmp
     assert "Traceback" not in done.stderr
 
 
+DATASET = """
+import sys
+import ray
+from salip_ray import label_dataset, load_config
+from salip_ray.errors import ModelError
+
+ray.init(log_to_driver=False, logging_level="error")
+images = ray.data.read_images(sys.argv[1], mode="RGB")
+broken = ["propose.model=toy_models.faulty:Raises", "refine.model=none"]
+try:
+    label_dataset(images, load_config("lungs", overrides=[*sys.argv[3:], *broken]))
+except ModelError as problem:
+    print(problem)
+labelled = label_dataset(images, load_config("lungs", overrides=sys.argv[3:]))
+labelled.select_columns(["status", "masks"]).write_parquet(sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_label_dataset_names_a_factory_that_raises_and_labels_as_the_job_does(
+    cluster, phantoms, labelled, tmp_path
+):
+    output, given = tmp_path / "out", [value for value in settings() if value != "--set"]
+    done = cluster.run(sys.executable, "-c", DATASET, phantoms / "images", output, *given)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == (
+        "propose.model toy_models.faulty:Raises cannot be built: ValueError: there is no licence "
+        "for this model"
+    )
+    rows = [(row["status"], row["masks"]) for row in rows_of(labelled)]
+    written = pq.read_table(output).to_pylist()
+    assert sorted(map(str, rows)) == sorted(str((row["status"], row["masks"])) for row in written)
+
+
 @pytest.mark.slow
 def test_weights_are_recorded_and_other_weights_refused(cluster, phantoms, tmp_path):
     table = tmp_path / "table.json"
