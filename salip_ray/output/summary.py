@@ -126,7 +126,7 @@ def summarise(
         stages=_times(_total(shard["seconds"] for shard in stats), rows),
         wall_seconds=round(wall_seconds, 3),
         images_in_run=images_in_run,
-        skipped=dict(_stored(store).get("skipped", {}) if skipped is None else skipped),
+        skipped=dict(stored_summary(store).get("skipped", {}) if skipped is None else skipped),
     )
 
 
@@ -185,7 +185,8 @@ def repair_summary(store: Store, summary: Summary) -> None:
         write_summary(store, summary)
 
 
-def _stored(store: Store) -> dict[str, Any]:
+def stored_summary(store: Store) -> dict[str, Any]:
+    """Return the content of ``summary.json``; an empty mapping if it is missing or damaged."""
     try:
         stored = json.loads(store.read(SUMMARY) or b"{}")
     except ValueError:

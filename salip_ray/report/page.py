@@ -16,8 +16,9 @@ import jinja2
 from markupsafe import Markup
 
 from salip_ray.errors import ConfigError
-from salip_ray.output.layout import EVALUATION, STATS, SUMMARY, shard_file, shard_numbers
+from salip_ray.output.layout import EVALUATION, STATS, shard_file, shard_numbers
 from salip_ray.output.reader import LabelOutput
+from salip_ray.output.summary import read_statistics, stored_summary
 from salip_ray.report.charts import (
     HistogramChart,
     StackedBar,
@@ -129,6 +130,7 @@ def make_section(
 
     Raises:
         ConfigError: nothing is committed yet.
+        OutputError: statistics or rows are damaged.
     """
     statistics = collect_statistics(labels, seed=seed, per_group=per_group)
     if not statistics.rows:
@@ -155,7 +157,7 @@ def make_section(
         anchor=hashlib.sha256(labels.uri.encode()).hexdigest()[:8],
         title=name,
         labels=labels,
-        summary=json.loads(labels.read(SUMMARY) or b"{}"),
+        summary=stored_summary(labels.store),
         statistics=statistics,
         classes=[_class_charts(labels, statistics, spec.label) for spec in labels.classes],
         confidence=histogram("Confidence of the images", statistics.confidence, low=0, high=1),
@@ -227,7 +229,9 @@ def _class_charts(labels: LabelOutput, statistics: RunStatistics, label: str) ->
 def _stats(labels: LabelOutput) -> list[dict[str, Any]]:
     names = [shard_file(STATS, number) for number in sorted(shard_numbers(labels.shards))]
     stats = labels.store.read_all(names)
-    return [json.loads(stats[name]) for name in names if name in stats]
+    return [
+        read_statistics(labels.store.path_of(name), stats[name]) for name in names if name in stats
+    ]
 
 
 def _stage_means(stats: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -138,13 +138,14 @@ class HqMaskDecoder(QuickMaskDecoder):
     ) -> Tensor:
         """Return the logits of SAM's masks, and of the additional token, added."""
         logits = self._masks(hidden, pixels, prompt, mask, height, width)
+        if not len(prompt):  # convolutions of no image are not defined on every device
+            return logits
         planes = self._upscaled(pixels[prompt]).view(len(prompt), height, width, 2, 2, 2, 2, -1)
         planes = planes.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(
             len(prompt), -1, 4 * height, 4 * width
         )
         kernels = self.hf_mlp(hidden[prompt, self.num_mask_tokens])
-        # Convolutions of no image are not defined on every device.
-        fine = self.embedding_maskfeature(planes) + features if len(prompt) else planes
+        fine = self.embedding_maskfeature(planes) + features
         return logits + torch.einsum("nc,nchw->nhw", kernels, fine)
 
 

@@ -196,6 +196,12 @@ def test_batches_of_any_size_give_the_same_candidates(folder, image, threshold):
     assert [c.point for c in first.candidates] == [c.point for c in again]
 
 
+def test_an_image_on_which_no_mask_passes_has_no_candidates(folder, image):
+    proposer = load_proposer(config_of(folder, pred_iou_thresh=0.5))
+    proposer.sam.mask_decoder.iou_prediction_head.layers[-1].bias -= 1000
+    assert proposer(image).candidates == ()
+
+
 def test_a_box_gives_the_official_mask(theirs, folder, image):
     refiner = load_refiner(config_of(folder))
     embedding = load_proposer(config_of(folder))(image).embedding

@@ -7,6 +7,7 @@ import json
 import tarfile
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
@@ -85,6 +86,11 @@ def changed(rows, change):
         (lambda row: row.update(masks=[]), "is ok and has no mask"),
         (lambda row: row["masks"][0].update(area=7), "has 6 pixels, its area says 7"),
         (lambda row: row["masks"][0].update(bbox=[0.0, 0.0, 1.0, 1.0]), "its bbox says"),
+        (lambda row: row["masks"].append(row["masks"][0]), "has 2 masks of 'lungs' by cascade"),
+        (
+            lambda row: row["masks"][0].update(proposed={"size": [4, 6], "counts": "}garbage"}),
+            "has candidates that are no mask of 4 x 6",
+        ),
         (lambda row: row["masks"][0].update(class_id=3), "has the class id 3, the task 1"),
         (
             lambda row: row.update(error={"stage": "a", "type": "b", "message": "c"}),
@@ -95,6 +101,12 @@ def changed(rows, change):
 def test_broken_row_is_named(output, change, problem):
     rewrite(output, 0, rows=changed(rows_of(output, 0), change))
     assert any(problem in line for line in problems_of(output)), problems_of(output)
+
+
+def test_a_column_that_no_shard_has_is_named(output):
+    rows = rows_of(output, 0)
+    rewrite(output, 0, rows=rows.append_column("extra", pa.array([1] * len(rows))))
+    assert any("has a column 'extra'" in line for line in problems_of(output))
 
 
 def test_missing_and_repeated_rows_are_named(output):
