@@ -59,7 +59,7 @@ def label_dataset(
             taught a class.
         InputError: the dataset lacks a column, or has one with the name of a label column.
         WeightsError: a checkpoint is missing or altered.
-        ModelError: a worker cannot import or build one of your own models.
+        ModelError: a worker cannot import or build a model of another package.
         ResourceError: the actor pools and the other operators of the dataset do not fit the
             cluster.
 

@@ -73,7 +73,7 @@ def alter(output: Path, digest: str, rng: random.Random) -> str | None:
 
     Args:
         output: a sound output.
-        digest: its root digest, which somebody stored elsewhere.
+        digest: its root digest, as if stored elsewhere.
         rng: chooses the file and the change.
 
     Returns:
