@@ -18,7 +18,7 @@ import importlib.util
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from salip_ray.models.sam.encoder import quicken_blocks
 from salip_ray.models.sam.load import quicken
 from salip_ray.models.sam.sam2 import Sam2
 from salip_ray.schema import Image
+from salip_ray.wording import counted
 
 RESULTS = Path(__file__).resolve().parent / "results" / "families.md"
 _SIDE = 1024
@@ -176,9 +177,9 @@ def thresholds(family: Family, official: Any, image: Image) -> tuple[float, floa
     return float(ious.quantile(0.67)), min(0.99, float(stability.quantile(0.95)))
 
 
-def measured(image: Image, points: int, pairs: int) -> Iterator[str]:
+def measured(image: Image, families: Iterable[Family], points: int, pairs: int) -> Iterator[str]:
     """Yield a line of the table for each family whose package is installed."""
-    for family in FAMILIES:
+    for family in families:
         if importlib.util.find_spec(family.package) is None:
             yield f"| {family.name} | {family.package} is not installed | | | |"
             continue
@@ -209,6 +210,9 @@ def main(
     points: Annotated[int, typer.Option(help="Points per side of the grid.")] = 16,
     pairs: Annotated[int, typer.Option(help="Number of pairs.")] = 3,
     results: Annotated[Path, typer.Option(help="The table.")] = RESULTS,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Families to measure; the table keeps other lines.")
+    ] = None,
 ) -> None:
     """Measure all families, and write the table."""
     warnings.simplefilter("ignore")  # of packages of the time of timm 0.9
@@ -221,16 +225,21 @@ def main(
         "# Proposals of each family against its official generator",
         "",
         "The same random weights at the real size, one image of 1024 pixels, a grid of "
-        f"{points} x {points} points, one thread of {about['cpu']}, {pairs} pairs. Ratio: seconds "
-        "of CPU of the official generator over ours, median (least to most). "
-        "`python -m benchmarks.families`.",
+        f"{points} x {points} points, {counted(pairs, 'pair')} of runs in turns. One thread of "
+        f"{about['cpu']}, at a load of {about['load_before']:.0f} on {about['cores']} cores; a job "
+        "runs an actor per core. Ratio: seconds of CPU of the official generator over ours, "
+        "median (least to most). `python -m benchmarks.families`.",
         "",
         "| family | official, s | ours, s | ours, points per second | ratio |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for line in measured(image, points, pairs):
+    chosen = [family for family in FAMILIES if not only or family.name in only]
+    earlier = results.read_text().splitlines() if only and results.exists() else []
+    table = {line.split(" | ")[0]: line for line in earlier if line.startswith("| ")}
+    for line in measured(image, chosen, points, pairs):
         console.print(line, highlight=False, soft_wrap=True)
-        lines.append(line)
+        table[line.split(" | ")[0]] = line
+    lines += [line for family in FAMILIES if (line := table.get(f"| {family.name}"))]
     results.write_text("\n".join(lines) + "\n")
 
 

@@ -193,6 +193,36 @@ def leak() -> None:
     StageActor.process = leaking  # type: ignore[method-assign]
 
 
+_SPARE_BYTES = 2 * 2**30  # that a worker may allocate
+
+
+def _limit_memory() -> None:
+    """Let this process allocate a little more than it holds now."""
+    import resource
+
+    status = Path("/proc/self/status").read_text().splitlines()
+    held = next(int(line.split()[1]) for line in status if line.startswith("VmData:"))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (held * 1024 + _SPARE_BYTES, most))
+
+
+def limited_actors() -> None:
+    """Limit the memory of an actor once its models are loaded."""
+    import resource
+
+    from salip_ray.pipeline.actors import StageActor
+
+    load = StageActor.__init__
+
+    def load_and_limit(self: StageActor, *arguments: Any, **more: Any) -> None:
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))  # the process may have run a task
+        load(self, *arguments, **more)
+        _limit_memory()
+
+    StageActor.__init__ = load_and_limit  # type: ignore[method-assign]
+
+
 _STORE, _ACTORS = "salip_ray.output.store", "salip_ray.pipeline.actors"
 _DECODE = "salip_ray.pipeline.decode"
 HOOKS = {
@@ -201,4 +231,5 @@ HOOKS = {
     "poison": ((_ACTORS, poison),),
     "dying": ((_DECODE, dying_files), (_ACTORS, dying_images)),
     "leak": ((_ACTORS, leak),),
+    "limited": ((_DECODE, _limit_memory), (_ACTORS, limited_actors)),
 }

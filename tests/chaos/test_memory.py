@@ -8,10 +8,11 @@ import secrets
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.bombs import png
-from tests.chaos.harness import draw_images
+from tests.chaos.harness import Job, draw_images, small_cluster
 from tests.conftest import ROOT, SMALL
 
 
@@ -69,3 +70,24 @@ def test_image_that_does_not_fit_into_two_gib_is_an_error_row_with_a_reason(tmp_
     assert large[0] == "error"
     assert large[1]["type"] == "MemoryError"
     assert "the memory of the worker ran out" in large[1]["message"]
+
+
+@pytest.mark.slow
+def test_job_whose_workers_have_two_gib_ends_in_rows_with_reasons(tmp_path):
+    images = draw_images(tmp_path / "images", 6)
+    for side in (4_000, 17_000):
+        (images / f"{side}.png").write_bytes(png(side))
+    output, work = tmp_path / "labels", tmp_path / "work"
+    work.mkdir()
+    with small_cluster(nodes=1) as cluster:
+        job = Job(cluster.address, str(images), str(output), output, work, hook="limited")
+        job.start()
+        assert job.wait(), (work / "driver.log").read_text()
+    rows = {
+        row["uri"].rpartition("/")[2]: row for row in pq.read_table(output / "shards").to_pylist()
+    }
+    assert len(rows) == 8
+    large = rows.pop("17000.png")
+    assert (large["status"], large["error"]["type"]) == ("error", "MemoryError")
+    assert "the memory of the worker ran out" in large["error"]["message"]
+    assert {row["status"] for row in rows.values()} == {"ok"}, rows
