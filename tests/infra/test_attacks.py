@@ -11,13 +11,13 @@ import pytest
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "attacks.md").read_text()
-NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`( \*)?", PAGE)
+NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`( \*)?", PAGE)
 
 
 @cache
 def functions_of(path: str) -> dict[str, ast.FunctionDef]:
-    """Return the functions of a module of ``tests/``, by name."""
-    module = ast.parse((ROOT / "tests" / path).read_text())
+    """Return the functions of a module, by name."""
+    module = ast.parse((ROOT / path).read_text())
     return {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
 
 
