@@ -139,7 +139,9 @@ class ClassMask:
     """The label of one class by one method, on the image's original pixels.
 
     Attributes:
-        method: ``cascade``, ``unprompted_confident``, ``unprompted_largest`` or ``gt_sam``.
+        method: ``cascade``, ``unprompted_confident``, ``unprompted_largest`` or ``gt_sam``. In a
+            consensus, ``cascade`` is what the runs agree on, and ``disagreement`` holds the pixels
+            on which they do not.
         label: name of the class.
         class_id: its id in label maps.
         mask: bool [H, W].
@@ -150,7 +152,8 @@ class ClassMask:
         proposed: for the cascade the candidates that it retrieved, for GT-SAM those that come
             closest to the reference (the best that a retrieval could have picked), else None.
         confidence: the Dice that the cascade expects of its label, 0 to 1, 0 if the organ is absent
-            (:mod:`salip_ray.cascade.confidence`); None for other methods.
+            (:mod:`salip_ray.cascade.confidence`); in a consensus the agreement of the runs
+            (:mod:`salip_ray.consensus.votes`); None for other methods.
     """
 
     method: str

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 import salip_ray
 from salip_ray.cli.config import config
+from salip_ray.cli.consensus import consensus
 from salip_ray.cli.demo import demo
 from salip_ray.cli.doctor import doctor
 from salip_ray.cli.errors import errors
@@ -94,6 +95,7 @@ app.command()(plan)
 app.command()(demo)
 app.command()(errors)
 app.command()(retry)
+app.command()(consensus)
 app.command()(status)
 app.command()(verify)
 app.command()(evaluate)

@@ -113,10 +113,15 @@ def read_entries(output: LabelOutput, classes: Collection[str]) -> Iterator[Entr
 
 def cascade_masks(row: Mapping[str, Any], classes: Collection[str]) -> Sequence[Mapping[str, Any]]:
     """Return the cascade's mask cells of a row, of the given classes."""
+    return masks_of(row, classes, "cascade")
+
+
+def masks_of(
+    row: Mapping[str, Any], classes: Collection[str], method: str
+) -> Sequence[Mapping[str, Any]]:
+    """Return the mask cells of a row by one method, of the given classes."""
     return [
-        mask
-        for mask in row["masks"] or ()
-        if mask["method"] == "cascade" and mask["label"] in classes
+        mask for mask in row["masks"] or () if mask["method"] == method and mask["label"] in classes
     ]
 
 

@@ -119,13 +119,17 @@ class PseudoLabels:
 
     @property
     def may_ignore(self) -> bool:
-        """True if label maps may hold :attr:`ignore_index`: corrections may, too."""
+        """True if label maps may hold :attr:`ignore_index`: corrections and a consensus may."""
         reviews, ids = self.reader.reviews, self.class_ids.values()
-        return self.reader.ignore_disagreement or any(
-            decision.verdict == "corrected" and self.ignore_index in (decision.values or ())
-            for entry in self.entries
-            if entry.image_id in reviews.decisions
-            for decision in reviews.standing(entry.image_id, ids).values()
+        return (
+            self.reader.ignore_disagreement
+            or self.output.is_consensus
+            or any(
+                decision.verdict == "corrected" and self.ignore_index in (decision.values or ())
+                for entry in self.entries
+                if entry.image_id in reviews.decisions
+                for decision in reviews.standing(entry.image_id, ids).values()
+            )
         )
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from salip_ray.datasets.images import Images
-from salip_ray.datasets.index import Entry, cascade_masks
+from salip_ray.datasets.index import Entry, masks_of
 from salip_ray.datasets.reviews import Reviews, drawn_cells
 from salip_ray.errors import InputError
 from salip_ray.output.cells import read_mask
@@ -95,8 +95,9 @@ class SampleReader:
         """Return the label map [H, W] of an entry; corrections lie above the cascade's masks."""
         standing = self.reviews.standing(entry.image_id, self.class_ids.values())
         cells = self._cascade_cells(entry)
+        disputed = [c for c in self._cells(entry, "disagreement") if c["class_id"] not in standing]
         merged = label_map(
-            [read_mask(cell) for cell in cells],
+            [read_mask(cell) for cell in (*cells, *disputed)],
             entry.height,
             entry.width,
             n_classes=len(self.output.classes),
@@ -114,8 +115,11 @@ class SampleReader:
     def _cascade_cells(self, entry: Entry) -> list[Mapping[str, Any]]:
         """Return the cascade's mask cells, without classes that were corrected or rejected."""
         standing = self.reviews.standing(entry.image_id, self.class_ids.values())
+        replaced = {i for i, decision in standing.items() if decision.verdict != "accepted"}
+        return [c for c in self._cells(entry, "cascade") if c["class_id"] not in replaced]
+
+    def _cells(self, entry: Entry, method: str) -> Sequence[Mapping[str, Any]]:
         row = self.output.row(entry.shard, entry.row, _MASK_COLUMNS, self._row_groups)
         while len(self._row_groups) > _CACHED_ROW_GROUPS:
             self._row_groups.popitem(last=False)
-        replaced = {i for i, decision in standing.items() if decision.verdict != "accepted"}
-        return [c for c in cascade_masks(row, self.class_ids) if c["class_id"] not in replaced]
+        return masks_of(row, self.class_ids, method)

@@ -19,6 +19,8 @@ from salip_ray.schema import ClassMask, Mask
 Rle: TypeAlias = Mapping[str, Any]
 LabelMap: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]  #: class ids, shape [H, W]
 
+#: The methods whose masks make a label map.
+PAINTED = ("cascade", "disagreement")
 #: Every encoder setting is given, so that the bytes of a PNG follow from its pixels alone.
 _PNG_SETTINGS = (
     cv2.IMWRITE_PNG_COMPRESSION,
@@ -71,9 +73,10 @@ def label_map(
 ) -> LabelMap:
     """Merge the cascade's masks of one image into a label map; 0 is the background.
 
-    Masks of other methods are left out. A pixel of several classes goes to the class with the
-    highest ``clip_score``, then to the lowest ``class_id``. Scores are compared as float32, the
-    type in which rows store them, so that a label map can be made again from a row.
+    Pixels of the method ``disagreement`` get :func:`ignore_value`. Masks of other methods are left
+    out. A pixel of several classes goes to the class with the highest ``clip_score``, then to the
+    lowest ``class_id``. Scores are compared as float32, the type in which rows store them, so that
+    a label map can be made again from a row.
 
     Args:
         masks: masks of shape [height, width].
@@ -85,7 +88,7 @@ def label_map(
     Raises:
         ValueError: a mask has another shape.
     """
-    mine = [mask for mask in masks if mask.method == "cascade"]
+    mine = [mask for mask in masks if mask.method in PAINTED]
     largest = max([n_classes, *(mask.class_id for mask in mine)])
     labels = np.zeros((height, width), label_dtype(largest))
     for item in sorted(mine, key=_painting_order):
@@ -94,14 +97,16 @@ def label_map(
                 f"mask of class {item.label!r} has the shape {list(item.mask.shape)}, "
                 f"but the image is {height} x {width}"
             )
-        labels[item.mask] = item.class_id
+        disputed = item.method == "disagreement"
+        labels[item.mask] = ignore_value(largest) if disputed else item.class_id
     return labels
 
 
-def _painting_order(item: ClassMask) -> tuple[np.float32, int]:
+def _painting_order(item: ClassMask) -> tuple[np.float32, int, bool]:
     """Return the sort key of a mask; later masks overwrite earlier ones."""
     score = np.float32(np.nan if item.clip is None else item.clip.score)
-    return (np.float32(-np.inf) if np.isnan(score) else score, -item.class_id)
+    score = np.float32(-np.inf) if np.isnan(score) else score
+    return score, -item.class_id, item.method == "disagreement"
 
 
 def encode_png(labels: LabelMap) -> bytes:

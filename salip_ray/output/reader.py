@@ -98,6 +98,11 @@ class LabelOutput:
         return PrivacyConfig.model_validate(self.recipe.get("privacy", {}))
 
     @property
+    def is_consensus(self) -> bool:
+        """True if it was made from the labels of other runs."""
+        return "consensus" in self.run["fingerprint"]
+
+    @property
     def tuned_on(self) -> frozenset[str]:
         """The ids of the images that the recipe was tuned on."""
         return frozenset(self.recipe["task"].get("tuned_on") or ())

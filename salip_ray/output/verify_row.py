@@ -13,6 +13,7 @@ from salip_ray.config import ClassSpec
 from salip_ray.output.cells import read_mask
 from salip_ray.output.layout import description_member, label_map_member
 from salip_ray.output.masks import (
+    PAINTED,
     area,
     bbox_xywh,
     decode_png,
@@ -105,7 +106,7 @@ def check_members(
         shape = f"{labels.shape[0]} x {labels.shape[1]}"
         yield f"its label map is {shape}, its image {size[0]} x {size[1]}"
         return
-    masks = [mask for mask in row["masks"] or () if mask["method"] == "cascade"]
+    masks = [mask for mask in row["masks"] or () if mask["method"] in PAINTED]
     if any(mask["rle"]["size"] != list(size) for mask in masks):
         return  # reported by check_row
     painted = label_map([read_mask(mask) for mask in masks], *size, n_classes=len(classes))

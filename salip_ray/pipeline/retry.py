@@ -89,6 +89,11 @@ def retry(
     if run is None or frozen is None:
         raise OutputError(f"output {store} holds no run.json and manifest: nothing was labelled")
     fingerprint = run["fingerprint"]
+    if "consensus" in fingerprint:
+        raise OutputError(
+            f"output {store} is a consensus: retry its runs, then make the consensus of them in a "
+            "new output"
+        )
     config = _load_recipe(fingerprint["recipe"], storage, overrides)
     weights = identify(config)
     _check_weights(store, fingerprint["weights"], weights)

@@ -48,6 +48,7 @@ METHOD_WORDS = {
     **METHOD_NAMES,
     "unprompted_confident": "un-prompted SAM, most confident",
     "unprompted_largest": "un-prompted SAM, largest",
+    "disagreement": "pixels on which the runs differ",
     "reference": "reference",
 }
 
@@ -253,15 +254,11 @@ def _only(scores: Scores | None, labels: Sequence[str]) -> Scores | None:
 def _card(run: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     fingerprint = run["fingerprint"]
     recipe, weights = fingerprint["recipe"], fingerprint.get("weights", {})
-    for part in ("sam", "clip"):
-        if part in weights or part == "sam":
-            yield part.upper(), str(recipe[part]["model"])
-        if part in weights:
-            yield f"{part.upper()} weights, SHA-256", str(weights[part])
-    grid = recipe["propose"]["points_per_side"]
-    yield "Proposals", f"{grid} x {grid} points, {recipe['propose']['crop_n_layers']} crop layers"
-    yield "Shown to CLIP", str(recipe["retrieve"]["visual_prompt"])
-    yield "Working image", f"long side {recipe['image']['long_side']} px"
+    if "consensus" in fingerprint:
+        for number, source in fingerprint["consensus"]["runs"].items():
+            yield f"Run {number}", str(source["uri"])
+    else:
+        yield from _models(recipe, weights)
     yield "Modes", ", ".join(recipe["run"]["modes"])
     if fingerprint.get("references"):
         yield "References", str(fingerprint["references"])
@@ -277,6 +274,18 @@ def _card(run: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[tuple[
     if versions:
         shown = ("salip-ray", "python", "ray", "torch", "segment-anything", "open_clip_torch")
         yield "Versions", ", ".join(f"{n} {versions[n]}" for n in shown if n in versions)
+
+
+def _models(recipe: Mapping[str, Any], weights: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for part in ("sam", "clip"):
+        if part in weights or part == "sam":
+            yield part.upper(), str(recipe[part]["model"])
+        if part in weights:
+            yield f"{part.upper()} weights, SHA-256", str(weights[part])
+    grid = recipe["propose"]["points_per_side"]
+    yield "Proposals", f"{grid} x {grid} points, {recipe['propose']['crop_n_layers']} crop layers"
+    yield "Shown to CLIP", str(recipe["retrieve"]["visual_prompt"])
+    yield "Working image", f"long side {recipe['image']['long_side']} px"
 
 
 def _duration(seconds: float) -> str:

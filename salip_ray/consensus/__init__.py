@@ -1,0 +1,1 @@
+"""One output from several: the masks on which runs over the same images agree."""
