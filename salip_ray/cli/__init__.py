@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import salip_ray
+from salip_ray.cli.calibrate import calibrate
 from salip_ray.cli.config import config
 from salip_ray.cli.consensus import consensus
 from salip_ray.cli.demo import demo
@@ -99,6 +100,7 @@ app.command()(consensus)
 app.command()(status)
 app.command()(verify)
 app.command()(evaluate)
+app.command()(calibrate)
 app.command()(report)
 app.command()(show)
 app.command()(tune)

@@ -47,7 +47,7 @@ def evaluate_output(
             hid the name of the image, the message hides that of its mask.
     """
     classes, config = labels.classes, labels.image_config
-    tuned_on = labels.tuned_on
+    tuned_on, calibrated_on = labels.tuned_on, labels.calibrated_on
     manifest = labels.manifest(["uri", "volume"])
     slices = Counter(manifest["volume"].drop_null().to_pylist())
     references = references.among(manifest["uri"].to_pylist())
@@ -77,7 +77,7 @@ def evaluate_output(
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in labels.rows(columns=_COLUMNS):
-            scored = row["status"] != "error" and row["image_id"] not in tuned_on
+            scored = row["status"] != "error" and row["image_id"] not in tuned_on | calibrated_on
             wanted = scored and references.find(labels.image_ref(row))
             extra = [cell for of in more.values() for cell in of(row)] if wanted else []
             yield {**row, "masks": [*(row["masks"] or ()), *extra]}
@@ -89,6 +89,7 @@ def evaluate_output(
         methods=[*labels.methods, *more],
         surfaces=surfaces,
         tuned_on=tuned_on,
+        calibrated_on=calibrated_on,
         why_without=lambda row: references.ambiguity(labels.image_ref(row)),
         slices=slices,
         slice_mm=slice_mm,

@@ -40,6 +40,7 @@ def as_json(evaluation: Evaluation) -> str:
             item.reason == "without_reference" for item in evaluation.unscored
         ),
         "tuned_on": sum(item.reason == "tuned_on" for item in evaluation.unscored),
+        "calibrated_on": sum(item.reason == "calibrated_on" for item in evaluation.unscored),
         "not_committed": evaluation.not_committed,
         "unscored": [asdict(item) for item in evaluation.unscored],
         "images": _figures(evaluation.scores),

@@ -41,7 +41,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Unscored:
-    """An image without a score; ``reason`` is ``error``, ``without_reference`` or ``tuned_on``."""
+    """An image without a score.
+
+    ``reason`` is ``error``, ``without_reference``, ``tuned_on`` or ``calibrated_on``.
+    """
 
     image_id: str
     uri: str

@@ -1,7 +1,7 @@
 """Score the rows of a run against reference masks.
 
 An image without a score is listed with the reason: it is an error row, it has no reference, or it
-was used to choose the recipe.
+was used to choose the recipe or to fit confidences.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def score_rows(
     methods: Sequence[str],
     surfaces: bool = True,
     tuned_on: Collection[str] = (),
+    calibrated_on: Collection[str] = (),
     why_without: Callable[[Mapping[str, Any]], str | None] | None = None,
     slices: Mapping[str, int] | None = None,
     slice_mm: Callable[[Mapping[str, Any]], float | None] = lambda _row: None,
@@ -49,6 +50,7 @@ def score_rows(
         methods: the methods of the run.
         surfaces: whether to compute HD95 and NSD, which take most of the time.
         tuned_on: ids of images that chose the recipe and must not test it.
+        calibrated_on: ids of images that confidences were fitted on.
         why_without: returns the reason of a row without a reference, if there is a special one.
         slices: the number of slices of each volume whose surfaces are computed in 3-D.
         slice_mm: returns the millimetres from slice to slice of the volume of a row whose reference
@@ -70,6 +72,9 @@ def score_rows(
             continue
         if row["image_id"] in tuned_on:
             unscored.append(Unscored(*name, "tuned_on", **slice_of))
+            continue
+        if row["image_id"] in calibrated_on:
+            unscored.append(Unscored(*name, "calibrated_on", **slice_of))
             continue
         references = reference_of(row)
         if references is None:

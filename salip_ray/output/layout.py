@@ -12,6 +12,7 @@ The output of ``label``::
     summary.json                counts of the whole job
     seal.json                   checksums of the files above, those of shards by their statistics
     lease.json                  the driver that writes the output now
+    calibration.json            confidences fitted on a few labelled images
     reviews/                    decisions of people, and the label maps that they corrected
     evaluation.json             scores against reference masks
     report.html                 written by ``report``
@@ -35,6 +36,8 @@ SHARDS, MASKS, STATS = "shards", "masks", "stats"
 #: Folder of a shard's files -> suffix of their names.
 SUFFIXES = {SHARDS: "parquet", MASKS: "tar", STATS: "json"}
 
+#: Written by ``calibrate``.
+CALIBRATION = "calibration.json"
 DECISIONS = "reviews/decisions.json"
 REVIEW_MASKS = "reviews/masks"
 

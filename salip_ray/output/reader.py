@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from salip_ray.config import ClassSpec, ImageConfig, Mode, PrivacyConfig, TaskConfig
 from salip_ray.errors import NoJobError, OutputError
+from salip_ray.output.calibration import Calibrations
 from salip_ray.output.commit import committed_shards
 from salip_ray.output.layout import MANIFEST, RUN, SHARDS
 from salip_ray.output.run_record import read_run
@@ -40,10 +41,12 @@ class LabelOutput:
     Attributes:
         store: where it is.
         run: the content of its ``run.json``.
+        calibrations: fits of its confidences, which rows are read with; None if it has none.
     """
 
     store: Store
     run: Mapping[str, Any]
+    calibrations: Calibrations | None = None
     _uris: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -62,14 +65,15 @@ class LabelOutput:
 
         Raises:
             NoJobError: it has no ``run.json``.
-            OutputError: ``run.json`` cannot be read, or not by this version.
+            OutputError: ``run.json`` cannot be read, or not by this version; or
+                ``calibration.json`` is damaged.
         """
         elsewhere = {} if manifest is None else {MANIFEST: manifest}
         store = Store(output, storage_options, elsewhere=elsewhere)
         run = read_run(store)
         if run is None:
             raise NoJobError(f"{store} holds no {RUN}, so it is not the output of salip-ray label")
-        return cls(store, run)
+        return cls(store, run, Calibrations.of(store))
 
     @property
     def uri(self) -> str:
@@ -106,6 +110,11 @@ class LabelOutput:
     def tuned_on(self) -> frozenset[str]:
         """The ids of the images that the recipe was tuned on."""
         return frozenset(self.recipe["task"].get("tuned_on") or ())
+
+    @property
+    def calibrated_on(self) -> frozenset[str]:
+        """The ids of the images that its confidences were fitted on."""
+        return frozenset() if self.calibrations is None else self.calibrations.images
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -146,8 +155,8 @@ class LabelOutput:
             StoreError: the shard cannot be read.
         """
         with self._open_shard(name) as shard:
-            for batch in shard.iter_batches(batch_size=64, columns=columns):
-                yield from batch.to_pylist()
+            for batch in shard.iter_batches(batch_size=64, columns=self._needed(columns)):
+                yield from self._calibrated(pa.Table.from_batches([batch])).to_pylist()
 
     def row(
         self,
@@ -175,8 +184,8 @@ class LabelOutput:
             for group in range(shard.num_row_groups):
                 count = shard.metadata.row_group(group).num_rows
                 if index < first + count:
-                    table = shard.read_row_group(group, columns=columns)
-                    rows: list[dict[str, Any]] = table.to_pylist()
+                    table = shard.read_row_group(group, columns=self._needed(columns))
+                    rows: list[dict[str, Any]] = self._calibrated(table).to_pylist()
                     if cache is not None:
                         cache[name, first] = rows
                     return rows[index - first]
@@ -195,7 +204,8 @@ class LabelOutput:
         """
         with self._open_shard(shard, pre_buffer=True) as file:
             leaves = [file.schema.column(index).path for index in range(len(file.schema))]
-            return file.read([leaf for leaf in leaves if _without_list_marks(leaf) not in without])
+            wanted = [leaf for leaf in leaves if _without_list_marks(leaf) not in without]
+            return self._calibrated(file.read(wanted))
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of another file of the output, or None if it does not exist.
@@ -255,6 +265,12 @@ class LabelOutput:
         # A slice of a series is a file by itself and has the id of that file.
         in_file = row["slice"] is not None and row["image_id"] == image_id(uri, row["slice"])
         return ImageRef(uri, row["slice"] if in_file else None)
+
+    def _needed(self, columns: Sequence[str] | None) -> Sequence[str] | None:
+        return columns if self.calibrations is None else self.calibrations.columns(columns)
+
+    def _calibrated(self, rows: pa.Table) -> pa.Table:
+        return rows if self.calibrations is None else self.calibrations.apply(rows)
 
     @contextmanager
     def _open_shard(self, name: str, *, pre_buffer: bool = False) -> Iterator[pq.ParquetFile]:

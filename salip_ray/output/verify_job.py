@@ -24,7 +24,7 @@ _REVIEWS = layout.DECISIONS.partition("/")[0]
 _FOLDERS = (SHARDS, MASKS, STATS, _REVIEWS)
 _FILES = (
     *(RUN, MANIFEST, SUMMARY, SEAL, layout.LEASE, layout.REPORT, layout.REVIEW_PAGE),
-    *(layout.EVALUATION, layout.EVALUATION_NNUNET),
+    *(layout.EVALUATION, layout.EVALUATION_NNUNET, layout.CALIBRATION),
 )
 _UNSEALED = "run the label command again, which checks that all is done and writes it"
 

@@ -200,6 +200,7 @@ def notes(evaluation: Evaluation) -> Iterator[str]:
         ("error", "in no mean: not labelled because of an error"),
         ("without_reference", "in no mean: no reference mask"),
         ("tuned_on", "in no mean: used to choose the recipe (task.tuned_on)"),
+        ("calibrated_on", "in no mean: used to fit the confidences (calibration.json)"),
     ):
         if n := reasons.count(reason):
             yield f"{counted(n, 'image')} {text}"

@@ -27,10 +27,20 @@ def block(rows, columns=(0, 8), size=SIZE):
     return mask
 
 
-def write_run(folder, images, *, classes=("lungs",), per_shard=2, finish=True, settings=()):
+def write_run(
+    folder,
+    images,
+    *,
+    classes=("lungs",),
+    per_shard=2,
+    finish=True,
+    settings=(),
+    confidences=None,
+):
     """Write a run; ``images`` maps a name to the masks by label, or to the message of an error.
 
-    A mask may also come with a CLIP score: ``{"heart": (mask, 30.0)}``.
+    A mask may also come with a CLIP score: ``{"heart": (mask, 30.0)}``. ``confidences`` are those
+    of all labels of an image, by its name.
     """
     store = Store(folder)
     prompts = {label: [f"a {label}"] for label in classes}
@@ -47,7 +57,11 @@ def write_run(folder, images, *, classes=("lungs",), per_shard=2, finish=True, s
     ids = {label: number for number, label in enumerate(classes, start=1)}
     for shard in range(manifest.n_shards):
         planned = [row for row in manifest.table.to_pylist() if row["shard"] == shard]
-        rows = [_row(row, images[row["uri"].removeprefix("/in/")], ids) for row in planned]
+        names = [row["uri"].removeprefix("/in/") for row in planned]
+        rows = [
+            _row(row, images[name], ids, (confidences or {}).get(name, 0.5))
+            for name, row in zip(names, planned, strict=True)
+        ]
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         commit_shard(store, shard, table, len(rows), ids)
     if finish:
@@ -55,7 +69,7 @@ def write_run(folder, images, *, classes=("lungs",), per_shard=2, finish=True, s
     return folder
 
 
-def _row(planned, content, ids):
+def _row(planned, content, ids, confidence):
     about = {"image_id": planned["image_id"], "uri": planned["uri"]}
     about |= {"_seq": planned["seq"], "_shard": planned["shard"]}
     if isinstance(content, str):
@@ -67,7 +81,12 @@ def _row(planned, content, ids):
         if mask.any():
             masks.append(
                 ClassMask(
-                    "cascade", label, ids[label], mask, clip=ClipScores(score), confidence=0.5
+                    "cascade",
+                    label,
+                    ids[label],
+                    mask,
+                    clip=ClipScores(score),
+                    confidence=confidence,
                 )
             )
     size = next(iter(content.values()), np.zeros(SIZE))

@@ -179,6 +179,7 @@ def test_json_has_all_sections():
         "errors": 0,
         "without_reference": 0,
         "tuned_on": 0,
+        "calibrated_on": 0,
         "not_committed": 0,
         "unscored": [],
         "images": [

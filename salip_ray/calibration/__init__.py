@@ -1,0 +1,1 @@
+"""Fit the confidence of labels on a few images with references."""
