@@ -4,7 +4,7 @@ BIN := .venv/bin
 ENV := .venv/.installed
 
 .PHONY: help env test lint types unit cluster scale demo realdata confidence student resume bench \
-  parity own-models ablation chaos fuzz soak volume formats train-bundled docs wheel licences lock clean
+  parity own-models ablation chaos fuzz soak volume formats train-bundled docs notebooks documented wheel licences lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -93,6 +93,12 @@ train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
 docs: $(ENV)  ## build the documentation site into site/
 	$(BIN)/python tools/build_docs.py
 	$(BIN)/zensical build --strict --clean
+
+notebooks: $(ENV)  ## run the notebooks in docs/notebooks and store what they print
+	$(BIN)/python tools/notebooks.py
+
+documented: $(ENV)  ## the slow tests of the docs: all notebooks
+	$(BIN)/python -m pytest tests/packaging/test_notebooks.py -m slow
 
 wheel: $(ENV)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .

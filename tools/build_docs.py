@@ -3,9 +3,9 @@
 Usage:
     python tools/build_docs.py [--output build/docs]
 
-Copies the pages of ``docs/`` and the tables that they link to, and writes the reference pages from
-the code: commands, configuration, Python API and the schema of files. ``zensical build`` then makes
-``site/`` of the result. Nothing is fetched from a network.
+Copies the pages of ``docs/`` and the tables that they link to, makes pages of the notebooks, and
+writes the reference pages from the code: commands, configuration, Python API and the schema of
+files. ``zensical build`` then makes ``site/`` of the result. Nothing is fetched from a network.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import typer
 from docstring_roles import without_roles
+from notebook_pages import write_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -171,7 +172,8 @@ def copied_files() -> dict[Path, Path]:
     for folder, target in (("docs", "."), (_RESULTS, "results")):
         for path in sorted((ROOT / folder).rglob("*")):
             if path.is_file():
-                files[path] = Path(target) / path.relative_to(ROOT / folder)
+                name = Path(target) / path.relative_to(ROOT / folder)
+                files[path] = name.with_suffix(".md") if path.suffix == ".ipynb" else name
     return files
 
 
@@ -181,9 +183,10 @@ def copy_files(output: Path) -> None:
     for source, target in files.items():
         path = output / target
         path.parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix == ".md":
-            text = with_site_links(source.read_text(encoding="utf-8"), source, files)
-            path.write_text(text, encoding="utf-8")
+        if path.suffix == ".md":
+            notebook = source.suffix == ".ipynb"
+            text = write_page(source, path) if notebook else source.read_text(encoding="utf-8")
+            path.write_text(with_site_links(text, source, files), encoding="utf-8")
         else:
             shutil.copyfile(source, path)
 

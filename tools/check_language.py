@@ -4,14 +4,15 @@ Usage:
     python tools/check_language.py [PATH ...]
 
 Each rule is a pattern with the word to use instead. Python files are checked in their docstrings,
-comments, string literals and identifiers; Markdown, YAML and shell files line by line. A line that
-must keep a flagged word ends in ``# language: ok``.
+comments, string literals and identifiers; Markdown, YAML and shell files and the cells of notebooks
+line by line. A line that must keep a flagged word ends in ``# language: ok``.
 """
 
 from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import sys
 import tokenize
@@ -174,6 +175,9 @@ def check_file(path: Path) -> Iterator[Finding]:
             r"^\| use \| not \|\n(?:\|.*\n)*", _blank_lines, path.read_text("utf-8"), flags=re.M
         )
         yield from check_text(path, text)
+    elif path.suffix == ".ipynb":
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            yield from check_text(path, "".join(cell["source"]))
     elif path.suffix in {".yaml", ".yml", ".sh", ".sbatch", ".toml", ".html"} or (
         path.name in {"Makefile", "Dockerfile"}
     ):

@@ -17,6 +17,17 @@ from tests.unit.cli.command_tree import all_commands, parse
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Shown in place of a value that the reader fills in.
 PLACEHOLDERS = {"...", "FORMAT"}
+#: Commands of other programs -> what runs them.
+RUN_ELSEWHERE = {
+    "make env": "every run of the tests in a new checkout",
+    "make demo": "tests/packaging/test_wheel.py",
+    "pip install .": "tests/packaging/test_wheel.py",
+    "uv pip install --torch-backend cpu .": ".github/workflows/release.yml",
+    "python jobs/train_student.py": "tests/student/test_trainer.py",
+    "salip-ray label ./xrays ./labels --config lungs-mine.yaml": "tests/unit/cascade/",
+}
+#: What a command may need that no test has.
+MARK = r"needs [\w ]+|takes minutes"
 SECTIONS = set(Config.model_fields)
 OPTIONS = {name for command in all_commands().values() for p in command.params for name in p.opts}
 OPTIONS |= {n for c in all_commands().values() for p in c.params for n in p.secondary_opts}
@@ -28,10 +39,23 @@ def pages(test):
 
 def shell_lines(page: Path) -> Iterator[list[str]]:
     """Yield the words of each command in a page's shell blocks."""
-    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE):
+    for words, _ in marked_lines(page):
+        yield words
+
+
+def marked_lines(page: Path) -> Iterator[tuple[list[str], str]]:
+    """Yield the words of each command in a page's shell blocks, and what its mark says it needs.
+
+    The mark is the title of the block, or a comment in the line; empty if there is none.
+    """
+    blocks = re.findall(
+        r'^ *```sh(?: title="([^"\n]*)")?\n(.*?)^ *```', page.read_text(), re.DOTALL | re.MULTILINE
+    )
+    for title, block in blocks:
         for line in block.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
-                yield words
+                comment = re.search(rf"#.*?({MARK})", line)
+                yield words, title or (comment[1] if comment else "")
 
 
 def inline_commands(page: Path) -> Iterator[list[str]]:
@@ -123,6 +147,19 @@ def test_commands_of_ray_exist(page):
             assert words[1] in cli.commands, words
 
 
+@pages
+def test_mark_of_a_command_names_a_need(page):
+    for words, mark in marked_lines(page):
+        assert not mark or re.fullmatch(MARK, mark), words
+
+
+@pages
+def test_every_command_is_run_by_a_test_or_marked(page):
+    for words, mark in marked_lines(page):
+        if not mark and words[0] not in {"salip-ray", "export"}:
+            assert " ".join(words).startswith(tuple(RUN_ELSEWHERE)), words
+
+
 # ------------------------------------------------------------------- the checks see a mistake
 
 
@@ -144,6 +181,8 @@ def test_commands_of_ray_exist(page):
         (test_links_and_paths_exist, "[there](no-such-page.md)"),
         (test_links_and_paths_exist, "see benchmarks/no_such_file.py"),
         (test_make_targets_exist, "`make everything`"),
+        (test_every_command_is_run_by_a_test_or_marked, "```sh\nkubectl apply\n```"),
+        (test_mark_of_a_command_names_a_need, '```sh title="slow"\nsalip-ray tasks\n```'),
         (test_commands_of_ray_exist, "```sh\nray upp cluster.yaml\n```"),
     ],
 )
@@ -160,3 +199,13 @@ def test_every_shell_block_is_read(tmp_path):
         "```sh\nsalip-ray a \\\n  --b c  # comment\n```\n1. x\n\n   ```sh\n   ray d\n   ```\n"
     )
     assert list(shell_lines(page)) == [["salip-ray", "a", "--b", "c"], ["ray", "d"]]
+
+
+def test_mark_is_the_title_of_a_block_or_in_a_comment(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text('```sh title="needs Docker"\na\n```\n```sh\nb\nc  # x; needs weights\n```\n')
+    assert list(marked_lines(page)) == [
+        (["a"], "needs Docker"),
+        (["b"], ""),
+        (["c"], "needs weights"),
+    ]

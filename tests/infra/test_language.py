@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -77,6 +78,13 @@ def test_python_is_checked_in_docstrings_comments_strings_and_names(tmp_path):
     )
     lines = [line for line, _ in flagged(module)]
     assert {1, 2, 3, 4} <= set(lines)
+
+
+def test_cells_of_a_notebook_are_checked(tmp_path):
+    path = tmp_path / "notebook.ipynb"
+    cells = [{"source": ["Fine.\n", "A knob."]}, {"source": ["print('kept')"]}]  # language: ok
+    path.write_text(json.dumps({"cells": cells}))
+    assert [line for line, _ in flagged(path)] == [2, 1]
 
 
 def test_marked_line_is_allowed(tmp_path):

@@ -95,6 +95,12 @@ def test_links_lead_to_pages_and_anchors_that_exist(site):
     assert not dead
 
 
+def test_numbered_steps_are_items_of_their_list(site):
+    """Python-Markdown wants four spaces below a step, and an empty line before the next."""
+    for page in site.rglob("*.html"):
+        assert not re.search(r"\s\d\. <strong>", page.read_text(encoding="utf-8")), page.name
+
+
 def test_no_page_loads_anything_from_another_host(site):
     loaded = [link for content in parsed(site).values() for link in content.loaded]
     assert loaded
