@@ -7,6 +7,7 @@ or as safetensors.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -219,6 +220,8 @@ def _download(
     uri: str, path: Path, sha256: str | None, storage_options: Mapping[str, Any] | None
 ) -> None:
     shown = public_uri(uri.partition("?")[0])  # what follows may be a signature
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):  # by a process that was killed
+        left.unlink(missing_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)
     partial = Path(name)

@@ -114,6 +114,8 @@ def label(
     """
     started = time.monotonic()
     progress = ProgressReporter(quiet=quiet)
+    if prompts is not None and config.volumes.consistent:
+        progress.report("note: volumes.consistent has no effect: the boxes are given")
     config = with_prompts(config, prompts)
     require_taught_classes(config)
     reference_masks = open_references(references, config)

@@ -2,9 +2,9 @@
 
 A refined row of a volume carries its alternatives: the masks of each class with a runner-up instead
 of a retrieved candidate. They are light (RLEs and scores), so all slices of a shard are in memory
-at its commit, without pixels and embeddings. Slices of other shards, and slices that are farther
-apart than a gap that may be filled, have no influence on each other. So the rows of a shard bound
-the memory, and a shard depends on its own images only.
+at its commit, without pixels and embeddings. Slices of other shards or of another size, and slices
+that are farther apart than a gap that may be filled, have no influence on each other. So the rows
+of a shard bound the memory, and a shard depends on its own images only.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def choose_labels(rows: pa.Table, config: Config) -> pa.Table:
         slices = rows.select(_NEEDED).take(pa.array(indices)).to_pylist()
         order = sorted(range(len(slices)), key=lambda i: slices[i]["slice"])
         stack = [_Slice(slices[i]) for i in order]
-        for near in _split_at_gaps(stack, config.volumes.fill_gaps + 1):
+        for near in _split_apart(stack, config.volumes.fill_gaps + 1):
             for spec in config.task.classes:
                 _choose_class(near, spec, config)
         changed |= {
@@ -120,15 +120,17 @@ class _Slice:
         }
 
 
-def _split_at_gaps(stack: Sequence[_Slice], farthest: int) -> list[list[_Slice]]:
-    """Return runs of slices whose numbers are at most ``farthest`` apart.
+def _split_apart(stack: Sequence[_Slice], farthest: int) -> list[list[_Slice]]:
+    """Return runs of slices of one size whose numbers are at most ``farthest`` apart.
 
     Slices can be missing between those of a shard: error rows, or files whose names have another
-    order than their positions.
+    order than their positions. Pages of a TIFF can have several sizes; their masks do not compare.
     """
     runs: list[list[_Slice]] = []
     for item in stack:
-        if runs and item.number - runs[-1][-1].number <= farthest:
+        last = runs[-1][-1] if runs else None
+        near = last is not None and item.number - last.number <= farthest
+        if near and last is not None and item.size == last.size:
             runs[-1].append(item)
         else:
             runs.append([item])
@@ -168,8 +170,6 @@ def _fill_gap(stack: Sequence[_Slice], spec: ClassSpec) -> None:
     first, last = stack[0], stack[-1]
     cells = [item.chosen(spec.label) for item in (first, last)]
     before, after = (decode_rle(cell["rle"]) for cell in cells if cell is not None)
-    if before.shape != after.shape:
-        return
     # No model scored these masks, so they have the lower confidence of their neighbours.
     confidence = min(cell["confidence"] for cell in cells if cell is not None)
     reason = f"filled between the slices {first.number} and {last.number}"

@@ -120,6 +120,15 @@ def test_another_content_is_refused_and_leaves_nothing_behind(remote, cache):
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
+def test_what_a_killed_fetch_left_is_removed(remote, cache):
+    path = weights.fetch(remote)
+    path.unlink()
+    left = path.with_name(f".{path.name}.x1y2")
+    left.write_bytes(b"half")
+    assert weights.fetch(remote) == path
+    assert not left.exists()
+
+
 def test_another_local_content_is_refused(tmp_path):
     path = tmp_path / "sam.pth"
     path.write_bytes(CONTENT)

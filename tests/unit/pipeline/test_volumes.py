@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -157,6 +159,16 @@ def test_slices_with_many_missing_between_them_are_chosen_separately(config):
     far = choose_labels(table(*(row(n, good()) for n in (1, 2)), doubtful, row(80)), config)
     assert chosen(near)[40] is None
     assert chosen(far)[40] == [9]
+
+
+def test_pages_of_another_size_do_not_compare(config):
+    """A TIFF may hold a small copy of its pages."""
+    pages = [row(n, good(n)) for n in range(4)]
+    small = np.zeros((20, 20), bool)
+    small[5:15, 1:9] = True
+    thumbnail = row(2, replace(good(9), mask=small)) | {"height": 20, "width": 20}
+    rows = choose_labels(table(*pages[:2], thumbnail, pages[3]), config)
+    assert chosen(rows) == {0: [0], 1: [1], 2: [9], 3: [3]}
 
 
 @pytest.mark.parametrize(("last", "filled"), [(3, True), (4, False)])
