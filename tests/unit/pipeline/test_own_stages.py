@@ -109,3 +109,22 @@ def test_nan_of_a_model_is_an_error_row_of_its_stage(images):
         assert row["status"] == "error"
         assert row["error"]["stage"] == "retrieve"
         assert "toy_models.faulty:NaNRanks returned scores with NaN" in row["error"]["message"]
+
+
+def test_a_hungry_model_gets_smaller_batches_and_gives_the_same_rows(images):
+    config = config_of("propose.model=toy_models.faulty:Hungry", "propose.points_per_batch=64")
+    (table,) = prepare(images, config, "image", "reference")
+    actor = StageActor([STAGES[name] for name in stages_of(config)], config, 1, StageReporter())
+    rows = pa.concat_tables(actor(table), promote_options="permissive").to_pylist()
+    assert [row["_fallbacks"] for row in rows] == [[{"stage": "propose", "batch": 8}]] * 3
+    expected, _ = labelled(images, config_of(), fused=True)
+    assert without_nan([{name: row[name] for name in SHOWN} for row in rows]) == without_nan(
+        expected
+    )
+
+
+def test_masks_of_a_wrong_shape_are_an_error_row_that_says_so(images):
+    rows, _ = labelled(images, config_of("propose.model=toy_models.faulty:WrongShape"), fused=True)
+    for row in rows:
+        assert (row["status"], row["error"]["type"]) == ("error", "ModelError")
+        assert "returned masks of shape" in row["error"]["message"]
