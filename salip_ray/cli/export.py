@@ -27,6 +27,10 @@ export = typer.Typer(
     no_args_is_help=True,
     help="Write labels in the formats of trainers and labelling tools.",
 )
+Copy = Annotated[
+    bool,
+    typer.Option("--copy", help="Write all images as PNGs, instead of using them where they are."),
+]
 ShardSize = Annotated[int, typer.Option(min=1, help="Images per shard.")]
 #: These formats have no value for pixels to ignore.
 _without_ignore = partial(with_shared_options, without=("ignore_disagreement",))
@@ -164,9 +168,11 @@ def review(
 @_for_people
 def label_studio(
     export: Export,
-    copy: Annotated[
-        bool, typer.Option("--copy", help="Copy all images as PNGs instead of naming their URLs.")
-    ] = False,
+    copy: Copy = False,
+    sign_hours: Annotated[
+        float,
+        typer.Option(min=0, help="Sign the URLs of remote images for so long.", metavar="HOURS"),
+    ] = 0.0,
 ) -> int:
     """Write tasks for Label Studio, with the labels as predictions: brush masks with scores.
 
@@ -175,32 +181,64 @@ def label_studio(
     from salip_ray.review.tools import label_studio as writer
 
     return writer.export(
-        export.labels, export.dest, copy=copy, storage_options=export.storage_options
+        export.labels,
+        export.dest,
+        copy=copy,
+        sign_hours=sign_hours,
+        storage_options=export.storage_options,
     )
 
 
 @export.command()
 @_for_people
-def labelme(export: Export) -> int:
-    """Write a folder for LabelMe: PNGs and JSON files with pixel masks.
+def fiftyone(export: Export, copy: Copy = False) -> int:
+    """Write a dataset for FiftyOne, with a mask, a confidence and tags for each label.
+
+    Export it there as FiftyOneDataset, then run salip-ray import-review FOLDER LABELS.
+    """
+    from salip_ray.review.tools import fiftyone as writer
+
+    options = export.storage_options
+    return writer.export(export.labels, export.dest, copy=copy, storage_options=options)
+
+
+@export.command()
+@_for_people
+def labelme(export: Export, copy: Copy = False) -> int:
+    """Write a folder for LabelMe: images, and JSON files with pixel masks.
 
     Correct them there, then run salip-ray import-review DEST LABELS.
     """
     from salip_ray.review.tools import labelme as writer
 
-    return writer.export(export.labels, export.dest, storage_options=export.storage_options)
+    options = export.storage_options
+    return writer.export(export.labels, export.dest, copy=copy, storage_options=options)
 
 
 @export.command()
 @_for_people
-def cvat(export: Export) -> int:
-    """Write a task for CVAT: PNGs, labels.json, and annotations.xml with masks.
+def xanylabeling(export: Export, copy: Copy = False) -> int:
+    """Write a folder for X-AnyLabeling: images, and JSON files with polygons of every pixel.
+
+    Correct them there, then run salip-ray import-review DEST LABELS.
+    """
+    from salip_ray.review.tools import xanylabeling as writer
+
+    options = export.storage_options
+    return writer.export(export.labels, export.dest, copy=copy, storage_options=options)
+
+
+@export.command()
+@_for_people
+def cvat(export: Export, copy: Copy = False) -> int:
+    """Write a task for CVAT: images, labels.json, and annotations.xml with masks.
 
     Export it there as CVAT for images 1.1, then run salip-ray import-review FILE LABELS.
     """
     from salip_ray.review.tools import cvat as writer
 
-    return writer.export(export.labels, export.dest, storage_options=export.storage_options)
+    options = export.storage_options
+    return writer.export(export.labels, export.dest, copy=copy, storage_options=options)
 
 
 def import_review(
@@ -208,7 +246,7 @@ def import_review(
         Path,
         typer.Argument(
             help="File saved by a page of salip-ray review, Label Studio or CVAT, or folder of "
-            "salip-ray export review or labelme."
+            "salip-ray export review, LabelMe, X-AnyLabeling or FiftyOne."
         ),
     ],
     labels: Output,
@@ -218,17 +256,11 @@ def import_review(
 
     Decisions are written to LABELS/reviews/, next to the shards. Training and all exports use them.
     """
-    from salip_ray.datasets.exports.review_import import import_review as import_folder
-    from salip_ray.review.importing import import_file, import_labelme
-    from salip_ray.review.tools.labelme import is_labelme
+    from salip_ray.review.importing import import_file, import_folder
 
     options = storage_options("labels", labels_option)
-    if review.is_file():
-        imported = import_file(review, labels, options)
-    elif is_labelme(review):
-        imported = import_labelme(review, labels, options)
-    else:
-        imported = import_folder(review, labels, options)
+    read = import_file if review.is_file() else import_folder
+    imported = read(review, labels, options)
     typer.echo(
         f"{imported.corrected} corrected, {imported.accepted} accepted, "
         f"{imported.rejected} rejected, {imported.undecided} undecided"

@@ -235,6 +235,24 @@ class Store(StoreLocation):
                 raise
             return True
 
+    def link(self, name: str, target: Path) -> bool:
+        """Make a symbolic link to a file of this machine; return False if the store cannot.
+
+        Args:
+            name: of the link.
+            target: the file.
+        """
+        if not self._is_on_disk(name):
+            return False
+        link = Path(self._locate(name)[1])
+        try:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(target.absolute())
+        except OSError:
+            return False
+        return True
+
     def delete(self, name: str) -> None:
         """Delete a file if it exists.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from salip_ray.datasets.exports.review_import import import_review as import_queue
 from salip_ray.datasets.reviews import Decision, Imported, Reviews, Verdict
 from salip_ray.errors import InputError
 from salip_ray.output.lease import held
@@ -16,7 +17,7 @@ from salip_ray.output.masks import encode_png
 from salip_ray.output.reader import LabelOutput
 from salip_ray.review.decision_file import load_json, read_decisions
 from salip_ray.review.records import ImageReview
-from salip_ray.review.tools import cvat, label_studio, labelme
+from salip_ray.review.tools import cvat, fiftyone, label_studio, sidecars
 from salip_ray.schema import Size
 
 _ORDER: tuple[Verdict, ...] = ("corrected", "rejected", "accepted")
@@ -49,12 +50,22 @@ def import_file(
     return save_reviews(images, labels, str(file))
 
 
-def import_labelme(
+def import_folder(
     folder: Path, output: str, storage_options: Mapping[str, Any] | None = None
 ) -> Imported:
-    """Import a folder that LabelMe has saved to; the rest is as in :func:`import_file`."""
+    """Import what LabelMe, X-AnyLabeling or FiftyOne has saved to a folder, or a review queue.
+
+    The rest is as in :func:`import_file`.
+    """
+    read = None
+    if sidecars.is_export(folder):
+        read = sidecars.read
+    elif fiftyone.is_fiftyone(folder):
+        read = fiftyone.read
+    if read is None:
+        return import_queue(folder, output, storage_options)
     labels = LabelOutput.open(output, storage_options)
-    return save_reviews(labelme.read(folder, labels), labels, str(folder))
+    return save_reviews(read(folder, labels), labels, str(folder))
 
 
 def save_reviews(images: Sequence[ImageReview], labels: LabelOutput, source: str) -> Imported:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import salip_ray
@@ -58,6 +59,18 @@ class Destination:
         self._lease.require()
         self._store.write(name, data.encode() if isinstance(data, str) else data)
         self._names.add(name)
+
+    def link(self, name: str, target: Path) -> bool:
+        """Link a file of this machine into the export; return False if that is not possible.
+
+        Raises:
+            LeaseError: another process may be writing the export.
+        """
+        self._lease.require()
+        if not self._store.link(name, target):
+            return False
+        self._names.add(name)
+        return True
 
     def complete(self, **counts: int) -> None:
         """Record that the export is complete, with its counts.

@@ -1,6 +1,7 @@
-"""Find image files with an EXIF orientation, which some readers apply and others ignore.
+"""Find image files that other programs may show in another way than the labelled picture.
 
-Labels belong to the upright picture. A trainer that opens such a file may see another one.
+Some readers apply an EXIF orientation, others ignore it; labels belong to the upright picture. Some
+show more than 8 bits as a dark picture.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import IO, Any
 
 from PIL import ExifTags
@@ -18,6 +20,7 @@ from salip_ray.sources.opening import parsed
 
 _HEAD = 1 << 16  # bytes, which nearly always hold everything before the pixels
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
+_8_BITS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # modes of Pillow
 _THREADS = 16
 _BATCH = 1024
 
@@ -38,6 +41,15 @@ def any_turned(uris: Sequence[str], storage_options: Mapping[str, Any] | None = 
                 lambda uri: parsed(uri, _is_turned, storage_options), uris[start : start + _BATCH]
             )
         )
+
+
+def has_8_bits(file: Path) -> bool:
+    """Return True if a local file is an image of at most 8 bits per channel."""
+    try:
+        with own_pixel_limit(), Pil.open(file, formats=_FORMATS) as image:
+            return image.mode in _8_BITS
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def _is_turned(file: IO[bytes]) -> bool:

@@ -127,12 +127,14 @@ def import_review(
             label_maps[image_id] = encode_png(label_map)
         else:
             decisions[image_id] = Decision("accepted", classes)
-    store = Store(output, storage_options)
-    with held(store) as lease:
-        # Read again: another import may have added decisions since.
-        current = Reviews.of(labels)
-        lease.require_owner()
-        current.save(store, {image_id: [one] for image_id, one in decisions.items()}, label_maps)
+    if decisions:
+        store = Store(output, storage_options)
+        with held(store) as lease:
+            # Read again: another import may have added decisions since.
+            current = Reviews.of(labels)
+            lease.require_owner()
+            new = {image_id: [one] for image_id, one in decisions.items()}
+            current.save(store, new, label_maps)
     return Imported(**counts, undecided=len(queue) - len(decisions))
 
 

@@ -2,6 +2,6 @@
 
 ``export`` writes images and labels as the tool imports them. ``read`` returns the decisions in what
 the tool saved, which :mod:`salip_ray.review.importing` brings into the output. To add a tool, copy
-:mod:`salip_ray.review.tools.labelme`, and enter it in :mod:`salip_ray.review.importing` and
+:mod:`salip_ray.review.tools.fiftyone`, and enter it in :mod:`salip_ray.review.importing` and
 ``salip_ray/cli/export.py``.
 """

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from salip_ray.datasets.exports import palette
 from salip_ray.datasets.exports.cases import NO_SPLIT, PROVENANCE, counts, describe, provenance
 from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.unreadable import Unreadable
@@ -30,32 +29,49 @@ from salip_ray.errors import InputError
 from salip_ray.output.masks import LabelMap
 from salip_ray.output.reader import LabelOutput
 from salip_ray.review.records import ImageReview
-from salip_ray.review.tools.shared import Returned, ToolImages
+from salip_ray.review.tools.shared import (
+    IGNORED,
+    Returned,
+    ToolImages,
+    box_of,
+    class_masks,
+    colour_of,
+)
 from salip_ray.schema import Mask
 
 _ANNOTATIONS = "annotations.xml"
-_IGNORE = "pixels to ignore"
 _ACCEPT, _REJECT = "accept", "reject"
 _NAME = re.compile(r"-([0-9a-f]{16})\.\w+$")
 
 
 def export(
-    labels: PseudoLabels, location: str, *, storage_options: dict[str, Any] | None = None
+    labels: PseudoLabels,
+    location: str,
+    *,
+    copy: bool = False,
+    storage_options: dict[str, Any] | None = None,
 ) -> int:
     """Write images, labels and annotations; return the number of images.
+
+    Args:
+        labels: the labels.
+        location: an empty or new location, or an export to resume.
+        copy: write all images as PNGs instead of linking them.
+        storage_options: fsspec options of ``location``.
 
     Raises:
         OutputError: the location holds something else.
         InputError: no image can be read; a single one is left out and listed.
     """
-    with destination_of(location, describe("cvat", labels, NO_SPLIT), storage_options) as to:
+    about = describe("cvat", labels, NO_SPLIT, copy=copy)
+    with destination_of(location, about, storage_options) as to:
         skipped = Unreadable(labels, to)
-        images = ToolImages(labels, to, copy=True, skipped=skipped)
+        images = ToolImages(labels, to, copy, skipped)
         root = ET.Element("annotations")
         ET.SubElement(root, "version").text = "1.1"
         root.append(_meta(labels))
         for number, entry in enumerate(labels.entries):
-            file = images.written(entry)
+            file = images.name(entry)
             if file is not None:
                 root.append(_image(labels, number, file.removeprefix("images/"), entry))
         written = skipped.finish(len(labels))
@@ -68,12 +84,11 @@ def export(
 
 
 def _label_specs(labels: PseudoLabels) -> list[dict[str, Any]]:
-    colours = palette.colours()
-    masks = {**labels.class_ids, _IGNORE: labels.ignore_index}
+    masks = {**labels.class_ids, IGNORED: labels.ignore_index}
     return [
         {
             "name": label,
-            "color": "#{:02x}{:02x}{:02x}".format(*colours[min(class_id, palette.IGNORE)]),
+            "color": colour_of(class_id),
             "type": "mask",
             "attributes": [],
         }
@@ -95,22 +110,18 @@ def _meta(labels: PseudoLabels) -> ET.Element:
 def _image(labels: PseudoLabels, number: int, name: str, entry: Entry) -> ET.Element:
     size = {"width": str(entry.width), "height": str(entry.height)}
     image = ET.Element("image", {"id": str(number), "name": name, **size})
-    label_map = labels.label_map(entry)
-    names = {class_id: label for label, class_id in labels.class_ids.items()}
-    names[labels.ignore_index] = _IGNORE
-    for class_id in np.unique(label_map[label_map > 0]).tolist():
-        mask = label_map == class_id
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        crop = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    for label, mask, _ in class_masks(labels, entry):
+        left, top, right, bottom = box_of(mask)
+        crop = mask[top : bottom + 1, left : right + 1]
         ET.SubElement(
             image,
             "mask",
-            label=names[class_id],
+            label=label,
             source="auto",
             occluded="0",
             rle=", ".join(map(str, _runs(crop))),
-            left=str(columns[0]),
-            top=str(rows[0]),
+            left=str(left),
+            top=str(top),
             width=str(crop.shape[1]),
             height=str(crop.shape[0]),
             z_order="0",
@@ -181,7 +192,7 @@ def _review(image: ET.Element, ids: dict[str, str], returned: Returned) -> Image
 
 
 def _label_map(image: ET.Element, image_id: str, returned: Returned) -> LabelMap:
-    ids = {**returned.classes, _IGNORE: returned.ignore_index}
+    ids = returned.values
     drawn = np.zeros_like(returned.label_map(image_id))
     for shape in _shapes(image):
         label = shape.attrib["label"]

@@ -15,7 +15,6 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from salip_ray.datasets.exports import palette
 from salip_ray.datasets.exports.cases import NO_SPLIT, PROVENANCE, counts, describe, provenance
 from salip_ray.datasets.exports.destination import destination_of
 from salip_ray.datasets.exports.unreadable import Unreadable
@@ -26,10 +25,18 @@ from salip_ray.output.masks import LabelMap
 from salip_ray.output.reader import LabelOutput
 from salip_ray.review.records import ImageReview
 from salip_ray.review.tools import brush_rle
-from salip_ray.review.tools.shared import Returned, ToolImages, classes_of, origin, url_of
+from salip_ray.review.tools.shared import (
+    IGNORED,
+    Returned,
+    ToolImages,
+    class_masks,
+    classes_of,
+    colour_of,
+    origin,
+)
+from salip_ray.review.tools.urls import Urls
 
 _REJECT = "reject"
-_IGNORE = "pixels to ignore"
 
 
 def export(
@@ -37,6 +44,7 @@ def export(
     location: str,
     *,
     copy: bool = False,
+    sign_hours: float = 0.0,
     storage_options: dict[str, Any] | None = None,
 ) -> int:
     """Write tasks and the labelling interface; return the number of images.
@@ -45,17 +53,22 @@ def export(
         labels: the labels.
         location: an empty or new location, or an export to resume.
         copy: copy all images as PNGs.
+        sign_hours: hours for which URLs of remote images are signed; 0 for unsigned URLs.
         storage_options: fsspec options of ``location``.
 
     Raises:
         OutputError: the location holds something else.
-        InputError: no image can be read; a single one is left out and listed.
+        InputError: no image can be read; a single one is left out and listed. Or their store signs
+            no URLs.
     """
     about = describe("label-studio", labels, NO_SPLIT, copy=copy)
     with destination_of(location, about, storage_options) as destination:
         skipped = Unreadable(labels, destination)
         images = ToolImages(labels, destination, copy, skipped)
-        made = (_task(labels, entry, images) for entry in labels.entries)
+        urls = Urls(
+            labels.reader.images.storage_options, str(destination), storage_options, sign_hours
+        )
+        made = (_task(labels, entry, images, urls) for entry in labels.entries)
         tasks = [json.dumps(task) for task in made if task is not None]
         written = skipped.finish(len(labels))
         destination.write("tasks.json", "[\n" + ",\n".join(tasks) + "\n]\n")
@@ -65,7 +78,9 @@ def export(
     return written
 
 
-def _task(labels: PseudoLabels, entry: Entry, images: ToolImages) -> dict[str, Any] | None:
+def _task(
+    labels: PseudoLabels, entry: Entry, images: ToolImages, urls: Urls
+) -> dict[str, Any] | None:
     path = images.path(entry)
     if path is None:
         return None
@@ -74,41 +89,35 @@ def _task(labels: PseudoLabels, entry: Entry, images: ToolImages) -> dict[str, A
     if (score := json_figure(entry.confidence)) is not None:
         prediction["score"] = score
     return {
-        "data": {"image": url_of(path), **origin(labels, entry)},
+        "data": {
+            "image": urls.of(path),
+            **origin(labels, entry),
+        },
         "predictions": [prediction],
     }
 
 
 def _regions(labels: PseudoLabels, entry: Entry) -> Iterator[dict[str, Any]]:
-    label_map = labels.label_map(entry)
-    names = {class_id: label for label, class_id in labels.class_ids.items()}
-    names[labels.ignore_index] = _IGNORE
-    for class_id in np.unique(label_map[label_map > 0]).tolist():
+    for label, mask, figures in class_masks(labels, entry):
         region: dict[str, Any] = {
-            "id": f"{entry.image_id[:12]}-{class_id}",
+            "id": f"{entry.image_id[:12]}-{labels.class_ids.get(label, labels.ignore_index)}",
             "type": "brushlabels",
             "from_name": "label",
             "to_name": "image",
             "original_width": entry.width,
             "original_height": entry.height,
             "image_rotation": 0,
-            "value": {
-                "format": "rle",
-                "rle": brush_rle.encode(label_map == class_id),
-                "brushlabels": [names[class_id]],
-            },
+            "value": {"format": "rle", "rle": brush_rle.encode(mask), "brushlabels": [label]},
         }
-        figures = entry.figures.get(names[class_id])
         if figures is not None and (score := json_figure(figures.confidence)) is not None:
             region["score"] = score
         yield region
 
 
 def _config(labels: PseudoLabels) -> str:
-    colours = palette.colours()
-    shown = {**labels.class_ids, _IGNORE: labels.ignore_index}
+    shown = {**labels.class_ids, IGNORED: labels.ignore_index}
     lines = [
-        f"    <Label value={quoteattr(label)} background={quoteattr(_hex(colours, class_id))}/>"
+        f"    <Label value={quoteattr(label)} background={quoteattr(colour_of(class_id))}/>"
         for label, class_id in shown.items()
     ]
     return "\n".join(
@@ -124,11 +133,6 @@ def _config(labels: PseudoLabels) -> str:
             "</View>\n",
         ]
     )
-
-
-def _hex(colours: tuple[palette.Colour, ...], class_id: int) -> str:
-    index = class_id if class_id <= palette.IGNORE else palette.IGNORE
-    return "#{:02x}{:02x}{:02x}".format(*colours[index])
 
 
 def read(file: Path, content: Any, output: LabelOutput) -> list[ImageReview]:
@@ -167,7 +171,7 @@ def _review(task: Mapping[str, Any], returned: Returned) -> ImageReview:
 
 
 def _label_map(image_id: str, results: list[Mapping[str, Any]], returned: Returned) -> LabelMap:
-    ids = {**returned.classes, _IGNORE: returned.ignore_index}
+    ids = returned.values
     drawn = np.zeros_like(returned.label_map(image_id))
     for one in results:
         if one["type"] != "brushlabels":

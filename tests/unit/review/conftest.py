@@ -14,12 +14,19 @@ from salip_ray.review.selection import choose
 from salip_ray.sources.locations import image_id
 from tests.unit.datasets.conftest import cell, draw
 from tests.unit.datasets.conftest import write_output as write_thorax
+from tests.unit.review.mixed import write_mixed
 
 
 @pytest.fixture
 def thorax(tmp_path: Path) -> Path:
     """Six images with lung and heart, of sizes that differ, one empty image and one error row."""
     return write_thorax(tmp_path / "thorax")
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Thirty images: PNGs, DICOM files with hidden names, and slices of a NIfTI file."""
+    return write_mixed(tmp_path)
 
 
 @pytest.fixture

@@ -11,8 +11,11 @@ import nibabel
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typer.testing import CliRunner
 
+from salip_ray.cli import app
 from salip_ray.config import TaskConfig, load_config
+from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.schema import LABEL_SCHEMA, MANIFEST_SCHEMA, SCHEMA_VERSION
 from salip_ray.sources.locations import image_id
 from salip_ray.sources.privacy import pseudonym
@@ -20,6 +23,26 @@ from tests.dicom_series import write_slice
 from tests.unit.datasets.conftest import cell
 
 SHAPE = (37, 45)
+
+
+def run(*arguments: object) -> str:
+    """Run a command of ``salip-ray``; return what it prints."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def refused(*arguments: object) -> str:
+    """Run a command that refuses its input; return the message."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 2, done.output
+    return done.output
+
+
+def label_maps(output: Path) -> dict[str, np.ndarray]:
+    """Return the label map of each image by its id, in the order of the output."""
+    labels = PseudoLabels(str(output))
+    return {entry.image_id: labels.label_map(entry) for entry in labels.entries}
 
 
 def masks_of(number: int) -> tuple[np.ndarray, np.ndarray]:
