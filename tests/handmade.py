@@ -23,9 +23,11 @@ from salip_ray.sources.listing import list_images
 MasksOf = Callable[[Mapping[str, object]], Mapping[str, np.ndarray]]
 
 
-def write_labels(folder: Path, out: Path, config: Config, masks_of: MasksOf) -> LabelOutput:
-    """Label a folder of images with given masks, two rows per shard."""
-    plan = make_manifest(expand(list_images(folder), config)[0], 2)
+def write_labels(
+    folder: Path, out: Path, config: Config, masks_of: MasksOf, *, rows_per_shard: int = 2
+) -> LabelOutput:
+    """Label a folder of images with given masks."""
+    plan = make_manifest(expand(list_images(folder), config)[0], rows_per_shard)
     ids = {spec.label: spec.class_id for spec in config.task.classes}
     rows = []
     for number, row in enumerate(plan.frozen.to_pylist()):
@@ -47,7 +49,9 @@ def write_labels(folder: Path, out: Path, config: Config, masks_of: MasksOf) -> 
     (out / "run.json").write_text(json.dumps(run))
     pq.write_table(plan.frozen, out / "manifest.parquet")
     for shard in range(plan.n_shards):
-        table = pa.Table.from_pylist(rows[2 * shard : 2 * shard + 2], schema=LABEL_SCHEMA)
+        table = pa.Table.from_pylist(
+            rows[shard * rows_per_shard :][:rows_per_shard], schema=LABEL_SCHEMA
+        )
         pq.write_table(table, out / "shards" / f"part-{shard:05d}.parquet")
     return LabelOutput.open(str(out))
 

@@ -19,6 +19,7 @@ import pydicom
 import salip_ray
 from salip_ray.config import ClassSpec
 from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports.viewers import colour_of
 from salip_ray.datasets.exports.volumes import (
     NO_LIMITS,
     LabelledVolume,
@@ -123,6 +124,7 @@ def segmentation(
         sources: its DICOM data sets, in order; text decoded.
         labels: its labels.
     """
+    from highdicom.color import CIELabColor
     from highdicom.content import AlgorithmIdentificationSequence
     from highdicom.seg import (
         SegmentAlgorithmTypeValues,
@@ -155,6 +157,7 @@ def segmentation(
             segmented_property_type=codes.SCT.Organ,
             algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
+            display_color=CIELabColor.from_rgb(*colour_of(classes[index].class_id)),
         )
         for number, index in enumerate(present, start=1)
     ]

@@ -13,7 +13,8 @@ import nibabel
 import numpy as np
 
 from salip_ray.config import ImageConfig, PrivacyConfig
-from salip_ray.datasets.exports.destination import destination_of
+from salip_ray.datasets.exports import viewers
+from salip_ray.datasets.exports.destination import Destination, destination_of
 from salip_ray.datasets.exports.series_grid import SeriesGrid
 from salip_ray.datasets.exports.tidy import Tidy
 from salip_ray.datasets.exports.volumes import (
@@ -56,7 +57,8 @@ def export_nifti(
     set to ignore. The labels of a NIfTI volume have its shape (of one time point), affine and
     header codes; those of DICOM the affine of its positions. NAME is that of the source file, or
     the volume's id for a series and if the run hid names. Decisions of reviewers apply. A volume
-    that cannot be written is left out, with a note.
+    that cannot be written is left out, with a note. Two more files tell ITK-SNAP and 3D Slicer the
+    names and colours of the classes.
 
     Args:
         output: the output.
@@ -92,6 +94,8 @@ def export_nifti(
                     reason = scrub(reason, [source.uri for source in volume.sources], name)
                 notes.append(f"{name} is left out: {reason}")
                 continue
+            if not written:
+                _write_names(labels, destination)
             destination.write(f"{name}.nii.gz", gzip.compress(data, compresslevel=6, mtime=0))
             written += 1
             if gaps:
@@ -107,6 +111,13 @@ def export_nifti(
             notes.append(f"{counted(alone, 'single image')} of DICOM series left out: no volume")
         destination.complete(volumes_written=written)
         return written, notes
+
+
+def _write_names(labels: VolumeLabels, destination: Destination) -> None:
+    names = {class_id: label for label, class_id in labels.class_ids.items()}
+    names[labels.ignore_index] = "pixels to ignore"
+    destination.write(viewers.ITKSNAP, viewers.itksnap_labels(names))
+    destination.write(viewers.SLICER, viewers.slicer_colours(names))
 
 
 class _Names:

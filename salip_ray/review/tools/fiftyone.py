@@ -43,6 +43,8 @@ _FIELD = "pseudo_labels"
 _VERSION = "1.0.0"
 _SAMPLES, _METADATA = "samples.json", "metadata.json"
 _ACCEPT, _REJECT = "accept", "reject"
+#: FiftyOne cuts coordinates to whole pixels: a box starts a little inside of its first one.
+_INSIDE = 0.01
 _HEADER_BYTES = 1024  # of a NumPy file, at most
 
 
@@ -110,8 +112,8 @@ def _detections(labels: PseudoLabels, entry: Entry) -> Iterator[dict[str, Any]]:
             "tags": [],
             "label": label,
             "bounding_box": [
-                left / entry.width,
-                top / entry.height,
+                (left + _INSIDE) / entry.width,
+                (top + _INSIDE) / entry.height,
                 (right + 1 - left) / entry.width,
                 (bottom + 1 - top) / entry.height,
             ],

@@ -47,6 +47,20 @@ def test_samples_have_images_confidence_and_tags(mixed, exported, tmp_path):
     assert [sample["tags"] for sample in samples[:3]] == [[], ["reviewed"], []]
 
 
+def test_boxes_cut_to_whole_pixels_have_the_size_of_their_masks(mixed, exported):
+    """FiftyOne multiplies and truncates, so a box must never end a little below a pixel."""
+    before = label_maps(mixed)
+    for sample in json.loads((exported / "samples.json").read_text())["samples"]:
+        for one in sample["pseudo_labels"]["detections"]:
+            x, y, width, height = one["bounding_box"]
+            top, bottom = int(SHAPE[0] * y), int(SHAPE[0] * (y + height))
+            left, right = int(SHAPE[1] * x), int(SHAPE[1] * (x + width))
+            mask = before[sample["salip_image_id"]] == {"lung": 1, "heart": 2}[one["label"]]
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            assert (top, bottom) == (rows[0], rows[-1] + 1)
+            assert (left, right) == (columns[0], columns[-1] + 1)
+
+
 def test_tags_of_labels_decide_on_their_classes(mixed, exported):
     def tag(sample):
         lung, heart = sample["pseudo_labels"]["detections"]
