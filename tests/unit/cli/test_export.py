@@ -15,10 +15,11 @@ from salip_ray.datasets.exports import (
     nnunet,
     png,
     review,
-    review_import,
     webdataset,
     yolo,
 )
+from salip_ray.datasets.reviews import Imported
+from salip_ray.review import importing
 
 
 def run(*arguments: object):
@@ -83,8 +84,8 @@ def test_review_is_exported_and_imported(opened, monkeypatch, tmp_path):
     monkeypatch.setattr(review, "export", lambda *a, **k: k["limit"])
     done = run("export", "review", "labels", tmp_path / "review", "--limit", 7)
     assert f"7 images in {tmp_path / 'review'}" in done.output.replace("\n", "")
-    imported = review_import.Imported(1, 2, 3, 4)
-    monkeypatch.setattr(review_import, "import_review", lambda *a: imported)
+    imported = Imported(1, 2, 3, 4)
+    monkeypatch.setattr(importing, "import_queue", lambda *a: imported)
     done = run("import-review", tmp_path, "labels")
     assert done.output == "1 corrected, 2 accepted, 3 rejected, 4 undecided\n"
 
