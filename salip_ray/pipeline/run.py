@@ -127,6 +127,7 @@ def run_on_ray(
             raise JobError(f"{_describe_cause(problem)}; {_describe_progress(job)}") from problem
         finally:
             job.lease.progress = job.lease.on_lost = None
+            monitor.end.remote()
             remove_folder(notes_folder(reporter.notes))
     _require_committed(job, todo)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tarfile
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray  # noqa: F401  (has psutil on its path)
+
+import psutil  # isort: skip
 
 from salip_ray import label
 from salip_ray.errors import ConfigError, InputError, JobError, OutputError, ResumeError
@@ -43,6 +48,23 @@ def test_every_image_is_one_row_and_bad_ones_have_a_reason(labelled, images):
     assert rows["cut.png"]["masks"] in (None, [])
     assert summary.status["error"] == 2
     assert summary.images == 11
+
+
+def monitors():
+    """Return the process ids of the monitors of this session."""
+    processes = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "ray::Monitor" in process.cmdline():
+                processes.append(process.pid)
+    return processes
+
+
+def test_a_job_leaves_no_actor_in_a_long_session(labelled):
+    deadline = time.monotonic() + 120
+    while monitors() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not monitors()
 
 
 def test_label_maps_are_the_masks_of_the_rows(labelled):

@@ -103,6 +103,10 @@ class Monitor(GateState):
         """Return the counts."""
         return self._now
 
+    def end(self) -> None:
+        """End this actor. Ray Data keeps handles of it, so it would live as long as the session."""
+        ray.actor.exit_actor()
+
 
 def start_monitor(stages: Sequence[str], run: str) -> Any:
     """Start the actor. It needs no CPU; if its worker dies, it restarts and counts from zero.
