@@ -73,7 +73,7 @@ def test_a_model_that_cannot_be_built_is_named_in_one_line(small_config):
 
     config = small_config(f"propose.model={Raises.__module__}:Raises", "refine.model=none")
     with pytest.raises(ModelError, match="built: ValueError: there is no licence for"):
-        label_dataset(ray.data.range(4), config)
+        label_dataset(ray.data.range(4).map(lambda row: row), config)
 
 
 TWO_CPUS = """
