@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 
-.PHONY: help env test lint types unit cluster scale demo realdata confidence student resume bench \
+.PHONY: help env test lint types unit cluster scale demo realdata confidence consensus student resume bench \
   parity own-models ablation chaos fuzz soak volume formats train-bundled docs notebooks documented wheel licences lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ realdata: $(ENV)  ## label and score the real images in $$SALIP_REAL_DATA (defau
 
 confidence: $(ENV)  ## measure how well confidence predicts Dice, on phantoms and real images
 	$(BIN)/python benchmarks/confidence.py
+
+consensus: $(ENV)  ## measure how well the agreement of several models ranks labels
+	$(BIN)/python benchmarks/consensus.py
 
 student: $(ENV)  ## train a U-Net on the cascade's labels of phantoms; does it beat its teacher?
 	$(BIN)/python benchmarks/student.py
@@ -112,4 +115,4 @@ lock: $(ENV)  ## pin the dependencies of pyproject.toml again
 	grep -A99 '^uv==' requirements.lock | awk 'NR==1 || /--hash/ {print} NR>1 && !/--hash/ {exit}' > requirements-uv.txt
 
 clean:  ## remove the files of the other targets, except trained models
-	rm -rf .venv dist build site ablation-output demo-output realdata-output confidence-output student-output volume-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv dist build site ablation-output demo-output realdata-output confidence-output consensus-output student-output volume-output bench-output chaos-output .pytest_cache .mypy_cache .ruff_cache
