@@ -362,7 +362,9 @@ function showWindowOf(index) {
 
 function showWindowValues() {
   const digits = Number($("level").step) < 1 ? 2 : 0;
-  for (const each of ["level", "window"]) $(`${each}-value`).textContent = Number($(each).value).toFixed(digits);
+  for (const each of ["level", "window"]) {
+    $(`${each}-value`).textContent = Number($(each).value).toFixed(digits).replace(/^-(0[.0]*)$/, "$1");
+  }
 }
 
 function setWindow() {

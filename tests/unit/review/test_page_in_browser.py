@@ -20,6 +20,12 @@ from tests.browser import CONTRAST
 pytestmark = pytest.mark.browser
 
 
+#: Counts the pictures that the page has decoded.
+COUNT_DECODED = """window.decoded = 0;
+const decode = window.createImageBitmap;
+window.createImageBitmap = (...given) => { window.decoded += 1; return decode(...given); };"""
+
+
 @pytest.fixture
 def opened(browser, thorax, write_page):
     """Opens a page, by default of the thorax; it may request nothing and log no error."""
@@ -30,6 +36,7 @@ def opened(browser, thorax, write_page):
         files.add(file.as_uri())
         context = browser.new_context(**properties)
         contexts.append(context)
+        context.add_init_script(COUNT_DECODED)
         page = context.new_page()
         page.on("request", lambda request: requested.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -288,6 +295,76 @@ def test_window_and_level_change_what_is_shown_and_not_what_is_saved(opened, tmp
     page.wait_for_timeout(100)
     assert page.evaluate(shown) == before
     assert saved(page, tmp_path)[1] == {}
+
+
+def test_opacity_and_zoom_change_the_view_and_not_what_is_saved(opened, tmp_path):
+    page = opened()
+    canvas = page.locator("#canvas")
+
+    def shown():
+        page.wait_for_timeout(150)
+        return canvas.evaluate("element => element.toDataURL()")
+
+    before = shown()
+    page.locator("#opacity").fill("100")
+    assert (opaque := shown()) != before
+    page.locator("#opacity").fill("0")
+    without = shown()
+    assert len({before, opaque, without}) == 3
+    page.locator("#opacity").fill("40")
+    page.keyboard.press("h")
+    assert shown() == without
+    page.keyboard.press("h")
+    assert shown() == before
+    fitted = page.inner_text("#zoom-value")
+    page.keyboard.press("+")
+    expect(page.locator("#zoom-value")).not_to_have_text(fitted)
+    assert shown() != before
+    page.keyboard.press("0")
+    expect(page.locator("#zoom-value")).to_have_text(fitted)
+    assert shown() == before
+    canvas.hover()
+    page.mouse.wheel(0, -200)
+    expect(page.locator("#zoom-value")).not_to_have_text(fitted)
+    page.get_by_role("button", name="Fit to the window").click()
+    expect(page.locator("#zoom-value")).to_have_text(fitted)
+    assert saved(page, tmp_path)[1] == {}
+
+
+def test_keys_change_the_brush_and_choose_what_it_paints(opened, tmp_path):
+    page = opened()
+    size = int(page.input_value("#brush-size"))
+    page.keyboard.press("]")
+    assert int(page.input_value("#brush-size")) > size
+    for _ in range(9):
+        page.keyboard.press("[")
+    assert int(page.input_value("#brush-size")) == 1
+    page.locator("#brush-size").fill("4")
+    page.get_by_role("radio", name="pixels to ignore").check()
+    page.keyboard.press("b")
+    paint(page, 3, 1, 12, 1)
+    status(page, "corrected")  # background that is ignored concerns all classes
+    page.keyboard.press("e")
+    page.keyboard.press("1")
+    paint(page, 8, 1, 14, 1)
+    image = next(iter(saved(page, tmp_path)[1].values()))
+    painted = unpack(image["label_map"], (image["height"], image["width"]), 255)
+    assert (painted[1, 3:6] == 255).all()
+    assert not painted[1, 8:14].any()
+
+
+def test_pictures_are_decoded_when_they_are_shown(opened, mixed):
+    page = opened(mixed)
+    decoded = lambda: page.evaluate("window.decoded")  # noqa: E731
+    expect(page.locator("#list li")).to_have_count(30)
+    assert decoded() == 2  # the first one, and the next one in advance
+    for number in range(2, 8):
+        page.keyboard.press("ArrowRight")
+        at(page, number)
+    assert decoded() == 8
+    page.keyboard.press("ArrowLeft")
+    at(page, 6)
+    assert decoded() == 8  # the latest ones stay decoded
 
 
 def test_the_list_filters_and_jumps(opened):
