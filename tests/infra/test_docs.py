@@ -24,6 +24,8 @@ RUN_ELSEWHERE = {
     "pip install .": "tests/packaging/test_wheel.py",
     "uv pip install --torch-backend cpu .": ".github/workflows/release.yml",
     "python jobs/train_student.py": "tests/student/test_trainer.py",
+    "salip-ray import-review BACK LABELS": "tests/unit/review/test_round_trips.py",
+    "salip-ray calibrate ./labels ./masks --images 30": "tests/unit/calibration/test_job.py",
     "salip-ray label ./xrays ./labels --config lungs-mine.yaml": "tests/unit/cascade/",
 }
 #: What a command may need that no test has.
@@ -155,6 +157,7 @@ def test_mark_of_a_command_names_a_need(page):
 
 @pages
 def test_every_command_is_run_by_a_test_or_marked(page):
+    """Those of ``salip-ray`` run in ``tests/unit/cli/test_documented_commands.py``."""
     for words, mark in marked_lines(page):
         if not mark and words[0] not in {"salip-ray", "export"}:
             assert " ".join(words).startswith(tuple(RUN_ELSEWHERE)), words
