@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+#: Of outputs; 3 added ``masks.instances``. A job of an older version is resumed in that version.
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (2, 3)
 
 Image: TypeAlias = npt.NDArray[np.uint8]  #: RGB, shape [H, W, 3]
 Mask: TypeAlias = npt.NDArray[np.bool_]  #: shape [H, W]
@@ -135,6 +137,23 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Instance:
+    """One object of a class, on the image's original pixels.
+
+    Attributes:
+        mask: bool [H, W], not empty; instances of a class may overlap.
+        candidate_id: the candidate that it was made from, if any.
+        sam: SAM's scores of the mask; None if no model scored it.
+        confidence: like that of :class:`ClassMask`, of this mask alone.
+    """
+
+    mask: Mask
+    candidate_id: int | None = None
+    sam: SamScores | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ClassMask:
     """The label of one class by one method, on the image's original pixels.
 
@@ -154,6 +173,8 @@ class ClassMask:
         confidence: the Dice that the cascade expects of its label, 0 to 1, 0 if the organ is absent
             (:mod:`salip_ray.cascade.confidence`); in a consensus the agreement of the runs
             (:mod:`salip_ray.consensus.votes`); None for other methods.
+        instances: the objects whose union is the mask, the best first; none if the mask is one
+            object.
     """
 
     method: str
@@ -166,6 +187,7 @@ class ClassMask:
     clip: ClipScores | None = None
     proposed: ProposedMask | None = None
     confidence: float | None = None
+    instances: tuple[Instance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +282,17 @@ RANKED_TYPE = pa.struct(
         pa.field("box", _BOX),  # on the working image
     ]
 )
+INSTANCE_TYPE = pa.struct(
+    [
+        pa.field("candidate_id", pa.int32()),
+        pa.field("rle", RLE_TYPE),
+        pa.field("bbox", pa.list_(pa.float32(), 4)),  # COCO xywh
+        pa.field("area", pa.int64()),
+        pa.field("predicted_iou", pa.float32()),
+        pa.field("stability_score", pa.float32()),
+        pa.field("confidence", pa.float32()),
+    ]
+)
 MASK_TYPE = pa.struct(
     [
         pa.field("method", pa.string()),
@@ -279,6 +312,8 @@ MASK_TYPE = pa.struct(
         pa.field("proposed", RLE_TYPE),  # the candidates' own masks, united
         pa.field("agreement", pa.float32()),
         pa.field("confidence", pa.float32()),
+        # Masks whose union is ``rle``. Empty: ``rle`` is one object. Null: an older version.
+        pa.field("instances", pa.list_(INSTANCE_TYPE)),
     ]
 )
 
@@ -300,6 +335,16 @@ LABEL_SCHEMA = pa.schema(
     ]
 )
 """A row of ``shards/part-*.parquet``: everything that an output stores about an image."""
+
+
+def label_schema(version: int) -> pa.Schema:
+    """Return :data:`LABEL_SCHEMA` as the outputs of one of :data:`READABLE_VERSIONS` have it."""
+    if version >= SCHEMA_VERSION:
+        return LABEL_SCHEMA
+    older = pa.struct([field for field in MASK_TYPE if field.name != "instances"])
+    position = LABEL_SCHEMA.get_field_index("masks")
+    return LABEL_SCHEMA.set(position, pa.field("masks", pa.list_(older)))
+
 
 #: The stages whose time is measured, in order.
 TIMED_STAGES = ("fetch", "propose", "retrieve", "refine")

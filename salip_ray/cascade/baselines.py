@@ -22,8 +22,9 @@ from salip_ray.cascade.geometry import (
     to_working_mask,
     union_of,
 )
+from salip_ray.cascade.instances import instances_of
 from salip_ray.cascade.interfaces import Refiner
-from salip_ray.cascade.refiner import refine_boxes
+from salip_ray.cascade.refiner import own_masks, refine_boxes
 from salip_ray.config import ClassSpec, RefineConfig
 from salip_ray.schema import Box, Candidate, ClassMask, Mask, ProposedMask, SamScores, Size
 
@@ -40,25 +41,26 @@ def unprompted(
 
     Without candidates there is no label. Of equal candidates the lower id wins.
     """
-    masks = []
-    for method, merit in _RANKINGS.items():
+    masks: list[ClassMask] = []
+    for method, merit in _RANKINGS.items() if candidates else ():
         ranked = sorted(candidates, key=lambda candidate: (-merit(candidate), candidate.id))
         for spec in classes:
             chosen = ranked[: spec.top_k]
-            union = union_of(chosen, original_size)
-            if not union.any():
+            united = own_masks(chosen, RefineConfig(), original_size)
+            if not united.union.any():
                 continue
             masks.append(
                 ClassMask(
                     method=method,
                     label=spec.label,
                     class_id=spec.class_id,
-                    mask=union,
+                    mask=united.union,
                     sam=SamScores(
                         float(np.mean([c.predicted_iou for c in chosen])),
                         float(np.mean([c.stability_score for c in chosen])),
                     ),
                     candidate_ids=tuple(c.id for c in chosen),
+                    instances=instances_of(united, candidate_ids=[c.id for c in chosen]),
                 )
             )
     return masks
@@ -118,6 +120,7 @@ def gt_sam(
                 sam=SamScores(float(refined.predicted_iou.mean()), float(refined.stability.mean())),
                 prompt_boxes=tuple(boxes),
                 proposed=ProposedMask(proposed, overlap(proposed, refined.union)),
+                instances=instances_of(refined),
             )
         )
     return masks

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from salip_ray.cascade.confidence import expected_dice
-from salip_ray.cascade.geometry import overlap, shared_area, union_of
+from salip_ray.cascade.geometry import overlap, shared_area, to_original, union_of
+from salip_ray.cascade.instances import instances_of
 from salip_ray.cascade.interfaces import RefinedMasks, Refiner
 from salip_ray.cascade.prompts import Prompt, prompts_for
 from salip_ray.cascade.refiner import own_masks, refine
@@ -96,11 +97,13 @@ class ClassLabeller:
         predicted_iou = float(np.mean(refined.predicted_iou))
         stability = float(np.mean(refined.stability))
         confidence: float | None = None
+        confidences: list[float] = []
         # The calibration holds neither for masks that no model scored, nor for untaught classes.
         scored = self.refiner is not None and not math.isnan(predicted_iou)
         scored = scored and not is_prompted(self.config)  # nothing was proposed to agree with
         if scored and not self._is_untaught():
             confidence = expected_dice(predicted_iou, stability, agreement, clip)
+            confidences = self._confidences(made, clip)
         return ClassMask(
             method="cascade",
             label=self.spec.label,
@@ -112,7 +115,25 @@ class ClassLabeller:
             clip=clip[0],
             proposed=ProposedMask(proposed, agreement),
             confidence=confidence,
+            instances=instances_of(
+                refined,
+                candidate_ids=[candidate.id for candidate in made.candidates],
+                confidences=confidences,
+            ),
         )
+
+    def _confidences(self, made: RefinedCandidates, clip: Sequence[ClipScores]) -> list[float]:
+        """Return the confidence of each refined mask alone."""
+        refined = made.masks
+        return [
+            expected_dice(
+                float(refined.predicted_iou[number]),
+                float(refined.stability[number]),
+                overlap(to_original(candidate.mask, self.original_size), refined.masks[number]),
+                clip[number : number + 1],
+            )
+            for number, candidate in enumerate(made.candidates)
+        ]
 
     def _is_untaught(self) -> bool:
         allowed = self.config.clip.allow_untaught

@@ -12,6 +12,7 @@ from salip_ray.schema import (
     Candidate,
     ClassMask,
     ClipScores,
+    Instance,
     Outcome,
     ProposedMask,
     SamScores,
@@ -44,9 +45,23 @@ def pack_masks(items: Sequence[ClassMask]) -> list[dict[str, Any]]:
                 "proposed": encode_rle(proposed.mask) if proposed else None,
                 "agreement": _or_nan(proposed.agreement if proposed else None),
                 "confidence": _or_nan(item.confidence),
+                "instances": [_pack_instance(instance) for instance in item.instances],
             }
         )
     return cells
+
+
+def _pack_instance(item: Instance) -> dict[str, Any]:
+    rle, sam = encode_rle(item.mask), item.sam
+    return {
+        "candidate_id": item.candidate_id,
+        "rle": rle,
+        "bbox": bbox_xywh(rle),
+        "area": area(rle),
+        "predicted_iou": _or_nan(sam.predicted_iou if sam else None),
+        "stability_score": _or_nan(sam.stability if sam else None),
+        "confidence": _or_nan(item.confidence),
+    }
 
 
 def _or_nan(figure: float | None) -> float:
@@ -54,7 +69,7 @@ def _or_nan(figure: float | None) -> float:
 
 
 def read_mask(cell: Mapping[str, Any]) -> ClassMask:
-    """Return the mask in an item of the column ``masks`` of a row."""
+    """Return the mask in an item of the column ``masks`` of a row, without its instances."""
     return ClassMask(
         method=cell["method"],
         label=cell["label"],
@@ -67,6 +82,15 @@ def read_mask(cell: Mapping[str, Any]) -> ClassMask:
         proposed=_read_proposed(cell),
         confidence=_figure(cell, "confidence"),
     )
+
+
+def instance_cells(cell: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the objects of an item of the column ``masks``, the best first.
+
+    They are its ``instances``, or the item itself if it is one object, or if the output is of an
+    older version, which stores no instances.
+    """
+    return cell.get("instances") or [cell]
 
 
 def _read_sam_scores(cell: Mapping[str, Any]) -> SamScores | None:

@@ -34,7 +34,7 @@ from salip_ray.output.layout import (
     shard_number,
 )
 from salip_ray.output.store import Store
-from salip_ray.schema import LABEL_SCHEMA, SCHEMA_VERSION, TIMED_STAGES
+from salip_ray.schema import SCHEMA_VERSION, TIMED_STAGES, label_schema
 
 _MODE = 0o644
 #: Field of the statistics with the checksums of a rewrite that has started.
@@ -66,6 +66,7 @@ def commit_shard(
     classes: Mapping[str, int],
     *,
     before: Mapping[str, Any] | None = None,
+    version: int = SCHEMA_VERSION,
 ) -> dict[str, Any]:
     """Write one shard.
 
@@ -81,6 +82,7 @@ def commit_shard(
         classes: class ids by label, for the JSON file next to each label map.
         before: statistics of the earlier commit of the shard, whose times are added; None if the
             shard is not committed.
+        version: schema version of the output.
 
     Returns:
         The statistics of the shard, as written to ``stats/``.
@@ -94,9 +96,9 @@ def commit_shard(
         raise IncompleteShardError(
             f"shard {shard} must have the rows 0 to {n_rows - 1}, but has {rows.num_rows} rows"
         )
-    masks, labels = tar_bytes(rows, classes), parquet_bytes(_label_columns(rows))
+    masks, labels = tar_bytes(rows, classes), parquet_bytes(_label_columns(rows, version))
     stats = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": version,
         "shard": shard,
         **shard_stats(rows),
         "files": {SHARDS: describe(labels), MASKS: describe(masks)},
@@ -131,10 +133,11 @@ def describe(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _label_columns(rows: pa.Table) -> pa.Table:
+def _label_columns(rows: pa.Table, version: int) -> pa.Table:
+    schema = label_schema(version)
     # A column that is null in a whole block may have lost its type.
-    columns = [rows[field.name].cast(field.type) for field in LABEL_SCHEMA]
-    return pa.table(columns, schema=LABEL_SCHEMA).combine_chunks()
+    columns = [rows[field.name].cast(field.type) for field in schema]
+    return pa.table(columns, schema=schema).combine_chunks()
 
 
 def parquet_bytes(labels: pa.Table) -> bytes:

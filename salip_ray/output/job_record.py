@@ -78,11 +78,13 @@ class ClaimedJob:
     Attributes:
         manifest: the images of the job, in the shards of the frozen manifest.
         committed: numbers of the committed shards.
+        version: schema version of the output.
         notes: lines to show to the user.
     """
 
     manifest: Manifest
     committed: frozenset[int]
+    version: int
     notes: tuple[str, ...] = ()
 
 
@@ -104,6 +106,7 @@ def claim_or_resume_job(
     """
     run = read_run(store)
     notes: list[str] = []
+    version = SCHEMA_VERSION if run is None else run["schema_version"]
     if run is None:
         require_empty(store, KIND, RUN)
         record = Record(
@@ -125,7 +128,7 @@ def claim_or_resume_job(
         notes.extend(version_notes(run.get("versions", {})))
     if store.read(MANIFEST) is None:
         store.write(MANIFEST, manifest_bytes(manifest))
-    return ClaimedJob(manifest, frozenset(committed_shards(store)), tuple(notes))
+    return ClaimedJob(manifest, frozenset(committed_shards(store)), version, tuple(notes))
 
 
 def refuse_other_files(store: Store) -> None:

@@ -6,7 +6,7 @@ read by pycocotools. Parquet rows hold it, and tools for COCO JSON expect it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import cv2
@@ -57,6 +57,12 @@ def decode_rle(rle: Rle) -> Mask:
     return np.ascontiguousarray(coco.decode(dict(rle))).astype(np.bool_)
 
 
+def union_of(rles: Iterable[Rle]) -> dict[str, Any]:
+    """Return the RLE of the union of masks of one size."""
+    rle = coco.merge([dict(rle) for rle in rles])
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
 def bbox_xywh(rle: Rle) -> tuple[float, float, float, float]:
     """Return COCO's box of an RLE: x, y, width, height in pixels; all 0 for an empty mask."""
     x, y, width, height = coco.toBbox(dict(rle)).tolist()
@@ -66,6 +72,12 @@ def bbox_xywh(rle: Rle) -> tuple[float, float, float, float]:
 def area(rle: Rle) -> int:
     """Return the number of pixels set in an RLE."""
     return int(coco.area(dict(rle)))
+
+
+def components(mask: Mask) -> list[Mask]:
+    """Return the 8-connected components of a mask [H, W], in the order of their first pixels."""
+    count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return [np.asarray(numbers == number) for number in range(1, count)]
 
 
 def label_map(

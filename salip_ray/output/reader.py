@@ -197,14 +197,14 @@ class LabelOutput:
 
         Args:
             shard: its name, from :attr:`shards`.
-            without: leaf columns to leave out, such as ``masks.rle.counts``; they are not fetched.
+            without: nested columns to leave out, such as ``masks.rle``; they are not fetched.
 
         Raises:
             StoreError: the shard cannot be read.
         """
         with self._open_shard(shard, pre_buffer=True) as file:
             leaves = [file.schema.column(index).path for index in range(len(file.schema))]
-            wanted = [leaf for leaf in leaves if _without_list_marks(leaf) not in without]
+            wanted = [leaf for leaf in leaves if not _is_in(leaf, without)]
             return self._calibrated(file.read(wanted))
 
     def read(self, name: str) -> bytes | None:
@@ -299,5 +299,7 @@ class LabelOutput:
             ) from None
 
 
-def _without_list_marks(leaf: str) -> str:
-    return leaf.replace(".list.element", "")
+def _is_in(leaf: str, columns: Sequence[str]) -> bool:
+    """Return True if a leaf column is one of the columns, or in one of them."""
+    name = leaf.replace(".list.element", "")
+    return any(name == column or name.startswith(f"{column}.") for column in columns)

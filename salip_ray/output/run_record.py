@@ -14,7 +14,7 @@ from salip_ray.output.commit import committed_shards
 from salip_ray.output.layout import RUN
 from salip_ray.output.seal import open_seal
 from salip_ray.output.store import Store
-from salip_ray.schema import SCHEMA_VERSION
+from salip_ray.schema import READABLE_VERSIONS, SCHEMA_VERSION
 
 KIND = "job"  #: in messages
 KEY = "fingerprint"  #: field of ``run.json`` with all that decides the labels
@@ -43,11 +43,12 @@ def read_run(store: Store) -> dict[str, Any] | None:
     if run is None:
         return None
     written = run.get("schema_version")
-    if written != SCHEMA_VERSION:
+    if written not in READABLE_VERSIONS:
+        readable = " and ".join(map(str, READABLE_VERSIONS))
         older = isinstance(written, int) and written < SCHEMA_VERSION
         age = "an older" if older else "a newer"
         raise OutputError(
-            f"output {store} has schema_version {written}, this version reads {SCHEMA_VERSION}: "
+            f"output {store} has schema_version {written}, this version reads {readable}: "
             f"use {age} salip-ray ({_made_by(run)}), or give another output"
         )
     return run

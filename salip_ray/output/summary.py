@@ -49,6 +49,7 @@ class Summary:
         wall_seconds: duration of the run that completed the job.
         images_in_run: number of images labelled in that run; the others were committed before.
         skipped: number of files of the input that were left out, by reason.
+        schema_version: of the output's shards.
 
     Examples:
         >>> from salip_ray import Summary
@@ -67,6 +68,7 @@ class Summary:
     wall_seconds: float = 0.0
     images_in_run: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
 
     @property
     def error_share(self) -> float:
@@ -81,7 +83,7 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``summary.json``."""
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": self.schema_version,
             **asdict(self),
             "images_per_second": self.images_per_second,
         }
@@ -127,6 +129,9 @@ def summarise(
         wall_seconds=round(wall_seconds, 3),
         images_in_run=images_in_run,
         skipped=dict(stored_summary(store).get("skipped", {}) if skipped is None else skipped),
+        schema_version=max(
+            (shard.get("schema_version", SCHEMA_VERSION) for shard in stats), default=SCHEMA_VERSION
+        ),
     )
 
 

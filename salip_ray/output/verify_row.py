@@ -20,6 +20,7 @@ from salip_ray.output.masks import (
     decode_rle,
     encode_rle,
     label_map,
+    union_of,
 )
 from salip_ray.schema import STATUSES
 
@@ -46,20 +47,53 @@ def check_row(row: Mapping[str, Any], classes: Sequence[ClassSpec]) -> Iterator[
         what = f"mask of {mask['label']!r} by {mask['method']}"
         if ids.get(mask["label"]) != mask["class_id"]:
             yield f"{what} has the class id {mask['class_id']}, the task {ids.get(mask['label'])}"
-        if mask["rle"]["size"] != [height, width]:
-            yield f"{what} is of size {mask['rle']['size']}, the image {height} x {width}"
-        elif area(mask["rle"]) != mask["area"]:
-            yield f"{what} has {area(mask['rle'])} pixels, its area says {mask['area']}"
-        elif list(bbox_xywh(mask["rle"])) != mask["bbox"]:
-            yield f"{what} has the box {bbox_xywh(mask['rle'])}, its bbox says {mask['bbox']}"
+        sound = True
+        for problem in _check_shape(mask, height, width):
+            sound = False
+            yield f"{what} {problem}"
         if (proposed := mask["proposed"]) is not None and not _is_rle(proposed, height, width):
             yield f"{what} has candidates that are no mask of {height} x {width}"
+        if sound:
+            yield from (f"{what} {problem}" for problem in _check_instances(mask))
     methods = Counter((mask["label"], mask["method"]) for mask in row["masks"] or ())
     for (label, method), count in methods.items():
         if count > 1:
             yield f"has {count} masks of {label!r} by {method}"
     if row["status"] == "ok" and not row["masks"]:
         yield "is ok and has no mask"
+
+
+def _check_shape(cell: Mapping[str, Any], height: int, width: int) -> Iterator[str]:
+    """Yield what is wrong with the RLE, the area or the box of a mask or instance."""
+    rle = cell["rle"]
+    if rle["size"] != [height, width]:
+        yield f"is of size {rle['size']}, the image {height} x {width}"
+    elif area(rle) != cell["area"]:
+        yield f"has {area(rle)} pixels, its area says {cell['area']}"
+    elif list(bbox_xywh(rle)) != cell["bbox"]:
+        yield f"has the box {bbox_xywh(rle)}, its bbox says {cell['bbox']}"
+
+
+def _check_instances(mask: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the instances of a mask: their union must be the mask."""
+    instances = mask.get("instances")
+    if not instances:
+        return  # the mask is one object, or the output stores no instances
+    if len(instances) == 1:
+        yield "has one instance, which must be left out"
+    for number, instance in enumerate(instances):
+        if not _is_rle(instance["rle"], *mask["rle"]["size"]):
+            yield f"has an instance {number} that is no mask of its size"
+            return
+        for problem in _check_shape(instance, *mask["rle"]["size"]):
+            yield f"has an instance {number} that {problem}"
+        if not instance["area"]:
+            yield f"has an instance {number} without a pixel"
+        candidate = instance["candidate_id"]
+        if candidate is not None and candidate not in (mask["candidate_ids"] or ()):
+            yield f"has an instance {number} of candidate {candidate}, of which it is not made"
+    if union_of(item["rle"] for item in instances) != mask["rle"]:
+        yield "is not the union of its instances"
 
 
 def _is_rle(rle: Mapping[str, Any], height: int, width: int) -> bool:

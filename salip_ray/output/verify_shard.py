@@ -30,7 +30,7 @@ from salip_ray.output.layout import (
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.summary import read_statistics
 from salip_ray.output.verify_row import check_members, check_row
-from salip_ray.schema import LABEL_SCHEMA
+from salip_ray.schema import label_schema
 from salip_ray.sources.privacy import hides_uri, pseudonym
 from salip_ray.wording import one_line
 
@@ -88,7 +88,10 @@ class CheckedShard:
             folder: _check_file(data[folder], stats, folder, names[folder], problems)
             for folder in (SHARDS, MASKS)
         }
-        rows = _parse_rows(data[SHARDS], names[SHARDS], problems) if sound[SHARDS] else None
+        rows = None
+        if sound[SHARDS]:
+            schema = label_schema(labels.run["schema_version"])
+            rows = _parse_rows(data[SHARDS], schema, names[SHARDS], problems)
         if rows is None:
             return cls(0, 0, tuple(problems), stats)
         problems += _check_ids(rows, expected, names[SHARDS], labels.privacy)
@@ -179,7 +182,7 @@ def check_checksum(data: bytes, recorded: Sequence[Mapping[str, Any]], source: s
 
 
 def _parse_rows(
-    data: bytes | None, name: str, problems: list[Problem]
+    data: bytes | None, schema: pa.Schema, name: str, problems: list[Problem]
 ) -> list[dict[str, Any]] | None:
     try:
         table = pq.read_table(io.BytesIO(data or b""))
@@ -189,9 +192,9 @@ def _parse_rows(
     problems += [
         Problem(name, f"has a column {column!r}, which no shard has")
         for column in table.schema.names
-        if column not in LABEL_SCHEMA.names
+        if column not in schema.names
     ]
-    for field in LABEL_SCHEMA:
+    for field in schema:
         if field.name not in table.schema.names:
             problems.append(Problem(name, f"has no column {field.name!r}"))
             return None

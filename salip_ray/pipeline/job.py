@@ -28,6 +28,7 @@ from salip_ray.pipeline.inputs import (
 )
 from salip_ray.pipeline.monitoring.progress import ProgressReporter, summary_table
 from salip_ray.pipeline.run import run_on_ray
+from salip_ray.schema import SCHEMA_VERSION
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.patterns import FileFilter
 from salip_ray.sources.prompts import Prompts
@@ -47,6 +48,7 @@ class Job:
         prompts: boxes of the images, if they are given.
         lease: of the output; lost if another driver takes it over.
         progress: shows progress to the user.
+        version: schema version of the output.
     """
 
     config: Config
@@ -56,6 +58,7 @@ class Job:
     prompts: Prompts | None
     lease: Lease
     progress: ProgressReporter
+    version: int = SCHEMA_VERSION
 
 
 def label(
@@ -151,7 +154,14 @@ def label(
         progress.report(*note_unused(boxes))
         # A worker that fetches pinned weights itself refuses any other file.
         job = Job(
-            pin(config, weights), claimed.manifest, store, reference_masks, boxes, lease, progress
+            pin(config, weights),
+            claimed.manifest,
+            store,
+            reference_masks,
+            boxes,
+            lease,
+            progress,
+            claimed.version,
         )
         todo = job.manifest.todo(claimed.committed)
         shards = counted(job.manifest.n_shards, "shard")

@@ -103,7 +103,8 @@ def retry(
     whole = _with_addresses(frozen, config, input)
     references, prompts = among_images(references, prompts, whole)
     with held(store) as lease:
-        job = Job(pin(config, weights), whole, store, references, prompts, lease, progress)
+        pinned, version = pin(config, weights), run["schema_version"]
+        job = Job(pinned, whole, store, references, prompts, lease, progress, version)
         _require_complete(job)
         failed, unfinished = find_errors(store, whole)
         _repair_statistics(job, unfinished)
@@ -155,7 +156,7 @@ def _repair_statistics(job: Job, shards: Iterable[int]) -> None:
         job.lease.require_owner()
         rows, before = merge_committed_rows(job.store, shard)
         size = int(job.manifest.sizes[shard])
-        commit_shard(job.store, shard, rows, size, classes, before=before)
+        commit_shard(job.store, shard, rows, size, classes, before=before, version=job.version)
 
 
 def _group_similar(todo: pa.Table) -> Iterator[tuple[pa.Table, int]]:

@@ -84,6 +84,7 @@ def run_on_ray(
             gate=gate,
             finish=partial(choose_labels, config=job.config),
             merge=merge,
+            version=job.version,
         )
         work = Workload(
             stages=["fetch", *stages],

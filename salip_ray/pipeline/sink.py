@@ -18,6 +18,7 @@ from salip_ray.output.lease import require_owner
 from salip_ray.output.manifest import PADDING
 from salip_ray.output.store import Store
 from salip_ray.pipeline.commit_gate import CommitGate
+from salip_ray.schema import SCHEMA_VERSION
 
 
 class ShardSink(Datasink[list[int]]):
@@ -31,6 +32,7 @@ class ShardSink(Datasink[list[int]]):
         gate: asked before each commit.
         finish: makes the rows of a shard final, before they are merged.
         merge: the rows replace some of the rows of shards that are committed already.
+        version: schema version of the output.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ShardSink(Datasink[list[int]]):
         gate: CommitGate,
         finish: Callable[[pa.Table], pa.Table] | None = None,
         merge: bool = False,
+        version: int = SCHEMA_VERSION,
     ) -> None:
         self._store = store
         self._sizes = np.asarray(sizes)
@@ -51,6 +54,7 @@ class ShardSink(Datasink[list[int]]):
         self._gate = gate
         self._finish = finish
         self._merge = merge
+        self._version = version
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> list[int]:  # noqa: ARG002
         """Commit the shards of one write task; a retry writes the same files again."""
@@ -75,7 +79,15 @@ class ShardSink(Datasink[list[int]]):
                 rows, before = merge_committed_rows(self._store, shard, rows)
             # No fence: a pause after this check may let a late write through, of the same bytes.
             require_owner(self._store, self._owner)
-            commit_shard(self._store, shard, rows, n_rows, self._classes, before=before)
+            commit_shard(
+                self._store,
+                shard,
+                rows,
+                n_rows,
+                self._classes,
+                before=before,
+                version=self._version,
+            )
             committed = True
         finally:
             self._gate.end(shard, committed=committed)

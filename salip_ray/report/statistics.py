@@ -25,7 +25,7 @@ from salip_ray.report.confidence import FIELDS, confidence
 Floats = npt.NDArray[np.float64]
 
 _PIXEL_COLUMNS = (
-    *("masks.rle.counts", "masks.rle.size", "masks.proposed.counts", "masks.proposed.size"),
+    *("masks.rle", "masks.proposed", "masks.instances"),
     *("masks.prompt_boxes", "masks.candidate_ids"),
 )
 _READERS = 8  # shards read at once, because stores answer slowly

@@ -91,7 +91,7 @@ def test_label_maps_are_the_masks_of_the_rows(labelled):
 
 def test_run_json_says_what_made_it(labelled):
     run = json.loads((labelled[0] / "run.json").read_text())
-    assert run["schema_version"] == 2
+    assert run["schema_version"] == 3
     assert run["fingerprint"]["recipe"]["propose"]["points_per_side"] == 2
     assert {"sam", "clip"} <= set(run["fingerprint"]["weights"])
 

@@ -9,6 +9,7 @@ from segment_anything import SamPredictor
 
 from salip_ray.cascade.baselines import unprompted
 from salip_ray.cascade.cascade import Cascade
+from salip_ray.cascade.cleaning import filled, without_small_parts
 from salip_ray.cascade.compose import compose
 from salip_ray.cascade.geometry import to_original
 from salip_ray.cascade.refiner import SamRefiner
@@ -70,6 +71,48 @@ def test_trap_4_the_union_is_per_class_over_k(cascade, sam, picture, references)
         assert mask.candidate_ids == tuple(s.candidate_id for s in chosen)
         assert mask.prompt_boxes == tuple(boxes[s.candidate_id] for s in chosen)
         assert mask.clip == chosen[0].clip
+
+
+def test_the_masks_that_were_united_are_the_instances(cascade, picture, references):
+    for mask in cascade(picture(180, 256), references=references).masks:
+        instances = mask.instances
+        assert len(instances) == (2 if mask.label == "lung" else 0), (mask.label, mask.method)
+        if instances:
+            np.testing.assert_array_equal(np.any([i.mask for i in instances], axis=0), mask.mask)
+            ids = () if mask.method == "gt_sam" else mask.candidate_ids
+            assert tuple(i.candidate_id for i in instances if i.candidate_id is not None) == ids
+            ious = [i.sam.predicted_iou for i in instances]
+            assert mask.sam.predicted_iou == pytest.approx(np.mean(ious))
+            assert all((i.confidence is not None) == (mask.method == "cascade") for i in instances)
+
+
+def test_an_empty_refined_mask_is_no_instance(sam, clip, configure, picture):
+    class HalfEmpty:
+        """Refine the first box to nothing, and each other one to its first pixel."""
+
+        def __call__(self, embedding, *, boxes, working_size, original_size):
+            masks = np.zeros((len(boxes), *original_size), bool)
+            masks[1:, 0, 0] = True
+            return masks
+
+    def label(k):
+        config = configure(task={"prompts": {"lung": ["a lobe"]}, "top_k": k})
+        (mask,) = Cascade(config, sam=sam, clip=clip, refine=HalfEmpty())(picture(90, 128)).masks
+        return mask
+
+    assert label(2).instances == ()
+    assert len(label(3).instances) == 2
+
+
+def test_instances_are_cleaned_like_the_mask(sam, clip, configure, picture):
+    config = configure(task=TASK, refine={"fill_holes": True, "min_part": 0.5})
+    for mask in Cascade(config, sam=sam, clip=clip)(picture(180, 256)).masks:
+        for instance in mask.instances:
+            np.testing.assert_array_equal(filled(instance.mask), instance.mask)
+            np.testing.assert_array_equal(without_small_parts(instance.mask, 0.5), instance.mask)
+        if mask.instances:
+            union = np.any([instance.mask for instance in mask.instances], axis=0)
+            np.testing.assert_array_equal(union, mask.mask)
 
 
 def test_trap_11_the_image_is_encoded_once_per_view(sam, clip, configure, picture, monkeypatch):

@@ -40,6 +40,7 @@ def refined(seq, status="ok"):
         "stability_score": 0.8,
         "candidate_ids": [3],
         "prompt_boxes": [[1.0, 2.0, 3.0, 4.0]],
+        "instances": [],
     }
     outcome = "labelled" if status == "ok" else "empty"
     return {

@@ -42,7 +42,7 @@ def test_new_output_is_claimed_and_the_manifest_frozen(store):
     job = job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
     assert job.committed == frozenset()
     run = json.loads(store.read("run.json"))
-    assert run["schema_version"] == 2
+    assert run["schema_version"] == 3
     assert run["fingerprint"]["manifest"] == {"sha256": THREE_IMAGES.digest, "images": 3}
     assert run["versions"]["ray"]
     frozen = pq.read_table(io.BytesIO(store.read("manifest.parquet")))
@@ -136,7 +136,7 @@ def test_other_schema_version_is_refused(store, written, age):
     store.write("run.json", json.dumps({**run, "schema_version": written}).encode())
     with pytest.raises(
         OutputError,
-        match=f"schema_version {written}, this version reads 2: use {age} salip-ray",
+        match=f"schema_version {written}, this version reads 2 and 3: use {age} salip-ray",
     ):
         job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
 

@@ -82,7 +82,7 @@ def test_output_in_another_store_is_read(write_output):
         (None, "holds no run.json, so it is not the output"),
         ("{", "run.json is not the record of a job"),
         ("[]", "run.json is not the record of a job"),
-        (json.dumps({"schema_version": 99, "fingerprint": {}}), "schema_version 99.*reads 2"),
+        (json.dumps({"schema_version": 99, "fingerprint": {}}), "schema_version 99.*reads 2 and 3"),
     ],
 )
 def test_other_folders_are_refused(tmp_path, text, message):

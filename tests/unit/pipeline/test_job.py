@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -19,7 +20,7 @@ from salip_ray.output.layout import LEASE
 from salip_ray.pipeline import columns
 from salip_ray.pipeline.job import label
 from salip_ray.pipeline.retry import retry
-from salip_ray.schema import LABEL_SCHEMA, ImageRef
+from salip_ray.schema import LABEL_SCHEMA, ImageRef, label_schema
 
 ERROR = {"stage": "fetch", "type": "ImageError", "message": "bad"}
 
@@ -44,7 +45,9 @@ class FakeRun:
             if merge:
                 rows, before = merge_committed_rows(job.store, shard, rows)
             size = int(job.manifest.sizes[shard])
-            commit_shard(job.store, shard, rows, size, {"lungs": 1}, before=before)
+            commit_shard(
+                *(job.store, shard, rows, size, {"lungs": 1}), before=before, version=job.version
+            )
         self.after(job)
 
     def rows(self, todo):
@@ -207,3 +210,20 @@ def test_prompts_of_no_image_write_nothing(job, tmp_path):
     with pytest.raises(InputError, match=r"no image of the input has a prompt .* of 9.png\)"):
         job(prompts=str(tmp_path / "boxes.csv"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_of_the_version_before_is_resumed_in_that_version(job, fake_run, tmp_path):
+    """Also by --extend and retry: all shards of an output have the same columns."""
+    fake_run.status = {0: "error"}
+    job()
+    run = tmp_path / "out" / "run.json"
+    run.write_text(json.dumps({**json.loads(run.read_bytes()), "schema_version": 2}))
+    for file in (*(tmp_path / "out" / "shards").iterdir(), tmp_path / "out" / "summary.json"):
+        file.unlink()
+    add_image(tmp_path, 4)
+    job(extend=True)
+    fake_run.status = {}
+    summary = retry(tmp_path / "out", quiet=True)
+    assert (summary.schema_version, summary.status) == (2, {"empty": 5})
+    files = sorted((tmp_path / "out" / "shards").iterdir())
+    assert [pq.read_schema(file).equals(label_schema(2)) for file in files] == [True] * 3

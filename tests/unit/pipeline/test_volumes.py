@@ -152,6 +152,19 @@ def test_short_gaps_are_filled_from_both_sides(config, missing, filled):
         assert gap[0]["outcomes"][0]["reason"] == "filled between the slices 3 and 6"
 
 
+def test_instances_of_a_filled_slice_are_its_components(config):
+    two = mask(0.7, LEFT, 1)
+    two.mask[RIGHT] = True
+    stack = [row(n, two) for n in range(4)], [row(4)], [row(n, two) for n in range(5, 9)]
+    rows = choose_labels(table(*(item for part in stack for item in part)), config)
+    assert chosen(rows)[4] == []
+    (cell,) = rows.to_pylist()[4]["masks"]
+    assert [(item["candidate_id"], item["area"]) for item in cell["instances"]] == [
+        *((None, 320), (None, 320)),
+    ]
+    assert cell["instances"][0]["confidence"] == pytest.approx(0.7)
+
+
 def test_slices_with_many_missing_between_them_are_chosen_separately(config):
     """Files of a series that are named 1, 10, 100 lie in a shard without those between."""
     doubtful = row(40, mask(0.6, RIGHT, 9))

@@ -92,7 +92,7 @@ def test_random_picks_reach_every_row(write_output):
 
 def test_pixels_of_masks_are_not_read_to_count(write_output):
     labels = LabelOutput.open(str(write_output(many(2))))
-    heavy = ["masks.rle.counts", "masks.proposed.counts"]
+    heavy = ["masks.rle.counts", "masks.proposed.counts", "masks.instances"]
     table = labels.table("part-00000.parquet", without=heavy)
     assert "size" in str(table.schema.field("masks").type)
     assert "counts" not in str(table.schema.field("masks").type)
