@@ -81,6 +81,7 @@ def evaluate(
     references: Location,
     *,
     surfaces: bool = True,
+    instance_ids: bool = False,
     manifest: Location | None = None,
     storage_options: Mapping[str, Any] | None = None,
     reference_options: Mapping[str, Any] | None = None,
@@ -89,9 +90,10 @@ def evaluate(
 
     Args:
         output: what :func:`salip_ray.label` wrote, local or a URI.
-        references: a folder of masks with the stems of their images, or an ``index.csv`` with the
-            columns ``image`` and ``mask``.
+        references: a folder of masks with the stems of their images, an ``index.csv`` with the
+            columns ``image`` and ``mask``, or a COCO file of instances.
         surfaces: compute HD95 and NSD, which take most of the time.
+        instance_ids: each value of a mask above 0 is an object; the task has one class.
         manifest: the manifest, if the job was started with one outside of the output.
         storage_options: fsspec options of the output.
         reference_options: fsspec options of the references.
@@ -109,11 +111,12 @@ def evaluate(
     """
     from salip_ray.evaluation.outputs import evaluate_output
     from salip_ray.output.reader import LabelOutput
-    from salip_ray.sources.references import References
+    from salip_ray.sources.coco_references import open_references
 
     labels = LabelOutput.open(os.fspath(output), dict(storage_options or {}), _optional(manifest))
-    masks = References.open(os.fspath(references), dict(reference_options or {}))
-    return evaluate_output(labels, masks, surfaces=surfaces)
+    names = [spec.label for spec in labels.classes]
+    masks = open_references(os.fspath(references), names, dict(reference_options or {}))
+    return evaluate_output(labels, masks, surfaces=surfaces, instance_ids=instance_ids)
 
 
 def _optional(location: Location | None) -> str | None:

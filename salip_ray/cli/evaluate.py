@@ -17,7 +17,8 @@ _WORST = 20  # images and volumes that are printed by default
 def evaluate(
     labels: Annotated[str, typer.Argument(help="Output of salip-ray label; local or a URI.")],
     reference: Annotated[
-        str, typer.Argument(help="Folder of masks (same stem as the image), or index.csv.")
+        str,
+        typer.Argument(help="Folder of masks (same stem as the image), index.csv, or COCO file."),
     ],
     json: Annotated[
         Path | None,
@@ -31,6 +32,10 @@ def evaluate(
     surfaces: Annotated[
         bool, typer.Option(help="Compute HD95 and NSD, which take most of the time.")
     ] = True,
+    instance_ids: Annotated[
+        bool,
+        typer.Option("--instance-ids", help="Each value of a mask is an object of the one class."),
+    ] = False,
     manifest: Manifest = None,
     labels_option: Annotated[list[str] | None, storage_option("LABELS")] = None,
     reference_option: Annotated[list[str] | None, storage_option("REFERENCE")] = None,
@@ -45,28 +50,38 @@ def evaluate(
     HD95 is in pixels. NSD is the share of both outlines that lie within 2 pixels of each other.
     In 3-D both are in millimetres (2 mm), if the reference is a NIfTI volume.
 
+    Objects (two lungs) are matched above an IoU of 0.5: F1, and panoptic quality (PQ). Those of a
+    mask are its components, without those below 2 % of the largest; a COCO file (.json) and
+    --instance-ids tell objects apart that touch.
+
     Example: salip-ray evaluate ./labels ./masks --json scores/evaluation.json
     """
     from salip_ray.evaluation.outputs import evaluate_output, write_results
     from salip_ray.output.reader import LabelOutput
     from salip_ray.report.tables import (
+        has_several_objects,
         image_table,
+        instance_table,
         notes,
         stage_table,
         summary_table,
         volume_table,
     )
-    from salip_ray.sources.references import References
+    from salip_ray.sources.coco_references import open_references
 
     opened = LabelOutput.open(labels, storage_options("labels", labels_option), manifest)
-    references = References.open(reference, storage_options("reference", reference_option))
-    evaluation = evaluate_output(opened, references, surfaces=surfaces)
+    names = [spec.label for spec in opened.classes]
+    options = storage_options("reference", reference_option)
+    references = open_references(reference, names, options)
+    evaluation = evaluate_output(opened, references, surfaces=surfaces, instance_ids=instance_ids)
     if json is not None:
         write_results(evaluation, json, opened, references)
     console = Console()
     limit = None if every_image else _WORST
     if evaluation.scores:
         console.print(summary_table(evaluation))
+        if has_several_objects(evaluation):
+            console.print(instance_table(evaluation))
         if evaluation.stages:
             console.print(stage_table(evaluation))
         if any(score.volume is not None for score in evaluation.scores):

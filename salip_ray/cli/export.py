@@ -46,10 +46,13 @@ def coco(
     export: Export,
     components: Annotated[
         bool,
-        typer.Option("--components", help="An annotation per component, as for two lungs."),
+        typer.Option(
+            "--components",
+            help="Take each component of a mask for an object, as for an output of schema 2.",
+        ),
     ] = False,
 ) -> int:
-    """Write COCO instances: one mask per image and class, with its confidence as score."""
+    """Write COCO instances: a mask of each object (two lungs are two), its confidence as score."""
     from salip_ray.datasets.exports import coco as writer
 
     return writer.export(export.labels, export.dest, components=components, **export.keywords)
@@ -57,11 +60,19 @@ def coco(
 
 @export.command()
 @with_shared_options
-def png(export: Export) -> int:
+def png(
+    export: Export,
+    instances: Annotated[
+        bool,
+        typer.Option(
+            "--instances", help="Write 16-bit maps of objects instead: 1, 2, ... in each image."
+        ),
+    ] = False,
+) -> int:
     """Write one palette PNG of class ids per image, with the name of the image."""
     from salip_ray.datasets.exports import png as writer
 
-    return writer.export(export.labels, export.dest, **export.keywords)
+    return writer.export(export.labels, export.dest, instances=instances, **export.keywords)
 
 
 @export.command()
@@ -109,7 +120,7 @@ def yolo(
         typer.Option("--val-on-train", help="Without --val: validate on the training images."),
     ] = False,
 ) -> int:
-    """Write a YOLO segmentation dataset: polygons and data.yaml. Holes are filled.
+    """Write a YOLO segmentation dataset: polygons of each object, and data.yaml. Holes are filled.
 
     It needs images to validate on: give --val.
     """

@@ -18,8 +18,16 @@ from typing import Any, Literal
 import numpy as np
 
 from salip_ray.errors import OutputError
+from salip_ray.output.cells import pack_instance
 from salip_ray.output.layout import DECISIONS, REVIEW_MASKS
-from salip_ray.output.masks import LabelMap, area, bbox_xywh, decode_png, encode_rle
+from salip_ray.output.masks import (
+    LabelMap,
+    area,
+    bbox_xywh,
+    decode_png,
+    encode_rle,
+    separate,
+)
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.store import Store
 from salip_ray.sources.locations import join
@@ -187,18 +195,29 @@ class Reviews:
 def drawn_cells(drawn: LabelMap, ids: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return mask cells (:data:`salip_ray.schema.MASK_TYPE`) of the classes in a drawn map [H, W].
 
+    The instances of a class are the components of what was drawn.
+
     Args:
         drawn: class ids.
         ids: class ids by label.
     """
     cells = []
     for label, class_id in ids.items():
-        rle = encode_rle(drawn == class_id)
+        mask = drawn == class_id
+        rle = encode_rle(mask)
         if area(rle):
             figures = dict.fromkeys(_MODEL_FIGURES, math.nan)
             shape = {"rle": rle, "bbox": bbox_xywh(rle), "area": area(rle), "proposed": None}
+            instances = [pack_instance(item) for item in separate(mask)]
             cells.append(
-                {"method": "cascade", "label": label, "class_id": class_id, **figures, **shape}
+                {
+                    "method": "cascade",
+                    "label": label,
+                    "class_id": class_id,
+                    **figures,
+                    **shape,
+                    "instances": instances,
+                }
             )
     return cells
 

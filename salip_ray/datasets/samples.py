@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+import numpy as np
+import numpy.typing as npt
+
 from salip_ray.datasets.images import Images
 from salip_ray.datasets.index import Entry, masks_of
 from salip_ray.datasets.reviews import Reviews, drawn_cells
 from salip_ray.errors import InputError
-from salip_ray.output.cells import read_mask
+from salip_ray.output.cells import instance_cells, read_mask
 from salip_ray.output.masks import LabelMap, decode_rle, ignore_value, label_map
 from salip_ray.output.reader import LabelOutput
 from salip_ray.schema import Image
@@ -111,6 +114,23 @@ class SampleReader:
         if drawn is not None:
             merged[drawn > 0] = drawn[drawn > 0]
         return merged
+
+    def instance_map(self, entry: Entry) -> npt.NDArray[np.uint16]:
+        """Return a map [H, W] of the objects of an entry: 1, 2, ... class by class, 0 elsewhere.
+
+        It agrees with the label map: an object has only pixels of its class. A pixel of several
+        objects belongs to the first, which is the best. Pixels to ignore are 65535.
+        """
+        merged = self.label_map(entry)
+        numbers = np.zeros(merged.shape, np.uint16)
+        number = 0
+        for cell in sorted(self.masks(entry), key=lambda cell: int(cell["class_id"])):
+            own = merged == cell["class_id"]
+            for item in instance_cells(cell):
+                number += 1
+                numbers[own & (numbers == 0) & decode_rle(item["rle"])] = number
+        numbers[merged == self.ignore_index] = np.iinfo(np.uint16).max
+        return numbers
 
     def _cascade_cells(self, entry: Entry) -> list[Mapping[str, Any]]:
         """Return the cascade's mask cells, without classes that were corrected or rejected."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from salip_ray.evaluation.instances import InstanceAverage, InstanceScore, instance_averages
 from salip_ray.evaluation.nnunet import nnunet_summary
 from salip_ray.evaluation.overlap import dice, iou
 from salip_ray.evaluation.results import as_json
@@ -14,6 +15,8 @@ from salip_ray.evaluation.volumes import VolumeScore, volume_scores
 __all__ = [
     "Average",
     "Evaluation",
+    "InstanceAverage",
+    "InstanceScore",
     "Score",
     "StageDice",
     "Unscored",
@@ -21,6 +24,7 @@ __all__ = [
     "as_json",
     "dice",
     "hd95",
+    "instance_averages",
     "iou",
     "nnunet_summary",
     "nsd",

@@ -34,14 +34,36 @@ def mean_interval(
         groups: the group of each value, such as its volume. Groups are resampled as a whole,
             because the slices of a volume resemble each other more than those of other volumes.
     """
-    by_group: dict[Hashable, list[float]] = {}
-    for number, value in enumerate(values):
-        if not math.isnan(value):
-            by_group.setdefault(number if groups is None else groups[number], []).append(value)
+    known = [number for number, value in enumerate(values) if not math.isnan(value)]
+    return ratio_interval(
+        [values[number] for number in known],
+        [1] * len(known),
+        known if groups is None else [groups[number] for number in known],
+    )
+
+
+def ratio_interval(
+    parts: Sequence[float], totals: Sequence[float], groups: Sequence[Hashable]
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of sum(parts) / sum(totals), at :data:`LEVEL`.
+
+    Both ends are NaN for fewer than two groups.
+
+    Args:
+        parts: one per image.
+        totals: one per image; images of which it is 0 are left out.
+        groups: the group of each image.
+    """
+    by_group: dict[Hashable, list[int]] = {}
+    for number, group in enumerate(groups):
+        if totals[number]:
+            by_group.setdefault(group, []).append(number)
     if len(by_group) < 2:
         return math.nan, math.nan
-    sums = np.array([math.fsum(of_group) for of_group in by_group.values()])
-    counts = np.array([len(of_group) for of_group in by_group.values()])
+    sums, counts = (
+        np.array([math.fsum(values[n] for n in numbers) for numbers in by_group.values()])
+        for values in (parts, totals)
+    )
     interval = stats.bootstrap(
         (sums, counts),
         _ratio,

@@ -8,6 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from salip_ray.evaluation.instances import (
+    MATCH_IOU,
+    InstanceAverage,
+    InstanceScore,
+    instance_averages,
+)
 from salip_ray.evaluation.intervals import LEVEL, RESAMPLES, SEED, nan_mean
 from salip_ray.evaluation.scores import Average, Evaluation, Score
 from salip_ray.evaluation.stages import GOOD, StageDice, count_failures
@@ -28,6 +34,7 @@ def as_json(evaluation: Evaluation) -> str:
       and how many labels each stage lost. ``walks``: the same for each image.
     - ``volumes``: 3-D Dice and IoU of each volume, and HD95 and NSD in mm, if its slices are
       a known distance apart.
+    - ``instances``: class -> method -> F1 and PQ of objects. ``objects``: matches per image.
     """
     data: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -45,9 +52,15 @@ def as_json(evaluation: Evaluation) -> str:
         "unscored": [asdict(item) for item in evaluation.unscored],
         "images": _figures(evaluation.scores),
         "volumes": _figures(volume_scores(evaluation)),
+        "instances": {
+            label: {method: _instances(mean) for method, mean in methods.items()}
+            for label, methods in instance_averages(evaluation.instances).items()
+        },
+        "objects": _figures(evaluation.instances),
         "stages": _stages(evaluation.stages),
         "walks": _figures(evaluation.stages),
         "interval": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
+        "match_iou": MATCH_IOU,
         "nsd_tolerance_px": TOLERANCE,
         "nsd_tolerance_mm": TOLERANCE_MM,
     }
@@ -69,6 +82,14 @@ def _average(mean: Average) -> dict[str, Any]:
     return data if mean.variant is None else {**data, "variant": mean.variant}
 
 
+def _instances(mean: InstanceAverage) -> dict[str, Any]:
+    data = {name: _figure(value) for name, value in asdict(mean).items()}
+    for name in ("f1_interval", "pq_interval"):
+        ends = [_figure(end) for end in data[name]]
+        data[name] = None if None in ends else ends
+    return data
+
+
 def _stages(stages: Sequence[StageDice]) -> dict[str, Any]:
     by_label: dict[str, list[StageDice]] = {}
     for item in stages:
@@ -87,7 +108,9 @@ def _stages(stages: Sequence[StageDice]) -> dict[str, Any]:
     }
 
 
-def _figures(items: Iterable[Score | VolumeScore | StageDice]) -> list[dict[str, Any]]:
+def _figures(
+    items: Iterable[Score | VolumeScore | StageDice | InstanceScore],
+) -> list[dict[str, Any]]:
     return [{name: _figure(value) for name, value in asdict(item).items()} for item in items]
 
 

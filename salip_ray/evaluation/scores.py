@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from salip_ray.evaluation.instances import InstanceScore
 from salip_ray.evaluation.intervals import mean_interval, nan_mean
 from salip_ray.evaluation.stages import StageDice
 from salip_ray.evaluation.volume_surfaces import VolumeSurfaces
@@ -108,6 +109,7 @@ class Evaluation:
         stages: Dice along the cascade, per image and class.
         volume_surfaces: HD95 and NSD of whole volumes, as far as their slices are millimetres
             apart.
+        instances: the matches of objects, per image, class and method.
     """
 
     scores: tuple[Score, ...]
@@ -115,6 +117,7 @@ class Evaluation:
     not_committed: int = 0
     stages: tuple[StageDice, ...] = ()
     volume_surfaces: tuple[VolumeSurfaces, ...] = ()
+    instances: tuple[InstanceScore, ...] = ()
 
     def __add__(self, other: Evaluation) -> Evaluation:
         return Evaluation(
@@ -123,6 +126,7 @@ class Evaluation:
             self.not_committed + other.not_committed,
             self.stages + other.stages,
             self.volume_surfaces + other.volume_surfaces,
+            self.instances + other.instances,
         )
 
     @property

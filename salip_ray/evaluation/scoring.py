@@ -14,16 +14,24 @@ from typing import Any
 import numpy as np
 
 from salip_ray.errors import InputError
+from salip_ray.evaluation.instances import (
+    InstanceScore,
+    instances_of_cell,
+    instances_of_mask,
+    match,
+)
 from salip_ray.evaluation.overlap import dice, iou
 from salip_ray.evaluation.scores import Evaluation, Score, Unscored
 from salip_ray.evaluation.stages import StageDice, failed_stage
 from salip_ray.evaluation.surfaces import hd95, nsd
 from salip_ray.evaluation.volume_surfaces import SurfaceCollector
-from salip_ray.output.masks import decode_rle
+from salip_ray.output.masks import Rle, decode_rle
 from salip_ray.schema import Mask
 
 #: Returns the reference mask [H, W] of each class of a row, or None if its image has none.
 ReferenceOf = Callable[[Mapping[str, Any]], Mapping[str, Mask] | None]
+#: Returns the objects of each class of a row whose reference was just returned, as RLEs.
+ObjectsOf = Callable[[Mapping[str, Any]], Mapping[str, Sequence[Rle]]]
 
 
 def score_rows(
@@ -38,6 +46,7 @@ def score_rows(
     why_without: Callable[[Mapping[str, Any]], str | None] | None = None,
     slices: Mapping[str, int] | None = None,
     slice_mm: Callable[[Mapping[str, Any]], float | None] = lambda _row: None,
+    objects_of: ObjectsOf | None = None,
 ) -> Evaluation:
     """Score each class and method of each row.
 
@@ -55,12 +64,15 @@ def score_rows(
         slices: the number of slices of each volume whose surfaces are computed in 3-D.
         slice_mm: returns the millimetres from slice to slice of the volume of a row whose reference
             was just returned; None if they are unknown.
+        objects_of: returns the objects of a row; by default, they are the components of its
+            reference masks.
 
     Raises:
         InputError: a reference has another size than its image.
     """
     scores: list[Score] = []
     stages: list[StageDice] = []
+    instances: list[InstanceScore] = []
     unscored: list[Unscored] = []
     collector = SurfaceCollector(slices or {})
     for row in rows:
@@ -83,6 +95,7 @@ def score_rows(
             continue
         shape = (row["height"], row["width"])
         cells = {(cell["method"], cell["label"]): cell for cell in row["masks"] or ()}
+        objects = None if objects_of is None else objects_of(row)
         for label in labels:
             reference = references[label]
             if reference.shape != shape:
@@ -90,8 +103,14 @@ def score_rows(
                     f"the reference of {row['uri']} is {_size(reference.shape)} (height x width), "
                     f"but the image is {_size(shape)}"
                 )
+            known = instances_of_mask(reference) if objects is None else objects[label]
             for method in methods:
                 cell = cells.get((method, label))
+                shown = instances_of_cell(cell)
+                pairs = match(shown, known)
+                instances.append(
+                    InstanceScore(*name, label, method, len(shown), len(known), *pairs, **slice_of)
+                )
                 mask = np.zeros(shape, np.bool_) if cell is None else decode_rle(cell["rle"])
                 score = _score((*name, label, method), mask, reference, surfaces)
                 if surfaces and row.get("volume") is not None:
@@ -111,6 +130,7 @@ def score_rows(
         tuple(unscored),
         stages=tuple(stages),
         volume_surfaces=tuple(collector.figures),
+        instances=tuple(instances),
     )
 
 

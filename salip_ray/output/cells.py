@@ -45,13 +45,14 @@ def pack_masks(items: Sequence[ClassMask]) -> list[dict[str, Any]]:
                 "proposed": encode_rle(proposed.mask) if proposed else None,
                 "agreement": _or_nan(proposed.agreement if proposed else None),
                 "confidence": _or_nan(item.confidence),
-                "instances": [_pack_instance(instance) for instance in item.instances],
+                "instances": [pack_instance(instance) for instance in item.instances],
             }
         )
     return cells
 
 
-def _pack_instance(item: Instance) -> dict[str, Any]:
+def pack_instance(item: Instance) -> dict[str, Any]:
+    """Return an item of ``instances`` of the cell ``masks``."""
     rle, sam = encode_rle(item.mask), item.sam
     return {
         "candidate_id": item.candidate_id,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
-from salip_ray.schema import ClassMask, Mask
+from salip_ray.schema import ClassMask, Instance, Mask
 
 Rle: TypeAlias = Mapping[str, Any]
 LabelMap: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]  #: class ids, shape [H, W]
@@ -78,6 +78,12 @@ def components(mask: Mask) -> list[Mask]:
     """Return the 8-connected components of a mask [H, W], in the order of their first pixels."""
     count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     return [np.asarray(numbers == number) for number in range(1, count)]
+
+
+def separate(mask: Mask, confidence: float | None = None) -> tuple[Instance, ...]:
+    """Return the components of a mask that no prompt made as instances; none if it has only one."""
+    parts = components(mask)
+    return tuple(Instance(part, confidence=confidence) for part in parts) if parts[1:] else ()
 
 
 def label_map(

@@ -23,10 +23,10 @@ from pycocotools import mask as coco
 from salip_ray.cascade.volumes import best_path, between
 from salip_ray.config import ClassSpec, Config
 from salip_ray.output.cells import pack_masks, read_mask
-from salip_ray.output.masks import components, decode_rle, encode_png, label_map
+from salip_ray.output.masks import decode_rle, encode_png, label_map, separate
 from salip_ray.pipeline.columns import TYPES
 from salip_ray.pipeline.stages import BLANK
-from salip_ray.schema import ClassMask, Instance, Mask, Outcome
+from salip_ray.schema import ClassMask, Outcome
 
 _REWRITTEN = ("status", "outcomes", "masks", "ranking", "_png")
 #: Penalty per unit of CLIP's logit below the retrieved candidate, and the largest difference.
@@ -180,16 +180,10 @@ def _fill_gap(stack: Sequence[_Slice], spec: ClassSpec) -> None:
             made = ClassMask(
                 *("cascade", spec.label, spec.class_id, mask),
                 confidence=confidence,
-                instances=_separate(mask, confidence),
+                instances=separate(mask, confidence),
             )
             (cell,) = pack_masks([made])
             item.choose(spec.label, cell, Outcome(spec.label, "labelled", reason))
-
-
-def _separate(mask: Mask, confidence: float) -> tuple[Instance, ...]:
-    """Return the components of a mask that no prompt made; none if there is only one."""
-    parts = components(mask)
-    return tuple(Instance(part, confidence=confidence) for part in parts) if parts[1:] else ()
 
 
 def _scores(cells: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:

@@ -11,7 +11,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from salip_ray.evaluation import Evaluation, Score, VolumeScore, volume_scores
+from salip_ray.evaluation import (
+    Evaluation,
+    Score,
+    VolumeScore,
+    instance_averages,
+    volume_scores,
+)
+from salip_ray.evaluation.instances import MATCH_IOU
 from salip_ray.evaluation.intervals import nan_mean
 from salip_ray.evaluation.stages import GOOD, count_failures
 from salip_ray.sources.privacy import is_pseudonym
@@ -96,6 +103,30 @@ def stage_table(evaluation: Evaluation) -> Table:
             str(len(stages)),
             *(str(of_label[stage]) for stage in shown),
         )
+    return table
+
+
+def has_several_objects(evaluation: Evaluation) -> bool:
+    """Return True if a class has several objects in an image, in labels or references."""
+    return any(max(score.labelled, score.reference) > 1 for score in evaluation.instances)
+
+
+def instance_table(evaluation: Evaluation) -> Table:
+    """Return F1 and panoptic quality of the objects of each class and method."""
+    table = _table(f"Objects (matched above an IoU of {MATCH_IOU:g})")
+    table.add_column("class and method", overflow="fold")
+    for name in ("F1", "95 %", "PQ", "matched", "labels", "references"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, methods in instance_averages(evaluation.instances).items():
+        table.add_row(Text(label, "bold"))
+        for method, mean in methods.items():
+            table.add_row(
+                f" {method}",
+                _figure(mean.f1),
+                _interval(mean.f1_interval),
+                _figure(mean.pq),
+                *map(str, (mean.matched, mean.labelled, mean.reference)),
+            )
     return table
 
 

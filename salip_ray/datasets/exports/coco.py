@@ -1,18 +1,18 @@
-"""COCO: ``annotations/instances_PART.json`` with one RLE mask per image and class, or component.
+"""COCO: ``annotations/instances_PART.json`` with one RLE mask per object.
 
 Images are named by their path below their common folder, which trainers join to the folder of the
 images; no pixel is read. If any image is a DICOM file, a slice, a member of an archive, stored
 turned, or has a hidden name, all images are written as PNGs into ``images/`` and named by their
 path below DEST. Each annotation has its confidence as ``score``, so the same list is a COCO result.
+An output of schema 2 stores no objects: there a mask of a class is one.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-import cv2
-import numpy as np
 
 from salip_ray.datasets.exports.cases import (
     NO_SPLIT,
@@ -23,11 +23,13 @@ from salip_ray.datasets.exports.cases import (
 from salip_ray.datasets.exports.frame import image_export
 from salip_ray.datasets.exports.orientation import any_turned
 from salip_ray.datasets.exports.pixels import image_png
-from salip_ray.datasets.index import Entry, json_figure
+from salip_ray.datasets.index import Entry, json_figure, known
 from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.output.cells import instance_cells
 from salip_ray.output.masks import Rle, area, bbox_xywh, decode_rle, encode_rle
+from salip_ray.output.masks import components as separate_components
 
-_MOST_COMPONENTS = 1_000_000  # of an image; ids of annotations are unique among all parts
+_MOST_OBJECTS = 1_000_000  # of an image; ids of annotations are unique among all parts
 
 
 def export(
@@ -47,7 +49,7 @@ def export(
         labels: what to export.
         location: an empty or new location, or that of the same export, to resume it.
         split: which images go to which part.
-        components: write an annotation for each component of a mask, not one for the whole mask.
+        components: take each component of a mask for an object, whatever the output stores.
         storage_options: fsspec options of ``location``.
 
     Raises:
@@ -109,12 +111,7 @@ def _image(index: int, entry: Entry, file: str) -> dict[str, Any]:
 def _annotations(
     labels: PseudoLabels, index: int, entry: Entry, components: bool
 ) -> list[dict[str, Any]]:
-    objects = [
-        (cell, rle)
-        for cell in labels.masks(entry)
-        for rle in (_components(cell["rle"]) if components else [cell["rle"]])
-    ]
-    first = (index + 1) * (_MOST_COMPONENTS if components else len(labels.output.classes))
+    first = (index + 1) * _MOST_OBJECTS
     return [
         {
             "id": first + number,
@@ -124,16 +121,26 @@ def _annotations(
             "bbox": bbox_xywh(rle),
             "area": area(rle),
             "iscrowd": 0,
-            "score": json_figure(entry.confidences[cell["label"]]),
+            "score": json_figure(score),
         }
-        for number, (cell, rle) in enumerate(objects)
+        for number, (cell, rle, score) in enumerate(_objects(labels, entry, components))
     ]
 
 
-def _components(rle: Rle) -> list[Rle]:
-    """Return the 8-connected components of a mask, in the order of their first pixels."""
-    count, numbers = cv2.connectedComponents(decode_rle(rle).astype(np.uint8), connectivity=8)
-    return [encode_rle(numbers == number) for number in range(1, count)]
+def _objects(
+    labels: PseudoLabels, entry: Entry, components: bool
+) -> Iterator[tuple[Mapping[str, Any], Rle, float]]:
+    """Yield the cell, the RLE and the confidence of each object."""
+    for cell in labels.masks(entry):
+        figures = entry.figures[cell["label"]]
+        if components:
+            parts = separate_components(decode_rle(cell["rle"]))
+            yield from ((cell, encode_rle(part), figures.confidence) for part in parts)
+            continue
+        for item in instance_cells(cell):
+            own = known(item.get("confidence"))
+            whole = figures.reviewed or math.isnan(own)
+            yield cell, item["rle"], figures.confidence if whole else own
 
 
 def _document(labels: PseudoLabels, images: list[str], annotations: list[str]) -> str:

@@ -2,7 +2,8 @@
 
 The palette index of a pixel is its class id; above 254 classes the PNG is 16-bit grey. Folders
 below the images' common folder stay. A slice has its number at the end of its name. If the run hid
-names, or two images would have the same name, the name ends with a part of the image's id.
+names, or two images would have the same name, the name ends with a part of the image's id. Maps of
+objects are 16-bit grey: each object of an image is a value.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from salip_ray.datasets.exports.review import mask_png
 from salip_ray.datasets.images import folder_of
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.output.masks import encode_png
 from salip_ray.sources.formats.names import stem
 from salip_ray.sources.privacy import is_pseudonym
 
@@ -29,26 +31,38 @@ def export(
     location: str,
     *,
     split: Split = NO_SPLIT,
+    instances: bool = False,
     storage_options: dict[str, Any] | None = None,
 ) -> int:
     """Write label maps; return the number of images. No image is read.
 
     With a split, the maps are in the folders ``train`` and ``val``.
 
+    Args:
+        labels: what to export.
+        location: an empty or new location, or that of the same export, to resume it.
+        split: which images go to which part.
+        instances: write maps of objects instead.
+        storage_options: fsspec options of ``location``.
+
     Raises:
         OutputError: the location holds something else.
     """
     names = file_names(labels)
-    with image_export("png", labels, location, split, storage_options, names=names) as (
-        destination,
-        _,
-    ):
+    # None, so that earlier exports can be resumed.
+    with image_export(
+        "png", labels, location, split, storage_options, names=names, instances=instances or None
+    ) as (destination, _):
         for part, indices in split.parts(labels).items():
             for index in indices:
                 entry = labels.entries[index]
                 file = f"{part}/{names[index]}" if split.val else names[index]
                 if not destination.has(file):
-                    destination.write(file, mask_png(labels.label_map(entry)))
+                    if instances:
+                        data = encode_png(labels.reader.instance_map(entry))
+                    else:
+                        data = mask_png(labels.label_map(entry))
+                    destination.write(file, data)
     return len(labels)
 
 

@@ -1,6 +1,6 @@
 """YOLO segmentation: ``images/PART``, ``labels/PART`` with polygons, ``data.yaml``.
 
-A polygon has one outline and no holes: each connected region of a mask becomes a line, holes are
+A polygon has one outline and no holes: each connected region of an object becomes a line, holes are
 filled, and pixels to ignore are background. An image without a label has an empty text file.
 """
 
@@ -23,6 +23,7 @@ from salip_ray.datasets.exports.frame import image_export
 from salip_ray.datasets.exports.pixels import image_png
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError
+from salip_ray.output.cells import instance_cells
 from salip_ray.output.masks import decode_rle
 from salip_ray.schema import Mask
 
@@ -78,7 +79,8 @@ def export(
                 + " ".join(f"{value:.6g}" for value in outline)
                 + "\n"
                 for cell in labels.masks(entry)
-                for outline in outlines(decode_rle(cell["rle"]))
+                for item in instance_cells(cell)
+                for outline in outlines(decode_rle(item["rle"]))
             ]
             destination.write(label_file, "".join(lines))
             destination.write(image_file, image_png(pixels))

@@ -228,6 +228,35 @@ def test_json_has_all_sections():
                 "failed": "proposal_or_pick",
             }
         ],
+        "instances": {
+            "fetal head": {
+                "cascade": {
+                    "f1": 0.0,
+                    "pq": 0.0,
+                    "labelled": 1,
+                    "reference": 1,
+                    "matched": 0,
+                    "images": 1,
+                    "f1_interval": None,
+                    "pq_interval": None,
+                }
+            }
+        },
+        "objects": [
+            {
+                "image_id": "id-a",
+                "uri": "/in/a.png",
+                "label": "fetal head",
+                "method": "cascade",
+                "labelled": 1,
+                "reference": 1,
+                "matched": 0,
+                "iou": 0.0,
+                "volume": None,
+                "slice": None,
+            }
+        ],
+        "match_iou": 0.5,
         "interval": {"level": 0.95, "resamples": 2000, "seed": 20240406},
         "nsd_tolerance_px": 2.0,
         "nsd_tolerance_mm": 2.0,

@@ -18,7 +18,9 @@ from salip_ray.datasets.exports.cases import Split
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.datasets.reviews import Decision
 from salip_ray.errors import ConfigError
+from salip_ray.output.cells import pack_instance
 from salip_ray.output.masks import decode_rle, encode_png, encode_rle
+from salip_ray.schema import Instance
 from tests.unit.datasets.conftest import save_decisions, write_output
 
 HALVES = Split(val=0.34, seed=1, group_by="folder")
@@ -27,6 +29,22 @@ HALVES = Split(val=0.34, seed=1, group_by="folder")
 @pytest.fixture
 def labels(output):
     return PseudoLabels(str(output))
+
+
+@pytest.fixture
+def two_lungs(labels, monkeypatch):
+    """Labels of one image with a class of two objects, which may touch or overlap."""
+    entry, masks = labels.entries[1], labels.masks
+    cell = masks(entry)[0]
+    one, other = (decode_rle(item["rle"]) for item in masks(entry))
+    instances = [Instance(one), Instance(other, confidence=0.75)]
+    both = {
+        **cell,
+        "rle": encode_rle(one | other),
+        "instances": [pack_instance(item) for item in instances],
+    }
+    monkeypatch.setattr(labels, "masks", lambda shown: [both] if shown is entry else [])
+    return labels, one, other
 
 
 def expected(labels):
@@ -56,16 +74,13 @@ def test_pycocotools_loads_and_evaluates(labels, tmp_path):
     assert scores[0] == pytest.approx(0.3)
 
 
-def test_two_lungs_are_two_annotations(labels, tmp_path, monkeypatch):
+def test_two_lungs_are_two_annotations(two_lungs, tmp_path):
     """And pycocotools evaluates them: a lost one costs half of the recall."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    entry, masks = labels.entries[1], labels.masks
-    one, other = (decode_rle(cell["rle"]) for cell in masks(entry))
-    both = [{**masks(entry)[0], "rle": encode_rle(one | other)}]
-    monkeypatch.setattr(labels, "masks", lambda shown: both if shown is entry else [])
-    coco.export(labels, str(tmp_path / "coco"), components=True)
+    labels, one, other = two_lungs
+    coco.export(labels, str(tmp_path / "coco"))
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(tmp_path / "coco/annotations/instances_train.json"))
         annotations = list(truth.anns.values())
@@ -75,8 +90,38 @@ def test_two_lungs_are_two_annotations(labels, tmp_path, monkeypatch):
         evaluation.summarize()
     assert [item["category_id"] for item in annotations] == [1, 1]
     assert [item["area"] for item in annotations] == [one.sum(), other.sum()]
+    assert [item["score"] for item in annotations] == [0.3, 0.75]  # of the class if it has no own
     np.testing.assert_array_equal(truth.annToMask(annotations[1]) > 0, other)
     assert evaluation.stats[8] == pytest.approx(0.5)
+
+
+def test_components_are_annotations_if_the_output_stores_no_objects(two_lungs, tmp_path):
+    labels, one, other = two_lungs
+    cells = labels.masks(labels.entries[1])
+    del cells[0]["instances"]  # schema 2
+    for name, options, areas in (
+        ("whole", {}, [(one | other).sum()]),
+        ("components", {"components": True}, [one.sum(), other.sum()]),
+    ):
+        coco.export(labels, str(tmp_path / name), **options)
+        file = tmp_path / name / "annotations/instances_train.json"
+        written = json.loads(file.read_bytes())["annotations"]
+        assert [item["area"] for item in written] == areas
+
+
+def test_yolo_has_a_line_for_each_of_two_objects_that_touch(two_lungs, tmp_path):
+    labels, one, other = two_lungs
+    yolo.export(labels, str(tmp_path / "yolo"), val_on_train=True)
+    lines = [
+        line
+        for file in (tmp_path / "yolo/labels").rglob("*.txt")
+        for line in file.read_text().splitlines()
+    ]
+    assert [line.partition(" ")[0] for line in lines] == ["0", "0"]
+    for line, mask in zip(lines, (one, other), strict=True):
+        outline = [float(value) for value in line.split()[1:]]
+        drawn = rasterised([outline], mask.shape, np.floor)
+        np.testing.assert_array_equal(drawn, mask)
 
 
 def test_datumaro_reads_coco(labels, tmp_path):

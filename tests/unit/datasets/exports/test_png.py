@@ -6,11 +6,16 @@ import csv
 import shutil
 
 import numpy as np
+import pytest
 from PIL import Image as Pil
 
 from salip_ray.datasets.exports import palette, png
 from salip_ray.datasets.exports.cases import Split
 from salip_ray.datasets.pseudo_labels import PseudoLabels
+from salip_ray.errors import OutputError
+from salip_ray.output.cells import pack_instance
+from salip_ray.output.masks import decode_rle
+from salip_ray.schema import Instance
 
 
 def test_every_mask_has_the_path_and_stem_of_its_image(output, tmp_path):
@@ -25,6 +30,34 @@ def test_every_mask_has_the_path_and_stem_of_its_image(output, tmp_path):
     with (tmp_path / "png/provenance.csv").open(newline="") as file:
         names = {row["image_id"]: row["name"] for row in csv.DictReader(file)}
     assert names[labels.entries[0].image_id] == "patient0/view0.png"
+
+
+def test_a_map_of_objects_agrees_with_the_label_map(output, tmp_path, monkeypatch):
+    labels = PseudoLabels(str(output))
+    entry = labels.entries[1]
+    lung, heart = labels.masks(entry)
+    top, bottom = decode_rle(lung["rle"]), decode_rle(lung["rle"])
+    top[15:], bottom[:10] = False, False  # rows 10 to 15 are of both
+    objects = [pack_instance(Instance(part)) for part in (top, bottom)]
+    reader = type(labels.reader)
+    cells = reader.masks
+    monkeypatch.setattr(
+        reader,
+        "masks",
+        lambda self, shown: [
+            {**cell, "instances": objects if (shown, cell["class_id"]) == (entry, 1) else []}
+            for cell in reversed(cells(self, shown))
+        ],
+    )
+    assert png.export(labels, str(tmp_path / "png"), instances=True) == 6
+    with Pil.open(tmp_path / "png/patient0/view1.png") as picture:
+        numbers = np.array(picture)
+    assert numbers.max() == 3
+    np.testing.assert_array_equal(numbers == 1, top)
+    np.testing.assert_array_equal(numbers == 2, bottom & ~top)
+    np.testing.assert_array_equal(numbers == 3, decode_rle(heart["rle"]))
+    with pytest.raises(OutputError):
+        png.export(labels, str(tmp_path / "png"))
 
 
 def test_a_split_has_two_folders(output, tmp_path):
