@@ -49,6 +49,7 @@ class _ShardTask:
         numbers: where the images are in each run.
         classes: of the consensus.
         privacy: which names the output hides.
+        version: schema version of the output.
     """
 
     store: Store
@@ -59,6 +60,7 @@ class _ShardTask:
     numbers: tuple[RowNumbers, ...]
     classes: tuple[ClassSpec, ...]
     privacy: PrivacyConfig
+    version: int
 
     @property
     def images(self) -> int:
@@ -75,6 +77,7 @@ class _ShardTask:
             pa.Table.from_pylist(rows, schema=_SCHEMA),
             self.images,
             {spec.label: spec.class_id for spec in self.classes},
+            version=self.version,
         )
 
     def _row(
@@ -150,7 +153,7 @@ def make_consensus(
             open_seal(store)
             in_run = int(manifest.sizes[todo].sum())
             work = Workload(["agree"], in_run, len(todo))
-            _run(_tasks(store, lease, sources, todo), work, lease, progress)
+            _run(_tasks(store, lease, sources, todo, claimed.version), work, lease, progress)
             seconds = time.monotonic() - started
             summary = summarise(store, manifest, wall_seconds=seconds, images_in_run=in_run)
             lease.require_owner()
@@ -168,7 +171,7 @@ def _require_outside(store: Store, run: str) -> None:
 
 
 def _tasks(
-    store: Store, lease: Lease, sources: Sources, shards: Iterable[int]
+    store: Store, lease: Lease, sources: Sources, shards: Iterable[int], version: int
 ) -> Iterator[_ShardTask]:
     frozen = sources.manifest.frozen
     starts = np.concatenate([[0], np.cumsum(sources.manifest.sizes)])
@@ -183,6 +186,7 @@ def _tasks(
             tuple(numbers[start:end] for numbers in sources.numbers),
             sources.config.task.classes,
             sources.config.privacy,
+            version,
         )
 
 

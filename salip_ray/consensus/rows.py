@@ -10,7 +10,7 @@ import numpy as np
 from salip_ray.config import ClassSpec
 from salip_ray.consensus.votes import count_votes
 from salip_ray.output.cells import pack_masks
-from salip_ray.output.masks import decode_rle, encode_png, label_map
+from salip_ray.output.masks import decode_rle, encode_png, label_map, separate
 from salip_ray.schema import ClassMask, ClipScores, Mask
 from salip_ray.wording import counted
 
@@ -103,7 +103,12 @@ def _agree(spec: ClassSpec, ballots: Mapping[int, _Ballot]) -> tuple[list[ClassM
     vote = count_votes([*masks, np.zeros_like(masks[0])] if alone else masks)
     clip = _mean_scores(spec.label, list(having.values()))
     both = [
-        ClassMask(method, spec.label, spec.class_id, mask, clip=clip, confidence=confidence)
+        ClassMask(
+            *(method, spec.label, spec.class_id, mask),
+            clip=clip,
+            confidence=confidence,
+            instances=separate(mask, confidence) if method == "cascade" else (),
+        )
         for method, mask, confidence in (
             ("cascade", vote.agreed, vote.agreement),
             ("disagreement", vote.disputed, None),
