@@ -130,7 +130,12 @@ def _annotations(
 def _objects(
     labels: PseudoLabels, entry: Entry, components: bool
 ) -> Iterator[tuple[Mapping[str, Any], Rle, float]]:
-    """Yield the cell, the RLE and the confidence of each object."""
+    """Yield the cell, the RLE and the confidence of each object.
+
+    That of its class counts if a person decided on it, or if it was calibrated.
+    """
+    calibrations = labels.output.calibrations
+    calibrated = {} if calibrations is None else calibrations.classes
     for cell in labels.masks(entry):
         figures = entry.figures[cell["label"]]
         if components:
@@ -139,7 +144,7 @@ def _objects(
             continue
         for item in instance_cells(cell):
             own = known(item.get("confidence"))
-            whole = figures.reviewed or math.isnan(own)
+            whole = figures.reviewed or math.isnan(own) or cell["label"] in calibrated
             yield cell, item["rle"], figures.confidence if whole else own
 
 

@@ -102,12 +102,12 @@ def test_a_killed_consensus_resumes_with_the_same_bytes(two, tmp_path, monkeypat
     agree(*two, out=tmp_path / "whole")
     commit, written = consensus_job.commit_shard, []
 
-    def killed(store, shard, *rest):
+    def killed(store, shard, *rest, **options):
         if len(written) == committed:
             store.write(f"masks/part-{shard:05d}.tar", b"of a writer that was killed")
             raise KeyboardInterrupt
         written.append(shard)
-        return commit(store, shard, *rest)
+        return commit(store, shard, *rest, **options)
 
     monkeypatch.setattr(consensus_job, "commit_shard", killed)
     with pytest.raises(KeyboardInterrupt):
