@@ -83,7 +83,7 @@ class PublishedLoop:
         text = torch.stack(texts).mean(dim=0)
         scores = (100.0 * images @ (text / text.norm(dim=-1, keepdim=True)).T)[:, 0].tolist()
         order = sorted(range(len(scores)), key=lambda number: scores[number], reverse=True)
-        return order[: spec.top_k]
+        return order[: spec.most(len(order))]
 
 
 def _candidate(number: int, record: dict[str, Any]) -> Candidate:

@@ -151,7 +151,7 @@ class Variant:
         pool = {c.id: to_original(c.mask, cached.reference.shape) for c in self.candidates(cached)}
         beam: list[tuple[int, ...]] = [()]
         results: list[tuple[int, ...]] = []
-        for _ in range(spec.top_k):
+        for _ in range(spec.most(len(pool))):
             closeness = {
                 tuple(sorted((*chosen, number))): dice(
                     np.logical_or.reduce([pool[c] for c in (*chosen, number)]), cached.reference

@@ -145,10 +145,14 @@ def _dices(
     phantom: Phantom, candidates: Sequence[Candidate], retriever: ClipRetriever, config: Config
 ) -> tuple[float, float, float]:
     by_id = {c.id: c for c in candidates}
-    k = config.task.classes[0].top_k
+    k = config.task.classes[0].most(len(candidates))
     target = phantom.mask(TARGETS[phantom.kind])
     chosen = [by_id[s.candidate_id].mask for s in retriever(phantom.image, candidates)]
-    names = ("left lung", "right lung") if k == 2 else (TARGETS[phantom.kind],)
+    names = (
+        ("left lung", "right lung")
+        if config.task.classes[0].top_k == 2
+        else (TARGETS[phantom.kind],)
+    )
     organs = [organ for name in names if (organ := phantom.mask(name)).any()]
     best = [max((c.mask for c in candidates), key=lambda m: _dice(m, organ)) for organ in organs]
     largest = [c.mask for c in sorted(candidates, key=lambda c: -c.area)[:k]]

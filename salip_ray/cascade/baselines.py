@@ -45,7 +45,7 @@ def unprompted(
     for method, merit in _RANKINGS.items() if candidates else ():
         ranked = sorted(candidates, key=lambda candidate: (-merit(candidate), candidate.id))
         for spec in classes:
-            chosen = ranked[: spec.top_k]
+            chosen = ranked[: spec.most(len(ranked))]
             united = own_masks(chosen, RefineConfig(), original_size)
             if not united.union.any():
                 continue
@@ -109,7 +109,8 @@ def gt_sam(
         )
         if reference is None or not refined.union.any():
             continue
-        best = closest(candidates, to_working_mask(reference, working_size), spec.top_k)
+        most = spec.most(len(candidates))
+        best = closest(candidates, to_working_mask(reference, working_size), most)
         proposed = union_of(best, original_size)
         masks.append(
             ClassMask(

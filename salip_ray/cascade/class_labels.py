@@ -142,9 +142,12 @@ class ClassLabeller:
     def alternatives(
         self, made: RefinedCandidates, chosen: Sequence[Selection], by_id: Mapping[int, Candidate]
     ) -> list[ClassMask]:
-        """Return the masks with one runner-up instead of one retrieved candidate."""
+        """Return the masks with one runner-up instead of one retrieved candidate.
+
+        There are none if all candidates above a limit are retrieved.
+        """
         runners = chosen[0].runners_up
-        if not runners:
+        if not runners or self.spec.top_k == "all":
             return []
         more = self.refined([by_id[runner.candidate_id] for runner in runners], alone=True)
         masks = []

@@ -145,6 +145,11 @@ def _why_none(
     if n_proposed == 0:
         proposer = "SAM" if config.propose.model == "sam" else "the proposer"
         return f"{proposer} proposed no candidate"
+    if n_within and config.retrieve.min_score is not None:
+        return (
+            f"none of the {counted(n_within, 'candidate')} reaches retrieve.min_score "
+            f"{config.retrieve.min_score:g}"
+        )
     if n_within:
         return f"none of the {counted(n_within, 'candidate')} is labelled {label!r}"
     return f"none of the {n_proposed} candidates lies within the area limits"

@@ -7,6 +7,7 @@ candidate, and ``sam_prior`` adds SAM's own scores of the candidate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -181,20 +182,23 @@ def select_class(
     config: RetrieveConfig,
     signs: Container[str] = (),
 ) -> list[Selection]:
-    """Select up to ``top_k`` distinct candidates of one class, best first.
+    """Select up to ``top_k`` distinct candidates of one class that reach ``min_score``, best first.
 
     Args:
         spec: the class.
         column: of the class in the ranking.
         ranking: of the candidates.
         candidates: in the order of their ids.
-        config: ``max_overlap`` and ``runners_up`` are used.
+        config: ``max_overlap``, ``min_score`` and ``runners_up`` are used.
         signs: labels of the classes that have signs, for the evidence.
     """
     merit, score = ranking.merit[:, column], ranking.score[:, column]
     # torch.topk does not define the order of ties; a stable sort does.
     order = torch.sort(merit, descending=True, stable=True).indices.tolist()
-    chosen = _first_distinct(order, candidates, spec.top_k, config.max_overlap)
+    limited = score if ranking.probability is None else ranking.probability[:, column]
+    least = -math.inf if config.min_score is None else config.min_score
+    eligible = [i for i in order if limited[i].item() >= least]
+    chosen = _first_distinct(eligible, candidates, spec.most(len(candidates)), config.max_overlap)
     others = [i for i in order if i not in chosen]
     best_other = score[others[0]].item() if others else None
     has_evidence = spec.label in signs

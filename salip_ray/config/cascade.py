@@ -135,7 +135,9 @@ class RetrieveConfig(_Stage):
     among all classes of the task and its distractors. ``logit_scale`` multiplies the cosines; null
     means CLIP's trained value. ``sam_prior`` is the weight of log(predicted IoU x stability score).
     A candidate that shares more than ``max_overlap`` of the smaller area with a better one of its
-    class is skipped, so that two lungs are not one lung twice; 1 is the paper's.
+    class is skipped, so that two lungs are not one lung twice; 1 is the paper's. A candidate with a
+    score below ``min_score`` (null: no limit) is not retrieved: with ``softmax`` its probability of
+    the class, else 100 * cosine, or the score of another model.
 
     The presence of a class is the mean, over all candidates of the image, of the probability that
     the candidate shows the class or one of its companions. A class with a presence below
@@ -166,6 +168,7 @@ class RetrieveConfig(_Stage):
     scoring: Literal["cosine", "softmax"] = "cosine"
     logit_scale: Annotated[float, Field(gt=0.0)] | None = None
     sam_prior: Annotated[float, Field(ge=0.0)] = 0.0
+    min_score: float | None = None
     min_presence: Fraction = 0.0
     runners_up: Annotated[int, Field(ge=0, le=64)] = 3
     resize: Resize = "auto"
@@ -177,6 +180,11 @@ class RetrieveConfig(_Stage):
             raise ValueError(
                 f"ensemble {list(self.ensemble)} must name each visual prompt once, and not "
                 f"visual_prompt ({self.visual_prompt})"
+            )
+        if self.min_score is not None and self.scoring == "softmax" and not 0 <= self.min_score < 1:
+            raise ValueError(
+                f"min_score {self.min_score:g} must be at least 0 and below 1: with scoring: "
+                "softmax it is a probability"
             )
         if self.min_presence > 0 and self.scoring != "softmax":
             raise ValueError(

@@ -31,7 +31,15 @@ _LATER_OPTIONS = {
     "task": ("signs", "min_confidence"),
     "image": ("aspect", "resample", "channels"),
     "propose": (*_MODEL, "min_area", "max_area"),
-    "retrieve": (*_MODEL, "box_end", "box_line", "contour_line", "contours", "outside"),
+    "retrieve": (
+        *_MODEL,
+        "box_end",
+        "box_line",
+        "contour_line",
+        "contours",
+        "outside",
+        "min_score",
+    ),
     "refine": (*_MODEL, "resolution", "gt_boxes"),
 }
 
@@ -63,6 +71,17 @@ class Config(Section):
                         f"task has nothing to compare {spec.label!r} with, so its presence is "
                         "always 1. Add task.distractors"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _all_has_a_limit(self) -> Config:
+        every = [spec.label for spec in self.task.classes if spec.top_k == "all"]
+        # Other proposers may label their candidates, and have limits themselves.
+        if every and self.retrieve.min_score is None and self.propose.model == "sam":
+            raise ValueError(
+                f"task.top_k of {every[0]!r} is all, which needs retrieve.min_score: without it, "
+                "every candidate would be one (with scoring: softmax, 0.5 is an even chance)"
+            )
         return self
 
     @model_validator(mode="after")

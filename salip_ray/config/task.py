@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from salip_ray.config.base import Fraction, Positive, Section
+
+TopK = Positive | Literal["all"]
 
 
 class ClassSpec(Section):
@@ -15,15 +18,20 @@ class ClassSpec(Section):
     label: str
     class_id: Positive
     sentences: tuple[str, ...]
-    top_k: Positive
+    top_k: TopK
+
+    def most(self, count: int) -> int:
+        """Return how many of ``count`` candidates the class may have."""
+        return count if self.top_k == "all" else self.top_k
 
 
 class TaskConfig(Section):
     """What to label.
 
     ``prompts`` maps each class to its sentences; in a file it may be the path of a SaLIP prompt
-    JSON. Classes get the ids 1, 2, ... in that order. ``top_k`` is a number, or a mapping of class
-    to number. ``min_area`` and ``max_area`` bound the area of a candidate; both are exclusive, and
+    JSON. Classes get the ids 1, 2, ... in that order. ``top_k`` is a number of candidates, ``all``
+    for objects that come in numbers (all that reach ``retrieve.min_score``), or a mapping of class
+    to either. ``min_area`` and ``max_area`` bound the area of a candidate; both are exclusive, and
     are a fraction of the working image (up to 1) or a number of its pixels (above 1).
 
     ``distractors`` have the form of ``prompts``: classes that a candidate may show instead. They
@@ -48,7 +56,7 @@ class TaskConfig(Section):
     distractors: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     companions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     signs: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    top_k: Positive | dict[str, Positive] = 1
+    top_k: TopK | dict[str, TopK] = 1
     min_area: float = Field(default=0.0, ge=0.0)
     max_area: float = Field(default=1.0, gt=0.0)
     min_confidence: Fraction = 0.0

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import torch
 
-from salip_ray.cascade.ranking import quality, rank
-from salip_ray.config import RetrieveConfig
+from salip_ray.cascade.ranking import quality, rank, select_class
+from salip_ray.config import ClassSpec, RetrieveConfig
 from salip_ray.schema import Candidate
 
 
@@ -85,3 +85,31 @@ def test_signs_add_to_the_evidence_of_each_candidate_and_change_nothing_else():
     torch.testing.assert_close(alone.evidence, of_all[:, :1])
     torch.testing.assert_close(ranking.evidence, of_all[:, [0, 2]].sum(dim=1, keepdim=True))
     assert rank(SCORES, ALONE, PARTS, config, 10.0).evidence is None
+
+
+def spread(count):
+    """Return candidates that do not overlap."""
+    parts = []
+    for number in range(count):
+        mask = np.zeros((4, 4), dtype=bool)
+        mask[number] = True
+        box = (0.0, float(number), 3.0, float(number))
+        parts.append(Candidate(number, mask, 4, box, 0.9, 0.8, (0, 0), box))
+    return parts
+
+
+def selected(top_k, config, candidates):
+    spec = ClassSpec(label="tooth", class_id=1, sentences=("a tooth",), top_k=top_k)
+    ranking = rank(SCORES, ALONE, candidates, config, 10.0)
+    return [item.candidate_id for item in select_class(spec, 0, ranking, candidates, config)]
+
+
+def test_all_candidates_that_reach_the_limit_are_retrieved():
+    parts = spread(3)
+    softmax = RetrieveConfig(scoring="softmax", min_score=0.5)  # probabilities .26, .77 and .43
+    assert selected("all", softmax, parts) == [1]
+    assert selected("all", softmax.model_copy(update={"min_score": 0.4}), parts) == [1, 2]
+    assert selected(1, softmax.model_copy(update={"min_score": 0.4}), parts) == [1]
+    assert selected("all", softmax.model_copy(update={"min_score": 0.9}), parts) == []
+    assert selected("all", RetrieveConfig(min_score=25.0), parts) == [0, 1]  # cosines
+    assert selected("all", RetrieveConfig(min_score=25.0, max_overlap=0.5), PARTS) == [0]
