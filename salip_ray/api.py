@@ -109,9 +109,9 @@ def evaluate(
         >>> average.n, 0 <= average.dice <= 1
         (3, True)
     """
+    from salip_ray.evaluation.coco_references import open_references
     from salip_ray.evaluation.outputs import evaluate_output
     from salip_ray.output.reader import LabelOutput
-    from salip_ray.sources.coco_references import open_references
 
     labels = LabelOutput.open(os.fspath(output), dict(storage_options or {}), _optional(manifest))
     names = [spec.label for spec in labels.classes]

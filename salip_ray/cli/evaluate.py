@@ -56,6 +56,7 @@ def evaluate(
 
     Example: salip-ray evaluate ./labels ./masks --json scores/evaluation.json
     """
+    from salip_ray.evaluation.coco_references import open_references
     from salip_ray.evaluation.outputs import evaluate_output, write_results
     from salip_ray.output.reader import LabelOutput
     from salip_ray.report.tables import (
@@ -67,7 +68,6 @@ def evaluate(
         summary_table,
         volume_table,
     )
-    from salip_ray.sources.coco_references import open_references
 
     opened = LabelOutput.open(labels, storage_options("labels", labels_option), manifest)
     names = [spec.label for spec in opened.classes]

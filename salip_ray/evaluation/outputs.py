@@ -13,11 +13,11 @@ import numpy as np
 from salip_ray.cascade.geometry import class_references
 from salip_ray.errors import ConfigError, InputError, OutputError
 from salip_ray.evaluation import Evaluation, Score, as_json, nnunet_summary, score_rows
+from salip_ray.evaluation.coco_references import CocoReferences
 from salip_ray.output.layout import EVALUATION_NNUNET
 from salip_ray.output.masks import Rle, encode_rle
 from salip_ray.output.reader import LabelOutput
 from salip_ray.schema import Mask
-from salip_ray.sources.coco_references import CocoReferences
 from salip_ray.sources.privacy import is_pseudonym, scrub
 from salip_ray.sources.references import References
 

@@ -12,6 +12,7 @@ from salip_ray.cascade.cascade import Cascade
 from salip_ray.cascade.cleaning import filled, without_small_parts
 from salip_ray.cascade.compose import compose
 from salip_ray.cascade.geometry import to_original
+from salip_ray.cascade.given_boxes import given_candidates
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.config import TaskConfig
 from salip_ray.errors import ConfigError, ImageError, InputError
@@ -84,6 +85,41 @@ def test_the_masks_that_were_united_are_the_instances(cascade, picture, referenc
             ious = [i.sam.predicted_iou for i in instances]
             assert mask.sam.predicted_iou == pytest.approx(np.mean(ious))
             assert all((i.confidence is not None) == (mask.method == "cascade") for i in instances)
+
+
+def test_each_given_box_is_an_instance(sam, configure, picture):
+    config = configure(task=TASK, propose={"model": "prompts"})
+    refiner, image = SamRefiner(sam, config), picture(90, 128)
+    boxes = [("lung", (5, 5, 40, 60)), ("heart", (50, 30, 70, 60)), ("lung", (80, 5, 120, 60))]
+    boxes.append(("lung", (6, 5, 40, 60)))  # more than top_k, and like the first
+    sizes = {"working_size": (90, 128), "original_size": (90, 128)}
+    candidates, selections = given_candidates(boxes, config.task.classes, **sizes)
+    embedding = refiner.encode(image)
+    given = {"candidates": candidates, "n_proposed": 4, "selections": selections}
+    lung, heart = compose(config, refiner, embedding=embedding, **given, **sizes).masks
+    assert [(i.candidate_id, i.confidence) for i in lung.instances] == [
+        *((0, None), (2, None), (3, None)),
+    ]
+    wanted = refiner(embedding, boxes=[boxes[n][1] for n in (0, 2, 3)], **sizes).masks
+    np.testing.assert_array_equal([i.mask for i in lung.instances], wanted)
+    assert heart.instances == ()
+
+
+def test_without_a_candidate_above_the_limit_the_row_says_so(sam, clip, configure, picture):
+    config = configure(
+        task={"prompts": {"lung": ["a lobe"]}, "top_k": "all"}, retrieve={"min_score": 101.0}
+    )
+    result = Cascade(config, sam=sam, clip=clip)(picture(90, 128))
+    (outcome,) = result.outcomes
+    assert outcome.reason == (
+        f"none of the {len(result.candidates)} candidates reaches retrieve.min_score 101"
+    )
+    every = configure(
+        task={"prompts": {"lung": ["a lobe"]}, "top_k": "all"}, retrieve={"min_score": -101.0}
+    )
+    result = Cascade(every, sam=sam, clip=clip)(picture(90, 128))
+    assert len(result.selections) == len(result.candidates) > 2
+    assert len(result.masks[0].instances) > 2
 
 
 def test_an_empty_refined_mask_is_no_instance(sam, clip, configure, picture):

@@ -28,6 +28,8 @@ def task(**fields):
         (task(prompts={}), "task.prompts"),
         (task(top_k={"liver": 1}), "top_k names ['liver'], but the classes are"),
         (task(top_k=0), "task.top_k: must be above 0, found 0"),
+        (task(top_k="many"), "task.top_k: must be a whole number, found 'many'"),
+        (task(top_k="all"), "is all, which needs retrieve.min_score"),
         (task(min_area=0.5, max_area=0.1), "min_area 0.5 is not below max_area 0.1"),
         ({"task": {"prompts": {"a": ["b"]}}}, "task.name is missing"),
         ({**TASK, "sam": {"model": "vit_b", "checkpoint": None}}, "sam.checkpoint is missing"),

@@ -12,6 +12,7 @@ from PIL import Image
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError, InputError
 from salip_ray.evaluation import as_json
+from salip_ray.evaluation.coco_references import CocoReferences, open_references
 from salip_ray.evaluation.instances import (
     InstanceScore,
     instance_averages,
@@ -25,7 +26,6 @@ from salip_ray.output.masks import encode_rle
 from salip_ray.output.reader import LabelOutput
 from salip_ray.report.tables import has_several_objects, instance_table
 from salip_ray.schema import ClassMask, ImageRef, Instance
-from salip_ray.sources.coco_references import CocoReferences, open_references
 
 CONFIG = load_config({"task": {"name": "t", "prompts": {"lungs": ["the lungs"]}, "top_k": 2}})
 
