@@ -228,7 +228,8 @@ def main(
         f"{points} x {points} points, {counted(pairs, 'pair')} of runs in turns. One thread of "
         f"{about['cpu']}, at a load of {about['load_before']:.0f} on {about['cores']} cores; a job "
         "runs an actor per core. Ratio: seconds of CPU of the official generator over ours, "
-        "median (least to most). `python -m benchmarks.families`.",
+        "median (least to most). "
+        f"`python -m benchmarks.families --points {points} --pairs {pairs}`.",
         "",
         "| family | official, s | ours, s | ours, points per second | ratio |",
         "| --- | --- | --- | --- | --- |",
