@@ -103,8 +103,10 @@ LABELS = tuple(name for name in LABEL_SCHEMA.names if name not in OF_MANIFEST)
 
 def error(stage: str, problem: BaseException) -> dict[str, str]:
     """Return an ``error`` cell: stage, type of the exception, one line of its message."""
-    silent = _OUT_OF_MEMORY if isinstance(problem, MemoryError) else "no message"
-    message = one_line(problem) if str(problem).strip() else silent
+    message = one_line(problem) if str(problem).strip() else ""
+    if isinstance(problem, MemoryError):  # NumPy's names a size, but no remedy
+        message = f"{message}: {_OUT_OF_MEMORY}" if message else _OUT_OF_MEMORY
+    message = message or "no message"
     return {"stage": stage, "type": type(problem).__name__, "message": message[:1000]}
 
 

@@ -25,6 +25,8 @@ RUN_ELSEWHERE = {
     "uv pip install --torch-backend cpu .": ".github/workflows/release.yml",
     "python jobs/train_student.py": "tests/student/test_trainer.py",
     "salip-ray import-review BACK LABELS": "tests/unit/review/test_round_trips.py",
+    "salip-ray evaluate LABELS ID_MAPS --instance-ids": "tests/unit/evaluation/test_instances.py",
+    "salip-ray evaluate LABELS instances.json": "tests/unit/evaluation/test_instances.py",
     "salip-ray calibrate ./labels ./masks --images 30": "tests/unit/calibration/test_job.py",
     "salip-ray label ./xrays ./labels --config lungs-mine.yaml": "tests/unit/cascade/",
 }

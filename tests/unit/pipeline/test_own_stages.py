@@ -100,6 +100,7 @@ def test_a_model_without_batches_fails_at_once_for_lack_of_memory(images, monkey
     monkeypatch.setattr(toy_models.Proposer, "__call__", starve)
     rows, _ = labelled(images, config_of(), fused=True)
     assert [row["error"]["type"] for row in rows] == ["MemoryError"] * 3
+    assert all("no: the memory of the worker ran out" in row["error"]["message"] for row in rows)
     assert len(calls) == 3
 
 

@@ -9,7 +9,7 @@ from PIL import Image as Pil
 
 from salip_ray.config import load_config
 from salip_ray.output.manifest import make_manifest
-from salip_ray.pipeline import columns, decode
+from salip_ray.pipeline import columns, decode, files
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import list_images
@@ -38,13 +38,13 @@ def decoded(folder, *overrides, references=None):
 
 def test_rows_come_in_order_and_a_file_is_fetched_once(folder, monkeypatch):
     asked = []
-    fetch = decode.fetch_all
+    fetch = files.fetch_all
 
     def counted(addresses, options, **limits):
         asked.extend(addresses)
         return fetch(addresses, options, **limits)
 
-    monkeypatch.setattr(decode, "fetch_all", counted)
+    monkeypatch.setattr(files, "fetch_all", counted)
     rows = decoded(folder)
     assert [row["_seq"] for row in rows] == list(range(10))
     assert asked == [str(folder / name) for name in ("a.png", "b.nii.gz", "c.nii", "d.png")]

@@ -103,6 +103,8 @@ def run(write_output, tmp_path) -> Path:
     out = write_output(rows[:4], [*rows[4:], *errors])
     (out / "stats").mkdir()
     for shard, n in enumerate((4, 4)):
-        stats = {"shard": shard, "rows": n, "seconds": {"fetch": 0.4, "propose": 4.0, "refine": 0}}
+        seconds = {"fetch": 0.4, "propose": 4.0, "refine": 0}
+        counts: dict[str, object] = {name: {} for name in ("status", "outcomes", "errors", "files")}
+        stats = {"shard": shard, "rows": n, "seconds": seconds, **counts}
         (out / "stats" / f"part-{shard:05d}.json").write_text(json.dumps(stats))
     return out
