@@ -31,15 +31,16 @@ def make_row(
         classes: of the consensus.
         labels: the names of the classes of each run.
     """
-    voters = [n for n, row in enumerate(rows) if row is not None and row["status"] != "error"]
-    sizes = {n: (rows[n]["height"], rows[n]["width"]) for n in voters}  # type: ignore[index]
+    voters = {n: row for n, row in enumerate(rows) if row is not None and row["status"] != "error"}
+    sizes = {n: (row["height"], row["width"]) for n, row in voters.items()}
     if len(voters) < 2:
-        return _error(f"{_few(voters, len(rows))}: {'; '.join(_why_silent(rows))}")
+        return _error(f"{_few(len(voters), len(rows))}: {'; '.join(_why_silent(rows))}")
     if len(set(sizes.values())) > 1:
         shown = (f"{height} x {width} in run {n + 1}" for n, (height, width) in sizes.items())
         return _error(f"the image has other sizes (height x width): {', '.join(shown)}")
-    height, width = sizes[voters[0]]
-    ballots = {n: _Ballot(rows[n], labels[n], (height, width)) for n in voters}  # type: ignore[arg-type]
+    first = min(voters)
+    height, width = sizes[first]
+    ballots = {n: _Ballot(row, labels[n], (height, width)) for n, row in voters.items()}
     masks: list[ClassMask] = []
     outcomes = []
     for spec in classes:
@@ -62,7 +63,7 @@ def make_row(
         "masks": pack_masks(masks),
         "n_candidates": None,
         "ranking": [],
-        "spacing": rows[voters[0]]["spacing"],  # type: ignore[index]
+        "spacing": voters[first]["spacing"],
         "_png": encode_png(label_map(masks, height, width, n_classes=len(classes))),
     }
 
@@ -138,8 +139,8 @@ def _mean_scores(label: str, ballots: Sequence[_Ballot]) -> ClipScores | None:
     return None if score is None else ClipScores(score, presence=mean("presence"))
 
 
-def _few(voters: Sequence[int], runs: int) -> str:
-    return f"{len(voters) or 'none'} of {runs} runs labelled the image, two are needed"
+def _few(voters: int, runs: int) -> str:
+    return f"{voters or 'none'} of {runs} runs labelled the image, two are needed"
 
 
 def _why_silent(rows: Sequence[Mapping[str, Any] | None]) -> list[str]:
