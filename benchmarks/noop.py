@@ -25,11 +25,12 @@ import pyarrow.parquet as pq
 
 from salip_ray import load_config
 from salip_ray.config import Config
-from salip_ray.pipeline import columns, dataflow, stages
+from salip_ray.pipeline import dataflow, stages
 from salip_ray.pipeline import job as run
 from salip_ray.pipeline.actors import StageActor
 from salip_ray.pipeline.monitoring.monitor import StageReporter
-from salip_ray.pipeline.row import Row
+from salip_ray.pipeline.rows import columns
+from salip_ray.pipeline.rows.row import Row
 from salip_ray.pipeline.stages import Stage
 
 #: What the stages do; travels with their classes, which are pickled by value.

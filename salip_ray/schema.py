@@ -5,7 +5,7 @@ seconds; the last stage that needs a heavy column (pixels, embedding) drops it:
 
     manifest -> decode -> PROPOSE -> RETRIEVE -> REFINE -> commit
 
-The columns between stages are in :mod:`salip_ray.pipeline.columns`.
+The columns between stages are in :mod:`salip_ray.pipeline.rows.columns`.
 
 Coordinates: ``(x, y)``, x to the right, y down, in pixels. A *working* image is the input resized
 so that its long side is ``image.long_side``; candidates live there. Masks of the output are of the

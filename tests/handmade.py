@@ -14,7 +14,7 @@ from salip_ray.config import Config
 from salip_ray.output.manifest import make_manifest
 from salip_ray.output.masks import area, bbox_xywh, encode_rle
 from salip_ray.output.reader import LabelOutput
-from salip_ray.pipeline.decode import shown_uri
+from salip_ray.pipeline.decoding.decode import shown_uri
 from salip_ray.schema import LABEL_SCHEMA, SCHEMA_VERSION
 from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import list_images

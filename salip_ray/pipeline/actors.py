@@ -21,12 +21,12 @@ import pyarrow as pa
 
 from salip_ray.config import Config
 from salip_ray.output.manifest import is_padding
-from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.monitoring.telemetry import log_event
-from salip_ray.pipeline.row import Row
+from salip_ray.pipeline.rows import columns, tables
+from salip_ray.pipeline.rows.row import Row
+from salip_ray.pipeline.rows.tables import in_tables
 from salip_ray.pipeline.stages import Stage
-from salip_ray.pipeline.tables import in_tables
 from salip_ray.pipeline.workers.deaths import WorkerDiedError, attempts_of, given_up
 from salip_ray.pipeline.workers.devices import end_worker, is_broken_device, require_working
 from salip_ray.pipeline.workers.memory import free_memory, is_out_of_memory, keep_freed_memory

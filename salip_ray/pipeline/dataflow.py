@@ -19,7 +19,7 @@ from salip_ray.cluster.ray_private import set_cpus_of_last_operator
 from salip_ray.cluster.resources import COMMIT_CPUS, RECUT_CPUS, Pool
 from salip_ray.config import Config
 from salip_ray.pipeline.actors import StageActor
-from salip_ray.pipeline.decode import fetch_and_decode
+from salip_ray.pipeline.decoding.decode import fetch_and_decode
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.sink import ShardSink
 from salip_ray.pipeline.stages import stages_of

@@ -20,12 +20,12 @@ from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.identity import identify
 from salip_ray.models.registry import is_prompted
 from salip_ray.models.task_check import require_taught_classes
-from salip_ray.pipeline import columns, tables
 from salip_ray.pipeline.dataflow import add_actors, assign_stages
-from salip_ray.pipeline.model_check import require_models
 from salip_ray.pipeline.monitoring.monitor import StageReporter
+from salip_ray.pipeline.rows import columns, tables
+from salip_ray.pipeline.rows.tables import in_tables
 from salip_ray.pipeline.stages import stages_with_models
-from salip_ray.pipeline.tables import in_tables
+from salip_ray.pipeline.workers.model_check import require_models
 from salip_ray.schema import Image
 from salip_ray.sources.decode import decode
 

@@ -25,7 +25,6 @@ from salip_ray.output.manifest import count_images
 from salip_ray.output.run_record import record_devices, record_precision
 from salip_ray.pipeline.commit_gate import CommitGate, GracefulStop, Stopped, StoppingError
 from salip_ray.pipeline.dataflow import label_and_commit
-from salip_ray.pipeline.model_check import require_models
 from salip_ray.pipeline.monitoring.losses import LossWatch
 from salip_ray.pipeline.monitoring.monitor import Snapshot, StageReporter, start_monitor
 from salip_ray.pipeline.monitoring.progress import Workload
@@ -33,6 +32,7 @@ from salip_ray.pipeline.sink import ShardSink
 from salip_ray.pipeline.stages import stages_of, stages_with_models
 from salip_ray.pipeline.volumes import choose_labels
 from salip_ray.pipeline.workers.deaths import notes_folder
+from salip_ray.pipeline.workers.model_check import require_models
 from salip_ray.pipeline.workers.temporary import private_folder, remove_folder
 from salip_ray.wording import counted
 

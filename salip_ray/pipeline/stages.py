@@ -19,8 +19,8 @@ from salip_ray.models.registry import (
 )
 from salip_ray.output.cells import pack_masks, pack_outcomes, pack_ranking
 from salip_ray.output.masks import encode_png, label_map
-from salip_ray.pipeline import columns
-from salip_ray.pipeline.row import Row
+from salip_ray.pipeline.rows import columns
+from salip_ray.pipeline.rows.row import Row
 from salip_ray.schema import Outcome
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from salip_ray.cascade.volumes import best_path, between
 from salip_ray.config import ClassSpec, Config
 from salip_ray.output.cells import pack_masks, read_mask
 from salip_ray.output.masks import decode_rle, encode_png, label_map, separate
-from salip_ray.pipeline.columns import TYPES
+from salip_ray.pipeline.rows.columns import TYPES
 from salip_ray.pipeline.stages import BLANK
 from salip_ray.schema import ClassMask, Outcome
 

@@ -25,7 +25,7 @@ from salip_ray.errors import ConfigError, InputError
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.output.commit import parquet_bytes, tar_bytes
 from salip_ray.pipeline.actors import StageActor
-from salip_ray.pipeline.decode import fetch_and_decode
+from salip_ray.pipeline.decoding.decode import fetch_and_decode
 from salip_ray.pipeline.inputs import list_input
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.stages import stages_of

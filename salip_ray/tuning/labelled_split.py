@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from salip_ray.config import Config
 from salip_ray.errors import InputError
-from salip_ray.pipeline.annotations import find_references
+from salip_ray.pipeline.decoding.annotations import find_references
 from salip_ray.pipeline.inputs import list_input
 from salip_ray.schema import Image, ImageRef, Mask
 from salip_ray.sources.decode import only_picture, open_stack

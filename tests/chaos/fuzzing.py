@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from salip_ray.config import Config, load_config
 from salip_ray.output.manifest import make_manifest
-from salip_ray.pipeline.decode import fetch_and_decode
+from salip_ray.pipeline.decoding.decode import fetch_and_decode
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import LISTING_SCHEMA, Listing

@@ -117,7 +117,7 @@ def poison() -> None:
     import signal
 
     from salip_ray.pipeline.actors import StageActor
-    from salip_ray.pipeline.row import Row
+    from salip_ray.pipeline.rows.row import Row
 
     process = StageActor.process
 
@@ -142,7 +142,7 @@ def _die(uri: str, doing: str) -> None:
 
 def dying_files() -> None:
     """Kill the worker that fetches, opens or decodes a file of a certain name, or its reference."""
-    from salip_ray.pipeline import decode, files
+    from salip_ray.pipeline.decoding import decode, files
 
     fetch, open_file, find = files.fetch_files, files.open_file, decode.find_references
 
@@ -167,7 +167,7 @@ def dying_files() -> None:
 def dying_images() -> None:
     """Kill the worker that brings an image of a certain name through a certain stage."""
     from salip_ray.pipeline.actors import StageActor
-    from salip_ray.pipeline.row import Row
+    from salip_ray.pipeline.rows.row import Row
 
     process = StageActor.process
 
@@ -224,7 +224,7 @@ def limited_actors() -> None:
 
 
 _STORE, _ACTORS = "salip_ray.output.store", "salip_ray.pipeline.actors"
-_DECODE = "salip_ray.pipeline.decode"
+_DECODE = "salip_ray.pipeline.decoding.decode"
 HOOKS = {
     "slow": ((_STORE, slow_commits), (_ACTORS, slow_images)),
     "broken_sink": ((_STORE, broken_sink),),

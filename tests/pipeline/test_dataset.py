@@ -16,7 +16,7 @@ from salip_ray.errors import InputError, ModelError, ResourceError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.output.masks import decode_rle
 from tests.conftest import SMALL
-from tests.unit.pipeline.test_model_check import Raises
+from tests.unit.pipeline.workers.test_model_check import Raises
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -14,7 +14,7 @@ from salip_ray.cascade.geometry import reference_boxes
 from salip_ray.errors import ConfigError, ImageError, ResumeError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.output.verify import verify
-from salip_ray.pipeline.annotations import find_prompts
+from salip_ray.pipeline.decoding.annotations import find_prompts
 from salip_ray.pipeline.inputs import open_prompts
 from salip_ray.pipeline.retry import retry
 from salip_ray.schema import ImageRef

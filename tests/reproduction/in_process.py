@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from salip_ray.output.commit import commit_shard
 from salip_ray.pipeline import job
 from salip_ray.pipeline.actors import StageActor
-from salip_ray.pipeline.decode import fetch_and_decode
+from salip_ray.pipeline.decoding.decode import fetch_and_decode
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.stages import stages_of
 from salip_ray.planning.profile import Profile

@@ -30,7 +30,7 @@ def test_rows_pass_through_all_stages_and_are_committed(tmp_path, monkeypatch):
 
 
 def test_fetching_nothing_takes_the_arguments_of_the_real_one():
-    from salip_ray.pipeline.decode import fetch_and_decode
+    from salip_ray.pipeline.decoding.decode import fetch_and_decode
 
     names = list(inspect.signature(fetch_and_decode).parameters)
     assert list(inspect.signature(noop.nothing_fetched).parameters) == names

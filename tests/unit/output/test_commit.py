@@ -16,7 +16,7 @@ import pytest
 from salip_ray.output.commit import IncompleteShardError, commit_shard, committed_shards
 from salip_ray.output.masks import decode_png, encode_png, encode_rle
 from salip_ray.output.store import Store
-from salip_ray.pipeline import columns
+from salip_ray.pipeline.rows import columns
 from salip_ray.schema import LABEL_SCHEMA
 
 CLASSES = {"lungs": 1}

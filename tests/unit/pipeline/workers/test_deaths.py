@@ -149,7 +149,7 @@ import json, os, signal, sys
 import pyarrow as pa
 from salip_ray.config import load_config
 from salip_ray.output.manifest import TODO_SCHEMA
-from salip_ray.pipeline import decode, files
+from salip_ray.pipeline.decoding import decode, files
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 
 class Reporter(StageReporter):

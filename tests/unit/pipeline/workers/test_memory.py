@@ -12,9 +12,9 @@ import torch
 
 from salip_ray.config import load_config
 from salip_ray.errors import ResourceError
-from salip_ray.pipeline import columns
 from salip_ray.pipeline.actors import StageActor
 from salip_ray.pipeline.monitoring.monitor import StageReporter
+from salip_ray.pipeline.rows import columns
 from salip_ray.pipeline.stages import Stage
 from salip_ray.pipeline.workers.deaths import MOST_DEATHS
 from salip_ray.pipeline.workers.devices import is_broken_device, require_working

@@ -11,9 +11,8 @@ import pyarrow as pa
 from salip_ray.cascade.geometry import make_working
 from salip_ray.config import Config
 from salip_ray.output.manifest import is_padding
-from salip_ray.pipeline import columns, tables
-from salip_ray.pipeline.annotations import find_prompts, find_references
-from salip_ray.pipeline.files import (
+from salip_ray.pipeline.decoding.annotations import find_prompts, find_references
+from salip_ray.pipeline.decoding.files import (
     ListedRow,
     NotOpenedError,
     Opener,
@@ -22,7 +21,8 @@ from salip_ray.pipeline.files import (
     noting,
 )
 from salip_ray.pipeline.monitoring.monitor import StageReporter
-from salip_ray.pipeline.tables import in_tables
+from salip_ray.pipeline.rows import columns, tables
+from salip_ray.pipeline.rows.tables import in_tables
 from salip_ray.pipeline.workers.deaths import attempts_of, given_up
 from salip_ray.schema import ImageRef
 from salip_ray.sources.decode import is_blank, only_picture, picture_at

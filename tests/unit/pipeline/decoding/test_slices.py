@@ -9,8 +9,9 @@ from PIL import Image as Pil
 
 from salip_ray.config import load_config
 from salip_ray.output.manifest import make_manifest
-from salip_ray.pipeline import columns, decode, files
+from salip_ray.pipeline.decoding import decode, files
 from salip_ray.pipeline.monitoring.monitor import StageReporter
+from salip_ray.pipeline.rows import columns
 from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import list_images
 from salip_ray.sources.references import References

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from salip_ray.pipeline.columns import TYPES
+from salip_ray.pipeline.rows.columns import TYPES
 
 Arrays = Mapping[str, pa.Array]  # of one cell each, by column
 _TABLE_BYTES = 32 * 1024**2  # of new cells; Ray Data cuts its blocks at this size

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from salip_ray.output.cells import pack_masks, read_mask
-from salip_ray.pipeline import columns, tables
-from salip_ray.pipeline.tables import in_tables
+from salip_ray.pipeline.rows import columns, tables
+from salip_ray.pipeline.rows.tables import in_tables
 from salip_ray.schema import MASK_TYPE, ClassMask, ClipScores, ProposedMask, SamScores
 
 PICTURE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from salip_ray.pipeline import columns, tables
+from salip_ray.pipeline.rows import columns, tables
 
 ROWS = pa.table(
     {

@@ -12,7 +12,7 @@ from PIL import Image
 
 from salip_ray.config import load_config
 from salip_ray.output.manifest import PADDING, TODO_SCHEMA
-from salip_ray.pipeline.decode import fetch_and_decode
+from salip_ray.pipeline.decoding.decode import fetch_and_decode
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.sources import fetch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from salip_ray import load_config
-from salip_ray.pipeline.model_check import build_model
+from salip_ray.pipeline.workers.model_check import build_model
 
 build = build_model._function  # in this process, as a worker runs it
 

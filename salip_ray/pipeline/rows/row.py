@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from salip_ray.config import Config
-from salip_ray.pipeline import columns
+from salip_ray.pipeline.rows import columns
 from salip_ray.schema import Candidate, Image, Mask, Selection
 
 if TYPE_CHECKING:

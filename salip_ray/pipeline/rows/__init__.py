@@ -1,0 +1,1 @@
+"""Rows between stages: their columns, as Python objects and as Arrow tables."""
