@@ -13,14 +13,14 @@ VisualPrompt = Literal["crops", "crop_expand", "bbox", "reverse_box_mask", "cont
 
 
 class SamConfig(Section):
-    """Which SAM; ``vit_t`` is MobileSAM.
+    """Which SAM; ``vit_t`` is MobileSAM, ``sam_med2d`` SAM-Med2D (ViT-B, 256 pixels).
 
     ``checkpoint`` is a path or URI of an official file, or a file, folder or ``hf-hub:owner/name``
     of Hugging Face with the same model (``facebook/sam-vit-base``, ``wanglab/medsam-vit-base``). It
     is unused by ``bundled``.
     """
 
-    model: Literal["bundled", "vit_b", "vit_l", "vit_h", "vit_t"] = "bundled"
+    model: Literal["bundled", "vit_b", "vit_l", "vit_h", "vit_t", "sam_med2d"] = "bundled"
     checkpoint: str | None = None
     sha256: Sha256 | None = None
 
@@ -34,7 +34,8 @@ class SamConfig(Section):
         if self.model == "bundled" and self.checkpoint is not None:
             raise ValueError(
                 "checkpoint would be ignored, because sam.model is bundled, which has its own "
-                "weights: set sam.model to that of the checkpoint (vit_b, vit_l, vit_h, vit_t)"
+                "weights: set sam.model to that of the checkpoint (vit_b, vit_l, vit_h, "
+                "vit_t, sam_med2d)"
             )
         return self
 

@@ -21,6 +21,7 @@ from salip_ray.models.sam import hugging_face
 from salip_ray.models.sam.decoder import QuickMaskDecoder
 from salip_ray.models.sam.encoder import quicken_blocks
 from salip_ray.models.sam.mobile_sam import build_mobile_sam, to_timm
+from salip_ray.models.sam.sam_med2d import build_sam_med2d, state_of
 from salip_ray.models.weight_problems import load_problem
 from salip_ray.models.weights import fetch, fetch_folder, is_folder, unchanged, verify
 
@@ -109,7 +110,8 @@ def check(config: SamConfig, *, storage_options: Mapping[str, Any] | None = None
 
 def _build(model: str) -> Sam:
     """Return a SAM without trained weights."""
-    return build_mobile_sam() if model == "vit_t" else sam_model_registry[model]()
+    builders = {"vit_t": build_mobile_sam, "sam_med2d": build_sam_med2d, **sam_model_registry}
+    return builders[model]()
 
 
 def checkpoint(config: SamConfig, storage_options: Mapping[str, Any] | None) -> Path:
@@ -146,6 +148,8 @@ def read_state(path: Path, model: str) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise load_problem(path, error, model) from error
+    if model == "sam_med2d":
+        state = state_of(state)
     plain = isinstance(state, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     )

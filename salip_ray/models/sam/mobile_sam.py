@@ -10,13 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling import Sam
 from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 
-_MEAN, _STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-_STRIDE = 16  # of the embedding
-_CHANNELS = 256  # of the embedding
+from salip_ray.models.sam.parts import CHANNELS, with_decoder
+
 _ENCODER = "image_encoder."
 #: Parts of names: the official ones, and timm's.
 _PAIRS = (
@@ -56,10 +55,10 @@ class TinyViTEncoder(nn.Module):
         net.stages[3].downsample.conv2.conv.stride = (1, 1)
         self.patch_embed, self.stages = net.patch_embed, net.stages
         self.neck = nn.Sequential(
-            nn.Conv2d(widths[-1], _CHANNELS, kernel_size=1, bias=False),
-            LayerNorm2d(_CHANNELS),
-            nn.Conv2d(_CHANNELS, _CHANNELS, kernel_size=3, padding=1, bias=False),
-            LayerNorm2d(_CHANNELS),
+            nn.Conv2d(widths[-1], CHANNELS, kernel_size=1, bias=False),
+            LayerNorm2d(CHANNELS),
+            nn.Conv2d(CHANNELS, CHANNELS, kernel_size=3, padding=1, bias=False),
+            LayerNorm2d(CHANNELS),
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -74,28 +73,7 @@ def build_mobile_sam(**sizes: Any) -> Sam:
     Args:
         sizes: arguments of :class:`TinyViTEncoder`, for a smaller one.
     """
-    encoder = TinyViTEncoder(**sizes)
-    side, grid = encoder.img_size, encoder.img_size // _STRIDE
-    return Sam(
-        image_encoder=encoder,
-        prompt_encoder=PromptEncoder(
-            embed_dim=_CHANNELS,
-            image_embedding_size=(grid, grid),
-            input_image_size=(side, side),
-            mask_in_chans=16,
-        ),
-        mask_decoder=MaskDecoder(
-            num_multimask_outputs=3,
-            transformer=TwoWayTransformer(
-                depth=2, embedding_dim=_CHANNELS, mlp_dim=2048, num_heads=8
-            ),
-            transformer_dim=_CHANNELS,
-            iou_head_depth=3,
-            iou_head_hidden_dim=256,
-        ),
-        pixel_mean=_MEAN,
-        pixel_std=_STD,
-    )
+    return with_decoder(TinyViTEncoder(**sizes))
 
 
 def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

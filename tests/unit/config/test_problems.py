@@ -33,7 +33,7 @@ def task(**fields):
         (task(min_area=0.5, max_area=0.1), "min_area 0.5 is not below max_area 0.1"),
         ({"task": {"prompts": {"a": ["b"]}}}, "task.name is missing"),
         ({**TASK, "sam": {"model": "vit_b", "checkpoint": None}}, "sam.checkpoint is missing"),
-        ({**TASK, "sam": {"model": "vit_x"}}, "'vit_h' or 'vit_t', found 'vit_x'"),
+        ({**TASK, "sam": {"model": "vit_x"}}, "'vit_t' or 'sam_med2d', found 'vit_x'"),
         ({**TASK, "propose": {"box_nms_thresh": 1.5}}, "propose.box_nms_thresh"),
         ({**TASK, "run": {"modes": ["cascade", "cascade"]}}, "modes must be distinct"),
         ({**TASK, "pools": {"refine": {"size": 2, "max_size": 3}}}, "not both"),
