@@ -4,8 +4,8 @@ Usage:
     python tools/build_docs.py [--output build/docs]
 
 Copies the pages of ``docs/`` and the tables that they link to, makes pages of the notebooks, and
-writes the reference pages from the code: commands, configuration, Python API and the schema of
-files. ``zensical build`` then makes ``site/`` of the result. Nothing is fetched from a network.
+writes the reference pages from the code: commands, configuration and Python API. ``zensical build``
+then makes ``site/`` of the result. Nothing is fetched from a network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import typer
 from docstring_roles import without_roles
 from notebook_pages import write_page
@@ -28,7 +27,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import salip_ray
-from salip_ray import schema
 from salip_ray.cli import app
 from salip_ray.config import Config
 
@@ -41,6 +39,10 @@ LINKED = {
     "CONTRIBUTING.md": "contributing.md",
 }
 _RESULTS = "benchmarks/results"
+#: How the page of settings names values with a range.
+_TYPES = """
+A *Positive* is a whole number above 0, a *Fraction* a number from 0 to 1, a *Percent* one from 0
+to 100, and a *TopK* a Positive or `all`."""
 
 
 def command_page() -> str:
@@ -84,7 +86,7 @@ def parameter_row(param: Any) -> str:
 def config_page() -> str:
     """Return the page of all settings, from the typed sections of the configuration."""
     lines = ["# Settings", "", inspect.cleandoc(Config.__doc__ or "")]
-    lines += ["", "Set a field with `--set section.field=value`, or in a YAML file."]
+    lines += ["", "Set a field with `--set section.field=value`, or in a YAML file.", _TYPES]
     for name, field in Config.model_fields.items():
         section = field.annotation
         assert isinstance(section, type)
@@ -109,41 +111,6 @@ def field_row(section: type[BaseModel], path: str, field: FieldInfo) -> str:
     else:
         default = "null" if field.default is None else f"`{field.default}`"
     return f"| `{path}` | {cell(kind)} | {default} |"
-
-
-def schema_page() -> str:
-    """Return the page of the columns of all Parquet files."""
-    tables = {
-        "manifest.parquet": schema.MANIFEST_SCHEMA,
-        "shards/part-*.parquet": schema.LABEL_SCHEMA,
-    }
-    lines = ["# Files and their columns", "", layout_text()]
-    for name, table in tables.items():
-        lines += ["", f"## {name}", "", "| Column | Type |", "| --- | --- |"]
-        lines += [f"| `{path}` | {kind} |" for field in table for path, kind in columns(field)]
-    return "\n".join(lines) + "\n"
-
-
-def layout_text() -> str:
-    """Return the list of files of an output, from the module that defines their names."""
-    from salip_ray.output import layout
-
-    text = plain(inspect.cleandoc(layout.__doc__ or "")).partition("::\n\n")[2]
-    return f"```\n{inspect.cleandoc(text)}\n```"
-
-
-def columns(field: pa.Field, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path and type of a column and of the fields in it."""
-    name, kind = f"{prefix}{field.name}", field.type
-    inner = kind.value_type if pa.types.is_list(kind) else kind
-    if pa.types.is_struct(inner):
-        yield name, "list of structs" if inner is not kind else "struct"
-        for child in inner:
-            yield from columns(child, f"{name}.")
-    else:
-        if pa.types.is_fixed_size_list(kind):
-            kind = f"{kind.list_size} x {kind.value_type}"
-        yield name, f"{kind}{'' if field.nullable else ', never null'}"
 
 
 def api_page() -> str:
@@ -216,7 +183,6 @@ def main() -> None:
         "commands": command_page(),
         "settings": config_page(),
         "python": api_page(),
-        "files": schema_page(),
     }
     for name, text in pages.items():
         (output / REFERENCE / f"{name}.md").write_text(text, encoding="utf-8")

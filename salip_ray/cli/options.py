@@ -66,8 +66,8 @@ Preset = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Models and recipe: bundled (the default), paper-2d, paper-3d, paper-bundled, "
-        "salip-2d, salip-3d, or a YAML file.",
+        help="Models and recipe: bundled (the default), medsam-biomedclip, paper-2d, paper-3d, "
+        "paper-bundled, salip-2d, salip-3d, or a YAML file.",
         autocompletion=_complete_preset,
     ),
 ]

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from salip_ray.cli import app
+from tests.conftest import ROOT
 from tests.unit.cli.command_tree import all_commands, examples, parse
 
 COMMANDS = all_commands()
@@ -123,3 +124,9 @@ def test_top_level_help_offers_to_install_completion():
     output = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
     assert "--install-completion" in output
     assert "--show-completion" in output
+
+
+def test_help_of_preset_names_every_preset():
+    (option,) = (p for p in COMMANDS["label"].params if p.name == "preset")
+    presets = sorted(path.stem for path in (ROOT / "configs" / "presets").glob("*.yaml"))
+    assert not [name for name in presets if name not in option.help]
