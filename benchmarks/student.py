@@ -18,12 +18,13 @@ import typer
 from realdata import SETS, real_data
 from recipes import ORGANS
 
-from salip_ray.cli.demo import MODES, draw_phantoms
+from salip_ray.cli.demo import draw_phantoms
 from salip_ray.cli.studies import Study, run_studies
-from salip_ray.config import load_config
+from salip_ray.config import MODES, load_config
 from salip_ray.errors import SalipError
 
 PROJECT = Path(__file__).resolve().parents[1]
+_ALL_MODES = f"run.modes=[{', '.join(MODES)}]"
 _FIRST = 10_000  # the bundled models were trained on phantoms below 3,000
 
 
@@ -56,7 +57,7 @@ def main(
         images, references = lay_out(real_data() / folder, here / "real")
         studies.append(
             Study(
-                load_config(task, overrides=[MODES]),
+                load_config(task, overrides=[_ALL_MODES]),
                 images,
                 references,
                 here / "labels-real",
@@ -81,7 +82,7 @@ def main(
 
 
 def _study(task: str, phantoms: Path, masks: Path, labels: Path) -> Study:
-    config = load_config(task, overrides=[MODES])
+    config = load_config(task, overrides=[_ALL_MODES])
     return Study(config, phantoms / "images", masks, labels, "phantoms")
 
 

@@ -36,6 +36,9 @@ def main() -> None:
     parser.add_argument(
         "--peak-rate", type=float, help="highest learning rate (default: the recipe's)"
     )
+    parser.add_argument(
+        "--evenly", action="store_true", help="with --init: do not draw hard phantoms more often"
+    )
     arguments = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 

@@ -86,7 +86,7 @@ def train_clip(options: TrainOptions) -> Path:
     checkpoint = options.out / "clip.checkpoint.pt"
     state = load_checkpoint(checkpoint, seed=options.seed)
     chances: list[Tensor] | None = None if state is None else state["chances"]
-    if state is None and options.init is not None:
+    if state is None and options.init is not None and not options.evenly:
         log.info("searching for the groups that %s is bad at", options.init)
         organs = sentences.of_organs(clip, options.seed)
         chances = [torch.from_numpy(hard_groups(clip, bank, organs)) for bank in banks]

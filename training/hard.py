@@ -25,10 +25,8 @@ _EASY = 0.03  # added to every weight, so that easy ones are drawn, too
 
 
 def hard_phantoms(sam: Sam, bank: Bank) -> Chances:
-    """Weight each phantom by 1 - IoU of its target organs, prompted by a box and by a point."""
-    ious = [
-        np.array([(box, point) for box, point, _ in organs]) for organs in phantom_ious(sam, bank)
-    ]
+    """Weight each phantom by 1 - IoU of its organs, prompted by a box and by a point."""
+    ious = [np.array([row[:2] for _, row in organs]) for organs in phantom_ious(sam, bank)]
     return _chances(np.array([1.0 - each.mean() if len(each) else 0.0 for each in ious]))
 
 

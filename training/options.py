@@ -28,6 +28,7 @@ class TrainOptions:
         init: exported weights to start from, instead of random ones. The
             optimiser, the schedule and the auxiliary heads start anew.
         peak_rate: highest learning rate, instead of the recipe's; lower for a run with `init`.
+        evenly: with `init`, draw all phantoms or groups alike, without the search for hard ones.
     """
 
     out: Path
@@ -42,6 +43,7 @@ class TrainOptions:
     checkpoint_minutes: float = 3.0
     init: Path | None = None
     peak_rate: float | None = None
+    evenly: bool = False
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):

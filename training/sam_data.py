@@ -18,10 +18,10 @@ from torch import Tensor
 from salip_ray.models.bundled.sam_net import GRID
 from training.augment import Sample, augment
 from training.bank import Bank
-from training.sam_prompts import TARGET_ORGANS, Prompts, draw_prompts
+from training.sam_prompts import Prompts, draw_prompts
 
 #: Relative frequency of each kind: lungs are the hardest, as their outlines are faint and varied.
-_SHARES = {"chest_xray": 5.0, "brain_mri": 3.0, "fetal_ultrasound": 2.0}
+_SHARES = {"chest_xray": 4.0, "brain_mri": 3.0, "fetal_ultrasound": 3.0}
 _PLANE = 4 * GRID  #: side of target masks and of the decoder's masks
 _MEAN = np.array((123.675, 116.28, 103.53), np.float32)[:, None, None]  # Sam.pixel_mean
 _STD = np.array((58.395, 57.12, 57.375), np.float32)[:, None, None]
@@ -120,7 +120,7 @@ class SamBatches:
             chances = None if self._chances is None else self._chances[which]
             image, labels = bank.phantom(int(rng.choice(len(bank), p=chances)))
             sample = augment(image, labels, bank.kind, rng)
-            prompts = draw_prompts(sample, bank.names, bank.roles, TARGET_ORGANS[bank.kind], rng)
+            prompts = draw_prompts(sample, bank.names, bank.roles, bank.kind, rng)
             if prompts is not None:
                 return which, sample, prompts
 

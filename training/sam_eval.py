@@ -13,28 +13,39 @@ import torch
 from segment_anything.modeling import Sam
 
 from training.bank import Bank, BitField
-from training.sam_prompts import TARGET_ORGANS
+from training.sam_prompts import OTHER_ORGANS, TARGET_ORGANS
 
 
 def prompt_ious(sam: Sam, banks: Iterable[Bank], *, seed: int = 0) -> dict[str, float]:
     """Return the mean IoU of each bank's target organs: {"KIND/box": ..., "KIND/point": ...}.
 
+    The other organs of tasks with several classes have "ORGAN/box" and so on, if a bank shows them.
     "box" is the single mask for the organ's tight box; "point" the best of the three masks for one
     random point in the organ, "chosen" the one of highest predicted IoU.
     """
     scores: dict[str, float] = {}
     for bank in banks:
-        rows = [row for organs in phantom_ious(sam, bank, seed=seed) for row in organs]
-        for name, value in zip(("box", "point", "chosen"), np.mean(rows, axis=0), strict=True):
-            scores[f"{bank.kind}/{name}"] = round(float(value), 4)
+        rows: dict[str, list[tuple[float, float, float]]] = {}
+        for organs in phantom_ious(sam, bank, seed=seed):
+            for name, row in organs:
+                title = bank.kind if name in TARGET_ORGANS[bank.kind] else name
+                rows.setdefault(title, []).append(row)
+        for title, ious in rows.items():
+            for prompt, value in zip(
+                ("box", "point", "chosen"), np.mean(ious, axis=0), strict=True
+            ):
+                scores[f"{title}/{prompt}"] = round(float(value), 4)
     return scores
 
 
 @torch.no_grad()
 def phantom_ious(
     sam: Sam, bank: Bank, *, seed: int = 0
-) -> Iterator[list[tuple[float, float, float]]]:
-    """Yield for each phantom the (box, point, chosen) IoU of each of its target organs."""
+) -> Iterator[list[tuple[str, tuple[float, float, float]]]]:
+    """Yield for each phantom the name and (box, point, chosen) IoU of each of its organs.
+
+    Organs are those of `TARGET_ORGANS` and `OTHER_ORGANS`.
+    """
     rng = np.random.default_rng(seed)
     was_training = sam.training
     sam.eval()
@@ -50,15 +61,16 @@ def _organ_ious(
     labels: BitField,
     bank: Bank,
     rng: np.random.Generator,
-) -> list[tuple[float, float, float]]:
-    """Return the (box, best point, chosen point) IoU of each target organ in one phantom."""
+) -> list[tuple[str, tuple[float, float, float]]]:
+    """Return name and (box, best point, chosen point) IoU of each organ in one phantom."""
     rgb = torch.from_numpy(image.astype(np.float32)).to(sam.device).expand(3, -1, -1)
     embedding = sam.image_encoder(sam.preprocess(rgb[None]))
     position = sam.prompt_encoder.get_dense_pe()
     rows = []
+    asked = (*TARGET_ORGANS[bank.kind], *OTHER_ORGANS[bank.kind])
     for s, name in enumerate(bank.names):
         organ = (labels >> s & 1).astype(bool)
-        if name not in TARGET_ORGANS[bank.kind] or organ.sum() < 0.005 * organ.size:
+        if name not in asked or organ.sum() < 0.005 * organ.size:
             continue
         ys, xs = np.nonzero(organ)
         chosen = rng.integers(len(ys))
@@ -75,5 +87,6 @@ def _organ_ious(
             union = np.maximum((masks | organ).sum((1, 2)), 1)
             ious.append((masks & organ).sum((1, 2)) / union)
             predicted.append(int(quality[0].argmax()))
-        rows.append((float(ious[0][0]), float(ious[1].max()), float(ious[1][predicted[1]])))
+        row = float(ious[0][0]), float(ious[1].max()), float(ious[1][predicted[1]])
+        rows.append((name, row))
     return rows

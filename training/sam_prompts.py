@@ -23,13 +23,20 @@ TARGET_ORGANS = {
     "fetal_ultrasound": ("fetal head",),
 }
 
+#: Other organs of tasks with several classes: preferred to what is left, and judged apart.
+OTHER_ORGANS = {
+    "chest_xray": ("heart", "abdomen", "spine"),
+    "brain_mri": ("ventricles", "cerebellum", "eye"),
+    "fetal_ultrasound": ("placenta", "amniotic fluid", "fetal body"),
+}
+
 #: Never prompted: background by another name, the shell of an organ, or a texture in it.
 NOT_ASKED_FOR = frozenset(
     ("fan", "hilum", "opacity", "rib", "shadow", "skull", "skull ring", "white matter")
 )
 
 POINTS, BOXES = 7, 2  #: prompts per image
-_ON_TARGET, _ON_NOTHING = 0.55, 0.12
+_ON_TARGET, _ON_OTHER, _ON_NOTHING = 0.4, 0.35, 0.12
 _SMALLEST = 40  #: structures with fewer visible pixels are not prompted
 NOTHING = -1
 
@@ -55,21 +62,35 @@ def draw_prompts(
     sample: Sample,
     names: tuple[str, ...],
     roles: tuple[str, ...],
-    targets: tuple[str, ...],
+    kind: str,
     rng: np.random.Generator,
 ) -> Prompts | None:
-    """Draw random prompts; return None if the image shows no structure to ask for."""
+    """Draw random prompts; return None if the image shows no structure to ask for.
+
+    Args:
+        sample: an augmented phantom.
+        names: of each structure (bit of the labels).
+        roles: of each structure.
+        kind: of phantom; it decides which organs are preferred.
+        rng: decides the prompts.
+    """
     asked = [s for s, name in enumerate(names) if name not in NOT_ASKED_FOR]
     areas = np.zeros(len(names), np.int64)
     areas[asked] = [np.count_nonzero(sample.labels & (1 << s)) for s in asked]
     shown = np.flatnonzero(areas >= _SMALLEST)
     if len(shown) == 0:
         return None
-    wanted = np.array([s for s in shown if names[s] in targets], np.int64)
+    wanted = np.array([s for s in shown if names[s] in TARGET_ORGANS[kind]], np.int64)
+    others = sorted({names[s] for s in shown} & {*OTHER_ORGANS[kind]})
 
     def structure() -> int:
-        favoured = len(wanted) > 0 and rng.random() < _ON_TARGET
-        return int(rng.choice(wanted if favoured else shown))
+        share = rng.random()
+        if len(wanted) > 0 and share < _ON_TARGET:
+            return int(rng.choice(wanted))
+        if others and _ON_TARGET <= share < _ON_TARGET + _ON_OTHER:
+            name = rng.choice(others)  # each organ alike, however many of its name are shown
+            return int(rng.choice([s for s in shown if names[s] == name]))
+        return int(rng.choice(shown))
 
     height, width = sample.content
     anything = sum(1 << s for s in asked)

@@ -54,7 +54,7 @@ def train_sam(options: TrainOptions) -> Path:
     checkpoint = options.out / "sam.checkpoint.pt"
     state = load_checkpoint(checkpoint, seed=options.seed)
     chances: list[Tensor] | None = None if state is None else state["chances"]
-    if state is None and options.init is not None:
+    if state is None and options.init is not None and not options.evenly:
         log.info("searching for the phantoms that %s is bad at", options.init)
         chances = [torch.from_numpy(hard_phantoms(sam, bank)) for bank in banks]
     batches = SamBatches(banks, seed=options.seed, batch_size=options.batch_size, chances=chances)

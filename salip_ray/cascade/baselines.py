@@ -2,7 +2,8 @@
 
 Un-prompted SAM uses neither text nor reference: of the candidates that passed the area filter it
 takes the k of highest predicted IoU (``unprompted_confident``) or the k largest
-(``unprompted_largest``). GT-SAM (``gt_sam``) prompts SAM with boxes of the reference, which is the
+(``unprompted_largest``). It cannot know which candidate is which organ, so classes of the same
+``top_k`` get the same candidates. GT-SAM (``gt_sam``) prompts SAM with boxes of the reference: the
 upper bound for any retrieval.
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count as counting
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,8 +38,9 @@ def demo(
 ) -> None:
     """Draw phantoms, label them with the bundled models, and score and draw the labels.
 
-    Phantoms are procedural test images with known anatomy. The models were neither trained nor
-    tuned on the phantoms drawn here. If the demo is stopped, run the same command again to resume.
+    Phantoms are procedural test images with known anatomy: the first that show all classes of their
+    task. The models were neither trained nor tuned on the phantoms drawn here. If the demo is
+    stopped, run the same command again to resume.
 
     Example: salip-ray demo --images 5 --kind chest_xray
     """
@@ -52,7 +55,8 @@ def demo(
         task, subtitle = TASKS[name]
         phantoms = output / "phantoms" / task
         config = load_config(task, overrides=[f"run.modes=[{', '.join(MODES)}]"])
-        draw_phantoms(name, images, phantoms, classes=[spec.label for spec in config.task.classes])
+        organs = [spec.label for spec in config.task.classes]
+        draw_phantoms(name, images, phantoms, classes=organs, complete=True)
         studies.append(
             Study(
                 config=config,
@@ -83,12 +87,14 @@ def draw_phantoms(
     classes: Sequence[str] = (),
     bank: str = "test",
     first: int = 0,
+    complete: bool = False,
 ) -> None:
     """Write ``count`` phantoms of a bank, starting at ``first``, to ``images/`` and ``masks/``.
 
     All files are PNGs. A mask is a palette image of class ids: 1 for the first of ``classes``, and
     so on; by default the kind's organ is the only class. Where two overlap, the later one counts.
-    Files that already have the right content are not touched.
+    With ``complete``, phantoms that lack a class are skipped. Files that already have the right
+    content are not touched.
 
     Raises:
         ConfigError: the folder holds more phantoms, from an earlier demo.
@@ -98,18 +104,20 @@ def draw_phantoms(
     from salip_ray.datasets.exports import palette
     from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
 
-    names = {f"{kind}-{index:04d}.png": index for index in range(first, first + count)}
-    if more := {path.name for path in (folder / "images").glob("*.png")} - names.keys():
+    labels = list(classes) or [TARGETS[kind]]
+    phantoms = (make_phantom(kind, index, bank=bank) for index in counting(first))
+    shown = (p for p in phantoms if not complete or all(p.mask(label).any() for label in labels))
+    drawn = {f"{kind}-{phantom.index:04d}.png": phantom for phantom in islice(shown, count)}
+    if more := {path.name for path in (folder / "images").glob("*.png")} - drawn.keys():
         raise ConfigError(
             f"{folder} holds {counted(len(more), 'image')} more than --images {count}: "
             "give the same number as before, or another --output"
         )
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for name, index in names.items():
-        phantom = make_phantom(kind, index, bank=bank)
+    for name, phantom in drawn.items():
         mask = np.zeros(phantom.image.shape[:2], np.uint8)
-        for class_id, label in enumerate(classes or [TARGETS[kind]], start=1):
+        for class_id, label in enumerate(labels, start=1):
             mask[phantom.mask(label)] = class_id
         # The image is written last, so that no image lacks its mask.
         _write(folder / "masks" / name, palette.encode(mask))

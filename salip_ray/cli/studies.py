@@ -42,8 +42,8 @@ def run_studies(
 
     Writes ``evaluation.json`` and ``overview.png`` to ``folder``, and ``evaluation.json`` and
     ``summary_nnunet.json`` of each study to ``folder/scores/``. Prints the mean Dice of un-prompted
-    SAM, the cascade and GT-SAM. The figure shows the first ``shown`` images of each study, good or
-    bad.
+    SAM, the cascade and GT-SAM per class, and per task with several classes. The figure shows the
+    first ``shown`` images of each study, good or bad.
     """
     from salip_ray import pipeline
     from salip_ray.evaluation import Evaluation, as_json
@@ -83,7 +83,9 @@ def run_studies(
         footnote=f"The first {shown} images of each set. Research use only.",
     )
     console = Console()
-    console.print(dice_table(evaluation))
+    organs = {s.config.task.name: [spec.label for spec in s.config.task.classes] for s in studies}
+    groups = {name: labels for name, labels in organs.items() if len(labels) > 1}
+    console.print(dice_table(evaluation, groups=groups))
     for note in notes(evaluation):
         console.print(note, highlight=False)
     return evaluation

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from rich import box
@@ -12,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from salip_ray.evaluation import (
+    Average,
     Evaluation,
     Score,
     VolumeScore,
@@ -42,8 +45,15 @@ _STAGE_COLUMNS = {
 }
 
 
-def dice_table(evaluation: Evaluation, title: str | None = None) -> Table:
-    """Return the mean Dice per class of the headline methods, one row per class."""
+def dice_table(
+    evaluation: Evaluation,
+    title: str | None = None,
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Table:
+    """Return the mean Dice per class of the headline methods, one row per class.
+
+    ``groups`` maps a name to labels: a row after its classes has the mean over them.
+    """
     averages = evaluation.averages()
     shown = [name for name in METHOD_NAMES if any(name in m for m in averages.values())]
     table = _table(title)
@@ -55,7 +65,20 @@ def dice_table(evaluation: Evaluation, title: str | None = None) -> Table:
         figures = [_figure(methods[name].dice) if name in methods else "" for name in shown]
         n = max(mean.n for mean in methods.values())
         table.add_row(Text(label), *figures, str(n))
+        for name, labels in groups.items():
+            if label == labels[-1]:
+                table.add_row(Text(f"{name}: mean", "bold"), *_group_means(averages, labels, shown))
+                table.add_section()
     return table
+
+
+def _group_means(
+    averages: Mapping[str, Mapping[str, Average]], labels: Sequence[str], shown: Sequence[str]
+) -> Iterator[str]:
+    """Yield the mean over classes of each method that all of them have, else an empty cell."""
+    for name in shown:
+        of_all = all(name in averages.get(label, {}) for label in labels)
+        yield _figure(fmean(averages[label][name].dice for label in labels)) if of_all else ""
 
 
 def summary_table(evaluation: Evaluation) -> Table:

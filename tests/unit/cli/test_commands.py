@@ -271,6 +271,26 @@ def test_demo_draws_test_phantoms_once(tmp_path):
     assert (image / names[1]).stat().st_mtime_ns == before
 
 
+def test_demo_skips_phantoms_that_lack_an_organ_of_its_task(tmp_path):
+    from salip_ray.cli.demo import draw_phantoms
+    from salip_ray.models.bundled.phantoms import make_phantom
+
+    organs = ["fetal head", "placenta"]
+    draw_phantoms("fetal_ultrasound", 2, tmp_path, classes=organs, complete=True)
+    indices = [int(path.stem[-4:]) for path in sorted((tmp_path / "masks").iterdir())]
+    shown = [
+        all(
+            make_phantom("fetal_ultrasound", index, bank="test").mask(organ).any()
+            for organ in organs
+        )
+        for index in range(indices[-1] + 1)
+    ]
+    assert indices == [index for index, both in enumerate(shown) if both]
+    assert len(indices) == 2
+    with Image.open(tmp_path / "masks" / f"fetal_ultrasound-{indices[0]:04d}.png") as file:
+        assert set(np.unique(np.asarray(file))) == {0, 1, 2}
+
+
 def test_demo_with_fewer_images_than_before_is_refused(tmp_path):
     from salip_ray.cli.demo import draw_phantoms
     from salip_ray.errors import ConfigError

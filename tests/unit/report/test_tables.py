@@ -52,6 +52,21 @@ def test_headline_table_has_the_means():
     assert "lungs 0.250 0.900 2" in lines
 
 
+def test_headline_table_has_the_mean_over_the_classes_of_a_task():
+    heart = Evaluation(
+        (
+            score("a", "cascade", 0.7, label="heart"),
+            score("a", "unprompted_confident", 0.1, label="heart"),
+        )
+    )
+    spleen = Evaluation((score("z", "cascade", 0.6, label="spleen"),))
+    groups = {"chest": ["lungs", "heart"], "belly": ["spleen", "kidney"]}
+    lines = text(dice_table(EVALUATION + heart + spleen, groups=groups))
+    # The better un-prompted variant of each class: 0.25 (largest) and 0.1 (confident).
+    assert lines[lines.index("heart 0.100 0.700 1") + 1] == "chest: mean 0.175 0.800"
+    assert not any("belly" in line for line in lines)  # the kidney has no score
+
+
 def test_means_count_their_images():
     lines = text(summary_table(EVALUATION))
     assert "lungs" in lines
