@@ -4,7 +4,7 @@ BIN := .venv/bin
 ENV := .venv/.installed
 
 .PHONY: help env test lint types unit cluster scale demo realdata confidence consensus student resume bench \
-  parity own-models ablation chaos fuzz soak volume formats train-bundled docs notebooks documented wheel licences lock clean
+  parity own-models ablation chaos fuzz soak volume formats train-bundled docs notebooks documented wheel licences sbom lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -106,8 +106,11 @@ documented: $(ENV)  ## the slow tests of the docs: all notebooks
 wheel: $(ENV)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
-licences: $(ENV)  ## print the licence of every package in .venv
-	$(BIN)/uv tool run --quiet pip-licenses==5.5.5 --python $(BIN)/python --from=mixed --order=license
+licences: $(ENV)  ## print the licence of every package in requirements.lock
+	@$(BIN)/python tools/licences.py
+
+sbom: $(ENV)  ## write the packages of requirements.lock and their licences to sbom.cdx.json
+	$(BIN)/python tools/licences.py --write
 
 lock: $(ENV)  ## pin the dependencies of pyproject.toml again
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra dicom --extra dicom-seg --universal --python-version 3.11 \
