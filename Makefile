@@ -4,7 +4,7 @@ BIN := .venv/bin
 ENV := .venv/.installed
 
 .PHONY: help env test lint types unit cluster scale demo realdata confidence consensus student resume bench \
-  parity own-models ablation chaos fuzz soak volume formats train-bundled docs notebooks documented wheel licences sbom lock clean
+  parity own-models kills ablation chaos fuzz soak volume formats train-bundled docs notebooks documented wheel licences sbom lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -66,6 +66,9 @@ bench: $(ENV)  ## measure the speed ratios on a quiet machine (10 to 20 minutes)
 
 parity: $(ENV)  ## the slow parity tests: ViT-B at its full size (minutes)
 	$(BIN)/python -m pytest tests/parity -m slow
+
+kills: $(ENV)  ## the slow tests of searches, trainings and reproductions that are killed (minutes)
+	$(BIN)/python -m pytest tests/tuning tests/student tests/reproduction -m slow
 
 own-models: $(ENV)  ## the slow tests of jobs with models of other packages (minutes)
 	$(BIN)/python -m pytest tests/pipeline/test_own_models.py -m slow

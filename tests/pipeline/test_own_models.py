@@ -141,6 +141,7 @@ def test_a_second_run_in_separate_actors_writes_the_same_bytes(
     assert tree(tmp_path / "out") == tree(labelled)
 
 
+@pytest.mark.slow
 def test_a_killed_job_resumes_to_the_same_bytes(cluster, phantoms, labelled, tmp_path):
     output = tmp_path / "out"
     command = [sys.executable, "-m", "salip_ray", "label", phantoms / "images", output]

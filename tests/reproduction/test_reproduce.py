@@ -90,6 +90,7 @@ def test_the_table_is_written_and_a_second_run_repeats_nothing(reproduce, tmp_pa
     assert times_of(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_figures(reproduce, datasets, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     reproduce("lungs", whole)

@@ -134,6 +134,7 @@ trainer.train_student(PseudoLabels(labels), output, SMALL)
 """
 
 
+@pytest.mark.slow
 def test_killed_training_does_not_block_the_next_one(local_ray, tmp_path):
     import ray
 

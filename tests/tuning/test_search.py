@@ -131,6 +131,7 @@ app(sys.argv[3:])
 """
 
 
+@pytest.mark.slow
 def test_killed_search_does_not_block_the_next_one(local_ray, phantoms, tmp_path):
     import ray
 
