@@ -40,6 +40,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "sam-hq": "salip_ray.cascade.sam_hq:SamHqProposer",
         "sam2": "salip_ray.cascade.sam2:Sam2Proposer",
         "sam3": "salip_ray.cascade.sam3:Sam3Proposer",
+        "student": "salip_ray.student.proposer:StudentProposer",
     },
     "retrieve": {"clip": "", "hf-clip": "salip_ray.cascade.loading:hugging_face_retriever"},
     "refine": {

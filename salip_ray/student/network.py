@@ -39,13 +39,17 @@ class Student:
     width: int
 
     @torch.inference_mode()
-    def channels(self, image: Image) -> Tensor:
-        """Return the most likely channel of each pixel, int64 [H, W], at the size of the image."""
+    def logits(self, image: Image) -> Tensor:
+        """Return the logits of each channel, float32 [1 + classes, H, W], at the image's size."""
         device = next(self.net.parameters()).device
         picture, (height, width) = square_input(image, self.size)
         logits = self.net(picture[None].to(device))[:, :, :height, :width]
         full = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
-        return full[0].argmax(dim=0)
+        return full[0]
+
+    def channels(self, image: Image) -> Tensor:
+        """Return the most likely channel of each pixel, int64 [H, W], at the size of the image."""
+        return self.logits(image).argmax(dim=0)
 
     def __call__(self, image: Image) -> dict[str, Mask]:
         """Return the mask [H, W] of each class in an image (uint8 RGB [H, W, 3])."""

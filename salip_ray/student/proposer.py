@@ -1,0 +1,71 @@
+"""A trained student as a proposer of labelled instances (``propose.model: student``).
+
+A job with it labels images as any other does: resumable, checked, with a row for each image. The
+weights are ``student.safetensors``, the result of a training.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from salip_ray.cascade.interfaces import Instances, ModelContext
+from salip_ray.errors import ConfigError, WeightsError
+from salip_ray.output.masks import components
+from salip_ray.schema import Image
+from salip_ray.student.network import Student
+
+_FAMILY = "propose.model student"
+
+
+class StudentProposer:
+    """Propose what a student segments, with the mean probability of its pixels as score.
+
+    The mask of a class is one instance, or each of its components if the task wants several
+    (``task.top_k``). No refiner is needed: ``refine.model: none``.
+
+    Args:
+        context: of the factory; its weights have ``student``, the file of a training.
+
+    Raises:
+        ConfigError: no file is named, there are options, or the student lacks a class of the task.
+        WeightsError: the file is not a trained student.
+    """
+
+    labels_candidates = True
+
+    def __init__(self, context: ModelContext) -> None:
+        if context.options:
+            raise ConfigError(f"{_FAMILY} has no options: remove {', '.join(context.options)}")
+        if "student" not in context.weights:
+            raise ConfigError(
+                f"{_FAMILY}: propose.weights needs student: the student.safetensors of a training"
+            )
+        path = context.weights["student"]
+        if not path.is_file():
+            raise WeightsError(f"{path} is a folder: give the student.safetensors in it")
+        self.student = Student.from_bytes(path.read_bytes(), str(path))
+        wanted = {spec.label: spec.top_k != 1 for spec in context.task.classes}
+        if absent := sorted(wanted.keys() - self.student.class_ids.keys()):
+            raise ConfigError(
+                f"the student {path} did not learn {', '.join(absent)}: its classes are "
+                f"{', '.join(self.student.class_ids)}"
+            )
+        self.several = wanted
+        self.student.net.requires_grad_(False).to(context.device)
+
+    def __call__(self, working: Image) -> Instances:
+        """Return the instances of all classes in a working image, uint8 RGB [H, W, 3]."""
+        probabilities = self.student.logits(working).softmax(dim=0).cpu().numpy()
+        channels = probabilities.argmax(axis=0)
+        masks, scores, labels = [], [], []
+        for channel, label in enumerate(self.student.class_ids, start=1):
+            if label not in self.several:
+                continue
+            whole = channels == channel
+            parts = components(whole) if self.several[label] else [whole]
+            for mask in filter(np.any, parts):
+                masks.append(mask)
+                scores.append(float(probabilities[channel][mask].mean()))
+                labels.append(label)
+        stack = np.stack(masks) if masks else np.zeros((0, *working.shape[:2]), np.bool_)
+        return Instances(np.array(scores, np.float32), stack, labels=labels)
