@@ -6,12 +6,20 @@ from typing import Annotated
 
 import typer
 
-from salip_ray.cli.options import OutputOption, Quiet, storage_option, storage_options
+from salip_ray.cli.options import NewManifest, OutputOption, Quiet, storage_option, storage_options
 
 
 def consensus(
     runs: Annotated[list[str], typer.Argument(help="Two or more finished outputs of label.")],
     output: Annotated[str, typer.Argument(help="New or empty location, or one to resume.")],
+    run_manifest: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Manifest of a run that was started with --manifest; one for each, in order.",
+        ),
+    ] = None,
+    manifest: NewManifest = None,
     quiet: Quiet = False,
     run_option: Annotated[list[str] | None, storage_option("RUN", "anon=true")] = None,
     output_option: OutputOption = None,
@@ -33,5 +41,7 @@ def consensus(
         output,
         run_options=storage_options("run", run_option),
         output_options=storage_options("output", output_option),
+        run_manifests=run_manifest or (),
+        manifest=manifest,
         quiet=quiet,
     )

@@ -14,9 +14,10 @@ import pyarrow as pa
 from salip_ray.config import ClassSpec, PrivacyConfig
 from salip_ray.consensus.rows import make_row
 from salip_ray.consensus.sources import RowNumbers, SourceRun, Sources
-from salip_ray.errors import JobError, OutputError, SalipError
+from salip_ray.errors import ConfigError, JobError, OutputError, SalipError
 from salip_ray.output.commit import commit_shard
 from salip_ray.output.job_record import claim_or_resume_job, make_fingerprint, refuse_other_files
+from salip_ray.output.layout import MANIFEST
 from salip_ray.output.lease import Lease, held, require_owner
 from salip_ray.output.seal import open_seal
 from salip_ray.output.store import Store
@@ -47,6 +48,7 @@ class _ShardTask:
         planned: its rows of the manifest, as dicts.
         runs: the runs.
         numbers: where the images are in each run.
+        changed: whether the file of each image changed between the runs.
         classes: of the consensus.
         privacy: which names the output hides.
         version: schema version of the output.
@@ -58,6 +60,7 @@ class _ShardTask:
     planned: list[dict[str, Any]]
     runs: tuple[SourceRun, ...]
     numbers: tuple[RowNumbers, ...]
+    changed: list[bool]
     classes: tuple[ClassSpec, ...]
     privacy: PrivacyConfig
     version: int
@@ -89,7 +92,7 @@ class _ShardTask:
             None if shard < 0 else run.row(shard, index, image_id)
             for run, (shard, index) in zip(self.runs, at, strict=True)
         ]
-        row = make_row(rows, self.classes, labels)
+        row = make_row(rows, self.classes, labels, changed=self.changed[seq])
         if hides_uri(uri, self.privacy):
             shown = pseudonym(image_id)
             if row["error"]:
@@ -105,6 +108,8 @@ def make_consensus(
     *,
     run_options: Mapping[str, Any] | None = None,
     output_options: Mapping[str, Any] | None = None,
+    run_manifests: Sequence[str] = (),
+    manifest: str | None = None,
     quiet: bool = False,
 ) -> Summary:
     """Write the masks on which runs over the same images agree, as an ordinary output.
@@ -117,6 +122,8 @@ def make_consensus(
         output: an empty or new location, or this same consensus.
         run_options: fsspec options of the runs.
         output_options: fsspec options of the output.
+        run_manifests: the manifests of those runs that store theirs elsewhere, in their order.
+        manifest: the file to write the manifest to, if it must not be in the output.
         quiet: show no progress.
 
     Raises:
@@ -127,40 +134,46 @@ def make_consensus(
         JobError: too many images become error rows.
     """
     started, progress = time.monotonic(), ProgressReporter(quiet=quiet)
-    store = Store(output, output_options)
+    elsewhere = {} if manifest is None else {MANIFEST: manifest}
+    store = Store(output, output_options, elsewhere=elsewhere)
     for location in runs:
         _require_outside(store, str(Store(location, run_options)))
-    sources = Sources.open(runs, run_options)
-    manifest, config = sources.manifest, sources.config
+    sources = Sources.open(runs, run_options, run_manifests)
+    if run_manifests and manifest is None:
+        raise ConfigError(
+            "a run stores its manifest elsewhere, to hide names, so give the consensus another "
+            "location for its own: --manifest FILE"
+        )
+    united, config = sources.manifest, sources.config
     recipe = config.recipe()
     made_by = {
-        **make_fingerprint({name: recipe[name] for name in _RECIPE}, {}, manifest, None),
+        **make_fingerprint({name: recipe[name] for name in _RECIPE}, {}, united, None),
         "consensus": sources.describe(),
     }
-    images = counted(manifest.n_images, "image")
+    images = counted(united.n_images, "image")
     progress.report(
         f"{images} of {counted(len(sources.runs), 'run')}, {sources.common:,} in two or more"
     )
     progress.report(*(f"note: {note}" for note in sources.notes()))
     refuse_other_files(store)
     with held(store) as lease:
-        claimed = claim_or_resume_job(store, manifest, made_by)
-        todo = [n for n in range(manifest.n_shards) if n not in claimed.committed]
+        claimed = claim_or_resume_job(store, united, made_by)
+        todo = [n for n in range(united.n_shards) if n not in claimed.committed]
         if todo:
             if done := len(claimed.committed):
-                shards = counted(manifest.n_shards, "shard")
+                shards = counted(united.n_shards, "shard")
                 progress.report(f"resuming: {done:,} of {shards} already committed")
             open_seal(store)
-            in_run = int(manifest.sizes[todo].sum())
+            in_run = int(united.sizes[todo].sum())
             work = Workload(["agree"], in_run, len(todo))
             _run(_tasks(store, lease, sources, todo, claimed.version), work, lease, progress)
             seconds = time.monotonic() - started
-            summary = summarise(store, manifest, wall_seconds=seconds, images_in_run=in_run)
+            summary = summarise(store, united, wall_seconds=seconds, images_in_run=in_run)
             lease.require_owner()
             write_summary(store, summary)
         else:
             progress.report(f"{store} is complete: {images}")
-            summary = summarise(store, manifest)
+            summary = summarise(store, united)
             repair_summary(store, summary)
     return conclude(summary, config, progress)
 
@@ -184,6 +197,7 @@ def _tasks(
             frozen.slice(start, end - start).to_pylist(),
             sources.runs,
             tuple(numbers[start:end] for numbers in sources.numbers),
+            sources.changed[start:end].tolist(),
             sources.config.task.classes,
             sources.config.privacy,
             version,

@@ -9,8 +9,8 @@ import numpy as np
 
 from salip_ray.config import ClassSpec
 from salip_ray.consensus.votes import count_votes
-from salip_ray.output.cells import pack_masks
-from salip_ray.output.masks import decode_rle, encode_png, label_map, separate
+from salip_ray.output.cells import pack_components, pack_masks
+from salip_ray.output.masks import decode_rle, encode_png, label_map
 from salip_ray.schema import ClassMask, ClipScores, Mask
 from salip_ray.wording import counted
 
@@ -21,6 +21,8 @@ def make_row(
     rows: Sequence[Mapping[str, Any] | None],
     classes: Sequence[ClassSpec],
     labels: Sequence[Sequence[str]],
+    *,
+    changed: bool = False,
 ) -> dict[str, Any]:
     """Return the columns of a consensus that depend on the rows of the runs.
 
@@ -30,11 +32,17 @@ def make_row(
         rows: of each run, in order; None if a run does not have the image.
         classes: of the consensus.
         labels: the names of the classes of each run.
+        changed: the file changed between the runs, so they labelled other pixels.
     """
     voters = {n: row for n, row in enumerate(rows) if row is not None and row["status"] != "error"}
     sizes = {n: (row["height"], row["width"]) for n, row in voters.items()}
     if len(voters) < 2:
         return _error(f"{_few(len(voters), len(rows))}: {'; '.join(_why_silent(rows))}")
+    if changed:
+        return _error(
+            "its file has another size or etag in some of the runs, so it changed between them: "
+            "label it again"
+        )
     if len(set(sizes.values())) > 1:
         shown = (f"{height} x {width} in run {n + 1}" for n, (height, width) in sizes.items())
         return _error(f"the image has other sizes (height x width): {', '.join(shown)}")
@@ -53,6 +61,10 @@ def make_row(
                 "reason": reason,
             }
         )
+    cells = pack_masks(masks)
+    for cell, made in zip(cells, masks, strict=True):
+        if made.method == "cascade":
+            cell["instances"] = pack_components(made.mask, made.confidence)
     labelled = any(mask.method == "cascade" for mask in masks)
     return {
         "height": height,
@@ -60,7 +72,7 @@ def make_row(
         "status": "ok" if labelled else "empty",
         "outcomes": outcomes,
         "error": None,
-        "masks": pack_masks(masks),
+        "masks": cells,
         "n_candidates": None,
         "ranking": [],
         "spacing": voters[first]["spacing"],
@@ -108,7 +120,6 @@ def _agree(spec: ClassSpec, ballots: Mapping[int, _Ballot]) -> tuple[list[ClassM
             *(method, spec.label, spec.class_id, mask),
             clip=clip,
             confidence=confidence,
-            instances=separate(mask, confidence) if method == "cascade" else (),
         )
         for method, mask, confidence in (
             ("cascade", vote.agreed, vote.agreement),

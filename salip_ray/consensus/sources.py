@@ -15,6 +15,7 @@ from salip_ray.config import Config, ImageConfig, PrivacyConfig, RunConfig, Task
 from salip_ray.errors import ConfigError, InputError, OutputError
 from salip_ray.output.layout import DECISIONS, SEAL, SHARDS, shard_file
 from salip_ray.output.manifest import Manifest, from_frozen
+from salip_ray.output.masks import is_sound
 from salip_ray.output.reader import LabelOutput, RowCache
 from salip_ray.output.seal import read_seal, root_digest
 from salip_ray.schema import MANIFEST_SCHEMA
@@ -47,14 +48,12 @@ class SourceRun:
     _cache: RowCache = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, location: str, storage_options: Mapping[str, Any] | None = None) -> SourceRun:
-        """Open a run.
+    def of(cls, output: LabelOutput) -> SourceRun:
+        """Return an opened output as a run.
 
         Raises:
-            OutputError: it is not an output, is not finished, or was made without the mode
-                ``cascade``.
+            OutputError: it is not finished, or was made without the mode ``cascade``.
         """
-        output = LabelOutput.open(location, storage_options)
         seal = output.read(SEAL)
         try:
             sealed = read_seal(seal)
@@ -80,16 +79,25 @@ class SourceRun:
         """Return the row of an image.
 
         Raises:
-            OutputError: it cannot be read, or is of another image.
+            OutputError: it cannot be read, is of another image, or has a damaged mask.
         """
         name = shard_file(SHARDS, shard).removeprefix(f"{SHARDS}/")
         row = self.output.row(name, index, _COLUMNS, self._cache)
         while len(self._cache) > _CACHED_ROW_GROUPS:
             del self._cache[next(iter(self._cache))]
+        problem = ""
         if row["image_id"] != image_id:
+            problem = "is not the one of its manifest"
+        elif any(
+            cell["rle"]["size"] != [row["height"], row["width"]] or not is_sound(cell["rle"])
+            for cell in row["masks"] or ()
+            if cell["method"] == "cascade"
+        ):
+            problem = "has a mask that is none of its image"
+        if problem:
             raise OutputError(
-                f"run {self.output.uri} is damaged: row {index} of {name} is not the one of its "
-                "manifest. salip-ray verify names what is wrong"
+                f"run {self.output.uri} is damaged: row {index} of {name} {problem}. "
+                "salip-ray verify names what is wrong"
             )
         return row
 
@@ -104,6 +112,8 @@ class Sources:
         numbers: where each image is in each run, in the order of the manifest.
         common: number of images that at least two runs have.
         config: the configuration that the consensus records.
+        changed: whether the file of each image changed between the runs, in the order of the
+            manifest.
     """
 
     runs: tuple[SourceRun, ...]
@@ -111,12 +121,21 @@ class Sources:
     numbers: tuple[RowNumbers, ...]
     common: int
     config: Config
+    changed: npt.NDArray[np.bool_]
 
     @classmethod
     def open(
-        cls, locations: Sequence[str], storage_options: Mapping[str, Any] | None = None
+        cls,
+        locations: Sequence[str],
+        storage_options: Mapping[str, Any] | None = None,
+        manifests: Sequence[str] = (),
     ) -> Sources:
         """Open runs, and match their images by id.
+
+        Args:
+            locations: of the runs.
+            storage_options: fsspec options of the runs and manifests.
+            manifests: of the runs whose manifest is not in the output, in their order.
 
         Raises:
             ConfigError: there are fewer than two, one is given twice, they cut volumes in different
@@ -126,7 +145,7 @@ class Sources:
         """
         if len(locations) < 2:
             raise ConfigError("a consensus needs two runs or more, and then its output")
-        runs = tuple(SourceRun.open(location, storage_options) for location in locations)
+        runs = tuple(map(SourceRun.of, _opened(locations, storage_options, manifests)))
         _refuse_repeated(runs)
         _refuse_other_pixels(runs)
         tables = [run.output.manifest(MANIFEST_SCHEMA.names) for run in runs]
@@ -138,7 +157,9 @@ class Sources:
                 "files of other locations. Label the same input with each recipe"
             )
         ids = manifest.table["image_id"]
-        return cls(runs, manifest, tuple(_row_numbers(t, ids) for t in tables), common, config)
+        changed = _changed(tables, ids)
+        numbers = tuple(_row_numbers(table, ids) for table in tables)
+        return cls(runs, manifest, numbers, common, config, changed)
 
     def describe(self) -> dict[str, Any]:
         """Return what the consensus is made of, for its fingerprint."""
@@ -155,6 +176,10 @@ class Sources:
             verb = "is in one run only and becomes an error row"
             verbs = "are in one run only and become error rows"
             notes.append(f"{counted(single, 'image')} {verb if single == 1 else verbs}")
+        if other := int(self.changed.sum()):
+            verb = "changed between the runs and becomes an error row"
+            verbs = "changed between the runs and become error rows"
+            notes.append(f"{counted(other, 'file')} {verb if other == 1 else verbs}")
         for label in (spec.label for spec in self.config.task.classes):
             having = [n for n, run in enumerate(self.runs, start=1) if label in run.labels]
             if len(having) == 1:
@@ -166,6 +191,23 @@ class Sources:
             if run.output.store.exists(DECISIONS)
         ]
         return notes
+
+
+def _opened(
+    locations: Sequence[str], options: Mapping[str, Any] | None, manifests: Sequence[str]
+) -> list[LabelOutput]:
+    """Open outputs, each with its manifest if that is stored elsewhere."""
+    outputs = [LabelOutput.open(location, options) for location in locations]
+    without = [n for n, output in enumerate(outputs) if output.run.get("manifest_elsewhere")]
+    if len(without) != len(manifests):
+        verb = "keeps its manifest" if len(without) == 1 else "keep their manifests"
+        raise ConfigError(
+            f"{counted(len(without), 'run')} {verb} elsewhere, but {len(manifests)} "
+            "--run-manifest given: give one for each of those runs, in their order"
+        )
+    for number, manifest in zip(without, manifests, strict=True):
+        outputs[number] = LabelOutput.open(locations[number], options, manifest)
+    return outputs
 
 
 def _refuse_repeated(runs: Sequence[SourceRun]) -> None:
@@ -237,11 +279,30 @@ def _united(tables: Sequence[pa.Table], rows_per_shard: int) -> tuple[Manifest, 
     return from_frozen(table, rows_per_shard), int((counts > 1).sum())
 
 
+def _changed(tables: Sequence[pa.Table], ids: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Return whether the known sizes or etags of each image differ between manifests."""
+    changed = np.zeros(len(ids), np.bool_)
+    for name in ("size", "etag"):
+        known = pa.nulls(len(ids), tables[0].schema.field(name).type)
+        for table in tables:
+            own = table[name].combine_chunks().take(_positions(table, ids))
+            differs = pc.not_equal(known, own).fill_null(False)
+            changed |= differs.to_numpy(zero_copy_only=False)
+            known = pc.coalesce(known, own)
+    return changed
+
+
+def _positions(table: pa.Table, ids: pa.ChunkedArray) -> pa.Array:
+    """Return the row of each image in a manifest; null if it does not have it."""
+    rows = pc.index_in(ids.combine_chunks(), value_set=table["image_id"].combine_chunks())
+    return rows.cast(pa.int64())
+
+
 def _row_numbers(table: pa.Table, ids: pa.ChunkedArray) -> RowNumbers:
     """Return shard and row of each image in a run with this manifest."""
     shards = table["shard"].to_numpy()
     rows = np.arange(len(shards)) - np.searchsorted(shards, shards)
-    at = pc.index_in(ids, value_set=table["image_id"].combine_chunks()).fill_null(-1).to_numpy()
+    at = _positions(table, ids).fill_null(-1).to_numpy()
     numbers = np.stack([shards[at], rows[at]], axis=1).astype(np.int64)
     numbers[at < 0] = -1
     return numbers

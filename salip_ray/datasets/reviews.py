@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from salip_ray.errors import OutputError
-from salip_ray.output.cells import pack_instance
+from salip_ray.output.cells import pack_components
 from salip_ray.output.layout import DECISIONS, REVIEW_MASKS
 from salip_ray.output.masks import (
     LabelMap,
@@ -26,7 +26,6 @@ from salip_ray.output.masks import (
     bbox_xywh,
     decode_png,
     encode_rle,
-    separate,
 )
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.store import Store
@@ -208,7 +207,6 @@ def drawn_cells(drawn: LabelMap, ids: Mapping[str, int]) -> list[dict[str, Any]]
         if area(rle):
             figures = dict.fromkeys(_MODEL_FIGURES, math.nan)
             shape = {"rle": rle, "bbox": bbox_xywh(rle), "area": area(rle), "proposed": None}
-            instances = [pack_instance(item) for item in separate(mask)]
             cells.append(
                 {
                     "method": "cascade",
@@ -216,7 +214,7 @@ def drawn_cells(drawn: LabelMap, ids: Mapping[str, int]) -> list[dict[str, Any]]
                     "class_id": class_id,
                     **figures,
                     **shape,
-                    "instances": instances,
+                    "instances": pack_components(mask),
                 }
             )
     return cells

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco
 
 from salip_ray.errors import InputError, SalipError
 from salip_ray.output.masks import Rle, decode_rle, union_of
 from salip_ray.schema import ImageRef, Mask, Size
+from salip_ray.sources.coco_masks import coco_rle
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.locations import filesystem, is_remote, normalise, public_uri
+from salip_ray.sources.prompt_files import slice_index
 from salip_ray.sources.reference_files import image_key, whole_key
 from salip_ray.sources.references import References
 from salip_ray.sources.stores import describe_error
@@ -134,16 +135,17 @@ def _read(data: bytes, labels: Sequence[str], shown: str) -> dict[ImageKey, Imag
         content = json.loads(data)
         names = {item["id"]: str(item["name"]) for item in content["categories"]}
         images = {item["id"]: item for item in content["images"]}
-        sizes = {key: (int(i["height"]), int(i["width"])) for key, i in images.items()}
+        sizes = {key: _size(item) for key, item in images.items()}
         objects: dict[Any, list[tuple[str, Rle]]] = {key: [] for key in images}
         for number, item in enumerate(content["annotations"], start=1):
             at = f"annotation {number}"
             label = names[item["category_id"]]
             if label in labels:
-                rle = _rle(item["segmentation"], sizes[item["image_id"]])
+                rle = coco_rle(item["segmentation"], sizes[item["image_id"]])
                 objects[item["image_id"]].append((label, rle))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        reason = f"{type(error).__name__} {error}"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # The text of other errors is only the key or the value.
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
         raise InputError(
             f"reference {shown} is no COCO file of instances: {at} cannot be used ({reason})"
         ) from None
@@ -154,9 +156,12 @@ def _read(data: bytes, labels: Sequence[str], shown: str) -> dict[ImageKey, Imag
         )
     by_key: dict[ImageKey, ImageObjects] = {}
     for identity, item in images.items():
-        name = str(item["file_name"])
+        if not isinstance(item.get("file_name"), str):
+            raise InputError(f"reference {shown} has an image without a file_name: {identity!r}")
+        name = item["file_name"]
         whole = is_remote(name) or name.startswith(("/", "~"))
-        key = (whole_key(normalise(name)) if whole else image_key(name), item.get("slice"))
+        index = slice_index(item.get("slice"), f"image {identity!r} of reference {shown}")
+        key = (whole_key(normalise(name)) if whole else image_key(name), index)
         if key in by_key:
             raise InputError(
                 f"reference {shown} lists two images with the name {key[0]!r}: give whole paths in "
@@ -166,13 +171,8 @@ def _read(data: bytes, labels: Sequence[str], shown: str) -> dict[ImageKey, Imag
     return by_key
 
 
-def _rle(segmentation: Any, size: Size) -> Rle:
-    """Return the RLE of COCO's polygons, list of counts, or compressed counts."""
-    if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], str):
-        rle: Rle = {"size": list(segmentation["size"]), "counts": segmentation["counts"]}
-    else:
-        drawn = coco.frPyObjects(segmentation, *size)
-        rle = coco.merge(drawn) if isinstance(drawn, list) else drawn
-    if tuple(rle["size"]) != size:
-        raise ValueError(f"its segmentation is of {rle['size']}, its image of {list(size)}")
-    return rle
+def _size(image: Mapping[str, Any]) -> Size:
+    height, width = int(image["height"]), int(image["width"])
+    if height < 1 or width < 1:
+        raise ValueError(f"an image has the height {height} and the width {width}")
+    return height, width

@@ -13,15 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pycocotools import mask as coco
+from scipy import sparse
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse.csgraph import connected_components
 
 from salip_ray.evaluation.intervals import ratio_interval
 from salip_ray.output.cells import instance_cells
-from salip_ray.output.masks import Rle, components, decode_rle, encode_rle
+from salip_ray.output.masks import Rle, area, component_rles, decode_rle
 from salip_ray.schema import Mask
 
 MATCH_IOU = 0.5
+_MOST_PAIRS = 16_000_000  # compared at a time, with 8 bytes each
 _LEAST_SHARE = 0.02  # of the largest component: smaller ones are specks, not objects
 
 
@@ -75,20 +79,48 @@ def match(labelled: Sequence[Rle], reference: Sequence[Rle]) -> tuple[int, float
 
     Of several ways to pair them, the one with the highest sum is taken.
     """
-    if not labelled or not reference:
+    pairs = _overlapping(labelled, reference)
+    if not pairs.nnz:
         return 0, 0.0
+    # Objects that share no partner are independent: a matrix of all pairs may not fit in memory.
+    count, groups = connected_components(
+        sparse.block_array([[None, pairs], [pairs.T, None]]), directed=False
+    )
+    order = np.argsort(groups[pairs.row], kind="stable")
+    ends = np.cumsum(np.bincount(groups[pairs.row], minlength=count))[:-1]
+    matched, total = 0, []
+    for own in np.split(order, ends):
+        rows, columns = (np.unique(at[own], return_inverse=True)[1] for at in pairs.coords)
+        ious = np.zeros((rows.max(initial=-1) + 1, columns.max(initial=-1) + 1))
+        ious[rows, columns] = pairs.data[own]
+        best = ious[linear_sum_assignment(ious, maximize=True)]
+        matched += int(np.count_nonzero(best))
+        total.append(float(best.sum()))
+    return matched, math.fsum(total)
+
+
+def _overlapping(labelled: Sequence[Rle], reference: Sequence[Rle]) -> sparse.coo_array:
+    """Return the IoU of each pair of instances for which it is above the limit."""
     plain = [[dict(rle) for rle in rles] for rles in (labelled, reference)]
-    ious = np.asarray(coco.iou(*plain, [False] * len(reference)), np.float64)
-    ious[ious <= MATCH_IOU] = 0.0
-    pairs = ious[linear_sum_assignment(ious, maximize=True)]
-    return int(np.count_nonzero(pairs)), float(pairs.sum())
+    found: list[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]] = []
+    step = max(1, _MOST_PAIRS // max(1, len(reference)))
+    for start in range(0, len(labelled) if reference else 0, step):
+        part = plain[0][start : start + step]
+        ious = np.asarray(coco.iou(part, plain[1], [False] * len(reference)), np.float64)
+        rows, columns = np.nonzero(ious > MATCH_IOU)
+        found.append((ious[rows, columns], rows + start, columns))
+    shape = len(labelled), len(reference)
+    if not found:
+        return sparse.coo_array(shape)
+    data, rows, columns = (np.concatenate(values) for values in zip(*found, strict=True))
+    return sparse.coo_array((data, (rows, columns)), shape=shape)
 
 
 def instances_of_mask(mask: Mask) -> list[Rle]:
     """Return the components of a mask [H, W] as instances, without specks."""
-    parts = components(mask)
-    least = _LEAST_SHARE * max((np.count_nonzero(part) for part in parts), default=0)
-    return [encode_rle(part) for part in parts if np.count_nonzero(part) >= least]
+    parts = [(rle, area(rle)) for rle in component_rles(mask)]
+    least = _LEAST_SHARE * max((pixels for _, pixels in parts), default=0)
+    return [rle for rle, pixels in parts if pixels >= least]
 
 
 def instances_of_cell(cell: Mapping[str, Any] | None) -> list[Rle]:

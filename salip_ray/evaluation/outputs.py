@@ -8,14 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from salip_ray.cascade.geometry import class_references
 from salip_ray.errors import ConfigError, InputError, OutputError
 from salip_ray.evaluation import Evaluation, Score, as_json, nnunet_summary, score_rows
 from salip_ray.evaluation.coco_references import CocoReferences
 from salip_ray.output.layout import EVALUATION_NNUNET
-from salip_ray.output.masks import Rle, encode_rle
+from salip_ray.output.masks import Rle, region_rles
 from salip_ray.output.reader import LabelOutput
 from salip_ray.schema import Mask
 from salip_ray.sources.privacy import is_pseudonym, scrub
@@ -94,7 +92,7 @@ def evaluate_output(
             message = scrub(str(error), hidden, row["uri"])
             raise InputError(f"the reference of {row['uri']}: {message}") from None
         if instance_ids:
-            objects[names[0]] = [encode_rle(ids == value) for value in np.unique(ids) if value > 0]
+            objects[names[0]] = region_rles(ids)
         return class_references(ids, classes)
 
     def slice_mm(row: Mapping[str, Any]) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from salip_ray.errors import InputError
+from salip_ray.errors import InputError, OutputError
 from salip_ray.evaluation.instances import (
     InstanceScore,
     instances_of_cell,
@@ -106,6 +106,12 @@ def score_rows(
             known = instances_of_mask(reference) if objects is None else objects[label]
             for method in methods:
                 cell = cells.get((method, label))
+                if cell is not None and tuple(cell["rle"]["size"]) != shape:
+                    raise OutputError(
+                        f"the mask of {label!r} of {row['uri']} is {_size(cell['rle']['size'])} "
+                        f"(height x width), but the image is {_size(shape)}: salip-ray verify "
+                        "names what is damaged"
+                    )
                 shown = instances_of_cell(cell)
                 pairs = match(shown, known)
                 instances.append(

@@ -7,12 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from salip_ray.output.masks import area, bbox_xywh, decode_rle, encode_rle
+from salip_ray.output.masks import (
+    Rle,
+    area,
+    bbox_xywh,
+    component_rles,
+    decode_rle,
+    encode_rle,
+)
 from salip_ray.schema import (
     Candidate,
     ClassMask,
     ClipScores,
     Instance,
+    Mask,
     Outcome,
     ProposedMask,
     SamScores,
@@ -51,17 +59,34 @@ def pack_masks(items: Sequence[ClassMask]) -> list[dict[str, Any]]:
     return cells
 
 
+def pack_components(mask: Mask, confidence: float | None = None) -> list[dict[str, Any]]:
+    """Return the components of a mask that no prompt made as the cell ``instances``.
+
+    The list is empty if the mask has only one.
+    """
+    parts = component_rles(mask)
+    return [_instance_cell(rle, confidence=confidence) for rle in parts] if parts[1:] else []
+
+
 def pack_instance(item: Instance) -> dict[str, Any]:
     """Return an item of ``instances`` of the cell ``masks``."""
-    rle, sam = encode_rle(item.mask), item.sam
+    return _instance_cell(encode_rle(item.mask), item.candidate_id, item.sam, item.confidence)
+
+
+def _instance_cell(
+    rle: Rle,
+    candidate_id: int | None = None,
+    sam: SamScores | None = None,
+    confidence: float | None = None,
+) -> dict[str, Any]:
     return {
-        "candidate_id": item.candidate_id,
+        "candidate_id": candidate_id,
         "rle": rle,
         "bbox": bbox_xywh(rle),
         "area": area(rle),
         "predicted_iou": _or_nan(sam.predicted_iou if sam else None),
         "stability_score": _or_nan(sam.stability if sam else None),
-        "confidence": _or_nan(item.confidence),
+        "confidence": _or_nan(confidence),
     }
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
-from salip_ray.schema import ClassMask, Instance, Mask
+from salip_ray.errors import OutputError
+from salip_ray.schema import ClassMask, Mask
+from salip_ray.sources.coco_masks import unpack_counts
 
 Rle: TypeAlias = Mapping[str, Any]
 LabelMap: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]  #: class ids, shape [H, W]
@@ -53,8 +55,23 @@ def encode_rle(mask: Mask) -> dict[str, Any]:
 
 
 def decode_rle(rle: Rle) -> Mask:
-    """Return the mask of an RLE: bool, shape [H, W]."""
+    """Return the mask of an RLE: bool, shape [H, W].
+
+    Raises:
+        OutputError: it is damaged. pycocotools would leave pixels of a short one unset.
+    """
+    if not is_sound(rle):
+        raise OutputError("a mask is damaged: salip-ray verify names its shard")
     return np.ascontiguousarray(coco.decode(dict(rle))).astype(np.bool_)
+
+
+def is_sound(rle: Rle) -> bool:
+    """Return True if the counts of an RLE are of all pixels of its size."""
+    try:
+        height, width = rle["size"]
+        return sum(unpack_counts(rle["counts"])) == height * width
+    except (ValueError, TypeError, AttributeError):
+        return False
 
 
 def union_of(rles: Iterable[Rle]) -> dict[str, Any]:
@@ -74,16 +91,42 @@ def area(rle: Rle) -> int:
     return int(coco.area(dict(rle)))
 
 
-def components(mask: Mask) -> list[Mask]:
-    """Return the 8-connected components of a mask [H, W], in the order of their first pixels."""
-    count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    return [np.asarray(numbers == number) for number in range(1, count)]
+def component_rles(mask: Mask) -> list[dict[str, Any]]:
+    """Return the RLEs of the 8-connected components of a mask [H, W]."""
+    _count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return region_rles(numbers)
 
 
-def separate(mask: Mask, confidence: float | None = None) -> tuple[Instance, ...]:
-    """Return the components of a mask that no prompt made as instances; none if it has only one."""
-    parts = components(mask)
-    return tuple(Instance(part, confidence=confidence) for part in parts) if parts[1:] else ()
+def region_rles(numbers: npt.NDArray[Any]) -> list[dict[str, Any]]:
+    """Return the RLE of each value above 0 in a map of regions [H, W], in the order of the values.
+
+    Dense masks of thousands of regions would not fit in memory.
+    """
+    flat = numbers.ravel(order="F")  # an RLE runs down the columns
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    lengths = np.diff(starts, append=flat.size)
+    drawn = flat[starts] > 0
+    starts, lengths = starts[drawn], lengths[drawn]
+    values = flat[starts]
+    order = np.argsort(values, kind="stable")
+    if not order.size:
+        return []
+    ends = np.flatnonzero(np.diff(values[order])) + 1
+    return [_packed_runs(starts[own], lengths[own], numbers.shape) for own in np.split(order, ends)]
+
+
+def _packed_runs(
+    starts: npt.NDArray[Any], lengths: npt.NDArray[Any], shape: Sequence[int]
+) -> dict[str, Any]:
+    """Return the RLE of runs of pixels in column-major order."""
+    height, width = shape
+    ends = starts + lengths
+    gaps = starts - np.concatenate([[0], ends[:-1]])
+    counts = np.stack([gaps, lengths], axis=1).ravel().tolist()
+    if last := height * width - int(ends[-1]):
+        counts.append(last)
+    rle = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
 def label_map(

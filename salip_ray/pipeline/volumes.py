@@ -22,8 +22,8 @@ from pycocotools import mask as coco
 
 from salip_ray.cascade.volumes import best_path, between
 from salip_ray.config import ClassSpec, Config
-from salip_ray.output.cells import pack_masks, read_mask
-from salip_ray.output.masks import decode_rle, encode_png, label_map, separate
+from salip_ray.output.cells import pack_components, pack_masks, read_mask
+from salip_ray.output.masks import decode_rle, encode_png, label_map
 from salip_ray.pipeline.rows.columns import TYPES
 from salip_ray.pipeline.stages import BLANK
 from salip_ray.schema import ClassMask, Outcome
@@ -177,12 +177,9 @@ def _fill_gap(stack: Sequence[_Slice], spec: ClassSpec) -> None:
         position = (item.number - first.number) / (last.number - first.number)
         mask = between(before, after, position)
         if mask.any() and mask.shape == item.size and not item.is_blank:
-            made = ClassMask(
-                *("cascade", spec.label, spec.class_id, mask),
-                confidence=confidence,
-                instances=separate(mask, confidence),
-            )
+            made = ClassMask(*("cascade", spec.label, spec.class_id, mask), confidence=confidence)
             (cell,) = pack_masks([made])
+            cell["instances"] = pack_components(mask, confidence)
             item.choose(spec.label, cell, Outcome(spec.label, "labelled", reason))
 
 

@@ -19,6 +19,7 @@ from pycocotools import mask as coco
 
 from salip_ray.errors import InputError
 from salip_ray.schema import Box, Size
+from salip_ray.sources.coco_masks import coco_rle
 from salip_ray.sources.local_files import open_regular
 
 _CORNERS, _SIDES = ("x0", "y0", "x1", "y1"), ("x", "y", "width", "height")
@@ -210,7 +211,7 @@ def _coco_box(item: Mapping[str, Any], size: Size | None, at: str) -> Box:
             x, y = min(values[::2]), min(values[1::2])
             width, height = max(values[::2]) - x, max(values[1::2]) - y
         elif isinstance(outline, Mapping):
-            x, y, width, height = map(float, coco.toBbox(_packed(outline, size)))
+            x, y, width, height = map(float, coco.toBbox(_rle(outline, size, at)))
         else:
             raise InputError(f"{at} has neither a bbox nor a segmentation")
     except (TypeError, ValueError, OverflowError, KeyError) as error:
@@ -223,18 +224,13 @@ def _coco_box(item: Mapping[str, Any], size: Size | None, at: str) -> Box:
     return x, y, width, height
 
 
-def _packed(outline: Mapping[str, Any], size: Size | None) -> dict[str, Any]:
-    """Return a run-length encoding with the counts packed."""
+def _rle(outline: Mapping[str, Any], size: Size | None, at: str) -> dict[str, Any]:
+    """Return a checked RLE, of the size that it states if its image has none."""
     height, width = map(int, outline["size"])
-    if size is not None and (height, width) != size:
-        raise ValueError(outline["size"])
-    counts = outline["counts"]
-    if isinstance(counts, list):
-        if sum(map(int, counts)) != height * width or min(counts) < 0:
-            raise ValueError(counts)
-        packed: dict[str, Any] = coco.frPyObjects(dict(outline), height, width)
-        return packed
-    return {"size": [height, width], "counts": counts.encode()}
+    try:
+        return coco_rle(outline, size or (height, width))
+    except ValueError as error:
+        raise InputError(f"{at}: {error}") from None
 
 
 def read_table(data: bytes, kind: str, shown: str) -> Read:

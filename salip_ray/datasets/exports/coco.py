@@ -26,8 +26,7 @@ from salip_ray.datasets.exports.pixels import image_png
 from salip_ray.datasets.index import Entry, json_figure, known
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.output.cells import instance_cells
-from salip_ray.output.masks import Rle, area, bbox_xywh, decode_rle, encode_rle
-from salip_ray.output.masks import components as separate_components
+from salip_ray.output.masks import Rle, area, bbox_xywh, component_rles, decode_rle
 
 _MOST_OBJECTS = 1_000_000  # of an image; ids of annotations are unique among all parts
 
@@ -139,8 +138,8 @@ def _objects(
     for cell in labels.masks(entry):
         figures = entry.figures[cell["label"]]
         if components:
-            parts = separate_components(decode_rle(cell["rle"]))
-            yield from ((cell, encode_rle(part), figures.confidence) for part in parts)
+            parts = component_rles(decode_rle(cell["rle"]))
+            yield from ((cell, part, figures.confidence) for part in parts)
             continue
         for item in instance_cells(cell):
             own = known(item.get("confidence"))

@@ -9,6 +9,7 @@ from salip_ray.config import load_config
 from salip_ray.output import job_record
 from salip_ray.output.cells import pack_masks
 from salip_ray.output.commit import commit_shard
+from salip_ray.output.layout import MANIFEST
 from salip_ray.output.manifest import make_manifest
 from salip_ray.output.masks import encode_png, label_map
 from salip_ray.output.store import Store
@@ -36,19 +37,25 @@ def write_run(
     finish=True,
     settings=(),
     confidences=None,
+    bytes_of=None,
+    manifest=None,
 ):
     """Write a run; ``images`` maps a name to the masks by label, or to the message of an error.
 
     A mask may also come with a CLIP score: ``{"heart": (mask, 30.0)}``. ``confidences`` are those
-    of all labels of an image, by its name.
+    of all labels of an image, by its name, and ``bytes_of`` the sizes of its file. The manifest is
+    written to the file ``manifest``, if it is given.
     """
-    store = Store(folder)
+    store = Store(folder, elsewhere={} if manifest is None else {MANIFEST: str(manifest)})
     prompts = {label: [f"a {label}"] for label in classes}
     config = load_config(
         {"task": {"name": "chest", "prompts": prompts}, "run": {"rows_per_shard": per_shard}},
         overrides=list(settings),
     )
-    uris = [{"uri": f"/in/{name}", "size": 1, "etag": None, "address": None} for name in images]
+    uris = [
+        {"uri": f"/in/{n}", "size": (bytes_of or {}).get(n, 1), "etag": None, "address": None}
+        for n in images
+    ]
     manifest = make_manifest(
         Listing(pa.Table.from_pylist(uris, schema=LISTING_SCHEMA)), config.run.rows_per_shard
     )

@@ -6,7 +6,10 @@ import io
 import json
 import tarfile
 
+import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -164,6 +167,63 @@ def test_images_that_two_runs_cannot_label_become_error_rows_with_the_reason(tmp
         "yours.png": f"1 of 2 {two_needed}: run 1 does not have it",
     }
     assert verify(str(tmp_path / "out")).problems == ()
+
+
+def test_a_file_that_changed_between_the_runs_becomes_an_error_row(tmp_path, capsys):
+    images = {"a.png": {"lungs": HIGH}, "b.png": {"lungs": HIGH}, "c.png": {"lungs": HIGH}}
+    sizes = ({"a.png": 10, "c.png": 5}, {"a.png": 10, "c.png": None}, {"b.png": 2, "c.png": 7})
+    runs = [
+        write_run(
+            tmp_path / str(n), images, bytes_of=of_run, settings=[f"image.long_side={64 + n}"]
+        )
+        for n, of_run in enumerate(sizes)
+    ]
+    with pytest.raises(errors.JobError, match="3 of 3 images"):
+        make_consensus(list(map(str, runs)), str(tmp_path / "out"))
+    assert "3 files changed between the runs and become error rows" in capsys.readouterr().err
+    rows = rows_of(tmp_path / "out")
+    assert all("has another size or etag" in row["error"]["message"] for row in rows.values())
+    assert agree(*runs[:2], out=tmp_path / "two").status == {"ok": 3}
+
+
+@pytest.mark.parametrize(
+    "damage", [{"counts": "oo1"}, {"counts": "0"}, {"counts": ""}, {"size": [8, 6]}]
+)
+def test_a_damaged_mask_of_a_run_is_named(two, tmp_path, damage):
+    file = two[1] / "shards" / "part-00000.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[1]["masks"][0]["rle"].update(damage)
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
+    with pytest.raises(errors.OutputError, match=r"other is damaged: row 1 of part-00000\.parquet"):
+        agree(*two, out=tmp_path / "out")
+    (tmp_path / "masks").mkdir()
+    for command in (["evaluate", str(two[1]), str(tmp_path / "masks")], ["report", str(two[1])]):
+        for n in range(5):
+            cv2.imwrite(str(tmp_path / "masks" / f"{n}.png"), HIGH.astype(np.uint8))
+        done = CliRunner().invoke(app, command)
+        assert isinstance(done.exception, SystemExit | None), (command, done.exception)
+
+
+def test_manifests_that_are_stored_elsewhere_stay_out_of_the_output(tmp_path):
+    images = {"a.png": {"lungs": HIGH}}
+    one = write_run(tmp_path / "one", images, manifest=tmp_path / "one.parquet")
+    other = write_run(tmp_path / "other", {"a.png": {"lungs": LOW}})
+    with pytest.raises(errors.ConfigError, match="1 run keeps its manifest elsewhere, but 0"):
+        agree(one, other, out=tmp_path / "out")
+    known = {"run_manifests": [str(tmp_path / "one.parquet")]}
+    with pytest.raises(errors.ConfigError, match="another location for its own: --manifest FILE"):
+        agree(one, other, out=tmp_path / "out", **known)
+    assert not (tmp_path / "out").exists()
+    words = ["consensus", *map(str, (one, other, tmp_path / "out"))]
+    words += ["--run-manifest", str(tmp_path / "one.parquet")]
+    words += ["--manifest", str(tmp_path / "out.parquet")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "out" / "manifest.parquet").exists()
+    assert verify(str(tmp_path / "out"), manifest=str(tmp_path / "out.parquet")).problems == ()
+    with pytest.raises(errors.ResumeError):
+        agree(other, one, out=tmp_path / "out", **known, manifest=str(tmp_path / "out.parquet"))
 
 
 def test_two_of_three_runs_are_enough(tmp_path):

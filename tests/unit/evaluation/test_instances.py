@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco
+from scipy.optimize import linear_sum_assignment
 
 from salip_ray.config import load_config
 from salip_ray.errors import ConfigError, InputError
@@ -22,7 +25,7 @@ from salip_ray.evaluation.instances import (
 )
 from salip_ray.evaluation.outputs import evaluate_output
 from salip_ray.output.cells import pack_masks
-from salip_ray.output.masks import encode_rle
+from salip_ray.output.masks import component_rles, encode_rle
 from salip_ray.output.reader import LabelOutput
 from salip_ray.report.tables import has_several_objects, instance_table
 from salip_ray.schema import ClassMask, ImageRef, Instance
@@ -61,6 +64,32 @@ def test_each_object_has_one_partner_and_the_best_pairs_are_taken():
     assert match([encode_rle(most), encode_rle(whole)], [encode_rle(whole)]) == (1, 1.0)
     assert match([], [encode_rle(whole)]) == (0, 0.0)
     assert match([encode_rle(box(0, 10, 0, 5))], [encode_rle(whole)]) == (0, 0.0)  # exactly 0.5
+
+
+def test_thousands_of_objects_are_matched_in_little_memory():
+    specks = np.zeros((800, 800), bool)
+    specks[::10, ::10] = specks[1::10, ::10] = True
+    rles = component_rles(specks)
+    tracemalloc.start()
+    try:
+        assert match(rles, rles[::-1]) == (6400, 6400.0)
+        assert tracemalloc.get_traced_memory()[1] < 300_000_000  # of all pairs at once, 330 MB
+    finally:
+        tracemalloc.stop()
+
+
+def test_groups_of_overlapping_objects_are_matched_as_a_whole():
+    rng = np.random.default_rng(11)
+    for _ in range(20):
+        sides = [
+            [encode_rle(box(y, y + 8, x, x + 8)) for y, x in rng.integers(0, 12, (n, 2))]
+            for n in (9, 7)
+        ]
+        plain = [[dict(rle) for rle in rles] for rles in sides]
+        ious = np.asarray(coco.iou(*plain, [False] * 7))
+        ious[ious <= 0.5] = 0
+        best = ious[linear_sum_assignment(ious, maximize=True)]
+        assert match(*sides) == (np.count_nonzero(best), pytest.approx(best.sum()))
 
 
 def test_figures_are_of_all_images_together():
@@ -203,6 +232,15 @@ def test_an_image_without_objects_is_an_empty_reference(output, tmp_path):
             "has the categories x1, x2, but the classes are lungs",
         ),
         (lambda content: content["images"].append(content["images"][0] | {"id": 99}), "lists two"),
+        (
+            lambda content: content["annotations"][0].update(
+                segmentation=[[0, 0, float("nan"), 0, 9, 9]]
+            ),
+            r"annotation 1 cannot be used \(it has a polygon far outside",
+        ),
+        (lambda content: content["images"][0].update(height=0), "an image has the height 0"),
+        (lambda content: content["images"][0].update(slice=[3]), r"has the slice \[3\]"),
+        (lambda content: content["images"][0].update(file_name=None), "without a file_name: 7"),
     ],
 )
 def test_a_coco_file_that_cannot_be_used_is_refused_with_the_reason(tmp_path, change, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from salip_ray.config import ClassSpec
-from salip_ray.output.cells import instance_cells, pack_masks
+from salip_ray.output.cells import instance_cells, pack_components, pack_masks
 from salip_ray.output.commit import commit_shard
 from salip_ray.output.committed_rows import merge_committed_rows
-from salip_ray.output.masks import components, decode_rle, encode_rle, union_of
+from salip_ray.output.masks import (
+    area,
+    component_rles,
+    decode_rle,
+    encode_rle,
+    region_rles,
+    union_of,
+)
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.store import Store
 from salip_ray.output.verify import verify
@@ -101,9 +109,32 @@ def test_every_field_of_an_instance_is_checked(change, problem):
 def test_components_of_a_mask_are_separate_objects():
     both = np.zeros((4, 6), bool)
     both[0:2, 0:2] = both[2, 2] = both[0, 5] = True
-    first, second = components(both)
-    assert (first.sum(), second.sum()) == (5, 1)
-    assert components(both & False) == []
+    assert [area(rle) for rle in component_rles(both)] == [5, 1]
+    assert component_rles(both & False) == []
+    first, second = pack_components(both, 0.5)
+    assert (first["area"], first["bbox"], first["confidence"]) == (5, (0.0, 0.0, 3.0, 3.0), 0.5)
+    assert second["candidate_id"] is None
+    assert pack_components(both & (np.arange(6) < 4)) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (17, 23)])
+@pytest.mark.parametrize("share", [0, 0.3, 0.7, 1])
+def test_regions_have_the_rles_of_their_masks(shape, share):
+    rng = np.random.default_rng(7)
+    regions = rng.integers(-2, 5, shape) * (rng.random(shape) < share)
+    expected = [encode_rle(regions == value) for value in np.unique(regions) if value > 0]
+    assert region_rles(regions) == expected
+
+
+def test_thousands_of_components_need_no_dense_mask_each():
+    specks = np.zeros((1024, 1024), bool)
+    specks[::8, ::8] = True
+    tracemalloc.start()
+    try:
+        assert len(component_rles(specks)) == 128 * 128
+        assert tracemalloc.get_traced_memory()[1] < 200 * specks.size
+    finally:
+        tracemalloc.stop()
 
 
 def test_outputs_of_the_version_before_are_read_and_verified(tmp_path):

@@ -284,7 +284,11 @@ IDS = [{"id": 1, "file_name": "a.png", "name": "lungs"}] * 2
         ({"bbox": [10**400, 2, 3, 4]}, {}, "annotation 1 has no usable bbox"),
         ({}, {}, "annotation 1 has neither a bbox nor a segmentation"),
         ({"segmentation": [[1, 2, 3, 4, 5]]}, {}, "a polygon that is no list of x, y"),
-        ({"segmentation": {"size": [9, 9], "counts": [81]}}, {}, "has no usable bbox"),
+        (
+            {"segmentation": {"size": [9, 9], "counts": [81]}},
+            {},
+            "annotation 1: its segmentation is of",
+        ),
         ({**LINE, "category_id": 7}, {}, "the category_id 7, which is no category's id"),
         ({**LINE, "image_id": "1"}, {}, "the image_id '1', which is no image's id"),
         ({**LINE, "slice": True}, {}, "has the slice True"),
