@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from salip_ray.cascade.confidence import Calibration, fit
 from salip_ray.evaluation.intervals import LEVEL, SEED
 from salip_ray.output.calibration import FIGURES
+from salip_ray.wording import counted
 
 #: Fewer images, or volumes, say too little about others.
 LEAST_IMAGES = 10
@@ -90,10 +91,12 @@ class Fit:
 
 
 def fit_class(examples: Sequence[Example]) -> Fit | None:
-    """Fit the expected Dice of one class; None if there are too few images.
+    """Fit the expected Dice of one class; None if that is not possible (:func:`why_no_fit`).
 
-    A fit takes one figure for every ten images: the stored confidence first, if there is one.
+    A fit takes one figure for every ten images: the stored confidence first, if there is one. Then
+    labels without a confidence are left out, if enough remain.
     """
+    examples = _with_confidence(examples)
     groups = [example.group for example in examples]
     count = len(set(groups))
     values = np.array([example.figures for example in examples], np.float64)
@@ -103,7 +106,7 @@ def fit_class(examples: Sequence[Example]) -> Fit | None:
         for number in range(len(FIGURES))
         if count and np.isfinite(values[:, number]).all() and np.ptp(values[:, number]) > 0
     ][: count // _PER_FIGURE]
-    if count < LEAST_IMAGES or not names:
+    if count < LEAST_IMAGES or not names or np.ptp(dice) == 0:
         return None
     chosen = values[:, names]
     stored = values[:, 0]
@@ -115,6 +118,27 @@ def fit_class(examples: Sequence[Example]) -> Fit | None:
         before=quality(stored, dice, groups) if np.isfinite(stored).all() else None,
         after=quality(_left_out(chosen, dice, groups), dice, groups),
     )
+
+
+def why_no_fit(examples: Sequence[Example]) -> str:
+    """Return why :func:`fit_class` returns None."""
+    count = len({example.group for example in examples})
+    if count < LEAST_IMAGES:
+        return (
+            f"{counted(count, 'image')} with a label and a reference, {LEAST_IMAGES} are needed (a "
+            "volume counts as one image)"
+        )
+    if len(known := {example.dice for example in _with_confidence(examples)}) == 1:
+        return (
+            f"all its labels have the Dice {known.pop():.3f}, so there is nothing to fit: check "
+            "that the references show this class"
+        )
+    return "its labels have equal or unknown confidences, so there is nothing to fit"
+
+
+def _with_confidence(examples: Sequence[Example]) -> Sequence[Example]:
+    known = [example for example in examples if math.isfinite(example.figures[0])]
+    return known if len({example.group for example in known}) >= LEAST_IMAGES else examples
 
 
 def quality(expected: Values, dice: Values, groups: Sequence[str]) -> Quality:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from salip_ray.calibration.fit import LEAST_IMAGES, Example, Fit, fit_class
+from salip_ray.calibration.fit import Example, Fit, fit_class, why_no_fit
 from salip_ray.errors import InputError
+from salip_ray.evaluation.coco_references import CocoReferences
 from salip_ray.evaluation.outputs import evaluate_output
 from salip_ray.output.calibration import FIGURES, Calibrations, ClassFit
 from salip_ray.output.layout import CALIBRATION
@@ -16,7 +18,6 @@ from salip_ray.output.lease import held
 from salip_ray.output.reader import LabelOutput
 from salip_ray.sources.locations import normalise, public_uri
 from salip_ray.sources.references import References
-from salip_ray.wording import counted
 
 _COLUMNS = (
     *("image_id", "volume"),
@@ -30,18 +31,21 @@ class Calibrated:
 
     Attributes:
         fits: by class label.
-        too_few: number of images or volumes with a label and a reference, of each class that was
-            not fitted.
+        refused: why each of the other classes was not fitted.
         images: ids of the images that were fitted on.
     """
 
     fits: Mapping[str, Fit]
-    too_few: Mapping[str, int]
+    refused: Mapping[str, str]
     images: frozenset[str]
 
 
 def calibrate(
-    labels: LabelOutput, references: References, location: str, *, images: int | None = None
+    labels: LabelOutput,
+    references: References | CocoReferences,
+    location: str,
+    *,
+    images: int | None = None,
 ) -> Calibrated:
     """Fit the confidence of each class, and write ``calibration.json`` to the output.
 
@@ -49,29 +53,27 @@ def calibrate(
 
     Args:
         labels: the output.
-        references: the reference masks.
+        references: the reference masks, or the objects of a COCO file.
         location: of the references, for the record.
-        images: fit on at most so many images, chosen by their ids; the others can be scored.
+        images: fit on at most so many images, chosen by their ids; the others can be scored. A
+            volume counts as one image and is never divided.
 
     Raises:
-        InputError: every class has too few images with a label and a reference.
+        InputError: no class can be fitted.
         OutputError: the output cannot be written, or (LeaseError) is being written.
     """
+    if "cascade" not in labels.methods:
+        raise InputError(f"{labels.uri} has no labels of the mode cascade, which have a confidence")
     stored = replace(labels, calibrations=None)
     examples, used = _examples(stored, references, images)
     fits = {label: fit_class(of_class) for label, of_class in examples.items()}
     done = {label: fit for label, fit in fits.items() if fit is not None}
-    too_few = {
-        label: len({example.group for example in examples[label]})
-        for label, fit in fits.items()
-        if fit is None
-    }
+    refused = {label: why_no_fit(examples[label]) for label, fit in fits.items() if fit is None}
     if not done:
-        most = max(too_few.values(), default=0)
+        reasons = "; ".join(f"{label}: {reason}" for label, reason in refused.items())
         raise InputError(
-            f"{counted(most, 'image')} of {labels.uri} with a label and a reference in "
-            f"{public_uri(normalise(location))}: a fit needs {LEAST_IMAGES} (a volume counts as "
-            "one image) whose confidences differ"
+            f"no class of {labels.uri} can be fitted to {public_uri(normalise(location))}: "
+            f"{reasons}"
         )
     content = Calibrations(
         public_uri(normalise(location)),
@@ -81,11 +83,11 @@ def calibrate(
     with held(labels.store) as lease:
         lease.require_owner()
         labels.store.write(CALIBRATION, content.to_bytes())
-    return Calibrated(done, too_few, used)
+    return Calibrated(done, refused, used)
 
 
 def _examples(
-    labels: LabelOutput, references: References, limit: int | None
+    labels: LabelOutput, references: References | CocoReferences, limit: int | None
 ) -> tuple[dict[str, list[Example]], frozenset[str]]:
     """Return the labels of known Dice of each class, and the ids of their images."""
     evaluation = evaluate_output(labels, references, surfaces=False)
@@ -94,8 +96,14 @@ def _examples(
         for score in evaluation.scores
         if score.method == "cascade" and not math.isnan(score.dice)
     }
-    # Ids are hashes, so the first ones are a random choice that is the same each time.
-    chosen = frozenset(sorted({image for image, _ in dice})[:limit])
+    measured = {image for image, _ in dice}
+    groups: dict[str, set[str]] = defaultdict(set)
+    for score in evaluation.scores:
+        groups[score.volume or score.image_id].add(score.image_id)
+    # Ids are hashes, so the first ones are a random choice that is the same each time. All slices
+    # of a volume are used: others would be scored by a fit that has seen their neighbours.
+    usable = sorted((of_group for of_group in groups.values() if of_group & measured), key=min)
+    chosen = frozenset().union(*usable[:limit])
     examples: dict[str, list[Example]] = {spec.label: [] for spec in labels.classes}
     for row in labels.rows(columns=_COLUMNS):
         if row["image_id"] not in chosen:

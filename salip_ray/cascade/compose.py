@@ -60,7 +60,8 @@ def compose(
             instead of a retrieved candidate. They change no other mask.
 
     Raises:
-        ImageError: a reference has another size than the image.
+        ImageError: a reference has another size than the image, or the masks of all objects of a
+            class do not fit in ``image.max_bytes``.
     """
     sizes = {"working_size": working_size, "original_size": original_size}
     masks: list[ClassMask] = []
@@ -76,6 +77,7 @@ def compose(
                 reason = _why_none(spec.label, n_proposed, len(candidates), refused, config)
                 outcomes.append(Outcome(spec.label, "empty", reason))
                 continue
+            _require_memory(spec.label, len(chosen), original_size, config)
             rivals = [by_id[s.candidate_id] for s in present if s.class_id != spec.class_id]
             labeller = ClassLabeller(spec, config, refiner, embedding, rivals, **sizes)
             made = labeller.refined([by_id[choice.candidate_id] for choice in chosen])
@@ -111,6 +113,18 @@ def compose(
             **sizes,
         )
     return CascadeMasks(tuple(masks), tuple(outcomes), tuple(others))
+
+
+def _require_memory(label: str, count: int, size: Size, config: Config) -> None:
+    """Raise ImageError if the masks of all objects of a class do not fit in ``image.max_bytes``."""
+    height, width = size
+    needed, limit = count * height * width, config.image.max_bytes
+    if count > 1 and needed > limit:
+        raise ImageError(
+            f"{count:,} objects of {label!r} in {width} x {height} pixels need {needed:,} bytes of "
+            f"masks, above image.max_bytes = {limit:,}: raise retrieve.min_score, cut the image "
+            "into tiles, or raise the limit"
+        )
 
 
 def _why_withheld(mask: ClassMask | None, refiner: Refiner | None, config: Config) -> str:

@@ -12,13 +12,14 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from salip_ray.cascade.geometry import shared_area
 from salip_ray.config import ClassSpec, Config, RetrieveConfig
-from salip_ray.schema import Candidate, ClipScores, RunnerUp, Selection
+from salip_ray.schema import Candidate, ClipScores, Mask, RunnerUp, Selection
 
 _MIN_QUALITY = 1e-3  # the logarithm of a quality is taken
 
@@ -247,10 +248,23 @@ def _first_distinct(
 ) -> list[int]:
     """Return the first ``k`` indices of ``order`` whose masks do not duplicate an earlier one."""
     chosen: list[int] = []
+    windows = np.zeros((len(order), 4), np.int64)  # of the chosen ones
     for index in order:
         if len(chosen) == k:
             break
-        shares = (shared_area(candidates[index], candidates[earlier]) for earlier in chosen)
+        # Hundreds of objects may be chosen: only those within reach are compared.
+        own = windows[len(chosen)] = _window(candidates[index].mask)
+        earlier = windows[: len(chosen)]
+        near = np.flatnonzero((earlier[:, :2] < own[2:]).all(1) & (own[:2] < earlier[:, 2:]).all(1))
+        shares = (shared_area(candidates[index], candidates[chosen[at]]) for at in near)
         if all(share <= max_overlap for share in shares):
             chosen.append(index)
     return chosen
+
+
+def _window(mask: Mask) -> tuple[int, int, int, int]:
+    """Return top, left, bottom and right of a mask, the ends exclusive; 0 if it is empty."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return 0, 0, 0, 0
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1

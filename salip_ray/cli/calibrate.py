@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def calibrate(
     labels: Annotated[str, typer.Argument(help="Output of label or consensus; local or a URI.")],
     reference: Annotated[
-        str, typer.Argument(help="Folder of masks (same stem as the image), or index.csv.")
+        str, typer.Argument(help="Folder of masks (same stem as the image), index.csv or COCO.")
     ],
     images: Annotated[
         int | None,
@@ -39,23 +39,19 @@ def calibrate(
 
     Example: salip-ray calibrate ./labels ./masks --images 30
     """
-    from salip_ray.calibration.fit import LEAST_IMAGES
     from salip_ray.calibration.job import calibrate as fit_confidences
+    from salip_ray.evaluation.coco_references import open_references
     from salip_ray.output.layout import CALIBRATION
     from salip_ray.output.reader import LabelOutput
-    from salip_ray.sources.references import References
 
     opened = LabelOutput.open(labels, storage_options("labels", labels_option), manifest)
-    references = References.open(reference, storage_options("reference", reference_option))
+    classes = [spec.label for spec in opened.classes]
+    references = open_references(reference, classes, storage_options("reference", reference_option))
     done = fit_confidences(opened, references, reference, images=images)
     console = Console()
     console.print(_table(done.fits))
-    for label, count in done.too_few.items():
-        console.print(
-            f"{label}: not fitted, {counted(count, 'image')} with a label and a reference, "
-            f"{LEAST_IMAGES} are needed",
-            highlight=False,
-        )
+    for label, reason in done.refused.items():
+        console.print(f"{label}: not fitted: {reason}", highlight=False, soft_wrap=True)
     console.print(
         f"{opened.store.path_of(CALIBRATION)}: fitted on {counted(len(done.images), 'image')}, "
         "which no evaluation scores from now on",

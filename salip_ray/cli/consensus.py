@@ -16,7 +16,7 @@ def consensus(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="Manifest of a run that was started with --manifest; one for each, in order.",
+            help="Manifest of a run started with --manifest, in their order. Can be repeated.",
         ),
     ] = None,
     manifest: NewManifest = None,

@@ -102,17 +102,17 @@ def match(labelled: Sequence[Rle], reference: Sequence[Rle]) -> tuple[int, float
 def _overlapping(labelled: Sequence[Rle], reference: Sequence[Rle]) -> sparse.coo_array:
     """Return the IoU of each pair of instances for which it is above the limit."""
     plain = [[dict(rle) for rle in rles] for rles in (labelled, reference)]
-    found: list[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]] = []
+    pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]] = []
     step = max(1, _MOST_PAIRS // max(1, len(reference)))
     for start in range(0, len(labelled) if reference else 0, step):
         part = plain[0][start : start + step]
         ious = np.asarray(coco.iou(part, plain[1], [False] * len(reference)), np.float64)
         rows, columns = np.nonzero(ious > MATCH_IOU)
-        found.append((ious[rows, columns], rows + start, columns))
+        pairs.append((ious[rows, columns], rows + start, columns))
     shape = len(labelled), len(reference)
-    if not found:
+    if not pairs:
         return sparse.coo_array(shape)
-    data, rows, columns = (np.concatenate(values) for values in zip(*found, strict=True))
+    data, rows, columns = (np.concatenate(values) for values in zip(*pairs, strict=True))
     return sparse.coo_array((data, (rows, columns)), shape=shape)
 
 

@@ -6,6 +6,7 @@ confidence of a mask as it reads the row.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -74,14 +75,12 @@ class Calibrations:
             return None
         try:
             content = json.loads(data)
-            fits = {
-                label: ClassFit(
-                    tuple(item["figures"]), _model(item["model"]), item.get("quality", {})
-                )
-                for label, item in content["classes"].items()
-            }
-            return cls(str(content["references"]), frozenset(content["images"]), fits)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            fits = {label: _class_fit(item) for label, item in content["classes"].items()}
+            images = content["images"]
+            if not isinstance(images, list):
+                raise TypeError(images)
+            return cls(str(content["references"]), frozenset(map(str, images)), fits)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise OutputError(
                 f"{store.path_of(CALIBRATION)} is damaged: delete it and calibrate again"
             ) from None
@@ -130,6 +129,23 @@ class Calibrations:
         offsets = np.concatenate([[0], ends]).astype(np.int32)
         missing = np.append(lists.is_null().to_numpy(zero_copy_only=False), False)
         return pa.ListArray.from_arrays(pa.array(offsets, mask=missing), struct, type=lists.type)
+
+
+def _class_fit(item: Mapping[str, Any]) -> ClassFit:
+    """Return the fit in an item of the file.
+
+    Raises:
+        ValueError: its figures are unknown, or its model is not of them.
+    """
+    figures, model = tuple(item["figures"]), _model(item["model"])
+    numbers = (model.weights, model.centre, model.scale, model.low, model.high)
+    if not figures or not {*figures} <= {*FIGURES}:
+        raise ValueError(figures)
+    if any(len(values) != len(figures) for values in numbers) or 0 in model.scale:
+        raise ValueError(numbers)
+    if not all(map(math.isfinite, (model.intercept, *itertools.chain(*numbers)))):
+        raise ValueError(numbers)
+    return ClassFit(figures, model, item.get("quality", {}))
 
 
 def _model(item: Mapping[str, Any]) -> Calibration:

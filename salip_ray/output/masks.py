@@ -69,7 +69,7 @@ def is_sound(rle: Rle) -> bool:
     """Return True if the counts of an RLE are of all pixels of its size."""
     try:
         height, width = rle["size"]
-        return sum(unpack_counts(rle["counts"])) == height * width
+        return bool(sum(unpack_counts(rle["counts"])) == height * width)
     except (ValueError, TypeError, AttributeError):
         return False
 

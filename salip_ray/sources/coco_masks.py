@@ -67,8 +67,8 @@ def unpack_counts(text: str) -> list[int]:
     lengths = lasts - firsts + 1
     if lengths.max() > _LONGEST:
         raise ValueError("its counts are damaged")
-    places = 5 * (np.arange(codes.size) - np.repeat(firsts, lengths))
-    values: npt.NDArray[np.int64] = np.add.reduceat((codes & 0x1F) << places, firsts)
+    shifts = 5 * (np.arange(codes.size) - np.repeat(firsts, lengths))
+    values: npt.NDArray[np.int64] = np.add.reduceat((codes & 0x1F) << shifts, firsts)
     values -= np.where(codes[lasts] & 0x10, 1 << (5 * lengths), 0)
     for start in (1, 2):  # from the fourth count on, each is a difference to the one but last
         values[start::2] = np.cumsum(values[start::2])

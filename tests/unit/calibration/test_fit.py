@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from salip_ray.calibration.fit import Example, fit_class, quality
+from salip_ray.calibration.fit import Example, fit_class, quality, why_no_fit
 
 UNKNOWN = (math.nan, math.nan, math.nan)
 
@@ -65,6 +65,23 @@ def test_labels_without_a_stored_confidence_use_other_figures():
 
 def test_equal_confidences_cannot_be_fitted():
     assert fit_class([Example(str(n), (0.5, *UNKNOWN), n / 20) for n in range(20)]) is None
+
+
+@pytest.mark.parametrize("dice", [0.0, 1.0])
+def test_labels_of_one_dice_cannot_be_fitted(dice):
+    same = [Example(e.group, e.figures, dice) for e in examples(20)]
+    assert fit_class(same) is None
+    assert f"all its labels have the Dice {dice:.3f}" in why_no_fit(same)
+
+
+def test_a_label_without_confidence_does_not_prevent_a_fit():
+    given = examples(20)
+    given[3] = Example("g3", (math.nan, *UNKNOWN), 0.9)
+    fit = fit_class(given)
+    assert (fit.figures, fit.labels) == (("confidence",), 19)
+    unknown = [Example(e.group, (math.nan, *UNKNOWN), e.dice) for e in given]
+    assert fit_class(unknown) is None
+    assert "equal or unknown confidences" in why_no_fit(unknown)
 
 
 def test_intervals_resample_volumes_as_one():

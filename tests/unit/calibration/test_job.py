@@ -13,6 +13,7 @@ from salip_ray.cli import app
 from salip_ray.errors import InputError, LeaseError
 from salip_ray.output.layout import CALIBRATION
 from salip_ray.output.lease import held
+from salip_ray.output.masks import encode_rle
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.verify import verify
 from tests.conftest import tree
@@ -83,9 +84,59 @@ def test_too_few_images_are_refused_and_nothing_is_written(labels, masks):
         mask.unlink()
     done = run("calibrate", labels, masks)
     assert done.exit_code == 2
-    assert "9 images of" in done.output
-    assert "a fit needs 10" in done.output
+    assert "lungs: 9 images with a label and a reference, 10 are needed" in done.output
     assert not (labels / CALIBRATION).exists()
+
+
+def test_references_of_another_organ_are_refused_with_the_reason(labels, masks):
+    for mask in masks.iterdir():
+        cv2.imwrite(str(mask), block((5, 6)).astype(np.uint8))
+    done = run("calibrate", labels, masks)
+    assert done.exit_code == 2
+    assert "lungs: all its labels have the Dice 0.000" in done.output
+    assert not (labels / CALIBRATION).exists()
+
+
+def test_a_coco_file_is_a_reference(labels, masks, tmp_path):
+    whole = encode_rle(block((0, 5)))
+    names = [f"{n:02d}.png" for n in range(N)]
+    content = {
+        "categories": [{"id": 1, "name": "lungs"}],
+        "images": [
+            {"id": n, "file_name": name, "height": 6, "width": 8} for n, name in enumerate(names)
+        ],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "segmentation": whole} for n in range(N)
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    assert run("calibrate", labels, masks).exit_code == 0
+    expected = json.loads((labels / CALIBRATION).read_text())["classes"]
+    done = run("calibrate", labels, tmp_path / "coco.json")
+    assert done.exit_code == 0, done.output
+    assert json.loads((labels / CALIBRATION).read_text())["classes"] == expected
+
+
+def test_a_volume_counts_as_one_image_and_is_never_divided(tmp_path):
+    images = {f"v{n % 12:02d}-{n}.png": {"lungs": block((0, 5), (0, 3 + n % 6))} for n in range(60)}
+    confidences = {name: 0.5 + 0.08 * (n % 6) for n, name in enumerate(images)}
+    output = write_run(
+        tmp_path / "labels",
+        images,
+        confidences=confidences,
+        volume_of=lambda name: name.split("-")[0],
+    )
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name in images:
+        cv2.imwrite(str(folder / name), block((0, 5)).astype(np.uint8))
+    done = run("calibrate", output, folder, "--images", 10)
+    assert done.exit_code == 0, done.output
+    used = set(json.loads((output / CALIBRATION).read_text())["images"])
+    rows = list(LabelOutput.open(str(output)).rows())
+    volumes = {row["volume"] for row in rows if row["image_id"] in used}
+    assert len(volumes) == 10
+    assert used == {row["image_id"] for row in rows if row["volume"] in volumes}
 
 
 def test_an_output_that_is_being_written_is_refused(labels, masks):

@@ -234,6 +234,25 @@ def test_an_empty_refined_mask_is_an_outcome_with_a_reason(sam, configure):
     assert {mask.method for mask in labels.masks} == {"unprompted_confident", "unprompted_largest"}
 
 
+def test_objects_whose_masks_do_not_fit_in_memory_are_refused(sam, configure):
+    config = configure(
+        task={"top_k": "all"}, retrieve={"min_score": 1}, image={"max_bytes": 20_000}
+    )
+    parts = [part(number, slice(9 * number, 9 * number + 8), 0.9) for number in range(3)]
+    given = {
+        "candidates": parts,
+        "n_proposed": 3,
+        "embedding": torch.zeros(1, 32, 16, 16),
+        "working_size": (40, 60),
+        "original_size": (80, 120),
+    }
+    of = [Selection("organ", 1, number, number, ClipScores(20.0)) for number in range(3)]
+    with pytest.raises(ImageError, match=r"3 objects of 'organ' in 120 x 80 pixels need 28,800"):
+        compose(config, SamRefiner(sam, config), selections=of, **given)
+    labels = compose(config, SamRefiner(sam, config), selections=of[:2], **given)
+    assert [outcome.outcome for outcome in labels.outcomes] == ["labelled"]
+
+
 def part(number, columns, predicted_iou, height=40, width=60):
     mask = np.zeros((height, width), dtype=bool)
     mask[5:15, columns] = True

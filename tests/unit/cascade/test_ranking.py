@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 
-from salip_ray.cascade.ranking import quality, rank, select_class
+from salip_ray.cascade.geometry import shared_area
+from salip_ray.cascade.ranking import Ranking, quality, rank, select_class
 from salip_ray.config import ClassSpec, RetrieveConfig
 from salip_ray.schema import Candidate
 
@@ -113,3 +115,25 @@ def test_all_candidates_that_reach_the_limit_are_retrieved():
     assert selected("all", softmax.model_copy(update={"min_score": 0.9}), parts) == []
     assert selected("all", RetrieveConfig(min_score=25.0), parts) == [0, 1]  # cosines
     assert selected("all", RetrieveConfig(min_score=25.0, max_overlap=0.5), PARTS) == [0]
+
+
+@pytest.mark.parametrize("max_overlap", [0.0, 0.3, 0.9])
+def test_distinct_candidates_are_those_of_comparing_all_pairs(max_overlap):
+    rng = np.random.default_rng(9)
+    parts = []
+    for number in range(60):
+        mask = np.zeros((40, 50), bool)
+        y, x, height, width = *rng.integers(0, 36, 2), *rng.integers(0, 9, 2)
+        mask[y : y + height, x : x + width] = True
+        mask[rng.integers(0, 40)] |= rng.random() < 0.1  # some are long lines
+        parts.append(Candidate(number, mask, int(mask.sum()), (0, 0, 1, 1), 1, 1, (0, 0), (0,) * 4))
+    expected = []
+    for number in range(60):
+        if all(shared_area(parts[number], parts[n]) <= max_overlap for n in expected):
+            expected.append(number)
+    spec = ClassSpec(label="tooth", class_id=1, sentences=("a tooth",), top_k="all")
+    falling = torch.arange(60, 0, -1.0)[:, None]
+    config = RetrieveConfig(max_overlap=max_overlap)
+    chosen = select_class(spec, 0, Ranking(falling, falling), parts, config)
+    assert [item.candidate_id for item in chosen] == expected
+    assert 5 < len(expected) < 60

@@ -39,12 +39,13 @@ def write_run(
     confidences=None,
     bytes_of=None,
     manifest=None,
+    volume_of=lambda name: None,
 ):
     """Write a run; ``images`` maps a name to the masks by label, or to the message of an error.
 
     A mask may also come with a CLIP score: ``{"heart": (mask, 30.0)}``. ``confidences`` are those
     of all labels of an image, by its name, and ``bytes_of`` the sizes of its file. The manifest is
-    written to the file ``manifest``, if it is given.
+    written to the file ``manifest``, if it is given. ``volume_of`` returns the volume of a name.
     """
     store = Store(folder, elsewhere={} if manifest is None else {MANIFEST: str(manifest)})
     prompts = {label: [f"a {label}"] for label in classes}
@@ -67,6 +68,7 @@ def write_run(
         names = [row["uri"].removeprefix("/in/") for row in planned]
         rows = [
             _row(row, images[name], ids, (confidences or {}).get(name, 0.5))
+            | {"volume": volume_of(name)}
             for name, row in zip(names, planned, strict=True)
         ]
         table = pa.Table.from_pylist(rows, schema=SCHEMA)

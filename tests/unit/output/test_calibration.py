@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -45,6 +46,28 @@ def confidences(rows):
 def test_content_is_read_as_it_was_written(output):
     content = calibrate(output, lungs=LOW, heart=HIGH)
     assert LabelOutput.open(str(output)).calibrations == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(images="abc"),
+        lambda content: content.update(classes=[]),
+        lambda content: content["classes"]["lungs"].update(figures=[]),
+        lambda content: content["classes"]["lungs"].update(figures=["clip"]),
+        lambda content: content["classes"]["lungs"]["model"].update(weights=[1.0, 2.0]),
+        lambda content: content["classes"]["lungs"]["model"].update(scale=[0]),
+        lambda content: content["classes"]["lungs"]["model"].update(low=[math.nan]),
+        lambda content: content["classes"]["lungs"]["model"].update(intercept="high"),
+    ],
+)
+def test_a_file_of_wrong_values_is_damaged(output, change):
+    calibrate(output, lungs=LOW)
+    content = json.loads((output / CALIBRATION).read_text())
+    change(content)
+    (output / CALIBRATION).write_text(json.dumps(content))
+    with pytest.raises(OutputError, match="is damaged: delete it and calibrate again"):
+        LabelOutput.open(str(output))
 
 
 def test_every_way_to_read_gives_the_fitted_confidence(output):
