@@ -10,7 +10,7 @@ import numpy as np
 
 from salip_ray.cascade.interfaces import Instances, ModelContext
 from salip_ray.errors import ConfigError, WeightsError
-from salip_ray.output.masks import components
+from salip_ray.output.masks import component_rles, decode_rle
 from salip_ray.schema import Image
 from salip_ray.student.network import Student
 
@@ -62,7 +62,8 @@ class StudentProposer:
             if label not in self.several:
                 continue
             whole = channels == channel
-            parts = components(whole) if self.several[label] else [whole]
+            several = self.several[label]
+            parts = map(decode_rle, component_rles(whole)) if several else [whole]
             for mask in filter(np.any, parts):
                 masks.append(mask)
                 scores.append(float(probabilities[channel][mask].mean()))
