@@ -21,6 +21,7 @@ from salip_ray.schema import Image
 
 _CACHED_ROW_GROUPS = 16
 _MASK_COLUMNS = ("masks",)
+_MOST_OBJECTS = 65_534  # 0 is the background, 65,535 is to be ignored
 RowGroups = OrderedDict[tuple[str, int], list[dict[str, Any]]]
 
 
@@ -120,6 +121,9 @@ class SampleReader:
 
         It agrees with the label map: an object has only pixels of its class. A pixel of several
         objects belongs to the first, which is the best. Pixels to ignore are 65535.
+
+        Raises:
+            InputError: there are more objects than values.
         """
         merged = self.label_map(entry)
         numbers = np.zeros(merged.shape, np.uint16)
@@ -128,6 +132,11 @@ class SampleReader:
             own = merged == cell["class_id"]
             for item in instance_cells(cell):
                 number += 1
+                if number > _MOST_OBJECTS:
+                    raise InputError(
+                        f"{entry.uri} has more than {_MOST_OBJECTS:,} objects, which a 16-bit map "
+                        "cannot hold: export coco instead"
+                    )
                 numbers[own & (numbers == 0) & decode_rle(item["rle"])] = number
         numbers[merged == self.ignore_index] = np.iinfo(np.uint16).max
         return numbers

@@ -12,7 +12,7 @@ from PIL import Image as Pil
 from salip_ray.datasets.exports import palette, png
 from salip_ray.datasets.exports.cases import Split
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.errors import OutputError
+from salip_ray.errors import InputError, OutputError
 from salip_ray.output.cells import pack_instance
 from salip_ray.output.masks import decode_rle
 from salip_ray.schema import Instance
@@ -58,6 +58,12 @@ def test_a_map_of_objects_agrees_with_the_label_map(output, tmp_path, monkeypatc
     np.testing.assert_array_equal(numbers == 3, decode_rle(heart["rle"]))
     with pytest.raises(OutputError):
         png.export(labels, str(tmp_path / "png"))
+
+
+def test_more_objects_than_a_map_has_values_are_refused(output, tmp_path, monkeypatch):
+    monkeypatch.setattr("salip_ray.datasets.samples._MOST_OBJECTS", 0)
+    with pytest.raises(InputError, match="more than 0 objects, which a 16-bit map cannot hold"):
+        png.export(PseudoLabels(str(output)), str(tmp_path / "png"), instances=True)
 
 
 def test_a_split_has_two_folders(output, tmp_path):
