@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from salip_ray.cli.files import require_folder
 from salip_ray.cli.options import Quiet, repeatable
 from salip_ray.errors import ConfigError
 from salip_ray.wording import counted
@@ -47,6 +48,7 @@ def demo(
     kinds = list(dict.fromkeys(kind or TASKS))
     if unknown := [name for name in kinds if name not in TASKS]:
         raise ConfigError(f"--kind {unknown[0]!r} must be one of {', '.join(TASKS)}")
+    require_folder("--output", output)
     from salip_ray.cli.studies import Study, run_studies
     from salip_ray.config import MODES, load_config
 

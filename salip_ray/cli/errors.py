@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from salip_ray.cli.files import writing
 from salip_ray.cli.options import Manifest, OutputOption, storage_options
-from salip_ray.errors import OutputError
 from salip_ray.wording import counted
 
 
@@ -31,12 +31,10 @@ def errors(
 
     opened = LabelOutput.open(output, storage_options("output", output_option), manifest)
     if csv is not None:
-        try:
+        with writing(f"--csv {csv}"):
             csv.parent.mkdir(parents=True, exist_ok=True)
             with csv.open("w", newline="", encoding="utf-8") as file:
                 count = write_csv(read_errors(opened), file)
-        except OSError as error:
-            raise OutputError(f"--csv {csv} cannot be written: {error.strerror}") from None
         typer.echo(f"{counted(count, 'error row')} in {csv}")
         return
     groups = group_errors(read_errors(opened))

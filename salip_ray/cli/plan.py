@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from salip_ray.cli.files import require_no_folder, writing
 from salip_ray.cli.options import InputOption, Preset, Set, Task, make_config
 from salip_ray.wording import counted
 
@@ -48,6 +49,8 @@ def plan(
 
     Example: salip-ray plan s3://bucket/xrays --config lungs --images 1e6 --gpus 8 --price 2.50
     """
+    require_no_folder("--profile", profile)
+    require_no_folder("--output", output)
     settings = make_config(
         config, preset=preset, assignments=assignments, input_options=input_option
     )
@@ -61,9 +64,11 @@ def plan(
     else:
         measured = measure(input, settings, images=sample)
         if profile is not None:
-            measured.save(profile)
+            with writing(f"--profile {profile}"):
+                measured.save(profile)
     sizing = size(measured, images=int(images), gpus=gpus, cores=cores, price=price)
-    output.write_text(yaml.safe_dump(sized_config(settings, sizing), sort_keys=False), "utf-8")
+    with writing(f"--output {output}"):
+        output.write_text(yaml.safe_dump(sized_config(settings, sizing), sort_keys=False), "utf-8")
     machine = counted(gpus, "GPU") if gpus else counted(cores or measured.cores, "core")
     table = Table(box=box.SIMPLE_HEAD, title=f"{counted(int(images), 'image')} on {machine}")
     table.add_column("item")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from salip_ray.cli.files import writing
 from salip_ray.cli.options import (
     InputOption,
     Manifest,
@@ -14,7 +15,6 @@ from salip_ray.cli.options import (
     storage_option,
     storage_options,
 )
-from salip_ray.errors import OutputError
 from salip_ray.output.layout import REPORT
 
 
@@ -87,9 +87,7 @@ def write_html(
         store = Store(output, options)
         store.write(name, text)
         return f"{store}/{name}"
-    try:
+    with writing(f"--html {html}"):
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_bytes(text)
-    except OSError as error:
-        raise OutputError(f"--html {html} cannot be written: {error.strerror}") from None
     return str(html)

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from salip_ray.cli.files import require_folder, writing
 from salip_ray.cli.options import WeightsOption, storage_options
 from salip_ray.models.checkpoints import CHECKPOINTS
 
@@ -90,14 +91,17 @@ def _fetch_preset(preset: str, folder: Path, shown_as: str | None, options: dict
     from salip_ray.config.loading import load_config, preset_settings
     from salip_ray.models.offline import copy_weights
 
+    require_folder("folder", folder)
     task = {"task": {"name": "any", "prompts": {"any": ["anything"]}}}
     untaught = {"clip": {"allow_untaught": True}, "storage": {"weights": options}}
     config = load_config(task, preset=preset, overrides=untaught)
     where = shown_as or str(folder.resolve())
-    changes = copy_weights(config, folder, where, report=typer.echo)
+    with writing(f"folder {folder}"):
+        changes = copy_weights(config, folder, where, report=typer.echo)
     if not changes:
         typer.echo(f"{preset} needs no weights but those of the package")
     settings = merge(preset_settings(preset), changes)
     file = folder / "preset.yaml"
-    file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    with writing(str(file)):
+        file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     typer.echo(f"use it there with --preset {where}/{file.name}")

@@ -106,6 +106,8 @@ class StoreLocation:
             message = describe_error(
                 underlying_error(error), self._elsewhere.get(name, self.location)
             )
+            if isinstance(error, NotADirectoryError):
+                message = f"{self.location} is a file or in one, not a folder"
             for secret in secrets_of(self._options):
                 message = message.replace(secret, "***")
             raise StoreError(f"cannot {verb} {self.path_of(name)}: {message}") from None

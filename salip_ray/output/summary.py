@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any
 
 from salip_ray.errors import JobError, OutputError
@@ -15,14 +16,21 @@ from salip_ray.output.seal import is_sealed, write_seal
 from salip_ray.output.store import Store
 from salip_ray.schema import SCHEMA_VERSION, TIMED_STAGES
 
-#: Fields that the statistics of every shard have, with their types.
-STATISTICS: dict[str, type] = {
+#: Fields that the statistics of every shard have, with their types: ``{kind}`` is a mapping to it.
+STATISTICS: dict[str, Any] = {
     "rows": int,
-    "status": dict,
-    "outcomes": dict,
-    "errors": dict,
-    "seconds": dict,
-    "files": dict,
+    "status": {int},
+    "outcomes": {dict},
+    "errors": {int},
+    "seconds": {float},
+    "files": {dict},
+}
+#: Fields of a summary that are read again, if it has them.
+_READ_AGAIN: dict[str, Any] = {
+    "wall_seconds": float,
+    "images_per_second": float,
+    "images_in_run": int,
+    "skipped": {int},
 }
 
 
@@ -128,7 +136,7 @@ def summarise(
         stages=_times(_total(shard["seconds"] for shard in stats), rows),
         wall_seconds=round(wall_seconds, 3),
         images_in_run=images_in_run,
-        skipped=dict(stored_summary(store).get("skipped", {}) if skipped is None else skipped),
+        skipped=dict(_skipped_before(store) if skipped is None else skipped),
         schema_version=max(
             (shard.get("schema_version", SCHEMA_VERSION) for shard in stats), default=SCHEMA_VERSION
         ),
@@ -165,8 +173,9 @@ def read_statistics(path: str, data: bytes) -> dict[str, Any]:
     try:
         stats = json.loads(data)
         for name, kind in STATISTICS.items():
-            if not isinstance(stats[name], kind):
-                raise TypeError(name)
+            _require(stats[name], kind)
+        for counts in stats["outcomes"].values():
+            _require(counts, {int})
     except (ValueError, KeyError, TypeError):
         raise OutputError(
             f"{path} is damaged: restore it, or delete it and the Parquet file of its shard and "
@@ -190,13 +199,36 @@ def repair_summary(store: Store, summary: Summary) -> None:
         write_summary(store, summary)
 
 
-def stored_summary(store: Store) -> dict[str, Any]:
-    """Return the content of ``summary.json``; an empty mapping if it is missing or damaged."""
-    try:
-        stored = json.loads(store.read(SUMMARY) or b"{}")
-    except ValueError:
+def stored_summary(store: Store) -> dict[str, Any] | None:
+    """Return the content of ``summary.json``; empty if it is missing, None if damaged."""
+    data = store.read(SUMMARY)
+    if data is None:
         return {}
-    return stored if isinstance(stored, dict) else {}
+    try:
+        stored = json.loads(data)
+        for name, kind in _READ_AGAIN.items():
+            if stored.get(name) is not None:
+                _require(stored[name], kind)
+        return dict(stored)
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _skipped_before(store: Store) -> dict[str, int]:
+    return (stored_summary(store) or {}).get("skipped") or {}
+
+
+def _require(value: Any, kind: Any) -> None:
+    """Raise TypeError unless a value of a JSON file is of a kind, as in :data:`STATISTICS`."""
+    if isinstance(kind, set):
+        _require(value, dict)
+        for inner in value.values():
+            _require(inner, *kind)
+    elif kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise TypeError(value)
+    elif isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(value)
 
 
 def _total(counts: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from salip_ray.errors import ConfigError
-from salip_ray.output.layout import EVALUATION, STATS, shard_file, shard_numbers
+from salip_ray.output.layout import EVALUATION, STATS, SUMMARY, shard_file, shard_numbers
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.summary import read_statistics, stored_summary
 from salip_ray.report.charts import (
@@ -72,7 +72,7 @@ class Section:
     anchor: str
     title: str
     labels: LabelOutput
-    summary: Mapping[str, Any]
+    summary: Mapping[str, Any] | None
     statistics: RunStatistics
     classes: Sequence[ClassCharts]
     confidence: HistogramChart | None
@@ -251,7 +251,7 @@ def _only(scores: Scores | None, labels: Sequence[str]) -> Scores | None:
     return Scores(means, scores.of_images) if means else None
 
 
-def _card(run: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _card(run: Mapping[str, Any], summary: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     fingerprint = run["fingerprint"]
     recipe, weights = fingerprint["recipe"], fingerprint.get("weights", {})
     if "consensus" in fingerprint:
@@ -262,7 +262,9 @@ def _card(run: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[tuple[
     yield "Modes", ", ".join(recipe["run"]["modes"])
     if fingerprint.get("references"):
         yield "References", str(fingerprint["references"])
-    if summary.get("wall_seconds"):
+    if summary is None:
+        yield "Last run", f"not known: {SUMMARY} is damaged (salip-ray verify)"
+    elif summary.get("wall_seconds") and summary.get("images_in_run"):
         seconds = float(summary["wall_seconds"])
         yield "Last run", f"{counted(summary['images_in_run'], 'image')} in {_duration(seconds)}"
     if "created" in run:
