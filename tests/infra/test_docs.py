@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from salip_ray.config import Config, load_config
@@ -30,6 +31,8 @@ RUN_ELSEWHERE = {
     "salip-ray calibrate ./labels ./masks --images 30": "tests/unit/calibration/test_job.py",
     "salip-ray label ./xrays ./labels --config lungs-mine.yaml": "tests/unit/cascade/",
 }
+#: Task files that a command of the same page writes.
+MADE_BY_COMMANDS = {"plan.yaml", "tuned/tuned.yaml"}
 #: What a command may need that no test has.
 MARK = r"needs [\w ]+|takes minutes"
 SECTIONS = set(Config.model_fields)
@@ -99,6 +102,18 @@ def test_commands_of_the_page_parse_and_settings_are_valid(page):
 
 
 @pages
+def test_task_of_a_command_ships_or_is_shown_on_the_page(page):
+    files = dict(re.findall(r"```yaml\n# (\S+\.yaml)\b.*\n((?:.*\n)*?)```", page.read_text()))
+    for words in shell_lines(page):
+        if words[0] == "salip-ray" and "--config" in words and words[1] != "consensus":
+            name = words[words.index("--config") + 1]
+            if name in files:
+                load_config(yaml.safe_load(files[name]))
+            elif name not in MADE_BY_COMMANDS:
+                load_config(name)
+
+
+@pages
 def test_options_in_the_text_exist(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     scripts = "".join(path.read_text() for path in (ROOT / "jobs").glob("*.py"))
@@ -165,6 +180,12 @@ def test_every_command_is_run_by_a_test_or_marked(page):
             assert " ".join(words).startswith(tuple(RUN_ELSEWHERE)), words
 
 
+def test_pictures_of_pages_are_small():
+    pictures = [p for p in (ROOT / "docs").iterdir() if p.suffix in {".png", ".webp", ".svg"}]
+    large = [p.name for p in pictures if p.stat().st_size > 500_000]
+    assert not large, "convert them with tools/webp.py"
+
+
 # ------------------------------------------------------------------- the checks see a mistake
 
 
@@ -172,6 +193,14 @@ def test_every_command_is_run_by_a_test_or_marked(page):
     ("check", "text"),
     [
         (test_commands_of_the_page_parse_and_settings_are_valid, "```sh\nsalip-ray lable a b\n```"),
+        (
+            test_task_of_a_command_ships_or_is_shown_on_the_page,
+            "```sh\nsalip-ray label a b --config lung\n```",
+        ),
+        (
+            test_task_of_a_command_ships_or_is_shown_on_the_page,
+            "```yaml\n# mine.yaml\ntask: {}\n```\n```sh\nsalip-ray show a --config mine.yaml\n```",
+        ),
         (
             test_commands_of_the_page_parse_and_settings_are_valid,
             "```sh\nsalip-ray label a b --config lungs --set propose.points=3\n```",

@@ -1,7 +1,7 @@
 """The commands of the pages that read an output or one image run, unless they are marked.
 
-A folder holds what the commands name. Those in :data:`JOBS` start Ray or need a complete job; the
-tests in ``tests/pipeline`` run them on other images.
+A folder holds what the commands name. Those in :data:`JOBS` start Ray or need a complete job:
+``tests/pipeline/test_documented_jobs.py`` runs them.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def folder(tmp_path_factory) -> Iterator[Path]:
         slices = make_volume(0, bank="test", size=64, slices=46)
         volume = np.stack([phantom.image[:, :, 0] for phantom in slices], axis=2)
         nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), "brain.nii.gz")
-        _write_models_of_the_reader()
+        write_models_of_the_reader()
         yield folder
 
 
-def _write_models_of_the_reader() -> None:
+def write_models_of_the_reader() -> None:
     """Write the files of docs/extending.md: its models, and the task that names them."""
     (page,) = (page for page in PAGES if page.stem == "extending")
     text = page.read_text()

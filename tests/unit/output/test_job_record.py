@@ -12,7 +12,7 @@ import pytest
 
 from salip_ray.config import load_config
 from salip_ray.errors import OutputError, ResumeError
-from salip_ray.output import job_record, layout
+from salip_ray.output import job_record, layout, run_record
 from salip_ray.output.manifest import make_manifest
 from salip_ray.output.run_record import record_devices
 from salip_ray.output.store import Store
@@ -223,6 +223,18 @@ def test_other_versions_give_a_note(store):
     store.write("run.json", json.dumps(run).encode())
     (note,) = job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint()).notes
     assert "torch 0.1 ->" in note
+
+
+def test_another_version_of_this_package_resumes_with_a_note(store, monkeypatch):
+    """Its version is no part of the fingerprint: recipe, weights and input are."""
+    monkeypatch.setattr(job_record, "package_versions", lambda: {"salip-ray": "0.1.0"})
+    job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint())
+    monkeypatch.setattr(run_record, "package_versions", lambda: {"salip-ray": "0.2.0"})
+    (note,) = job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint()).notes
+    assert "salip-ray 0.1.0 -> 0.2.0" in note
+    assert json.loads(store.read("run.json"))["versions"] == {"salip-ray": "0.1.0"}
+    with pytest.raises(ResumeError, match="weights"):
+        job_record.claim_or_resume_job(store, THREE_IMAGES, fingerprint(sam="b" * 64))
 
 
 def test_devices_are_recorded_once_each(store):
