@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from salip_ray.output.summary import Summary
     from salip_ray.pipeline import label, label_dataset, retry
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Cascade",
     "ClusterError",
