@@ -29,6 +29,7 @@ READABLE_VERSIONS = (2, 3)
 Image: TypeAlias = npt.NDArray[np.uint8]  #: RGB, shape [H, W, 3]
 Mask: TypeAlias = npt.NDArray[np.bool_]  #: shape [H, W]
 Box: TypeAlias = tuple[float, float, float, float]  #: x0, y0, x1, y1, inclusive
+Point: TypeAlias = tuple[float, float]  #: x, y
 Size: TypeAlias = tuple[int, int]  #: height, width
 
 # --------------------------------------------------------------------------------------- nouns
@@ -43,11 +44,31 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Points:
+    """Points (x, y) that a person or another tool set on one object.
+
+    Attributes:
+        inside: on the object; at least one.
+        outside: on what is next to it.
+    """
+
+    inside: tuple[Point, ...]
+    outside: tuple[Point, ...] = ()
+
+    @property
+    def box(self) -> Box:
+        """The box around the points on the object."""
+        xs, ys = zip(*self.inside, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A mask proposed by SAM, on the working image.
 
     ``id`` is the candidate's place in the generator's own order and its identity ever after: crops,
     scores and selections refer to it, never to a position in a list that a filter may shorten.
+    ``points`` prompt SAM instead of the box, if a job was given points.
     """
 
     id: int
@@ -56,8 +77,9 @@ class Candidate:
     box: Box
     predicted_iou: float
     stability_score: float
-    point: tuple[float, float]
+    point: Point
     crop_box: Box
+    points: Points | None = None
 
 
 @dataclass(frozen=True, slots=True)

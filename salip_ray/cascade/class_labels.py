@@ -111,7 +111,7 @@ class ClassLabeller:
             mask=refined.union,
             sam=SamScores(predicted_iou, stability),
             candidate_ids=tuple(candidate.id for candidate in made.candidates),
-            prompt_boxes=tuple(prompt.box for prompt in made.prompts),
+            prompt_boxes=tuple(prompt.box for prompt in made.prompts if prompt.box is not None),
             clip=clip[0],
             proposed=ProposedMask(proposed, agreement),
             confidence=confidence,

@@ -17,7 +17,7 @@ import PIL.Image
 
 from salip_ray.config import ClassSpec, ImageConfig
 from salip_ray.errors import ImageError
-from salip_ray.schema import Box, Candidate, Image, Mask, Size
+from salip_ray.schema import Box, Candidate, Image, Mask, Point, Points, Size
 
 
 def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
@@ -108,6 +108,18 @@ def box_to_working(box: Box, original_size: tuple[int, int], size: tuple[int, in
     y_scale, x_scale = (w / o for w, o in zip(size, original_size, strict=True))
     left, top = x0 * x_scale, y0 * y_scale
     return left, top, max(left, (x1 + 1) * x_scale - 1), max(top, (y1 + 1) * y_scale - 1)
+
+
+def points_to_working(points: Points, original_size: Size, size: Size) -> Points:
+    """Convert points from the original image to the working image of ``size``, within it."""
+    y_scale, x_scale = (w / o for w, o in zip(size, original_size, strict=True))
+    height, width = size
+
+    def moved(point: Point) -> Point:
+        x, y = (point[0] + 0.5) * x_scale - 0.5, (point[1] + 0.5) * y_scale - 0.5
+        return min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
+
+    return Points(tuple(map(moved, points.inside)), tuple(map(moved, points.outside)))
 
 
 def check_image(image: Image) -> None:

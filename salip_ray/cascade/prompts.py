@@ -1,4 +1,7 @@
-"""The prompts of step 5: a box, and by options of ``refine`` points and shifted boxes."""
+"""The prompts of step 5: a box, and by options of ``refine`` points and shifted boxes.
+
+A job that was given points prompts with them instead of a box.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from salip_ray.config import RefineConfig
-from salip_ray.schema import Box, Candidate, Mask, Size
-
-Point = tuple[float, float]  #: x, y
+from salip_ray.schema import Box, Candidate, Mask, Point, Size
 
 _SEED = 0  # of the jitter: the same for every prompt, so that labels are reproducible
 
@@ -22,12 +23,12 @@ class Prompt:
     """The prompt of one retrieved candidate, in pixels of the working image.
 
     Attributes:
-        box: xyxy, inclusive.
+        box: xyxy, inclusive; None for a prompt of points only.
         inside: foreground points.
         outside: background points.
     """
 
-    box: Box
+    box: Box | None
     inside: tuple[Point, ...] = ()
     outside: tuple[Point, ...] = ()
 
@@ -44,6 +45,9 @@ def prompts_for(
     """
     prompts = []
     for own in candidates:
+        if own.points is not None:
+            prompts.append(Prompt(None, own.points.inside, own.points.outside))
+            continue
         inside = (innermost(own.mask),) if config.centre_point else ()
         rivals = [c for c in (*candidates, *others) if c.id != own.id]
         foreign = [rival.mask & ~own.mask for rival in rivals] if config.negative_points else []

@@ -126,13 +126,13 @@ def refine(
         ConfigError: an option needs prompts beyond boxes, which only :class:`SamRefiner` takes.
     """
     sizes = {"working_size": working_size, "original_size": original_size}
-    if config.plain:
-        boxes = [prompt.box for prompt in prompts]
+    boxes = [prompt.box for prompt in prompts if prompt.box is not None]
+    if config.plain and len(boxes) == len(prompts):
         refined = refine_boxes(refiner, embedding, boxes, config, **sizes)
     elif not isinstance(refiner, SamRefiner):
         raise ConfigError(
-            "refine.centre_point, negative_points, box_jitter and mask_feedback need SAM as the "
-            f"refiner, found {getattr(refiner, 'name', type(refiner).__name__)}: remove them"
+            "points, refine.centre_point, negative_points, box_jitter and mask_feedback need SAM "
+            f"as the refiner, found {getattr(refiner, 'name', type(refiner).__name__)}: remove them"
         )
     else:
         at = working_size if config.resolution == "working" else original_size
@@ -203,6 +203,8 @@ def decode(
 ) -> tuple[Tensor, float]:
     """Return low-resolution logits [1, 4h, 4w] and predicted IoU of a prompt, means over its boxes.
 
+    The prompt has a box, points, or both.
+
     Args:
         sam: the model.
         embedding: [1, C, h, w], of the image the prompt lies on.
@@ -211,10 +213,12 @@ def decode(
         config: ``box_jitter``, ``jitter_share`` and ``mask_feedback`` are used.
     """
     transform = ResizeLongestSide(sam.image_encoder.img_size)
-    boxes_on_image = jittered(prompt.box, size, config.box_jitter, config.jitter_share)
-    boxes = torch.as_tensor(
-        transform.apply_boxes(boxes_on_image, size), dtype=torch.float, device=sam.device
-    )
+    boxes: Tensor | None = None
+    if prompt.box is not None:
+        boxes_on_image = jittered(prompt.box, size, config.box_jitter, config.jitter_share)
+        boxes = torch.as_tensor(
+            transform.apply_boxes(boxes_on_image, size), dtype=torch.float, device=sam.device
+        )
     points: tuple[Tensor, Tensor] | None = None
     if prompt.inside or prompt.outside:
         xy = np.array(prompt.inside + prompt.outside, np.float64)
@@ -223,16 +227,22 @@ def decode(
         )
         signs = [1] * len(prompt.inside) + [0] * len(prompt.outside)
         labels = torch.tensor(signs, dtype=torch.int, device=sam.device)
-        points = coords.expand(len(boxes), -1, -1), labels.expand(len(boxes), -1)
+        count = 1 if boxes is None else len(boxes)
+        points = coords.expand(count, -1, -1), labels.expand(count, -1)
+    # A single point may mean a part or the whole: as SAM's authors do, take the best of three.
+    ambiguous = boxes is None and len(prompt.inside) + len(prompt.outside) == 1
     logits, iou = None, torch.zeros(1)
-    for _ in range(1 + config.mask_feedback):
+    for turn in range(1 + config.mask_feedback):
         sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=logits)
         logits, iou = sam.mask_decoder(
             image_embeddings=embedding,
             image_pe=sam.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=False,
+            multimask_output=ambiguous and turn == 0,
         )
+        if logits.shape[1] > 1:
+            best = int(iou[0].argmax())
+            logits, iou = logits[:, best : best + 1], iou[:, best : best + 1]
     assert logits is not None
     return logits.mean(dim=0), float(iou.mean())

@@ -93,8 +93,8 @@ Prompts = Annotated[
     str | None,
     typer.Option(
         metavar="BOXES",
-        help="Boxes to segment instead of proposing: COCO, CSV, Parquet, or a folder of YOLO files "
-        "or masks.",
+        help="Boxes or points to segment instead of proposing: COCO, CSV, Parquet, or a folder of "
+        "YOLO files or masks.",
     ),
 ]
 Extend = Annotated[

@@ -107,7 +107,13 @@ def open_prompts(prompts: str | None, config: Config) -> Prompts | None:
         raise ConfigError(f"propose.model is {PROMPTS}: give the boxes (--prompts)")
     if "unprompted" in config.run.modes:
         raise ConfigError("run.modes has unprompted, which needs proposals: leave out the prompts")
-    return Prompts.open(prompts, config.task.classes, config.storage.input)
+    opened = Prompts.open(prompts, config.task.classes, config.storage.input)
+    if opened.has_points and config.refine.model != "sam":
+        raise ConfigError(
+            f"prompts {opened.location} have points, which need refine.model: sam, found "
+            f"{config.refine.model}: give boxes"
+        )
+    return opened
 
 
 def with_prompts(config: Config, prompts: str | None) -> Config:

@@ -1,29 +1,25 @@
-"""Read boxes from COCO files and tables.
+"""Read prompts from COCO files, and what the readers of other forms share.
 
-Every reader yields the name of an image, the index of its slice (None for an image), and a box.
+Every reader yields the name of an image, the index of its slice (None for an image), and a box or
+the points of an object.
 """
 
 from __future__ import annotations
 
-import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pycocotools import mask as coco
 
 from salip_ray.errors import InputError
-from salip_ray.schema import Box, Size
+from salip_ray.schema import Box, Point, Points, Size
 from salip_ray.sources.coco_masks import coco_rle
 from salip_ray.sources.local_files import open_regular
 
-_CORNERS, _SIDES = ("x0", "y0", "x1", "y1"), ("x", "y", "width", "height")
-_TEXTS = {"image", "label"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -37,16 +33,18 @@ class GivenBox:
             bottom edge as shares of the image.
         relative: whether they are shares.
         size: height and width of the image that the box is of, if the file has them.
+        points: of one object, instead of the box, which is then the one around them.
     """
 
     label: str | int | None
     values: Box
     relative: bool = False
     size: Size | None = None
+    points: Points | None = None
 
     def labelled(self, label: str) -> GivenBox:
         """Return the box with the name of its class."""
-        return GivenBox(label, self.values, self.relative, self.size)
+        return replace(self, label=label)
 
     def in_pixels(self, size: Size) -> Box:
         """Return x0, y0, x1, y1 in pixels of an image of height and width ``size``, inclusive.
@@ -62,20 +60,28 @@ class GivenBox:
             round(share * side, 2)
             for share, side in zip((left, top, right, bottom), (width, height) * 2, strict=True)
         )
-        return x0, y0, _last(x0, x1), _last(y0, y1)
+        return x0, y0, last_pixel(x0, x1), last_pixel(y0, y1)
 
     def to_json(self) -> list[Any]:
         """Return the box as JSON-ready data."""
-        return [self.label, list(self.values), self.relative, self.size]
+        box = [self.label, list(self.values), self.relative, self.size]
+        # Without points as before they were known: jobs record the digest.
+        return box if self.points is None else [*box, [self.points.inside, self.points.outside]]
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> GivenBox:
         """Return the box of :meth:`to_json`."""
-        label, (x0, y0, x1, y1), relative, size = data
-        return cls(label, (x0, y0, x1, y1), relative, None if size is None else (size[0], size[1]))
+        label, (x0, y0, x1, y1), relative, size, *points = data
+        return cls(
+            label,
+            (x0, y0, x1, y1),
+            relative,
+            None if size is None else (size[0], size[1]),
+            Points(*(tuple((x, y) for x, y in side) for side in points[0])) if points else None,
+        )
 
 
-def _last(first: float, end: float) -> float:
+def last_pixel(first: float, end: float) -> float:
     """Return the last pixel of a side that ends at ``end``: a side of less than a pixel has one."""
     return max(first, end - 1) if end > first else end - 1
 
@@ -126,9 +132,10 @@ def slice_index(value: object, at: str) -> int | None:
 
 
 def read_coco(data: bytes, shown: str) -> Read:
-    """Yield the boxes of a COCO file of object detection or instances.
+    """Yield the boxes of a COCO file of object detection or instances, or its keypoints.
 
-    An annotation without a box has that of its ``segmentation``.
+    An annotation without a box has that of its ``segmentation``, or else its labelled keypoints,
+    which are points on one object.
 
     Raises:
         InputError: it is no such file, a field is missing, or two images or categories have one id.
@@ -155,10 +162,12 @@ def read_coco(data: bytes, shown: str) -> Read:
             missing = item["category_id"]
             raise InputError(f"{at} has the category_id {missing!r}, which is no category's id")
         size = _size_of(image)
-        x, y, width, height = _coco_box(item, size, at)
-        box = x, y, _last(x, x + width), _last(y, y + height)
         index = slice_index(item.get("slice"), f"annotation {number} of prompts {shown}")
-        yield image["file_name"], index, GivenBox(category["name"].strip(), box, size=size)
+        given = _keypoints(item, at)
+        if given is None:
+            x, y, width, height = _coco_box(item, size, at)
+            given = GivenBox(None, (x, y, last_pixel(x, x + width), last_pixel(y, y + height)))
+        yield image["file_name"], index, replace(given, label=category["name"].strip(), size=size)
 
 
 def _items(content: object, name: str, problem: str) -> list[Mapping[str, Any]]:
@@ -198,6 +207,30 @@ def _size_of(image: Mapping[str, Any]) -> Size | None:
     return None
 
 
+def points_of(inside: Sequence[Point], outside: Sequence[Point] = ()) -> GivenBox:
+    """Return the prompt of the points of one object, without its class."""
+    points = Points(tuple(inside), tuple(outside))
+    return GivenBox(None, points.box, points=points)
+
+
+def _keypoints(item: Mapping[str, Any], at: str) -> GivenBox | None:
+    """Return the labelled keypoints of an annotation; None if it has a box, an outline, or none."""
+    values = item.get("keypoints")
+    if item.get("bbox") or item.get("segmentation") or not values:
+        return None
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        numbers = [math.nan]
+    triples = [numbers[start : start + 3] for start in range(0, len(numbers), 3)]
+    labelled = [(x, y) for x, y, visible in triples if visible > 0] if len(numbers) % 3 == 0 else []
+    if not labelled:
+        raise InputError(
+            f"{at} has no usable keypoints: they must be x, y, v of each, one with v > 0 at least"
+        )
+    return points_of(labelled)
+
+
 def _coco_box(item: Mapping[str, Any], size: Size | None, at: str) -> Box:
     """Return x, y, width and height of an annotation."""
     box, outline = item.get("bbox"), item.get("segmentation")
@@ -231,77 +264,3 @@ def _rle(outline: Mapping[str, Any], size: Size | None, at: str) -> dict[str, An
         return coco_rle(outline, size or (height, width))
     except ValueError as error:
         raise InputError(f"{at}: {error}") from None
-
-
-def read_table(data: bytes, kind: str, shown: str) -> Read:
-    """Yield the boxes of a CSV or Parquet file.
-
-    Its columns are ``image``; ``x0, y0, x1, y1`` (inclusive) or ``x, y, width, height``; ``label``
-    and ``slice`` if needed. Commas, semicolons or tabs separate them. A row whose four numbers are
-    empty is an image without a box.
-
-    Raises:
-        InputError: a column is missing or doubled, or a row has no image or half a box.
-    """
-    try:
-        table = pq.read_table(io.BytesIO(data)) if kind == ".parquet" else _read_csv(data, shown)
-    except pa.ArrowException as error:
-        raise InputError(f"prompts {shown} cannot be read: {error}") from None
-    names = [name.strip().casefold() for name in table.column_names]
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"prompts {shown} have the column {min(doubled)!r} twice: leave one out")
-    table = table.rename_columns(names)
-    corners = set(names).issuperset(_CORNERS)
-    if "image" not in names or not (corners or set(names).issuperset(_SIDES)):
-        raise InputError(
-            f"prompts {shown} need the columns image, and x0, y0, x1, y1 or x, y, width, height; "
-            f"their columns are {', '.join(names)}"
-        )
-    box_names = _CORNERS if corners else _SIDES
-    wanted = [name for name in ("image", *box_names, "label", "slice") if name in names]
-    number = 0
-    for batch in table.select(wanted).to_batches(max_chunksize=10_000):
-        for row in batch.to_pylist():
-            number += 1
-            at = f"row {number} of prompts {shown}"
-            values = [None if row[name] == "" else row[name] for name in box_names]
-            if not (image := _cell(row["image"])):
-                raise InputError(f"{at} has no image: fill it in")
-            if all(value is None or value != value for value in values):
-                continue
-            try:
-                a, b, c, d = (float(str(value)) for value in values)
-            except (TypeError, ValueError):
-                raise InputError(f"{at} has no box: {values}") from None
-            box = (a, b, c, d) if corners else (a, b, _last(a, a + c), _last(b, b + d))
-            label = _cell(row.get("label")) or None
-            yield image, slice_index(row.get("slice"), at), GivenBox(label, box)
-
-
-def _cell(value: object) -> str:
-    """Return a cell of names as text, which a Parquet file may have as numbers or bytes."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "surrogateescape")
-    return "" if value is None else str(value).strip()
-
-
-def is_mask_index(data: bytes, shown: str) -> bool:
-    """Return True if a CSV file lists masks of images, as for references."""
-    text = as_text(data, shown)
-    names = {name.strip() for name in text.partition("\n")[0].split(",")}
-    return {"image", "mask"} <= names and not {"x0", "x"} & names
-
-
-def _read_csv(data: bytes, shown: str) -> pa.Table:
-    text = as_text(data, shown)
-    head = next(iter(text.splitlines()), "")
-    delimiter = next((sign for sign in ",;\t" if sign in head), ",")
-    names = [name for name in head.split(delimiter) if name.strip(' "').casefold() in _TEXTS]
-    return pa.csv.read_csv(
-        io.BytesIO(text.encode()),
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter),
-        convert_options=pa.csv.ConvertOptions(
-            column_types={name.strip('"'): pa.string() for name in names},
-            decimal_point="," if delimiter == ";" else ".",
-        ),
-    )

@@ -1,9 +1,9 @@
-"""Boxes of images that exist already, to prompt SAM with: read them, and find those of an image.
+"""Prompts of images that exist already, for SAM: read them, and find those of an image.
 
-Four forms are read: a COCO file (``.json``), a table (``.csv`` or ``.parquet``), a folder of YOLO's
-text files, and masks as references have them, whose components become boxes as GT-SAM's do. An
-image has the boxes of its whole URI, or else of the last parts of its path
-(:mod:`salip_ray.sources.prompt_names`).
+Four forms are read: a COCO file (``.json``) of boxes, outlines or keypoints, a table (``.csv`` or
+``.parquet``) of boxes or points, a folder of YOLO's text files, and masks as references have them,
+whose components become boxes as GT-SAM's do. An image has the prompts of its whole URI, or else of
+the last parts of its path (:mod:`salip_ray.sources.prompt_names`).
 """
 
 from __future__ import annotations
@@ -19,23 +19,19 @@ from typing import Any, TypeAlias
 
 from salip_ray.config import ClassSpec, ImageConfig
 from salip_ray.errors import ImageError, InputError, SalipError
-from salip_ray.schema import Box, ImageRef, Size
+from salip_ray.schema import Box, ImageRef, Points, Size
 from salip_ray.sources.decode import IMAGE_SUFFIXES
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.locations import filesystem, normalise, public_uri
-from salip_ray.sources.prompt_files import (
-    GivenBox,
-    is_mask_index,
-    read_bytes,
-    read_coco,
-    read_table,
-)
+from salip_ray.sources.prompt_files import GivenBox, read_bytes, read_coco
 from salip_ray.sources.prompt_names import Matches, match_names, spell
+from salip_ray.sources.prompt_tables import is_mask_index, read_table
 from salip_ray.sources.prompt_yolo import read_yolo
 from salip_ray.sources.reference_files import whole_key
 from salip_ray.sources.references import References
 from salip_ray.sources.stores import describe_error
 
+_MOST_POINTS = 1000  # of an object: SAM compares each with all others
 PromptKey: TypeAlias = tuple[str, int | None]  #: name of an image, and the index of a slice
 
 
@@ -49,6 +45,7 @@ class Prompts:
         boxes: by the names that the files give to images, as one spelling has them; as JSON, since
             every task that decodes images loads all of them.
         masks: masks whose components are the boxes, instead of ``boxes``.
+        has_points: whether points are among them.
         matches: which name each image of the input has; :meth:`among` finds it.
         unused: prompts of no image of the input, as they are shown to the user.
     """
@@ -59,6 +56,7 @@ class Prompts:
     masks: References | None = None
     matches: Matches = field(default_factory=Matches, repr=False)
     unused: tuple[str, ...] = field(default=(), repr=False)
+    has_points: bool = False
 
     @classmethod
     def open(
@@ -118,8 +116,8 @@ class Prompts:
             read = read_yolo(fs, path, names, shown)
         else:
             raise InputError(
-                f"prompts {shown} are no file of boxes: give .json (COCO), .csv or .parquet, or a "
-                "folder of YOLO's text files or of masks"
+                f"prompts {shown} are no file of boxes or points: give .json (COCO), .csv or "
+                ".parquet, or a folder of YOLO's text files or of masks"
             )
         known = [spec.label for spec in classes]
         boxes: dict[PromptKey, list[GivenBox]] = {}
@@ -128,13 +126,15 @@ class Prompts:
             label = _label_of(box.label, known, shown)
             boxes.setdefault((spelled(name), index), []).append(box.labelled(label))
         if not boxes:
-            raise InputError(f"prompts {shown} hold no box")
+            raise InputError(f"prompts {shown} hold no box and no point")
         _refuse_shares(boxes, shown)
         frozen = {
             key: json.dumps([box.to_json() for box in boxes[key]]) for key in sorted(boxes, key=str)
         }
         text = json.dumps(list(frozen.items()))
-        return cls(shown, hashlib.sha256(text.encode()).hexdigest(), frozen)
+        has_points = any(box.points for of_image in boxes.values() for box in of_image)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return cls(shown, digest, frozen, has_points=has_points)
 
     @classmethod
     def _of_masks(cls, where: str, shown: str, options: Mapping[str, Any] | None) -> Prompts:
@@ -186,17 +186,19 @@ class Prompts:
 
 def boxes_in_image(
     boxes: Sequence[GivenBox], size: Size, config: ImageConfig | None = None
-) -> list[tuple[str, Box]]:
-    """Return class and box of each prompt: xyxy in pixels, inclusive, cut at the border.
+) -> list[tuple[str, Box | Points]]:
+    """Return class, and box or points, of each prompt.
+
+    Boxes are xyxy in pixels, inclusive, and cut at the border.
 
     Args:
-        boxes: of one image.
+        boxes: of one image, or points.
         size: its height and width.
         config: its ``max_bytes`` bounds the masks of all boxes together.
 
     Raises:
-        ImageError: a box lies outside of the image, has no area, or is of an image of another size;
-            or there are too many.
+        ImageError: a box or point lies outside of the image, a box has no area, or a prompt is of
+            an image of another size; or there are too many.
     """
     height, width = size
     limit = (config or ImageConfig()).max_bytes
@@ -206,13 +208,17 @@ def boxes_in_image(
             f"{len(boxes) * height * width:,} bytes of masks, above image.max_bytes = {limit:,}: "
             "cut the image into tiles, or raise the limit"
         )
-    placed = []
+    placed: list[tuple[str, Box | Points]] = []
     for number, given in enumerate(boxes, start=1):
         if given.size is not None and given.size != size:
             raise ImageError(
                 f"its prompts are of an image of {given.size[1]} x {given.size[0]} pixels, but it "
                 f"has {width} x {height}: give the boxes of this image"
             )
+        if given.points is not None:
+            _require_points(given.points, f"prompt {number} ({given.label})", size)
+            placed.append((str(given.label), given.points))
+            continue
         x0, y0, x1, y1 = given.in_pixels(size)
         shown = f"prompt {number} ({given.label}: {x0:g}, {y0:g}, {x1:g}, {y1:g})"
         if not all(map(math.isfinite, (x0, y0, x1, y1))) or x1 < x0 or y1 < y0:
@@ -222,6 +228,19 @@ def boxes_in_image(
         box = max(0.0, x0), max(0.0, y0), min(width - 1.0, x1), min(height - 1.0, y1)
         placed.append((str(given.label), box))
     return placed
+
+
+def _require_points(points: Points, shown: str, size: Size) -> None:
+    height, width = size
+    count = len(points.inside) + len(points.outside)
+    if count > _MOST_POINTS:
+        raise ImageError(f"{shown} has {count:,} points, more than {_MOST_POINTS:,}: give a box")
+    for x, y in (*points.inside, *points.outside):
+        if not (0 <= x < width and 0 <= y < height):  # also if one is NaN
+            raise ImageError(
+                f"{shown} has the point {x:g}, {y:g}, which is not in the image of "
+                f"{width} x {height} pixels"
+            )
 
 
 def _label_of(label: str | int | None, known: Sequence[str], shown: str) -> str:
@@ -237,7 +256,7 @@ def _label_of(label: str | int | None, known: Sequence[str], shown: str) -> str:
         return known[0]
     if label is None:
         raise InputError(
-            f"prompts {shown} have a box without a class, and the task has several "
+            f"prompts {shown} have a prompt without a class, and the task has several "
             f"({', '.join(known)}): add a column label"
         )
     if label not in known:
@@ -257,7 +276,7 @@ def _refuse_shares(boxes: Mapping[PromptKey, Sequence[GivenBox]], shown: str) ->
         not value.is_integer() for box in given for value in box.values
     ):
         raise InputError(
-            f"all boxes of prompts {shown} lie between 0 and 1, so they are shares of the image: "
+            f"all numbers of prompts {shown} lie between 0 and 1, so they are shares of the image: "
             "give pixels"
         )
 

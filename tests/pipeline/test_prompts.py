@@ -11,6 +11,7 @@ import pytest
 
 from salip_ray import Cascade, label, load_config
 from salip_ray.cascade.geometry import reference_boxes
+from salip_ray.cascade.prompts import innermost
 from salip_ray.errors import ConfigError, ImageError, ResumeError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.output.verify import verify
@@ -106,6 +107,37 @@ def test_rows_without_a_usable_box_have_a_reason(prompted):
     assert rows["5"]["error"]["stage"] == "prompts"
     assert "lies outside of the image of" in rows["5"]["error"]["message"]
     assert verify(str(prompted)).problems == ()
+
+
+def test_points_are_labelled_and_recorded(images, tmp_path):
+    lines = ["image,x,y,positive,object,label"]
+    for index in range(2):
+        ids = cv2.imread(str(images / "masks" / f"{index}.png"), cv2.IMREAD_UNCHANGED)
+        for class_id, name in ((1, "lungs"), (2, "tumour")):
+            x, y = innermost(ids == class_id)
+            lines.append(f"{index}.png,{x:g},{y:g},1,{name},{name}")
+        lines.append(f"{index}.png,0,0,0,lungs,lungs")
+    lines.append("5.png,500,1,1,a,lungs")
+    (tmp_path / "points.csv").write_text("\n".join(lines))
+    output = tmp_path / "out"
+    points = str(tmp_path / "points.csv")
+    with pytest.raises(ConfigError, match=r"have points, which need refine\.model: sam"):
+        label(images / "images", output, config_of("refine.model=none"), prompts=points, quiet=True)
+    label(
+        images / "images",
+        output,
+        config_of("run.max_error_share=0.5"),
+        prompts=points,
+        quiet=True,
+    )
+    rows = rows_of(output)
+    for name in ("0", "1"):
+        assert [mask["label"] for mask in rows[name]["masks"]] == ["lungs", "tumour"]
+        assert all(mask["prompt_boxes"] == [] for mask in rows[name]["masks"])
+        assert all(entry["retrieved"] for entry in rows[name]["ranking"])
+    assert rows["2"]["status"] == "empty"
+    assert "has the point 500, 1, which is not in the image" in rows["5"]["error"]["message"]
+    assert verify(str(output)).problems == ()
 
 
 def test_a_folder_of_masks_gives_the_boxes_of_gt_sam(images):

@@ -7,7 +7,7 @@ import numpy as np
 from salip_ray.cascade.geometry import class_references, reference_boxes
 from salip_ray.config import Config
 from salip_ray.errors import ImageError
-from salip_ray.schema import Box, Image, ImageRef, Mask
+from salip_ray.schema import Box, Image, ImageRef, Mask, Points
 from salip_ray.sources.formats.stack import Stack
 from salip_ray.sources.locations import public_uri
 from salip_ray.sources.mask_files import ClassIds
@@ -17,13 +17,13 @@ from salip_ray.sources.references import References
 
 def find_prompts(
     picture: ImageRef, image: Image, config: Config, prompts: Prompts | None, stack: Stack
-) -> list[tuple[str, Box]] | None:
-    """Return class and box of each prompt of an image; None if no image has prompts.
+) -> list[tuple[str, Box | Points]] | None:
+    """Return class, and box or points, of each prompt of an image; None if no image has prompts.
 
     The boxes of masks are those of GT-SAM.
 
     Raises:
-        ImageError: a box is not on the image, or it is not clear which image the boxes are of.
+        ImageError: a prompt is not on the image, or it is not clear which image the boxes are of.
     """
     if prompts is None:
         return None

@@ -47,6 +47,7 @@ from salip_ray.schema import (
     ClipScores,
     Image,
     Mask,
+    Points,
     RunnerUp,
     Selection,
 )
@@ -57,7 +58,12 @@ if TYPE_CHECKING:
 
 REFERENCE_TYPE = pa.struct([pa.field("label", pa.string()), pa.field("rle", RLE_TYPE)])
 PROMPT_TYPE = pa.struct(
-    [pa.field("label", pa.string()), pa.field("box", pa.list_(pa.float64(), 4))]
+    [
+        pa.field("label", pa.string()),
+        pa.field("box", pa.list_(pa.float64(), 4)),  # null for points
+        pa.field("inside", pa.list_(pa.list_(pa.float64(), 2))),
+        pa.field("outside", pa.list_(pa.list_(pa.float64(), 2))),
+    ]
 )
 TENSOR_TYPE = pa.struct(
     [
@@ -264,13 +270,27 @@ def unpack_references(cells: Mapping[str, pa.Scalar]) -> dict[str, Mask]:
     return {item["label"]: decode_rle(item["rle"]) for item in packed or ()}
 
 
-def pack_prompts(boxes: Sequence[tuple[str, Box]] | None) -> list[dict[str, Any]] | None:
-    """Return the ``_prompts`` cell: class and box of each prompt; None if nothing is prompted."""
-    if boxes is None:
+def pack_prompts(
+    prompts: Sequence[tuple[str, Box | Points]] | None,
+) -> list[dict[str, Any]] | None:
+    """Return the ``_prompts`` cell: class, and box or points; None if nothing is prompted."""
+    if prompts is None:
         return None
-    return [{"label": label, "box": list(box)} for label, box in boxes]
+    return [
+        {"label": label, **asdict(given)}
+        if isinstance(given, Points)
+        else {"label": label, "box": list(given)}
+        for label, given in prompts
+    ]
 
 
-def unpack_prompts(cells: Mapping[str, pa.Scalar]) -> list[tuple[str, Box]]:
-    """Return class and box of each prompt of a row, xyxy on the original image."""
-    return [(item["label"], tuple(item["box"])) for item in cells["_prompts"].as_py() or ()]
+def unpack_prompts(cells: Mapping[str, pa.Scalar]) -> list[tuple[str, Box | Points]]:
+    """Return class, and box (xyxy) or points, of each prompt of a row, on the original image."""
+    return [
+        (item["label"], _points(item) if item["box"] is None else tuple(item["box"]))
+        for item in cells["_prompts"].as_py() or ()
+    ]
+
+
+def _points(item: Mapping[str, Any]) -> Points:
+    return Points(*(tuple(map(tuple, item[name] or ())) for name in ("inside", "outside")))

@@ -13,11 +13,12 @@ from salip_ray.cascade.cleaning import filled, without_small_parts
 from salip_ray.cascade.compose import compose
 from salip_ray.cascade.geometry import to_original
 from salip_ray.cascade.given_boxes import given_candidates
-from salip_ray.cascade.refiner import SamRefiner
+from salip_ray.cascade.prompts import Prompt
+from salip_ray.cascade.refiner import SamRefiner, refine
 from salip_ray.config import TaskConfig
 from salip_ray.errors import ConfigError, ImageError, InputError
 from salip_ray.models.devices import resolve_device
-from salip_ray.schema import Candidate, ClipScores, Selection
+from salip_ray.schema import Candidate, ClipScores, Points, Selection
 
 TASK = {"prompts": {"lung": ["a lobe"], "heart": ["a blob", "a ball"]}, "top_k": {"lung": 2}}
 ALL = ["cascade", "unprompted", "gt_sam"]
@@ -103,6 +104,53 @@ def test_each_given_box_is_an_instance(sam, configure, picture):
     wanted = refiner(embedding, boxes=[boxes[n][1] for n in (0, 2, 3)], **sizes).masks
     np.testing.assert_array_equal([i.mask for i in lung.instances], wanted)
     assert heart.instances == ()
+
+
+def test_given_points_have_the_masks_of_the_official_predictor(sam, configure, picture):
+    config = configure(task=TASK, propose={"model": "prompts"})
+    refiner, image = SamRefiner(sam, config), picture(90, 128)
+    clicks = [
+        ("lung", Points(((20, 30),))),
+        ("heart", Points(((60, 45), (64, 50)), ((5, 5),))),
+    ]
+    sizes = {"working_size": (90, 128), "original_size": (90, 128)}
+    candidates, selections = given_candidates(clicks, config.task.classes, **sizes)
+    given = {"candidates": candidates, "n_proposed": 2, "selections": selections}
+    masks = compose(config, refiner, embedding=refiner.encode(image), **given, **sizes).masks
+    predictor = SamPredictor(sam)
+    predictor.set_image(image)
+    three, ious, _ = predictor.predict(np.array([[20, 30]]), np.array([1]), multimask_output=True)
+    one, iou, _ = predictor.predict(
+        np.array([[60, 45], [64, 50], [5, 5]]), np.array([1, 1, 0]), multimask_output=False
+    )
+    for mask, expected, score in zip(
+        masks, (three[ious.argmax()], one[0]), (ious.max(), iou[0]), strict=True
+    ):
+        np.testing.assert_array_equal(mask.mask, expected)
+        assert mask.sam.predicted_iou == pytest.approx(float(score), abs=1e-5)
+        assert (mask.prompt_boxes, mask.confidence) == ((), None)
+
+
+def test_given_points_move_with_the_image(sam, configure, picture):
+    points = Points(((0, 0), (255, 179)), ((127.5, 89.5),))
+    (candidate,), _ = given_candidates(
+        [("lung", points)],
+        configure(task=TASK).task.classes,
+        working_size=(90, 128),
+        original_size=(180, 256),
+    )
+    assert candidate.points == Points(((0.0, 0.0), (127.0, 89.0)), ((63.5, 44.5),))
+    assert candidate.box == (0.0, 0.0, 127.0, 89.0)
+    assert np.argwhere(candidate.mask).tolist() == [[0, 0], [89, 127]]
+
+
+def test_points_need_sam(configure):
+    class Boxes:
+        name = "mine"
+
+    sizes = {"working_size": (9, 9), "original_size": (9, 9)}
+    with pytest.raises(ConfigError, match=r"points, .* need SAM as the refiner, found mine"):
+        refine(Boxes(), None, [Prompt(None, ((1, 1),))], configure().refine, **sizes)
 
 
 def test_without_a_candidate_above_the_limit_the_row_says_so(sam, clip, configure, picture):
