@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
-from salip_ray.schema import Size
+from salip_ray.schema import Mask, Size
 
 _LONGEST = 7  # characters of one count: more do not fit any image
 
@@ -33,6 +33,17 @@ def coco_rle(segmentation: Any, size: Size) -> dict[str, Any]:
     outlines = [_outline(points, size) for points in segmentation]
     rle = coco.merge(coco.frPyObjects(outlines, *size))
     return {"size": list(size), "counts": rle["counts"].decode("ascii")}
+
+
+def encode_mask(mask: npt.NDArray[Any]) -> dict[str, Any]:
+    """Return the RLE of a mask [H, W]."""
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
+
+
+def decode_mask(rle: Mapping[str, Any]) -> Mask:
+    """Return the mask [H, W] of an RLE that is known to be sound."""
+    return np.ascontiguousarray(coco.decode(dict(rle))).astype(np.bool_)
 
 
 def _from_counts(segmentation: Mapping[str, Any], size: Size) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Prompts of images that exist already, for SAM: read them, and find those of an image.
 
-Four forms are read: a COCO file (``.json``) of boxes, outlines or keypoints, a table (``.csv`` or
-``.parquet``) of boxes or points, a folder of YOLO's text files, and masks as references have them,
-whose components become boxes as GT-SAM's do. An image has the prompts of its whole URI, or else of
-the last parts of its path (:mod:`salip_ray.sources.prompt_names`).
+Five forms are read: a COCO file (``.json``) of boxes, outlines or keypoints, a table (``.csv`` or
+``.parquet``) of boxes or points, a folder of YOLO's text files, and masks as references have them
+or of DICOM Segmentations, whose components become boxes as GT-SAM's do. An image has the prompts of
+its whole URI, or else of the last parts of its path (:mod:`salip_ray.sources.prompt_names`); a
+segmentation names it by SOPInstanceUID.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from salip_ray.config import ClassSpec, ImageConfig
 from salip_ray.errors import ImageError, InputError, SalipError
-from salip_ray.schema import Box, ImageRef, Points, Size
-from salip_ray.sources.decode import IMAGE_SUFFIXES
+from salip_ray.schema import Box, ImageRef, Mask, Points, Size
+from salip_ray.sources.coco_masks import decode_mask
+from salip_ray.sources.decode import IMAGE_SUFFIXES, NOT_DICOM_SUFFIXES
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.locations import filesystem, normalise, public_uri
 from salip_ray.sources.prompt_files import GivenBox, read_bytes, read_coco
 from salip_ray.sources.prompt_names import Matches, match_names, spell
+from salip_ray.sources.prompt_seg import SUFFIXES, read_segmentation
 from salip_ray.sources.prompt_tables import is_mask_index, read_table
 from salip_ray.sources.prompt_yolo import read_yolo
 from salip_ray.sources.reference_files import whole_key
@@ -46,6 +51,8 @@ class Prompts:
             every task that decodes images loads all of them.
         masks: masks whose components are the boxes, instead of ``boxes``.
         has_points: whether points are among them.
+        segments: masks of DICOM Segmentations whose components are the boxes, by SOPInstanceUID of
+            their image; frame, class and RLE of each, as JSON.
         matches: which name each image of the input has; :meth:`among` finds it.
         unused: prompts of no image of the input, as they are shown to the user.
     """
@@ -57,6 +64,7 @@ class Prompts:
     matches: Matches = field(default_factory=Matches, repr=False)
     unused: tuple[str, ...] = field(default=(), repr=False)
     has_points: bool = False
+    segments: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(
@@ -99,6 +107,8 @@ class Prompts:
         is_folder = fs.isdir(path)
         if not is_folder and not fs.exists(path):
             raise InputError(f"prompts {shown} do not exist: check the path")
+        if kind in SUFFIXES and not is_folder:
+            return cls._of_segmentations(fs, [path], shown, classes)
         if kind in {".json", ".csv", ".parquet"} and not is_folder:
             data = read_bytes(fs, path)
             if kind == ".csv" and is_mask_index(data, shown):
@@ -107,9 +117,13 @@ class Prompts:
         elif is_folder:
             files = [name for name in sorted(fs.find(path)) if not _is_hidden(name, path)]
             names = [name for name in files if suffix(name) == ".txt"]
+            objects = [name for name in files if suffix(name) in SUFFIXES]
+            if objects and not names:
+                return cls._of_segmentations(fs, objects, shown, classes)
             if not names and not any(suffix(name) in {*IMAGE_SUFFIXES, ".csv"} for name in files):
                 raise InputError(
-                    f"prompts {shown} hold neither text files of YOLO nor masks: check the folder"
+                    f"prompts {shown} hold neither text files of YOLO nor masks nor DICOM "
+                    "Segmentations: check the folder"
                 )
             if not names:
                 return cls._of_masks(where, shown, options)
@@ -117,7 +131,8 @@ class Prompts:
         else:
             raise InputError(
                 f"prompts {shown} are no file of boxes or points: give .json (COCO), .csv or "
-                ".parquet, or a folder of YOLO's text files or of masks"
+                ".parquet, a DICOM Segmentation (.dcm), or a folder of those, of YOLO's text files "
+                "or of masks"
             )
         known = [spec.label for spec in classes]
         boxes: dict[PromptKey, list[GivenBox]] = {}
@@ -141,6 +156,21 @@ class Prompts:
         masks = References.open(where, options)
         return cls(shown, masks.digest(), masks=masks)
 
+    @classmethod
+    def _of_segmentations(
+        cls, fs: Any, paths: Sequence[str], shown: str, classes: Sequence[ClassSpec]
+    ) -> Prompts:
+        masks: dict[str, list[Any]] = {}
+        for path in paths:
+            name = shown if len(paths) == 1 else f"{shown}/{posixpath.basename(path)}"
+            for item in read_segmentation(read_bytes(fs, path), name, classes):
+                masks.setdefault(item.instance, []).append([item.frame, item.label, item.rle])
+        if not masks:
+            raise InputError(f"prompts {shown} hold no pixel of a segment")
+        segments = {uid: json.dumps(masks[uid]) for uid in sorted(masks)}
+        digest = hashlib.sha256(json.dumps(list(segments.items())).encode()).hexdigest()
+        return cls(shown, digest, segments=segments)
+
     def among(self, images: Iterable[ImageRef]) -> Prompts:
         """Return the boxes for the images of one run.
 
@@ -148,6 +178,12 @@ class Prompts:
             InputError: no image has a prompt.
         """
         listed = list(images)
+        if self.segments:  # which name their images by what is in the files
+            if all(suffix(image.uri) in NOT_DICOM_SUFFIXES for image in listed):
+                raise InputError(
+                    f"no image of the input is a DICOM file, so none has a mask in {self.location}"
+                )
+            return self
         uris = {image.uri for image in listed}
         if self.masks is not None:
             masks = self.masks.among(uris)
@@ -182,6 +218,34 @@ class Prompts:
         name = self.matches.names.get(key)
         cells = json.loads(self.boxes.get((name or "", image.index), "[]"))
         return tuple(map(GivenBox.from_json, cells))
+
+    def segmented(self, instance: str | None, index: int | None, size: Size) -> dict[str, Mask]:
+        """Return the masks [H, W] of the classes on a DICOM image.
+
+        Args:
+            instance: its SOPInstanceUID.
+            index: of its frame; None if it has one.
+            size: its height and width.
+
+        Raises:
+            ImageError: a mask has another size, or does not name its frame.
+        """
+        masks: dict[str, Mask] = {}
+        for frame, label, rle in json.loads(self.segments.get(instance or "", "[]")):
+            if frame is None and index is not None:
+                raise ImageError(
+                    "its segmentation does not name the frame (ReferencedFrameNumber) of this "
+                    "multi-frame object"
+                )
+            if frame not in {None, index or 0}:
+                continue
+            if tuple(rle["size"]) != size:
+                raise ImageError(
+                    f"its segmentation has {rle['size'][0]} x {rle['size'][1]} pixels, its image "
+                    f"{size[0]} x {size[1]}"
+                )
+            masks[label] = masks.get(label, np.zeros(size, np.bool_)) | decode_mask(rle)
+        return masks
 
 
 def boxes_in_image(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,6 +33,7 @@ from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.dicom_dataset import quiet
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.privacy import scrub
+from salip_ray.sources.prompt_seg import segment_label
 from salip_ray.wording import counted, one_line
 
 #: Attributes of patient and study that an object must have but may leave empty. Anonymisers
@@ -152,7 +152,7 @@ def segmentation(
     segments = [
         SegmentDescription(
             segment_number=number,
-            segment_label=_segment_label(classes[index].label),
+            segment_label=segment_label(classes[index].label),
             segmented_property_category=codes.SCT.BodyStructure,
             segmented_property_type=codes.SCT.Organ,
             algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
@@ -184,11 +184,6 @@ def segmentation(
         buffer = io.BytesIO()
         made.save_as(buffer)
     return buffer.getvalue()
-
-
-def _segment_label(label: str) -> str:
-    """Return a class label as a SegmentLabel, in which a backslash would separate two values."""
-    return re.sub(r"[\\\x00-\x1f\x7f]", "_", label).strip()[:_LONGEST_LABEL]
 
 
 def _pixels(

@@ -27,6 +27,11 @@ def find_prompts(
     """
     if prompts is None:
         return None
+    if prompts.segments:
+        size = image.shape[0], image.shape[1]
+        segments = prompts.segmented(stack.instance, picture.index, size)
+        ordered = [s.label for s in config.task.classes if s.label in segments]
+        return [(label, box) for label in ordered for box in _boxes_of(segments[label])]
     if prompts.masks is None:
         size = image.shape[0], image.shape[1]
         return boxes_in_image(prompts.find(picture), size, config.image)

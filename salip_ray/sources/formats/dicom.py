@@ -77,7 +77,8 @@ def read(data: bytes, config: ImageConfig) -> Stack:
         spacing = _spacing(frame_dataset(ds, 0))
     pictures = _Frames(ds, frames, config)
     kind = "frame" if frames > 1 else "image"
-    return Stack(frames, kind, pictures.picture, spacing, pictures.intensities)
+    instance = str(ds.get("SOPInstanceUID") or "") or None
+    return Stack(frames, kind, pictures.picture, spacing, pictures.intensities, instance)
 
 
 def _check_attributes(ds: Dataset) -> None:

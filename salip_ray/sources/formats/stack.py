@@ -29,6 +29,7 @@ class Stack:
         intensities: the grey values behind the picture of an index, [H, W], in the units of the
             file, the brighter the larger; None if they have 8 bits or are colours. It is None if no
             picture of the file has more.
+        instance: SOPInstanceUID of a DICOM file.
     """
 
     count: int
@@ -36,6 +37,7 @@ class Stack:
     picture: Callable[[int], Image]
     spacing: Spacing | None = None
     intensities: Callable[[int], Values | None] | None = None
+    instance: str | None = None
 
 
 Reader: TypeAlias = Callable[[bytes, ImageConfig], Stack]

@@ -14,7 +14,7 @@ import torch
 from salip_ray.output.cells import pack_masks, read_mask
 from salip_ray.pipeline.rows import columns, tables
 from salip_ray.pipeline.rows.tables import in_tables
-from salip_ray.schema import MASK_TYPE, ClassMask, ClipScores, ProposedMask, SamScores
+from salip_ray.schema import MASK_TYPE, ClassMask, ClipScores, Points, ProposedMask, SamScores
 
 PICTURE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 EMBEDDING = np.arange(4 * 2 * 3, dtype=np.float32).reshape(1, 4, 2, 3)
@@ -107,3 +107,15 @@ def test_a_figure_that_does_not_apply_is_nan_in_the_row_and_none_outside_it():
         assert (read.candidate_ids, read.prompt_boxes) == (made.candidate_ids, made.prompt_boxes)
         assert (read.proposed is None) == (made.proposed is None)
     np.testing.assert_array_equal(read_mask(cells[0]).proposed.mask, ~mask)
+
+
+def test_boxes_and_points_come_back():
+    given = [
+        ("lungs", (0.5, 1.0, 7.25, 9.0)),
+        ("heart", Points(((3.0, 4.5), (5.0, 6.0)), ((1.0, 2.0),))),
+        ("heart", Points(((3.0, 4.5),))),
+    ]
+    for prompts in (given, []):
+        cells = {"_prompts": pa.scalar(columns.pack_prompts(prompts), columns.TYPES["_prompts"])}
+        assert columns.unpack_prompts(cells) == prompts
+    assert columns.pack_prompts(None) is None

@@ -1,0 +1,137 @@
+"""Read masks of DICOM Segmentation objects, whose components are prompts.
+
+A segmentation names its images by SOPInstanceUID, not by file. Its segments belong to the class
+with their label.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.pixels.utils import iter_pixels
+
+from salip_ray.config import ClassSpec, ImageConfig
+from salip_ray.errors import ImageError, InputError
+from salip_ray.sources.coco_masks import encode_mask
+from salip_ray.sources.formats.dicom_dataset import quiet, read_data
+from salip_ray.wording import one_line
+
+SUFFIXES = frozenset({".dcm", ".dicom"})
+_SEGMENTATION, _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+_LONGEST_LABEL = 64  # characters of DICOM's value representation LO
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentMask:
+    """The mask of a class on one image.
+
+    Attributes:
+        instance: SOPInstanceUID of the image.
+        frame: number of the frame of it, from 0; None if it has one.
+        label: the class.
+        rle: the mask.
+    """
+
+    instance: str
+    frame: int | None
+    label: str
+    rle: dict[str, Any]
+
+
+def segment_label(label: str) -> str:
+    """Return a class label as a SegmentLabel, in which a backslash would separate two values."""
+    return re.sub(r"[\\\x00-\x1f\x7f]", "_", label).strip()[:_LONGEST_LABEL]
+
+
+def read_segmentation(
+    data: bytes, shown: str, classes: Sequence[ClassSpec]
+) -> Iterator[SegmentMask]:
+    """Yield the masks of a segmentation that are not empty.
+
+    Args:
+        data: the file.
+        shown: its name, for messages.
+        classes: of the task.
+
+    Raises:
+        InputError: it is no segmentation, cannot be read, has a segment of no class, or does not
+            name its images.
+    """
+    try:
+        with quiet():
+            ds = read_data(data, ImageConfig())
+            if str(ds.get("SOPClassUID")) not in {_SEGMENTATION, _LABEL_MAP}:
+                raise InputError(
+                    f"prompts {shown} are no DICOM Segmentation, but {ds.get('Modality')}: give "
+                    "the segmentation alone"
+                )
+            yield from _masks(ds, shown, classes)
+    except (InputError, MemoryError):
+        raise
+    except ImageError as error:
+        raise InputError(f"prompts {shown} cannot be read: {error}") from None
+    except Exception as error:  # noqa: BLE001  (corrupt files make pydicom raise anything)
+        raise InputError(
+            f"prompts {shown} are no DICOM Segmentation that can be read: {one_line(error)}"
+        ) from None
+
+
+def _masks(ds: Dataset, shown: str, classes: Sequence[ClassSpec]) -> Iterator[SegmentMask]:
+    label_of = _labels(ds, shown, classes)
+    kind = str(ds.get("SegmentationType") or "BINARY")
+    # A fraction of more than a half counts.
+    above = int(ds.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0
+    groups = ds.PerFrameFunctionalGroupsSequence
+    shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    for number, (group, pixels) in enumerate(zip(groups, iter_pixels(ds), strict=True), start=1):
+        instance, frame = _source(group, shared, f"frame {number} of prompts {shown}")
+        if kind == "LABELMAP":
+            masks = {value: pixels == value for value in label_of if (pixels == value).any()}
+        else:
+            masks = {_segment(group, shared): pixels > above}
+        for segment, mask in masks.items():
+            if np.any(mask):
+                yield SegmentMask(instance, frame, label_of[segment], encode_mask(mask))
+
+
+def _labels(ds: Dataset, shown: str, classes: Sequence[ClassSpec]) -> dict[int, str]:
+    known = {segment_label(spec.label): spec.label for spec in classes}
+    labels = {}
+    for item in ds.SegmentSequence:
+        number, label = int(item.SegmentNumber), str(item.SegmentLabel).strip()
+        if str(ds.get("SegmentationType")) == "LABELMAP" and number == 0:
+            continue  # the background
+        if label not in known:
+            raise InputError(
+                f"prompts {shown} have the segment {label!r}, but the task has "
+                f"{', '.join(known.values())}: give a task with that class, or rename it"
+            )
+        labels[number] = known[label]
+    return labels
+
+
+def _segment(group: Dataset, shared: Dataset) -> int:
+    name = "SegmentIdentificationSequence"
+    (item,) = group[name].value if name in group else shared[name].value
+    return int(item.ReferencedSegmentNumber)
+
+
+def _source(group: Dataset, shared: Dataset, at: str) -> tuple[str, int | None]:
+    """Return the SOPInstanceUID of the image of a frame, and the frame of it, from 0."""
+    for groups in (group, shared):
+        for derivation in groups.get("DerivationImageSequence") or ():
+            sources: list[Dataset] = list(derivation.get("SourceImageSequence") or ())
+            if len(sources) == 1:
+                frame = sources[0].get("ReferencedFrameNumber")
+                return str(sources[0].ReferencedSOPInstanceUID), (
+                    None if frame is None else int(frame) - 1
+                )
+    raise InputError(
+        f"{at} does not name the one image that it is of (DerivationImageSequence): export the "
+        "segmentation on the grid of its series"
+    )
