@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 from tests.s3_server import S3Server
 
@@ -37,6 +38,7 @@ class FaultyProxy:
         self.server, self.share = server, share
         self.injected: Counter[str] = Counter()
         self._rng, self._lock = random.Random(seed), threading.Lock()
+        self._decks = {kinds: self._dealt(kinds) for kinds in (KINDS, IMAGE_KINDS)}
         self._kill_in_put = threading.Event()
         outer = self
 
@@ -77,12 +79,17 @@ class FaultyProxy:
         self._httpd.server_close()
         self._thread.join(timeout=20)
 
+    def _dealt(self, kinds: tuple[str, ...]) -> Iterator[str]:
+        """Yield every kind in a random order, again and again."""
+        while True:
+            yield from self._rng.sample(kinds, len(kinds))
+
     def _fault(self, method: str, path: str) -> str | None:
         with self._lock:
             if self._rng.random() >= self.share:
                 return None
             is_image = method == "GET" and path.endswith(".png")
-            kind = self._rng.choice(IMAGE_KINDS if is_image else KINDS)
+            kind = next(self._decks[IMAGE_KINDS if is_image else KINDS])
             self.injected[kind] += 1
             return kind
 

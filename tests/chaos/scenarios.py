@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tests.chaos.faults import FaultyProxy
+from tests.chaos.faults import IMAGE_KINDS, FaultyProxy
 from tests.chaos.harness import PAGES, PLANTED, Event, Job, SmallCluster, Tally, draw_planted
 from tests.chaos.hooks import DEATHS
 from tests.chaos.outputs import Damage, compare
@@ -201,7 +201,10 @@ def lose_nodes(world: World, losses: int, tally: Tally) -> None:
 
 
 def fail_store(world: World, faults: int, tally: Tally, *, share: float = 0.1) -> None:
-    """Label from bucket to bucket while the store fails; kill its server during a write, too."""
+    """Label from bucket to bucket while the store fails; kill its server during a write, too.
+
+    Ends if there were enough faults, and some of every kind.
+    """
     served = world.work / "served"
     shutil.rmtree(served, ignore_errors=True)
     served.mkdir()
@@ -217,7 +220,10 @@ def fail_store(world: World, faults: int, tally: Tally, *, share: float = 0.1) -
         undisturbed = calm.collect()
         proxy.share = share
         number = 0
-        while proxy.injected.total() < faults and not world.out_of_time():
+        every = {*IMAGE_KINDS, "server killed"}
+        while not (proxy.injected.total() >= faults and every <= proxy.injected.keys()):
+            if world.out_of_time():
+                break
             job = _bucket_job(world, proxy, f"faults-{number}")
             number += 1
             injected = proxy.injected.total()
