@@ -19,6 +19,7 @@ from salip_ray.config import ClassSpec, ImageConfig
 from salip_ray.errors import ImageError, InputError
 from salip_ray.sources.coco_masks import encode_mask
 from salip_ray.sources.formats.dicom_dataset import quiet, read_data
+from salip_ray.sources.formats.stack import check_frames, check_pixels
 from salip_ray.wording import one_line
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
@@ -63,13 +64,16 @@ def read_segmentation(
             name its images.
     """
     try:
+        config = ImageConfig()
         with quiet():
-            ds = read_data(data, ImageConfig())
+            ds = read_data(data, config)
             if str(ds.get("SOPClassUID")) not in {_SEGMENTATION, _LABEL_MAP}:
                 raise InputError(
                     f"prompts {shown} are no DICOM Segmentation, but {ds.get('Modality')}: give "
                     "the segmentation alone"
                 )
+            check_pixels(int(ds.Columns), int(ds.Rows), config)
+            check_frames(int(ds.get("NumberOfFrames") or 1), config)
             yield from _masks(ds, shown, classes)
     except (InputError, MemoryError):
         raise

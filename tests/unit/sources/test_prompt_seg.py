@@ -145,6 +145,11 @@ def test_what_is_no_usable_segmentation_is_refused(series, tmp_path):
     with pytest.raises(InputError, match=r"frame 1 of prompts .* does not name the one image"):
         Prompts.open(str(tmp_path / "s.dcm"), CLASSES)
     ds = pydicom.dcmread(write_seg(tmp_path / "s.dcm", series, planes()))
+    ds.Rows = ds.Columns = 65535
+    ds.save_as(tmp_path / "s.dcm")
+    with pytest.raises(InputError, match=r"65535 x 65535 pixels, above image\.max_pixels"):
+        Prompts.open(str(tmp_path / "s.dcm"), CLASSES)
+    ds = pydicom.dcmread(write_seg(tmp_path / "s.dcm", series, planes()))
     ds.PixelData = ds.PixelData[:20]
     ds.save_as(tmp_path / "s.dcm")
     with pytest.raises(InputError, match="no DICOM Segmentation that can be read"):
