@@ -184,6 +184,13 @@ class Sources:
             having = [n for n, run in enumerate(self.runs, start=1) if label in run.labels]
             if len(having) == 1:
                 notes.append(f"class {label!r} is in run {having[0]} only, so it stays empty")
+        for run in self.runs:
+            inside = {item["digest"] for item in _made_of(run)}
+            notes += [
+                f"run {run.output.uri} is a consensus of {other.output.uri}, which so has two votes"
+                for other in self.runs
+                if other.digest in inside
+            ]
         notes += [
             f"run {run.output.uri} has decisions of reviewers; the consensus uses its labels as "
             "they were made"
@@ -191,6 +198,12 @@ class Sources:
             if run.output.store.exists(DECISIONS)
         ]
         return notes
+
+
+def _made_of(run: SourceRun) -> Sequence[Mapping[str, Any]]:
+    """Return uri and digest of each run that a run was made of; none if it is no consensus."""
+    made_by = run.output.run["fingerprint"].get("consensus") or {}
+    return tuple((made_by.get("runs") or {}).values())
 
 
 def _opened(

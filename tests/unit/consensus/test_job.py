@@ -226,6 +226,13 @@ def test_manifests_that_are_stored_elsewhere_stay_out_of_the_output(tmp_path):
         agree(other, one, out=tmp_path / "out", **known, manifest=str(tmp_path / "out.parquet"))
 
 
+def test_a_run_that_is_already_in_another_one_is_noted(two, tmp_path, capsys):
+    agree(*two, out=tmp_path / "first")
+    make_consensus([str(two[0]), str(tmp_path / "first")], str(tmp_path / "out"))
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"first is a consensus of {two[0]}, which so has two votes" in shown
+
+
 def test_two_of_three_runs_are_enough(tmp_path):
     runs = [
         write_run(tmp_path / "one", {"a.png": {"lungs": HIGH}}),
