@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from salip_ray.version import VERSION
+
 if TYPE_CHECKING:
     from salip_ray.api import evaluate, status, verify
     from salip_ray.cascade.cascade import Cascade
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from salip_ray.output.summary import Summary
     from salip_ray.pipeline import label, label_dataset, retry
 
-__version__ = "0.2.0"
+__version__ = VERSION
 __all__ = [
     "Cascade",
     "ClusterError",

@@ -13,6 +13,7 @@ from salip_ray.cluster.session import OBJECT_STORE, local_cores
 from salip_ray.config import Config
 from salip_ray.models.identity import uses_sam
 from salip_ray.models.weights import cache_dir
+from salip_ray.version import VERSION
 
 _GIB = 1024**3
 _FREE_BYTES = 20 * _GIB
@@ -29,8 +30,8 @@ class Advice(Exception):  # noqa: N818  (it is advice)
 
 def versions() -> str:
     """Return the versions of the packages that a job depends on."""
-    versions = [f"python {platform.python_version()}"]
-    versions += [f"{name} {version(name)}" for name in ("salip-ray", "ray", "torch", "pyarrow")]
+    versions = [f"python {platform.python_version()}", f"salip-ray {VERSION}"]
+    versions += [f"{name} {version(name)}" for name in ("ray", "torch", "pyarrow")]
     return ", ".join(versions)
 
 

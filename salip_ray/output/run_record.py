@@ -15,11 +15,11 @@ from salip_ray.output.layout import RUN
 from salip_ray.output.seal import open_seal
 from salip_ray.output.store import Store
 from salip_ray.schema import READABLE_VERSIONS, SCHEMA_VERSION
+from salip_ray.version import VERSION
 
 KIND = "job"  #: in messages
 KEY = "fingerprint"  #: field of ``run.json`` with all that decides the labels
 _PACKAGES = (
-    "salip-ray",
     "ray",
     "torch",
     "torchvision",
@@ -113,12 +113,13 @@ def now() -> str:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that can change labels."""
-    versions = {"python": platform.python_version()}
+    # That of the code: the metadata of an editable installation are those of its first day.
+    versions = {"python": platform.python_version(), "salip-ray": VERSION}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
-            continue  # a checkout on the path, or a build with another name
+            continue  # a build with another name
     return versions
 
 

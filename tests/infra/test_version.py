@@ -8,6 +8,8 @@ import tomllib
 import yaml
 
 import salip_ray
+from salip_ray.cluster import machine_checks
+from salip_ray.output import run_record
 from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -16,6 +18,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def test_all_files_name_one_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert salip_ray.__version__ == PROJECT["version"] == str(citation["version"])
+
+
+def test_records_name_the_version_of_the_code(monkeypatch):
+    """Not that of an editable installation's metadata, which an upgrade of the code leaves."""
+    for module in (run_record, machine_checks):
+        monkeypatch.setattr(module, "VERSION", "9.9")
+    assert run_record.package_versions()["salip-ray"] == "9.9"
+    assert "salip-ray 9.9" in machine_checks.versions()
 
 
 def test_changelog_has_the_version_and_its_date():
