@@ -9,6 +9,7 @@ from typing import Any
 from salip_ray.cascade.baselines import gt_sam, unprompted
 from salip_ray.cascade.class_labels import ClassLabeller
 from salip_ray.cascade.interfaces import Refiner
+from salip_ray.cascade.layers import in_layers
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError
@@ -91,6 +92,11 @@ def compose(
                 continue
             outcomes.append(Outcome(spec.label, "labelled"))
             masks.append(mask)
+        if config.task.layered:
+            whole = {mask.label for mask in masks}
+            masks = in_layers(masks)
+            hidden = whole - {mask.label for mask in masks}
+            outcomes = [_hidden(o.label) if o.label in hidden else o for o in outcomes]
     if "unprompted" in config.run.modes:
         masks += unprompted(config.task.classes, candidates, original_size)
     if "gt_sam" in config.run.modes:
@@ -103,7 +109,7 @@ def compose(
                 )
         if refiner is None:
             raise ConfigError("run.modes has gt_sam, which needs a refiner: set refine.model")
-        masks += gt_sam(
+        bounds = gt_sam(
             config.task.classes,
             refiner,
             embedding,
@@ -112,6 +118,7 @@ def compose(
             config.refine,
             **sizes,
         )
+        masks += in_layers(bounds) if config.task.layered else bounds
     return CascadeMasks(tuple(masks), tuple(outcomes), tuple(others))
 
 
@@ -125,6 +132,10 @@ def _require_memory(label: str, count: int, size: Size, config: Config) -> None:
             f"masks, above image.max_bytes = {limit:,}: raise retrieve.min_score, cut the image "
             "into tiles, or raise the limit"
         )
+
+
+def _hidden(label: str) -> Outcome:
+    return Outcome(label, "empty", "later classes have all of its pixels (task.layered)")
 
 
 def _why_withheld(mask: ClassMask | None, refiner: Refiner | None, config: Config) -> str:

@@ -28,7 +28,7 @@ from salip_ray.config.volumes import VolumesConfig
 _MODEL = ("model", "options", "weights")
 #: Options that outputs of earlier versions do not have; a recipe leaves out their defaults.
 _LATER_OPTIONS = {
-    "task": ("signs", "min_confidence"),
+    "task": ("signs", "min_confidence", "layered"),
     "image": ("aspect", "resample", "channels"),
     "propose": (*_MODEL, "min_area", "max_area"),
     "retrieve": (
@@ -89,6 +89,15 @@ class Config(Section):
         if self.refine.model == "none" and "gt_sam" in self.run.modes:
             raise ValueError(
                 "run.modes has gt_sam, which needs a refiner, but refine.model is none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_stay(self) -> Config:
+        if self.task.layered and self.volumes.consistent:
+            raise ValueError(
+                "task.layered cuts the masks of each slice, and volumes.consistent replaces them "
+                "later: turn one of them off"
             )
         return self
 

@@ -47,6 +47,10 @@ class TaskConfig(Section):
     whether the class is there at all. If ``retrieve.scoring`` is ``softmax``, a class whose label
     has a confidence below ``min_confidence`` is left empty.
 
+    With ``layered`` a pixel of several classes belongs to the last of them alone, as in a label map
+    that was painted in the order of ``prompts``: first the head, then the brain in it. Without, the
+    masks overlap, and in a label map the class with the highest score has the pixel.
+
     ``tuned_on`` are the ids of the images that a search used to choose the recipe. They are
     labelled, but no evaluation counts them.
     """
@@ -60,6 +64,7 @@ class TaskConfig(Section):
     min_area: float = Field(default=0.0, ge=0.0)
     max_area: float = Field(default=1.0, gt=0.0)
     min_confidence: Fraction = 0.0
+    layered: bool = False
     tuned_on: tuple[str, ...] = ()
 
     @field_validator("prompts", "distractors")
