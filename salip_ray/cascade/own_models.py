@@ -25,7 +25,13 @@ from salip_ray.cascade.interfaces import (
     RefinedMasks,
 )
 from salip_ray.cascade.own_results import Array, OwnModel, as_array
-from salip_ray.cascade.ranking import group_columns, merit_ranking, rank, select_class
+from salip_ray.cascade.ranking import (
+    group_columns,
+    merit_ranking,
+    rank,
+    select_class,
+    select_classes,
+)
 from salip_ray.config import Config
 from salip_ray.schema import Box, Candidate, Image, Selection, Size
 
@@ -178,12 +184,9 @@ class RetrieverOf(OwnModel):
             )
         else:
             ranking = merit_ranking(scores[:, : len(classes)], candidates, self.config)
-        return tuple(
-            selection
-            for column, spec in enumerate(classes)
-            for selection in select_class(
-                spec, column, ranking, candidates, self.config, self.task.signs
-            )
+        apart = self.task.layered
+        return select_classes(
+            classes, ranking, candidates, self.config, self.task.signs, apart=apart
         )
 
     def scores(self, working: Image, candidates: Sequence[Candidate]) -> Tensor:

@@ -136,6 +136,7 @@ class Ranker:
     def __init__(self, texts: TextEncoder, config: Config) -> None:
         self.config = config.retrieve
         self.classes = config.task.classes
+        self.apart = config.task.layered
         softmax = self.config.scoring == "softmax"
         known = (*self.classes, *(config.task.competitors if softmax else ()))
         self.text_features = class_features(texts, known)
@@ -166,13 +167,45 @@ class Ranker:
             *(scores, self._companion_columns, candidates),
             *(self.config, self.logit_scale, self._sign_columns),
         )
-        return tuple(
-            selection
-            for column, spec in enumerate(self.classes)
-            for selection in select_class(
-                spec, column, ranking, candidates, self.config, self.signs
-            )
+        return select_classes(
+            self.classes, ranking, candidates, self.config, self.signs, apart=self.apart
         )
+
+
+def select_classes(
+    classes: Sequence[ClassSpec],
+    ranking: Ranking,
+    candidates: Sequence[Candidate],
+    config: RetrieveConfig,
+    signs: Container[str] = (),
+    *,
+    apart: bool = False,
+) -> tuple[Selection, ...]:
+    """Select candidates of every class, in class order, best first.
+
+    With ``apart`` no two classes get one candidate: it goes to the class for which its merit is
+    higher, then to the earlier one, and the other class takes its next best.
+    """
+    places = {candidate.id: index for index, candidate in enumerate(candidates)}
+    refused: list[set[int]] = [set() for _ in classes]
+    while True:
+        selected = [
+            select_class(spec, column, ranking, candidates, config, signs, refused[column])
+            for column, spec in enumerate(classes)
+        ]
+        conflict = False
+        owner: dict[int, int] = {}
+        for column in range(len(classes)) if apart else ():
+            for index in (places[selection.candidate_id] for selection in selected[column]):
+                rival = owner.setdefault(index, column)
+                if rival == column:
+                    continue
+                conflict = True
+                loser = min(column, rival, key=lambda c: (ranking.merit[index, c].item(), -c))
+                owner[index] = column + rival - loser
+                refused[loser].add(index)
+        if not conflict:
+            return tuple(selection for of_class in selected for selection in of_class)
 
 
 def select_class(
@@ -182,6 +215,7 @@ def select_class(
     candidates: Sequence[Candidate],
     config: RetrieveConfig,
     signs: Container[str] = (),
+    refused: Container[int] = (),
 ) -> list[Selection]:
     """Select up to ``top_k`` distinct candidates of one class that reach ``min_score``, best first.
 
@@ -192,10 +226,12 @@ def select_class(
         candidates: in the order of their ids.
         config: ``max_overlap``, ``min_score`` and ``runners_up`` are used.
         signs: labels of the classes that have signs, for the evidence.
+        refused: indices of candidates that belong to another class.
     """
     merit, score = ranking.merit[:, column], ranking.score[:, column]
     # torch.topk does not define the order of ties; a stable sort does.
-    order = torch.sort(merit, descending=True, stable=True).indices.tolist()
+    ranked = torch.sort(merit, descending=True, stable=True).indices.tolist()
+    order = [i for i in ranked if i not in refused]
     limited = score if ranking.probability is None else ranking.probability[:, column]
     least = -math.inf if config.min_score is None else config.min_score
     eligible = [i for i in order if limited[i].item() >= least]

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 #: Kind of phantom -> the task that labels it, and what the images are in words.
 TASKS = {
     "chest_xray": ("chest", "chest X-ray phantoms"),
-    "brain_mri": ("brain", "head MR phantoms"),
+    "brain_mri": ("head", "head MR phantoms"),
     "fetal_ultrasound": ("fetal_head", "fetal ultrasound phantoms"),
 }
+
+#: Class of a task -> structures of phantoms, if they have another name.
+_STRUCTURES = {"head": "head outline"}
 
 
 def demo(
@@ -108,7 +111,8 @@ def draw_phantoms(
 
     labels = list(classes) or [TARGETS[kind]]
     phantoms = (make_phantom(kind, index, bank=bank) for index in counting(first))
-    shown = (p for p in phantoms if not complete or all(p.mask(label).any() for label in labels))
+    structures = [_STRUCTURES.get(label, label) for label in labels]
+    shown = (p for p in phantoms if not complete or all(p.mask(name).any() for name in structures))
     drawn = {f"{kind}-{phantom.index:04d}.png": phantom for phantom in islice(shown, count)}
     if more := {path.name for path in (folder / "images").glob("*.png")} - drawn.keys():
         raise ConfigError(
@@ -119,8 +123,8 @@ def draw_phantoms(
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, phantom in drawn.items():
         mask = np.zeros(phantom.image.shape[:2], np.uint8)
-        for class_id, label in enumerate(labels, start=1):
-            mask[phantom.mask(label)] = class_id
+        for class_id, structure in enumerate(structures, start=1):
+            mask[phantom.mask(structure)] = class_id
         # The image is written last, so that no image lacks its mask.
         _write(folder / "masks" / name, palette.encode(mask))
         _write(folder / "images" / name, _rgb_png(phantom.image))

@@ -9,7 +9,7 @@ from salip_ray.models.registry import needs_retriever
 
 #: What the bundled models label. CLIP was taught more structures, but only as distractors: the
 #: bundled SAM does not outline them.
-ORGANS = frozenset({"lungs", "heart", "brain", "fetal head"})
+ORGANS = frozenset({"lungs", "heart", "brain", "head outline", "fetal head"})
 
 
 def untaught_classes(config: Config) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def require_taught_classes(config: Config) -> None:
     noun = "class" if len(untaught) == 1 else "classes"
     raise ConfigError(
         f"the bundled models were not taught the {noun} {', '.join(map(repr, untaught))}: they "
-        "label lungs, heart, brain and fetal head. Use other models (for example --preset "
+        "label lungs, heart, brain, head and fetal head. Use other models (for example --preset "
         "paper-2d, or clip.model and clip.pretrained), or force it with --set "
         "clip.allow_untaught=true, which leaves confidence empty"
     )

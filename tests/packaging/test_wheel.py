@@ -79,7 +79,7 @@ def test_demo_runs_with_the_installed_wheel(wheel, tmp_path):
     run(python.with_name("salip-ray"), "demo", "--images", "3", cwd=tmp_path)
 
     scores = json.loads((tmp_path / "demo-output" / "evaluation.json").read_text())
-    assert set(scores["classes"]) == {"lungs", "heart", "brain", "fetal head"}
+    assert set(scores["classes"]) == {"lungs", "heart", "head", "brain", "fetal head"}
     for methods in scores["classes"].values():
         assert methods["cascade"]["n"] == 3
     assert (tmp_path / "demo-output" / "overview.png").stat().st_size > 10_000

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from salip_ray.cascade.cascade import Cascade
+from salip_ray.cascade.compose import compose
+from salip_ray.cascade.given_boxes import given_candidates
+from salip_ray.cascade.interfaces import RefinedMasks
 from salip_ray.cascade.layers import in_layers
-from salip_ray.config import load_config
+from salip_ray.cascade.ranking import Ranking, select_classes
+from salip_ray.config import RetrieveConfig, TaskConfig, load_config
 from salip_ray.errors import ConfigError
 from salip_ray.output.masks import label_map
-from salip_ray.schema import ClassMask, Instance, ProposedMask
+from salip_ray.schema import Candidate, ClassMask, Instance, ProposedMask
 
 TASK = {"prompts": {"lung": ["a lobe"], "heart": ["a lobe"]}, "top_k": {"lung": 2}}
 
@@ -58,42 +63,79 @@ def test_instances_and_candidates_are_cut():
     assert in_layers([lungs, rest])[0].instances == ()  # one object is left
 
 
-def test_layered_masks_are_disjoint_and_baselines_without_references_are_not_cut(
-    sam, clip, configure, picture
-):
+def test_layered_masks_are_disjoint_and_unprompted_sam_is_not_cut(sam, clip, configure, picture):
     image = picture(90, 128)
-    heart = np.zeros((90, 128), dtype=bool)
-    heart[30:60, 40:80] = True
+    lung, heart = np.zeros((2, 90, 128), dtype=bool)
+    heart[30:60, 40:80] = lung[20:80, 30:70] = True
     modes = {"modes": ["cascade", "unprompted", "gt_sam"]}
-    lung = np.zeros((90, 128), dtype=bool)
-    lung[20:80, 30:70] = True
     given = {"references": {"lung": lung, "heart": heart}}
     plain = Cascade(configure(task=TASK, run=modes), sam=sam, clip=clip)(image, **given)
     layered = {**TASK, "layered": True}
     result = Cascade(configure(task=layered, run=modes), sam=sam, clip=clip)(image, **given)
     whole = {(mask.method, mask.label): mask.mask for mask in plain.masks}
     cut = {(mask.method, mask.label): mask.mask for mask in result.masks}
-    for method in ("cascade", "gt_sam"):
-        below, above = whole[method, "lung"], whole[method, "heart"]
-        assert (below & above).any()  # both classes have the same first candidate
-        np.testing.assert_array_equal(cut[method, "heart"], above)
-        np.testing.assert_array_equal(cut[method, "lung"], below & ~above)
-    for name in whole.keys() - {(m, c) for m in ("cascade", "gt_sam") for c in TASK["prompts"]}:
-        np.testing.assert_array_equal(cut[name], whole[name])
+    for name in whole:
+        if name[0].startswith("unprompted"):
+            np.testing.assert_array_equal(cut[name], whole[name])
+    assert (whole["gt_sam", "lung"] & whole["gt_sam", "heart"]).any()
+    np.testing.assert_array_equal(
+        cut["gt_sam", "lung"], whole["gt_sam", "lung"] & ~whole["gt_sam", "heart"]
+    )
     # The label map needs no scores to decide: the masks are its classes.
     labels = label_map(result.masks, 90, 128)
     np.testing.assert_array_equal(labels == 1, cut["cascade", "lung"])
     np.testing.assert_array_equal(labels == 2, cut["cascade", "heart"])
 
 
-def test_a_class_whose_pixels_are_all_taken_is_empty_with_the_reason(sam, clip, configure, picture):
-    same = {"prompts": {"one": ["a lobe"], "two": ["a lobe"]}, "layered": True}
-    result = Cascade(configure(task=same), sam=sam, clip=clip)(picture(90, 128))
-    assert [(o.label, o.outcome) for o in result.outcomes] == [
-        ("one", "empty"),
-        ("two", "labelled"),
+def test_a_candidate_is_retrieved_for_one_class_only(sam, clip, configure, picture):
+    image = picture(90, 128)
+    shared = Cascade(configure(task=TASK), sam=sam, clip=clip)(image).selections
+    lungs = [s.candidate_id for s in shared if s.label == "lung"]
+    assert [s.candidate_id for s in shared if s.label == "heart"] == lungs[:1]
+    apart = Cascade(configure(task={**TASK, "layered": True}), sam=sam, clip=clip)(image).selections
+    assert [s.candidate_id for s in apart if s.label == "lung"] == lungs  # the earlier class
+    (heart,) = (s.candidate_id for s in apart if s.label == "heart")
+    assert heart not in lungs
+
+
+def test_a_candidate_goes_to_the_class_with_the_higher_merit():
+    classes = TaskConfig(name="t", prompts={"a": ("x",), "b": ("y",)}).classes
+    mask = np.ones((2, 2), dtype=bool)
+    candidates = [
+        Candidate(n, mask, 4, (0, 0, 1, 1), 1.0, 1.0, (0, 0), (0, 0, 2, 2)) for n in (3, 5, 8)
     ]
-    assert result.outcomes[0].reason == "later classes have all of its pixels (task.layered)"
+    score = torch.tensor([[9.0, 8.0], [1.0, 7.0], [2.0, 0.0]])
+
+    def select(apart: bool) -> list[tuple[str, int]]:
+        chosen = select_classes(
+            classes, Ranking(score, score), candidates, RetrieveConfig(), apart=apart
+        )
+        return [(selection.label, selection.candidate_id) for selection in chosen]
+
+    assert select(apart=False) == [("a", 3), ("b", 3)]
+    assert select(apart=True) == [("a", 3), ("b", 5)]
+    score = score.flip(1)
+    assert select(apart=True) == [("a", 5), ("b", 3)]
+    score = torch.tensor([[9.0, 9.5], [8.0, 8.5], [1.0, 0.0]])  # b has the better of both
+    assert select(apart=True) == [("a", 5), ("b", 3)]
+
+
+def test_a_class_whose_pixels_are_all_taken_is_empty_with_the_reason(configure):
+    class Everything:
+        def __call__(self, embedding, *, boxes, working_size, original_size):
+            masks = np.ones((len(boxes), *original_size), bool)
+            return RefinedMasks(masks, np.ones(len(boxes)), np.ones(len(boxes)))
+
+    config = configure(task={**TASK, "layered": True}, propose={"model": "prompts"})
+    sizes = {"working_size": (90, 128), "original_size": (90, 128)}
+    boxes = [("lung", (5, 5, 40, 60)), ("heart", (50, 30, 70, 60))]
+    candidates, selections = given_candidates(boxes, config.task.classes, **sizes)
+    given = {"candidates": candidates, "n_proposed": 2, "selections": selections}
+    result = compose(config, Everything(), embedding=None, **given, **sizes)
+    assert [mask.label for mask in result.masks] == ["heart"]
+    lung, heart = result.outcomes
+    assert (lung.outcome, heart.outcome) == ("empty", "labelled")
+    assert lung.reason == "later classes have all of its pixels (task.layered)"
 
 
 def test_layers_exclude_consistent_volumes_and_are_not_in_older_recipes():

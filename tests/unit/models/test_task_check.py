@@ -41,7 +41,7 @@ def test_forced_task_other_clip_and_unused_clip_pass(override):
     require_taught_classes(load_config(LIVER, overrides=[override]))
 
 
-@pytest.mark.parametrize("name", ["lungs", "chest", "brain", "fetal_head"])
+@pytest.mark.parametrize("name", ["lungs", "chest", "brain", "head", "fetal_head"])
 @pytest.mark.parametrize("preset", ["bundled", "paper-bundled", "paper-2d"])
 def test_shipped_tasks_pass(name, preset):
     require_taught_classes(load_config(name, preset=preset))
