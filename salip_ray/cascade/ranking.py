@@ -186,7 +186,7 @@ def select_classes(
     With ``apart`` no two classes get one candidate: it goes to the class for which its merit is
     higher, then to the earlier one, and the other class takes its next best.
     """
-    places = {candidate.id: index for index, candidate in enumerate(candidates)}
+    indices = {candidate.id: index for index, candidate in enumerate(candidates)}
     refused: list[set[int]] = [set() for _ in classes]
     while True:
         selected = [
@@ -196,7 +196,7 @@ def select_classes(
         conflict = False
         owner: dict[int, int] = {}
         for column in range(len(classes)) if apart else ():
-            for index in (places[selection.candidate_id] for selection in selected[column]):
+            for index in (indices[selection.candidate_id] for selection in selected[column]):
                 rival = owner.setdefault(index, column)
                 if rival == column:
                     continue
