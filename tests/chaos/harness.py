@@ -314,7 +314,9 @@ class SmallCluster:
         if not working:
             return None
         kinds = sorted({name.split("(")[0] for _, name in working})
-        kind = rng.choice(kinds)  # first of all: the actors are few among the tasks
+        actors = [kind for kind in kinds if kind.startswith("ray::MapWorker")]
+        # Every other one an actor that labels, the others of any kind: tasks are more numerous.
+        kind = rng.choice(actors if actors and rng.random() < 0.5 else kinds)
         process, name = rng.choice([each for each in working if each[1].startswith(kind)])
         with contextlib.suppress(psutil.Error):
             process.kill()
