@@ -1,7 +1,7 @@
 """The commands of the pages that read an output or one image run, unless they are marked.
 
-A folder holds what the commands name. Those in :data:`JOBS` start Ray or need a complete job:
-``tests/pipeline/test_documented_jobs.py`` runs them.
+A folder holds what the commands name. Those in :data:`JOBS` start Ray or need a complete job; the
+tests in ``tests/pipeline`` run them on other images.
 """
 
 from __future__ import annotations
