@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from salip_ray.config import ClassSpec, PrivacyConfig
+from salip_ray.consensus.manifests import RowNumbers
 from salip_ray.consensus.rows import make_row
-from salip_ray.consensus.sources import RowNumbers, SourceRun, Sources
+from salip_ray.consensus.sources import SourceRun, Sources
 from salip_ray.errors import ConfigError, JobError, OutputError, SalipError
 from salip_ray.output.commit import commit_shard
 from salip_ray.output.job_record import claim_or_resume_job, make_fingerprint, refuse_other_files

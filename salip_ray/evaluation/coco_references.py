@@ -20,7 +20,7 @@ from salip_ray.schema import ImageRef, Mask, Size
 from salip_ray.sources.coco_masks import coco_rle
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.locations import filesystem, is_remote, normalise, public_uri
-from salip_ray.sources.prompt_files import slice_index
+from salip_ray.sources.prompts.files import slice_index
 from salip_ray.sources.reference_files import image_key, whole_key
 from salip_ray.sources.references import References
 from salip_ray.sources.stores import describe_error

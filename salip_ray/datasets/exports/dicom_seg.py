@@ -33,7 +33,7 @@ from salip_ray.sources.fetch import fetch_all
 from salip_ray.sources.formats.dicom_dataset import quiet
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.privacy import scrub
-from salip_ray.sources.prompt_seg import segment_label
+from salip_ray.sources.prompts.segmentations import segment_label
 from salip_ray.wording import counted, one_line
 
 #: Attributes of patient and study that an object must have but may leave empty. Anonymisers

@@ -1,9 +1,9 @@
-"""Prompts of images that exist already, for SAM: read them, and find those of an image.
+"""The prompts of a location, by image.
 
 Five forms are read: a COCO file (``.json``) of boxes, outlines or keypoints, a table (``.csv`` or
 ``.parquet``) of boxes or points, a folder of YOLO's text files, and masks as references have them
 or of DICOM Segmentations, whose components become boxes as GT-SAM's do. An image has the prompts of
-its whole URI, or else of the last parts of its path (:mod:`salip_ray.sources.prompt_names`); a
+its whole URI, or else of the last parts of its path (:mod:`salip_ray.sources.prompts.names`); a
 segmentation names it by SOPInstanceUID.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,23 +19,22 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from salip_ray.config import ClassSpec, ImageConfig
+from salip_ray.config import ClassSpec
 from salip_ray.errors import ImageError, InputError, SalipError
-from salip_ray.schema import Box, ImageRef, Mask, Points, Size
+from salip_ray.schema import ImageRef, Mask, Size
 from salip_ray.sources.coco_masks import decode_mask
 from salip_ray.sources.decode import IMAGE_SUFFIXES, NOT_DICOM_SUFFIXES
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.locations import filesystem, normalise, public_uri
-from salip_ray.sources.prompt_files import GivenBox, read_bytes, read_coco
-from salip_ray.sources.prompt_names import Matches, match_names, spell
-from salip_ray.sources.prompt_seg import SUFFIXES, read_segmentation
-from salip_ray.sources.prompt_tables import is_mask_index, read_table
-from salip_ray.sources.prompt_yolo import read_yolo
+from salip_ray.sources.prompts.files import GivenBox, read_bytes, read_coco
+from salip_ray.sources.prompts.names import Matches, match_names, spell
+from salip_ray.sources.prompts.segmentations import SUFFIXES, read_segmentation
+from salip_ray.sources.prompts.tables import is_mask_index, read_table
+from salip_ray.sources.prompts.yolo import read_yolo
 from salip_ray.sources.reference_files import whole_key
 from salip_ray.sources.references import References
 from salip_ray.sources.stores import describe_error
 
-_MOST_POINTS = 1000  # of an object: SAM compares each with all others
 PromptKey: TypeAlias = tuple[str, int | None]  #: name of an image, and the index of a slice
 
 
@@ -246,65 +244,6 @@ class Prompts:
                 )
             masks[label] = masks.get(label, np.zeros(size, np.bool_)) | decode_mask(rle)
         return masks
-
-
-def boxes_in_image(
-    boxes: Sequence[GivenBox], size: Size, config: ImageConfig | None = None
-) -> list[tuple[str, Box | Points]]:
-    """Return class, and box or points, of each prompt.
-
-    Boxes are xyxy in pixels, inclusive, and cut at the border.
-
-    Args:
-        boxes: of one image, or points.
-        size: its height and width.
-        config: its ``max_bytes`` bounds the masks of all boxes together.
-
-    Raises:
-        ImageError: a box or point lies outside of the image, a box has no area, or a prompt is of
-            an image of another size; or there are too many.
-    """
-    height, width = size
-    limit = (config or ImageConfig()).max_bytes
-    if len(boxes) * height * width > limit:
-        raise ImageError(
-            f"{len(boxes):,} prompts for {width} x {height} pixels need "
-            f"{len(boxes) * height * width:,} bytes of masks, above image.max_bytes = {limit:,}: "
-            "cut the image into tiles, or raise the limit"
-        )
-    placed: list[tuple[str, Box | Points]] = []
-    for number, given in enumerate(boxes, start=1):
-        if given.size is not None and given.size != size:
-            raise ImageError(
-                f"its prompts are of an image of {given.size[1]} x {given.size[0]} pixels, but it "
-                f"has {width} x {height}: give the boxes of this image"
-            )
-        if given.points is not None:
-            _require_points(given.points, f"prompt {number} ({given.label})", size)
-            placed.append((str(given.label), given.points))
-            continue
-        x0, y0, x1, y1 = given.in_pixels(size)
-        shown = f"prompt {number} ({given.label}: {x0:g}, {y0:g}, {x1:g}, {y1:g})"
-        if not all(map(math.isfinite, (x0, y0, x1, y1))) or x1 < x0 or y1 < y0:
-            raise ImageError(f"{shown} is no box: give x0, y0, x1, y1 with x0 <= x1 and y0 <= y1")
-        if x1 < 0 or y1 < 0 or x0 > width - 1 or y0 > height - 1:
-            raise ImageError(f"{shown} lies outside of the image of {width} x {height} pixels")
-        box = max(0.0, x0), max(0.0, y0), min(width - 1.0, x1), min(height - 1.0, y1)
-        placed.append((str(given.label), box))
-    return placed
-
-
-def _require_points(points: Points, shown: str, size: Size) -> None:
-    height, width = size
-    count = len(points.inside) + len(points.outside)
-    if count > _MOST_POINTS:
-        raise ImageError(f"{shown} has {count:,} points, more than {_MOST_POINTS:,}: give a box")
-    for x, y in (*points.inside, *points.outside):
-        if not (0 <= x < width and 0 <= y < height):  # also if one is NaN
-            raise ImageError(
-                f"{shown} has the point {x:g}, {y:g}, which is not in the image of "
-                f"{width} x {height} pixels"
-            )
 
 
 def _label_of(label: str | int | None, known: Sequence[str], shown: str) -> str:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from salip_ray.errors import InputError
 from salip_ray.schema import Point
-from salip_ray.sources.prompt_files import Read, points_of
+from salip_ray.sources.prompts.files import Read, points_of
 
 
 @dataclass(frozen=True, slots=True)

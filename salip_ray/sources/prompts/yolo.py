@@ -12,7 +12,7 @@ import yaml
 from salip_ray.errors import InputError
 from salip_ray.schema import Box
 from salip_ray.sources.formats.names import suffix
-from salip_ray.sources.prompt_files import GivenBox, Read, as_text, read_bytes
+from salip_ray.sources.prompts.files import GivenBox, Read, as_text, read_bytes
 
 _NAMES_FILES = ("data.yaml", "classes.txt")
 _LARGEST = 1.5  # a share of the image; a prediction may reach a little beyond it

@@ -10,8 +10,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from salip_ray.errors import InputError
-from salip_ray.sources.prompt_files import GivenBox, Read, as_text, last_pixel, slice_index
-from salip_ray.sources.prompt_points import PromptRow, read_points
+from salip_ray.sources.prompts.files import GivenBox, Read, as_text, last_pixel, slice_index
+from salip_ray.sources.prompts.points import PromptRow, read_points
 
 _CORNERS, _SIDES = ("x0", "y0", "x1", "y1"), ("x", "y", "width", "height")
 _POINT = ("x", "y")
