@@ -118,7 +118,7 @@ def overview(
             left = MARGIN + _NOTES_WIDTH + column * (panel_w + _PAIR_GAP)
             _draw_panel(canvas, panel, methods, method_names, left, top + 8 + line * line_h, tile)
         top += n_lines * line_h + _BAND_GAP
-    _draw_legend(canvas, methods, method_names, footnote, top + 26)
+    _draw_legend(canvas, footnote, top + 26)
     canvas.save(path)
 
 
@@ -134,7 +134,8 @@ def _draw_notes(
     canvas.text(MARGIN, top + 82, f"mean Dice, {counted(band.n, 'image')}", 15, SOFT_INK)
     for line, method in enumerate(methods):
         y = top + 108 + 25 * line
-        canvas.swatch(MARGIN, y - 5, _METHOD_COLOURS.get(method, _OTHER_COLOUR))
+        if not _in_class_colours(method, len(band.classes)):
+            canvas.swatch(MARGIN, y - 5, _METHOD_COLOURS.get(method, _OTHER_COLOUR))
         canvas.text(MARGIN + 22, y, method_names[method], 16, INK)
         figure = _figure(band.mean_dice.get(method, math.nan))
         canvas.text(MARGIN + _NOTES_WIDTH - 30, y, figure, 16, INK, anchor="rs")
@@ -143,6 +144,11 @@ def _draw_notes(
         for index, name in enumerate(band.classes):
             canvas.swatch(x, y - 5, _class_colour(index))
             x += 21 + canvas.text(x + 21, y, name, 15, SOFT_INK) + 18
+
+
+def _in_class_colours(method: str, n_classes: int) -> bool:
+    """Return whether masks of a method have the colours of their classes, not that of the method."""
+    return n_classes > 1 and method != "unprompted"
 
 
 def _class_colour(index: int) -> Colour:
@@ -170,18 +176,9 @@ def _draw_panel(
         canvas.text(x + width - 1, top + height + 18, figure, 14.5, INK, anchor="rs")
 
 
-def _draw_legend(
-    canvas: Canvas,
-    methods: Sequence[str],
-    method_names: Mapping[str, str],
-    footnote: str,
-    baseline: float,
-) -> None:
-    x: float = MARGIN
-    entries = [(method_names[m], _METHOD_COLOURS.get(m, _OTHER_COLOUR), True) for m in methods]
-    for name, colour, filled in [*entries, ("reference outline", _REFERENCE, False)]:
-        canvas.swatch(x, baseline - 5, colour, filled=filled)
-        x += 21 + canvas.text(x + 21, baseline, name, 15, SOFT_INK) + 24
+def _draw_legend(canvas: Canvas, footnote: str, baseline: float) -> None:
+    canvas.swatch(MARGIN, baseline - 5, _REFERENCE, filled=False)
+    canvas.text(MARGIN + 21, baseline, "reference outline", 15, SOFT_INK)
     if footnote:
         right = canvas.size[0] - MARGIN
         canvas.text(right, baseline, footnote, 15, SOFT_INK, anchor="rs")
@@ -190,7 +187,7 @@ def _draw_legend(
 def _coloured(masks: Sequence[Mask | None], method: str) -> list[tuple[Mask, Colour]]:
     """Return the masks to draw, in the colours of their classes if the method tells them apart."""
     colours = [_METHOD_COLOURS.get(method, _OTHER_COLOUR)] * len(masks)
-    if len(masks) > 1 and method != "unprompted":
+    if _in_class_colours(method, len(masks)):
         colours = [_class_colour(index) for index in range(len(masks))]
     drawn = zip(masks, colours, strict=True)
     return [(mask, colour) for mask, colour in drawn if mask is not None and mask.any()]

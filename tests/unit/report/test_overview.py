@@ -105,3 +105,15 @@ def test_several_classes_have_their_own_colours_but_for_unprompted_sam(tmp_path)
     picture = draw(tmp_path, [same], methods=("unprompted",))
     assert count(picture, (90 * 0.62 + np.array((240, 98, 90)) * 0.38).round()) > 1000
     assert count(picture, second) == 0
+
+
+@pytest.mark.parametrize("classes", [["lungs"], ["lungs", "heart"]])
+def test_every_colour_has_one_sign(classes, tmp_path):
+    """With two classes, green and blue are theirs, and not those of the cascade and GT-SAM."""
+    band = Band(classes, "phantoms", [panel(60, 80, {})], dict.fromkeys(NAMES, 0.5), 20)
+    overview([band], tmp_path / "overview.png", method_names=NAMES, heading="A heading")
+    with Image.open(tmp_path / "overview.png") as file:
+        drawn = np.asarray(file.convert("RGB"), np.int16)
+    red, green, blue = (count(drawn, colour) for colour in ((240, 98, 90), *CLASS_COLOURS[:2]))
+    assert red > 50
+    assert [green, blue] == pytest.approx([red, red], rel=0.1)
