@@ -10,11 +10,16 @@ from pathlib import Path
 
 import cv2
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.s3_server import S3Server
 
 # Ray's workers have the lowest priority otherwise, and starve next to anything else on the machine.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's spelling)
+
+# A busy machine is no fault of the code: no example has a deadline, and inputs may take their time.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent

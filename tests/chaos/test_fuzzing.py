@@ -16,7 +16,8 @@ from tests.chaos.originals import originals
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(seeds=st.lists(st.integers(0, 2**32), min_size=5, max_size=5))
 def test_any_file_becomes_pixels_or_an_error_with_a_reason(seeds, tmp_path):

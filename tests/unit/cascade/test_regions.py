@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from segment_anything.utils.amg import remove_small_regions
@@ -22,13 +22,11 @@ def assert_same(mask, area, *, holes):
     assert changed == officially
 
 
-@settings(deadline=None)
 @given(arrays.arrays(bool, SHAPES), st.integers(1, 120), st.booleans())
 def test_noise(mask, area, holes):
     assert_same(mask, area, holes=holes)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.booleans())
 def test_blobs_somewhere_in_the_image(seed, area, holes):
     random = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.extra import numpy as arrays
 
 from salip_ray.errors import InputError
@@ -16,7 +16,6 @@ from salip_ray.review.tools.urls import Urls
 from tests.unit.review.mixed import refused, run
 
 
-@settings(deadline=None)
 @given(arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=70)))
 def test_a_brush_mask_survives(mask):
     np.testing.assert_array_equal(brush_rle.decode(brush_rle.encode(mask), *mask.shape), mask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from salip_ray.review.tools.polygons import filled, outlines
@@ -18,7 +18,6 @@ def drawn(mask):
     return after
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.floats(0.0, 1.0))
 def test_a_random_mask_survives(seed, height, width, share):
     mask = np.random.default_rng(seed).random((height, width)) < share
