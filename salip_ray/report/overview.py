@@ -147,7 +147,7 @@ def _draw_notes(
 
 
 def _in_class_colours(method: str, n_classes: int) -> bool:
-    """Return whether masks of a method have the colours of their classes, not that of the method."""
+    """Return whether the masks of a method have the colours of their classes."""
     return n_classes > 1 and method != "unprompted"
 
 
