@@ -55,8 +55,9 @@ def checkpoint(tmp_path, monkeypatch):
     return tmp_path / "mobile_sam.pt"
 
 
-def config_of(checkpoint, *more):
-    sam = json.dumps({"model": "vit_t", "checkpoint": str(checkpoint)})
+def config_of(checkpoint, *more, model="vit_t"):
+    """Return a small configuration with a SAM, and without limits: its weights are random."""
+    sam = json.dumps({"model": model, "checkpoint": str(checkpoint)})
     limits = ("propose.pred_iou_thresh=0", "propose.stability_score_thresh=0")
     task = ("task.max_area=1", "task.min_area=0", "task.min_confidence=0")
     given = ("image.long_side=96", "propose.points_per_side=4", "propose.box_nms_thresh=1")

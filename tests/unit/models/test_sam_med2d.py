@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from salip_ray.cascade.cascade import Cascade
-from salip_ray.config import load_config
 from salip_ray.errors import WeightsError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.sam import load
 from salip_ray.models.sam.load import quicken
 from salip_ray.models.sam.sam_med2d import build_sam_med2d
+from tests.unit.models import test_mobile_sam
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+config_of = partial(test_mobile_sam.config_of, model="sam_med2d")
 TINY = {"width": 32, "depth": 2, "heads": 2, "every": 2}
 
 #: Computed by the code of OpenGVLab/SAM-Med2D, commit bfd2b93, with the weights of `filled` and the
@@ -57,14 +58,6 @@ def checkpoint(tmp_path, monkeypatch):
     optimiser = {"state": {}, "param_groups": [{"lr": 1e-4}]}
     torch.save({"model": state, "optimizer": optimiser}, tmp_path / "sam-med2d_b.pth")
     return tmp_path / "sam-med2d_b.pth"
-
-
-def config_of(checkpoint, *more):
-    sam = json.dumps({"model": "sam_med2d", "checkpoint": str(checkpoint)})
-    limits = ("propose.pred_iou_thresh=0", "propose.stability_score_thresh=0")
-    task = ("task.max_area=1", "task.min_area=0", "task.min_confidence=0")
-    given = ("image.long_side=96", "propose.points_per_side=4", "propose.box_nms_thresh=1")
-    return load_config("lungs", overrides=[f"sam={sam}", *limits, *task, *given, *more])
 
 
 def test_the_numbers_of_the_official_code():
