@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from salip_ray.errors import ConfigError
+from salip_ray.evaluation.instances import MATCH_IOU
 from salip_ray.output.layout import EVALUATION, STATS, SUMMARY, shard_file, shard_numbers
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.summary import read_statistics, stored_summary
@@ -165,7 +166,7 @@ def make_section(
         times=stage_columns(stats),
         stages=_stage_means(stats),
         reviews=count_decisions(labels),
-        scores=_only(scores, [spec.label for spec in labels.classes]),
+        scores=scores.among(spec.label for spec in labels.classes) if scores else None,
         groups=[(*GROUPS[g], items) for g, items in made.items() if g in GROUPS],
         errors=made.get("error", []),
         seed=seed,
@@ -185,6 +186,7 @@ def render(sections: Sequence[Section], heading: str) -> str:
         script_hash=digest,
         figures=FIGURES,
         headline=METHOD_NAMES,
+        match_iou=MATCH_IOU,
     )
 
 
@@ -242,13 +244,6 @@ def _stage_means(stats: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     for shard in stats:
         spent.update(shard["seconds"])
     return {stage: seconds / rows for stage, seconds in spent.items() if seconds}
-
-
-def _only(scores: Scores | None, labels: Sequence[str]) -> Scores | None:
-    if scores is None:
-        return None
-    means = {label: scores.means[label] for label in labels if label in scores.means}
-    return Scores(means, scores.of_images) if means else None
 
 
 def _card(run: Mapping[str, Any], summary: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

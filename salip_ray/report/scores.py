@@ -23,10 +23,13 @@ class Scores:
     Attributes:
         means: ``dice_3d`` of a mean is the mean 3-D Dice of the volumes, if there are any.
         of_images: Dice by image id, label and method; NaN if both masks are empty.
+        objects: F1, PQ and numbers of objects by class and method, of the classes that have
+            several objects in an image.
     """
 
     means: Mapping[str, Mapping[str, Mapping[str, Any]]]
     of_images: Mapping[tuple[str, str, str], float] = field(repr=False)
+    objects: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> Scores:
@@ -48,9 +51,16 @@ class Scores:
                 for item in content["images"]
             }
             _add_volumes(means, content.get("volumes", ()))
+            objects = _objects(means, content)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{name} is not an evaluation.json of salip-ray evaluate") from None
-        return cls(means, dice)
+        return cls(means, dice, objects)
+
+    def among(self, labels: Iterable[str]) -> Scores:
+        """Return the scores of these classes only."""
+        means = {label: self.means[label] for label in labels if label in self.means}
+        objects = {label: self.objects[label] for label in means if label in self.objects}
+        return Scores(means, self.of_images, objects)
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -76,6 +86,24 @@ def _add_volumes(
             dice = nan_mean(by_method.get((label, mean.get("variant", method)), ()))
             if not math.isnan(dice):
                 mean["dice_3d"] = dice
+
+
+def _objects(
+    means: Mapping[str, Mapping[str, Mapping[str, Any]]], content: Mapping[str, Any]
+) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Return the figures of objects of the methods in the means, by class and method."""
+    several = {
+        item["label"]
+        for item in content.get("objects", ())
+        if max(item["labelled"], item["reference"]) > 1
+    }
+    objects: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for label in means:
+        for method, mean in means[label].items():
+            figures = content.get("instances", {}).get(label, {})
+            if label in several and (of := figures.get(mean.get("variant", method))):
+                objects.setdefault(label, {})[method] = of
+    return objects
 
 
 def _number(value: float | None) -> float:

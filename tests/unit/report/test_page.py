@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from salip_ray.cli import app
 from salip_ray.errors import ConfigError, InputError, OutputError
 from salip_ray.evaluation.outputs import evaluate_output
+from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
 from salip_ray.output.reader import LabelOutput
 from salip_ray.report.build import find_runs, make_report
 from salip_ray.report.charts import histogram, stage_columns
+from salip_ray.report.scores import Scores
 from salip_ray.report.statistics import Histogram
 from salip_ray.sources.references import References
 from tests.unit.report.conftest import label_row, mask_cell
@@ -106,6 +108,55 @@ def test_scores_of_an_evaluation_in_the_output(run, tmp_path):
     )
     (run / "evaluation.json").write_text(as_json(evaluation))
     assert "Scores against the references" in make_report(str(run))
+
+
+def test_objects_have_scores_if_a_class_has_several(run, tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for row in LabelOutput.open(str(run)).rows():
+        if row["status"] != "error":
+            # Each lung is an object; the labels have both lungs, too.
+            index = int(row["uri"].rpartition("-")[2].removesuffix(".png"))
+            phantom = make_phantom("chest_xray", index, bank="tune", size=96 + 8 * index)
+            mask = phantom.mask(TARGETS["chest_xray"]).astype(np.uint8)
+            Image.fromarray(mask).save(folder / row["uri"].rpartition("/")[2])
+    words = text_of(make_report(str(run), reference=str(folder)))
+    assert "Two objects match if their IoU is above 0.5." in words
+    # Five images are labelled like their references, and one with two lungs is empty.
+    assert "Class Method F1 PQ Labels References Matched" in words
+    assert "lungs cascade 0.909 0.909 10 12 10" in words
+    assert "lungs GT-SAM 0.909 0.909 10 12 10" in words
+
+
+def test_single_objects_have_no_table_and_an_older_evaluation_is_shown_without_it(run, tmp_path):
+    from salip_ray.evaluation import as_json
+
+    folder = references(run, tmp_path / "masks")
+    of_ones = evaluate_output(LabelOutput.open(str(run)), References.open(str(folder)))
+    content = json.loads(as_json(of_ones))
+    several = {**content["objects"][0], "reference": 2}
+    for change, shown in (
+        ({"objects": [{**item, "labelled": 1} for item in content["objects"]]}, False),
+        ({"objects": [several]}, True),
+        ({"objects": None, "instances": None}, False),
+    ):
+        data = {key: value for key, value in {**content, **change}.items() if value is not None}
+        (run / "evaluation.json").write_text(json.dumps(data))
+        words = text_of(make_report(str(run)))
+        assert "Scores against the references" in words
+        assert ("Objects against the references" in words) == shown
+
+
+def test_objects_of_unprompted_sam_are_those_of_its_better_variant():
+    variants = {"unprompted_largest": {"f1": 0.4}, "unprompted_confident": {"f1": 0.9}}
+    content = {
+        "classes": {"lungs": {"unprompted": {"dice": 0.5, "variant": "unprompted_largest"}}},
+        "images": [],
+        "instances": {"lungs": variants},
+        "objects": [{"label": "lungs", "labelled": 0, "reference": 2}],
+    }
+    scores = Scores.parse(json.dumps(content).encode(), "evaluation.json")
+    assert scores.objects == {"lungs": {"unprompted": {"f1": 0.4}}}
 
 
 def test_an_evaluation_of_other_images_is_not_shown(run):
