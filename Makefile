@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 
-.PHONY: help env test lint types unit cluster scale demo realdata confidence consensus student resume bench \
+.PHONY: help env test lint types unit cluster scale demo realdata confidence consensus student resume bench bench-peers \
   parity own-models kills ablation chaos fuzz soak volume formats train-bundled docs notebooks documented wheel licences sbom lock clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ resume: $(ENV)  ## label 10,000 small images, kill -9 the job three times, count
 
 bench: $(ENV)  ## measure the speed ratios on a quiet machine (10 to 20 minutes)
 	$(BIN)/python -m benchmarks.bench
+
+bench-peers: $(ENV)  ## measure the same work with other packages, on a quiet machine (an hour)
+	$(BIN)/python -m benchmarks.peers
 
 parity: $(ENV)  ## the slow parity tests: ViT-B at its full size (minutes)
 	$(BIN)/python -m pytest tests/parity -m slow
