@@ -15,6 +15,7 @@ import pytest
 
 import salip_ray
 from salip_ray.config import Config
+from tests.browser import started_browser
 from tests.conftest import ROOT
 from tests.unit.cli.command_tree import all_commands
 
@@ -99,6 +100,26 @@ def test_numbered_steps_are_items_of_their_list(site):
     """Python-Markdown wants four spaces below a step, and an empty line before the next."""
     for page in site.rglob("*.html"):
         assert not re.search(r"\s\d\. <strong>", page.read_text(encoding="utf-8")), page.name
+
+
+def test_lists_are_no_text_of_a_paragraph(site):
+    """Python-Markdown wants an empty line before a list."""
+    for page in site.rglob("*.html"):
+        paragraphs = re.findall(r"<p>(.*?)</p>", page.read_text(encoding="utf-8"), re.DOTALL)
+        assert not [text for text in paragraphs if re.search(r"^ *[-*] ", text, re.MULTILINE)], page
+
+
+@pytest.mark.browser
+def test_phone_shows_options_in_one_piece_and_scrolls_no_page_sideways(site):
+    with started_browser() as browser:
+        page = browser.new_page(viewport={"width": 375, "height": 800})
+        for name in ("index", "label", "own-organ", "reliability", "speed"):
+            page.goto((site / f"{name}.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= 375
+            options = page.locator(".language-sh code .option")
+            lines = options.evaluate_all("all => all.map(one => one.getClientRects().length)")
+            assert lines
+            assert set(lines) == {1}
 
 
 def test_no_page_loads_anything_from_another_host(site):
