@@ -36,10 +36,12 @@ from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
 from salip_ray.output.masks import decode_rle, encode_rle
 from salip_ray.schema import Image, Mask
+from salip_ray.student.augmentation import augmented
 from salip_ray.student.loop import TrainingRun
 from salip_ray.student.network import Student
 from salip_ray.student.options import StudentOptions
-from salip_ray.student.samples import IGNORED, Target, as_input, augmented, fit
+from salip_ray.student.samples import as_input, fit
+from salip_ray.student.targets import IGNORED, Target
 from salip_ray.student.unet import make_net
 
 TASK, KIND = "lungs", "chest_xray"
@@ -80,7 +82,7 @@ def trained(file: Path) -> Student:
         run.epochs_done += 1
         sys.stderr.write(f"\rU-Net: epoch {run.epochs_done} of {options.epochs}")
     sys.stderr.write("\n")
-    student = Student(run.net.eval(), {TASK: 1}, options.size, options.width)
+    student = Student(run.averaged.module.eval(), {TASK: 1}, options.size, options.width)
     file.write_bytes(student.to_bytes())
     return student
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from salip_ray.student.augmentation import FloatImage, vary_appearance
 from training.bank import BitField, Grey
-
-FloatImage = npt.NDArray[np.float32]
 
 #: Kinds whose images may be upside down. A chest X-ray is always upright.
 _ANY_WAY_UP: Collection[str] = ("brain_mri", "fetal_ultrasound")
@@ -49,7 +47,7 @@ def augment(image: Grey, labels: BitField, kind: str, rng: np.random.Generator) 
     halves = np.ascontiguousarray(labels).view(np.uint16).reshape(*labels.shape, 2)
     moved = cv2.warpAffine(halves, warp, (width, height), flags=cv2.INTER_NEAREST)
     bits: BitField = moved.view(np.uint32)[..., 0]
-    look = _appearance(grey.astype(np.float32) / 255.0, rng)
+    look = vary_appearance(grey.astype(np.float32) / 255.0, rng)
     look, bits = _bars(look, bits, rng)
 
     canvas = np.zeros((size, size), np.float32)
@@ -85,64 +83,6 @@ def _warp(
     middle = np.array(shape[::-1]) / 2
     target = np.array(content[::-1]) * (0.5 + rng.normal(0.0, 0.06, 2))
     return np.column_stack((linear, target - linear @ middle))
-
-
-def _appearance(image: FloatImage, rng: np.random.Generator) -> FloatImage:
-    """Change grey levels 0..1 as scanners, windows and file formats do."""
-    height, width = image.shape
-    if rng.random() < 0.7:
-        image = image ** np.float32(np.exp(rng.normal(0.0, 0.35)))
-    if rng.random() < 0.5:
-        field = cv2.resize(
-            rng.normal(0.0, 1.0, (3, 3)).astype(np.float32),
-            (width, height),
-            interpolation=cv2.INTER_CUBIC,
-        )
-        image = image * np.exp(np.float32(rng.uniform(0.05, 0.3)) * (field - field.max() / 2))
-    if rng.random() < 0.7:
-        image = image * np.float32(rng.uniform(0.5, 1.15)) + np.float32(rng.normal(0.0, 0.05))
-    if rng.random() < 0.04:
-        image = image.max() - image
-    if rng.random() < 0.3:
-        image = _float(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8)))
-    if rng.random() < 0.25:
-        coarse = rng.uniform(0.3, 0.8)
-        small = cv2.resize(image, None, fx=coarse, fy=coarse, interpolation=cv2.INTER_AREA)
-        image = _float(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
-    if rng.random() < 0.3:
-        speckle = _grain(height, width, rng)
-        image = image * (1.0 + np.float32(rng.uniform(0.05, 0.35)) * speckle)
-    if rng.random() < 0.4:
-        image = image + np.float32(rng.uniform(0.005, 0.05)) * _grain(height, width, rng)
-    if rng.random() < 0.25:
-        image = _cut_out(image, rng)
-    return _float(image)
-
-
-def _float(image: npt.NDArray[Any]) -> FloatImage:
-    return image.astype(np.float32, copy=False)
-
-
-def _grain(height: int, width: int, rng: np.random.Generator) -> FloatImage:
-    """Draw unit normal noise with grains of one to three pixels."""
-    grain = rng.integers(1, 4)
-    coarse = rng.standard_normal((-(-height // grain), -(-width // grain)), dtype=np.float32)
-    return _float(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR))
-
-
-def _cut_out(image: FloatImage, rng: np.random.Generator) -> FloatImage:
-    """Draw one to three small rectangles in a flat grey: markers, devices, text fields.
-
-    The organ continues under them, so the labels stay.
-    """
-    height, width = image.shape
-    image = image.copy()
-    for _ in range(rng.integers(1, 4)):
-        high, wide = (rng.uniform(0.03, 0.2, 2) * (height, width)).astype(int) + 1
-        top, left = rng.integers(0, height - high), rng.integers(0, width - wide)
-        level = 0.0 if rng.random() < 0.6 else rng.random()
-        image[top : top + high, left : left + wide] = level
-    return image
 
 
 def _bars(

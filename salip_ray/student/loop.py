@@ -13,10 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from salip_ray.errors import ResumeError
 from salip_ray.student.loss import hard_dice, student_loss
 from salip_ray.student.options import StudentOptions
 
+_AVERAGING = 0.99  # per step
 Batch = Mapping[str, Tensor]  #: of :class:`salip_ray.student.samples.Example`, collated
 
 
@@ -36,6 +39,9 @@ class Total:
 class TrainingRun:
     """A network, its optimiser, and the best weights so far.
 
+    The weights that are validated and saved are averages over the last hundred or so steps: they
+    are better than those of any one step.
+
     Args:
         net: trained in place; already on ``device``.
         options: of these, ``rate``, ``epochs`` and ``confidence_power`` matter here.
@@ -45,6 +51,7 @@ class TrainingRun:
     def __init__(self, net: nn.Module, options: StudentOptions, device: torch.device) -> None:
         self.net, self.options, self.device = net, options, device
         self.optimiser = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=1e-4)
+        self.averaged = AveragedModel(unwrapped(net), avg_fn=_average)
         self.epochs_done = 0
         self.best_dice = -math.inf
         self.best: dict[str, Tensor] = {}
@@ -67,6 +74,7 @@ class TrainingRun:
             loss.backward()
             nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
             self.optimiser.step()
+            self.averaged.update_parameters(unwrapped(self.net))
             loss_sum, steps = loss_sum + loss.item(), steps + 1
         return Total(loss_sum, steps)
 
@@ -79,10 +87,10 @@ class TrainingRun:
 
         It measures how far the student agrees with its teacher, not how good either is.
         """
-        self.net.eval()
+        self.averaged.eval()
         total, count = 0.0, 0.0
         for batch in batches:
-            logits = self.net(batch["image"].to(self.device))
+            logits = self.averaged(batch["image"].to(self.device))
             dice = hard_dice(logits, batch["target"].to(self.device))
             counted = dice[~dice.isnan()]
             total, count = total + counted.sum().item(), count + counted.numel()
@@ -100,7 +108,7 @@ class TrainingRun:
         self.epochs_done += 1
         if not val.count or val.mean >= self.best_dice:
             self.best_dice = val.mean if val.count else -math.inf
-            weights = unwrapped(self.net).state_dict()
+            weights = self.averaged.module.state_dict()
             self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
         figures = {"epoch": self.epochs_done, "loss": loss.mean}
         if val.count:
@@ -112,6 +120,7 @@ class TrainingRun:
         """Return everything that a resumed run needs, as plain data and tensors."""
         return {
             "net": unwrapped(self.net).state_dict(),
+            "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "epochs_done": self.epochs_done,
             "best_dice": self.best_dice,
@@ -120,8 +129,18 @@ class TrainingRun:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of :meth:`state`."""
+        """Continue from a state of :meth:`state`.
+
+        Raises:
+            ResumeError: the state has no averages: an older version made it.
+        """
+        if "averaged" not in state:
+            raise ResumeError(
+                "this training was begun by an older version of salip-ray: complete it with that "
+                "version, or train into a new output"
+            )
         unwrapped(self.net).load_state_dict(state["net"])
+        self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epochs_done, self.best_dice = state["epochs_done"], state["best_dice"]
         self.best, self.history = dict(state["best"]), list(state["history"])
@@ -132,6 +151,11 @@ def unwrapped(net: nn.Module) -> nn.Module:
     inner = getattr(net, "module", net)
     assert isinstance(inner, nn.Module)
     return inner
+
+
+def _average(averaged: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
+    """Return the running average of weights; a run's first steps count less and less."""
+    return averaged + (now - averaged) * max(1 - _AVERAGING, 9 / (10 + int(steps)))
 
 
 def _decay(done: float) -> float:

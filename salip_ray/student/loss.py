@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from salip_ray.student.samples import IGNORED
+from salip_ray.student.targets import IGNORED
 
 _SMOOTH = 1.0  # pixels; makes the overlap of two empty masks 1
 
@@ -19,7 +19,7 @@ def student_loss(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         logits: float [n, channels, h, w]; channel 0 is the background.
-        target: int64 [n, h, w]: a channel, or :data:`~salip_ray.student.samples.IGNORED`.
+        target: int64 [n, h, w]: a channel, or :data:`~salip_ray.student.targets.IGNORED`.
         weights: float [n], at least 0.
 
     Returns:

@@ -16,7 +16,8 @@ from salip_ray.errors import WeightsError
 from salip_ray.models.weight_problems import state_problem
 from salip_ray.output.masks import LabelMap
 from salip_ray.schema import Image, Mask
-from salip_ray.student.samples import label_map_of, square_input
+from salip_ray.student.samples import square_input
+from salip_ray.student.targets import label_map_of
 from salip_ray.student.unet import make_net
 
 _HEAD = "student"  # of the file's metadata

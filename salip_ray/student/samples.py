@@ -8,28 +8,24 @@ from typing import Any, TypedDict
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.output.masks import LabelMap, label_dtype
 from salip_ray.schema import Image
-
-IGNORED = -1
-"""The target of a pixel that the loss ignores."""
+from salip_ray.student.augmentation import augmented
+from salip_ray.student.targets import IGNORED, Target, channels
 
 _SHARDS_MIXED = 4
-Target = npt.NDArray[np.int16]  #: channel of each pixel [h, w]: 0 background, or IGNORED
-Matrix = npt.NDArray[np.float64]
 
 
 class Example(TypedDict):
     """One image to learn from.
 
     ``image`` is float32 [3, size, size]. ``target`` is int64 [size, size]: a channel of the
-    network, or :data:`IGNORED`. ``confidence`` is the trust in the label, 0 to 1.
+    network, or :data:`~salip_ray.student.targets.IGNORED`. ``confidence`` is the trust in the
+    label, 0 to 1.
     """
 
     image: Tensor
@@ -110,18 +106,6 @@ class MixedOrder(Sampler[int]):
         return iter(order[self.rank :: self.workers])
 
 
-def channels(class_ids: Sequence[int], ignore_index: int) -> Target:
-    """Return a table from the values of a label map to channels: 0, then the classes in order.
-
-    Classes that are not learnt become background.
-    """
-    table: Target = np.zeros(ignore_index + 1, np.int16)
-    for channel, class_id in enumerate(class_ids, start=1):
-        table[class_id] = channel
-    table[ignore_index] = IGNORED
-    return table
-
-
 def fit(image: Image, size: int) -> Image:
     """Return the image resized to a long side of ``size``, uint8 RGB [h, w, 3]."""
     scale = size / max(image.shape[:2])
@@ -160,37 +144,3 @@ def _target(channel_map: Target, shape: Any, size: int) -> Target:
         channel_map, (width, height), interpolation=cv2.INTER_NEAREST
     )
     return target
-
-
-def augmented(picture: Image, target: Target, rng: np.random.Generator) -> tuple[Image, Target]:
-    """Return an image and its target, rotated, scaled and shifted a little, in another light.
-
-    Never mirrored, because left and right are different organs. Pixels from outside of the image
-    are black and ignored.
-    """
-    size = picture.shape[0]
-    matrix = _transform(size, rng)
-    picture = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR)  # type: ignore[assignment]
-    target = cv2.warpAffine(  # type: ignore[assignment]
-        target, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=IGNORED
-    )
-    light = picture.astype(np.float32) / 255
-    light = light ** rng.uniform(0.6, 1.6)
-    light = (light - 0.5) * rng.uniform(0.7, 1.3) + 0.5 + rng.uniform(-0.1, 0.1)
-    if rng.random() < 0.3:
-        light = np.asarray(cv2.GaussianBlur(light, (0, 0), rng.uniform(0.4, 1.2)))
-    light += rng.normal(0, rng.uniform(0, 0.06), light.shape[:2])[..., None]
-    return np.rint(np.clip(light, 0, 1) * 255).astype(np.uint8), target
-
-
-def _transform(size: int, rng: np.random.Generator) -> Matrix:
-    angle, scale = rng.uniform(-15, 15), rng.uniform(0.85, 1.2)
-    matrix: Matrix = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)  # type: ignore[assignment]
-    matrix[:, 2] += rng.uniform(-0.08, 0.08, 2) * size
-    return matrix
-
-
-def label_map_of(channel_map: npt.NDArray[np.integer[Any]], class_ids: Sequence[int]) -> LabelMap:
-    """Return the class ids of the network's channels [h, w]."""
-    table = np.array([0, *class_ids])
-    return table[channel_map].astype(label_dtype(int(table.max())))  # type: ignore[no-any-return]

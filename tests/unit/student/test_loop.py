@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from salip_ray.errors import ResumeError
 from salip_ray.student.loop import Total, TrainingRun
 from salip_ray.student.options import StudentOptions
 from salip_ray.student.unet import make_net
@@ -55,6 +56,28 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path):
     assert second.history == whole.history
     for name, value in whole.net.state_dict().items():
         torch.testing.assert_close(second.net.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_saved_weights_are_averages_of_the_steps():
+    learner = course()
+    run(learner, 2)
+    trained = learner.net.state_dict()
+    assert not all(torch.equal(learner.best[name], value) for name, value in trained.items())
+    # Six steps: their average is nearer to the last than to the first one.
+    first = course().net.state_dict()
+    moved, left = 0.0, 0.0
+    for name, value in learner.best.items():
+        moved += float((value - first[name]).norm())
+        left += float((value - trained[name]).norm())
+    assert left < moved
+
+
+def test_state_without_averages_is_refused():
+    learner = course()
+    state = learner.state()
+    del state["averaged"]
+    with pytest.raises(ResumeError, match="older version"):
+        course().load_state(state)
 
 
 def test_the_best_epoch_is_saved_or_the_last_without_validation():

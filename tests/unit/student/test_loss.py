@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from salip_ray.student.loss import hard_dice, student_loss
-from salip_ray.student.samples import IGNORED
+from salip_ray.student.targets import IGNORED
 
 
 def scene(n: int = 2) -> tuple[torch.Tensor, torch.Tensor]:

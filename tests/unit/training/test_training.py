@@ -125,7 +125,7 @@ def test_the_same_seed_gives_the_same_augmentation() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_move_with_the_image(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augment, "_appearance", lambda image, rng: image)
+    monkeypatch.setattr(augment, "vary_appearance", lambda image, rng: image)
     image, labels = _square()
     for seed in range(20):
         sample = augment.augment(image, labels, kind, np.random.default_rng(seed))
