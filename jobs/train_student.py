@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from salip_ray.cli.options import OutputOption, storage_options
+from salip_ray.cli.options import Manifest, OutputOption, storage_option, storage_options
 from salip_ray.errors import ConfigError, JobError, SalipError
 from salip_ray.sources.locations import normalise
 from salip_ray.student.options import StudentOptions
 
 if TYPE_CHECKING:
+    from salip_ray.output.reader import LabelOutput
     from salip_ray.output.store import Store
+    from salip_ray.sources.references import References
 
 _USUAL = StudentOptions()
 
@@ -68,8 +70,11 @@ def main(
     images_root: Annotated[
         str | None, typer.Option(help="Where the images of LABELS have moved.")
     ] = None,
-    labels_option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE")] = None,
-    image_option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE")] = None,
+    manifest: Manifest = None,
+    labels_option: Annotated[list[str] | None, storage_option("LABELS")] = None,
+    image_option: Annotated[list[str] | None, storage_option("the images")] = None,
+    test_option: Annotated[list[str] | None, storage_option("every TEST_LABELS")] = None,
+    reference_option: Annotated[list[str] | None, storage_option("all MASKS")] = None,
     output_option: OutputOption = None,
 ) -> None:
     """Train a student on LABELS and write it to OUTPUT."""
@@ -94,10 +99,19 @@ def main(
         loaders=loaders,
     )
     from salip_ray.datasets.pseudo_labels import PseudoLabels
+    from salip_ray.output.reader import LabelOutput
+    from salip_ray.sources.references import References
     from salip_ray.student.trainer import train_student
 
     console = Console()
     image_options = storage_options("image", image_option)
+    test_options = storage_options("test", test_option)
+    reference_options = storage_options("reference", reference_option)
+    # Opened before the training, so that a wrong location does not cost one.
+    opened = [
+        (LabelOutput.open(normalise(where), test_options), References.open(mask, reference_options))
+        for where, mask in zip(tests, masks, strict=True)
+    ]
     store = train_student(
         PseudoLabels(
             normalise(labels),
@@ -107,20 +121,20 @@ def main(
             images_root=images_root,
             storage_options=storage_options("labels", labels_option),
             image_options=image_options,
+            manifest=manifest,
         ),
         output,
         options,
         storage_options=storage_options("output", output_option),
         report=lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
     )
-    if tests:
-        pairs = list(zip(tests, masks, strict=True))
-        _score(store, pairs, image_options, surfaces, console)
+    if opened:
+        _score(store, opened, image_options, surfaces, console)
 
 
 def _score(
     store: Store,
-    tests: list[tuple[str, str]],
+    tests: list[tuple[LabelOutput, References]],
     image_options: dict[str, Any],
     surfaces: bool,
     console: Console,
@@ -128,16 +142,13 @@ def _score(
     from salip_ray.evaluation import as_json, nnunet_summary
     from salip_ray.output.layout import EVALUATION, EVALUATION_NNUNET, STUDENT_SCORES
     from salip_ray.output.lease import held
-    from salip_ray.output.reader import LabelOutput
     from salip_ray.report.tables import comparison_table, summary_table
-    from salip_ray.sources.references import References
     from salip_ray.student.output import load_student, record_scores, trained_images
     from salip_ray.student.scoring import METHOD, comparison, score_student
 
     student, trained_on = load_student(store), trained_images(store)
     results: dict[str, Any] = {}
-    for number, (location, masks) in enumerate(tests):
-        labels, references = LabelOutput.open(normalise(location)), References.open(masks)
+    for number, (labels, references) in enumerate(tests):
         name = labels.uri.rstrip("/").rpartition("/")[2]
         name = name if name not in results else f"{name}-{number}"
         evaluation = score_student(

@@ -12,6 +12,7 @@ from salip_ray.errors import ImageError, InputError
 from salip_ray.schema import Image, ImageRef
 from salip_ray.sources.decode import only_picture, open_stack, picture_at
 from salip_ray.sources.fetch import fetch_all
+from salip_ray.sources.formats.names import split_member
 from salip_ray.sources.formats.stack import Stack, Values
 from salip_ray.sources.locations import join, normalise
 from salip_ray.sources.privacy import is_pseudonym, scrub
@@ -24,7 +25,7 @@ class Images:
     The file that was opened last stays open, so slices of a volume are best requested together.
 
     Attributes:
-        base: the folder that held all images when they were labelled.
+        base: the folder that held all images, or their archives, when they were labelled.
         root: the folder that replaces ``base`` now, or None if the images have not moved.
         limits: limits of decoding.
         storage_options: fsspec options of the images' store.
@@ -40,10 +41,12 @@ class Images:
         return {**self.__dict__, "_opened": {}}
 
     def location(self, uri: str) -> str:
-        """Return where an image is now."""
+        """Return where an image, or a member of an archive, is now."""
         if self.root is None:
             return uri
-        return join(normalise(self.root), uri[len(self.base) :].lstrip("/"))
+        member, archive = split_member(uri)
+        moved = join(normalise(self.root), (archive or uri)[len(self.base) :].lstrip("/"))
+        return f"{member}::{moved}" if archive else moved
 
     def load(self, picture: ImageRef, name: str | None = None) -> Image:
         """Return the pixels of an image, uint8 RGB [H, W, 3].
@@ -99,8 +102,9 @@ class Images:
 
 
 def folder_of(uri: str) -> str:
-    """Return the folder of an image file."""
-    return posixpath.dirname(uri.partition("#")[0])
+    """Return the folder of an image file, or of the archive that holds it."""
+    location, archive = split_member(uri)
+    return posixpath.dirname((archive or location).partition("#")[0])
 
 
 def common_folder(folders: Iterable[str]) -> str:

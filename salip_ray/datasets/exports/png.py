@@ -8,6 +8,7 @@ objects are 16-bit grey: each object of an image is a value.
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from typing import Any
 
@@ -22,7 +23,7 @@ from salip_ray.datasets.images import folder_of
 from salip_ray.datasets.index import Entry
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.output.masks import encode_png
-from salip_ray.sources.formats.names import stem
+from salip_ray.sources.formats.names import split_member, stem
 from salip_ray.sources.privacy import is_pseudonym
 
 
@@ -77,8 +78,11 @@ def file_names(labels: PseudoLabels) -> list[str]:
 
 
 def _plain_name(entry: Entry, base: str) -> str:
-    folder = folder_of(entry.picture.uri)[len(base) :].strip("/")
-    # A member of an archive has ".." or empty parts in no name.
+    folder = folder_of(entry.picture.uri)[len(base) :]
+    member, archive = split_member(entry.picture.uri)
+    if archive:
+        folder += "/" + posixpath.dirname(member.partition("://")[2])
+    # Members of archives may have ".." and empty parts in their names.
     folder = "/".join(part for part in folder.split("/") if part not in {"", ".", ".."})
     number = "" if entry.slice is None else f"-{entry.slice:04d}"
     name = f"{stem(entry.picture.uri)}{number}.png"

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image as Pil
 
 from salip_ray.config import load_config
-from salip_ray.datasets.exports import coco, review, yolo
+from salip_ray.datasets.exports import coco, png, review, yolo
 from salip_ray.datasets.exports.cases import Split
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import ConfigError, InputError, OutputError
@@ -125,17 +125,37 @@ def test_coco_names_upright_images_without_copying_them(tmp_path):
     assert not (tmp_path / "coco" / "images").exists()
 
 
-def test_coco_writes_the_members_of_archives(tmp_path):
-    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+def write_archive(path):
+    """An image of 8 x 9 for each of two patients, all of one name."""
+    with zipfile.ZipFile(path, "w") as archive:
         for patient in "12":
             buffer = io.BytesIO()
             Pil.new("L", (9, 8), int(patient)).save(buffer, "PNG")
             archive.writestr(f"p{patient}/a.png", buffer.getvalue())
-    images = coco_images(write_squares(tmp_path / "in.zip", tmp_path), tmp_path / "coco")
+    return path
+
+
+def test_coco_writes_the_members_of_archives(tmp_path):
+    images = coco_images(
+        write_squares(write_archive(tmp_path / "in.zip"), tmp_path), tmp_path / "coco"
+    )
     for image in images:
         grey = cv2.imread(str(tmp_path / "coco" / image["file_name"]), cv2.IMREAD_UNCHANGED)
         assert (grey == int(image["uri"].removeprefix("zip://p")[0])).all()
     assert len({image["file_name"] for image in images}) == 2
+
+
+def test_maps_of_the_members_of_an_archive_have_their_folders(tmp_path):
+    labels = write_squares(write_archive(tmp_path / "in.zip"), tmp_path)
+    assert png.file_names(labels) == ["p1/a.png", "p2/a.png"]
+
+
+def test_members_of_a_moved_archive_are_read(tmp_path):
+    write_squares(write_archive(tmp_path / "in.zip"), tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in.zip").rename(tmp_path / "elsewhere" / "in.zip")
+    labels = PseudoLabels(str(tmp_path / "out"), images_root=str(tmp_path / "elsewhere"))
+    assert [int(sample["image"].max()) for sample in labels] == [1, 2]
 
 
 def test_a_split_keeps_a_series_together(output, tmp_path):
