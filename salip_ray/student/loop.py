@@ -136,7 +136,7 @@ class TrainingRun:
         """
         if "averaged" not in state:
             raise ResumeError(
-                "this training was begun by an older version of salip-ray: complete it with that "
+                "this training was started by an older version of salip-ray: complete it with that "
                 "version, or train into a new output"
             )
         unwrapped(self.net).load_state_dict(state["net"])
