@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from salip_ray.schema import Mask
 
@@ -74,5 +73,7 @@ def between(before: Mask, after: Mask, position: float) -> Mask:
 
 
 def _signed_distance(mask: Mask) -> npt.NDArray[np.float64]:
+    from scipy import ndimage  # every commit imports this module, and few interpolate
+
     inside, outside = (ndimage.distance_transform_edt(part) for part in (mask, ~mask))
     return np.asarray(inside - outside, np.float64)

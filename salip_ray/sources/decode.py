@@ -8,8 +8,8 @@ from __future__ import annotations
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
 from salip_ray.schema import Image
-from salip_ray.sources.formats import dicom, nifti, ordinary
-from salip_ray.sources.formats.dicom_dataset import is_dicom
+from salip_ray.sources.formats import ordinary
+from salip_ray.sources.formats.dicom_marks import is_dicom
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.stack import Reader, Stack
 
@@ -20,10 +20,24 @@ NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 ORDINARY_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"}) | TIFF_SUFFIXES
 
+
+def _read_dicom(data: bytes, config: ImageConfig) -> Stack:
+    # pydicom and nibabel take half a second of every process that imports them.
+    from salip_ray.sources.formats import dicom
+
+    return dicom.read(data, config)
+
+
+def _read_nifti(data: bytes, config: ImageConfig) -> Stack:
+    from salip_ray.sources.formats import nifti
+
+    return nifti.read(data, config)
+
+
 _BY_SUFFIX: dict[str, Reader] = {
     **dict.fromkeys(ORDINARY_SUFFIXES, ordinary.read),
-    **dict.fromkeys(DICOM_SUFFIXES, dicom.read),
-    **dict.fromkeys(NIFTI_SUFFIXES, nifti.read),
+    **dict.fromkeys(DICOM_SUFFIXES, _read_dicom),
+    **dict.fromkeys(NIFTI_SUFFIXES, _read_nifti),
 }
 
 IMAGE_SUFFIXES = frozenset(_BY_SUFFIX)
@@ -94,7 +108,7 @@ def open_stack(data: bytes, name: str, config: ImageConfig) -> Stack:
     check_bytes(len(data), config)
     reader = _BY_SUFFIX.get(suffix(name))
     if data[128:132] == b"DICM" or (reader is None and is_dicom(data[:256])):
-        return dicom.read(data, config)  # DICOM files often have no suffix
+        return _read_dicom(data, config)  # DICOM files often have no suffix
     return (reader or ordinary.read)(data, config)  # Pillow looks at the bytes
 
 

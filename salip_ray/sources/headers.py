@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import gzip
-import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
 from salip_ray.sources.decode import DICOM_SUFFIXES, NIFTI_SUFFIXES, TIFF_SUFFIXES
-from salip_ray.sources.formats import dicom_dataset as dicom
-from salip_ray.sources.formats import nifti
+from salip_ray.sources.formats.dicom_marks import is_dicom
 from salip_ray.sources.formats.names import suffix
-from salip_ray.sources.formats.stack import check_frames
 from salip_ray.sources.formats.tiff_pages import page_offsets
 from salip_ray.sources.locations import filesystem, public_uri
 from salip_ray.sources.opening import MISSING, ask, open_file, parsed, read_head
-from salip_ray.sources.series import MARKS, SliceGeometry
+from salip_ray.sources.series import SliceGeometry
 from salip_ray.sources.stores import describe_error
 
 MARKED_BYTES = 132  #: enough of a file to know whether it is DICOM
-#: By each mark of a series, the keywords that may hold it: plain, and in functional groups.
-_MARKS = {
-    **{keyword: (keyword,) for keyword in MARKS},
-    "TemporalPositionIdentifier": ("TemporalPositionIdentifier", "TemporalPositionIndex"),
-    "AcquisitionNumber": ("AcquisitionNumber", "FrameAcquisitionNumber"),
-    "EchoTime": ("EchoTime", "EffectiveEchoTime"),
-    "AcquisitionTime": ("AcquisitionTime", "FrameAcquisitionDateTime"),
-    "ImageType": ("FrameType", "ImageType"),
-}
-_SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
-_TAGS = [
-    "NumberOfFrames",
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "PixelSpacing",
-    "InstanceNumber",
-    "Rows",
-    "Columns",
-    _SHARED,
-    *{keyword for keywords in _MARKS.values() for keyword in keywords},
-]
 
 
 @dataclass(frozen=True)
@@ -103,16 +77,18 @@ def holds_dicom(address: str, storage_options: Mapping[str, Any] | None = None) 
         return read_head(fs, address, MARKED_BYTES)
 
     answer = ask(address, head, storage_options)
-    return isinstance(answer, bytes) and dicom.is_dicom(answer)
+    return isinstance(answer, bytes) and is_dicom(answer)
 
 
 def _is_dicom(file: IO[bytes]) -> bool:
     head = file.read(MARKED_BYTES)
     file.seek(0)
-    return dicom.is_dicom(head)
+    return is_dicom(head)
 
 
 def _read_nifti(file: IO[bytes], config: ImageConfig) -> Header:
+    from salip_ray.sources.formats import nifti
+
     return Header(nifti.grid_of(_nifti_header(file), config).count)
 
 
@@ -133,6 +109,8 @@ def read_nifti_header(uri: str, storage_options: Mapping[str, Any] | None = None
 
 
 def _nifti_header(file: IO[bytes]) -> Any:
+    from salip_ray.sources.formats import nifti
+
     zipped = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     try:
@@ -143,17 +121,10 @@ def _nifti_header(file: IO[bytes]) -> Any:
 
 
 def _read_dicom(file: IO[bytes], config: ImageConfig) -> Header:
-    with dicom.quiet():
-        ds = dicom.read_head(file, _TAGS)
-        series = str(ds.get("SeriesInstanceUID") or "") or None
-        frames = dicom.frame_count(ds)
-        check_frames(frames, config)
-        if frames > 1:
-            return Header(frames, series=series)
-        if _SHARED in ds:  # an enhanced object; the groups of one frame are small
-            file.seek(0)
-            ds = dicom.read_head(file, [*_TAGS, _PER_FRAME])
-        return Header(geometry=_geometry(ds, 0), series=series)
+    # Not imported with this module: pydicom and nibabel take half a second of every process.
+    from salip_ray.sources import dicom_headers
+
+    return Header(*dicom_headers.read(file, config))
 
 
 def read_frame_geometries(
@@ -164,64 +135,14 @@ def read_frame_geometries(
     Raises:
         InputError: the file cannot be read, or a frame has no position.
     """
+    from salip_ray.sources import dicom_headers
+
     try:
         fs, path = filesystem(address, storage_options)
-        with open_file(fs, path) as file, dicom.quiet():
-            ds = dicom.read_head(file)
-            frames = range(len(ds.get(_PER_FRAME) or ()))
-            geometries = [_geometry(ds, frame) for frame in frames]
+        with open_file(fs, path) as file:
+            geometries = dicom_headers.read_frames(file)
     except Exception:  # noqa: BLE001  (a message could quote values that name a patient)
         raise InputError("its file cannot be read") from None
     if not geometries or None in geometries:
         raise InputError("its frames have no position")
     return [geometry for geometry in geometries if geometry is not None]
-
-
-def _geometry(ds: Any, frame: int) -> SliceGeometry | None:
-    """Return the geometry of a frame; None if its data set lacks one or has a corrupt one."""
-    items = list(dicom.functional_groups(ds, frame))
-
-    def value(keyword: str) -> Any:
-        for item in items:
-            if item.get(keyword) not in (None, ""):
-                return item[keyword].value
-        return ds.get(keyword)
-
-    try:
-        orientation = _numbers(value("ImageOrientationPatient"), 6)
-        position = _numbers(value("ImagePositionPatient"), 3)
-        size = int(ds.Rows), int(ds.Columns)
-        number = int(ds.get("InstanceNumber") or 0)
-        series = ds.get("SeriesInstanceUID")
-        marks = [(mark, _text(map(value, keywords))) for mark, keywords in _MARKS.items()]
-        spacing = dicom.pair_of(value("PixelSpacing"))
-    except Exception:  # noqa: BLE001  (values of a corrupt file raise anything)
-        return None
-    if not series or orientation is None or position is None:
-        return None
-    return SliceGeometry(
-        series=str(series),
-        orientation=orientation,
-        position=position,
-        size=size,
-        number=number,
-        spacing=spacing,
-        instance=str(ds.get("SOPInstanceUID") or ""),
-        marks=tuple((mark, text) for mark, text in marks if text),
-    )
-
-
-def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
-    if values is None or len(values) != count:
-        return None
-    numbers = tuple(float(part) for part in values)
-    return numbers if all(map(math.isfinite, numbers)) else None
-
-
-def _text(values: Iterable[Any]) -> str:
-    """Return the first value that is there, as text."""
-    for value in values:
-        if value not in (None, ""):
-            many = not isinstance(value, str) and isinstance(value, Iterable)
-            return "\\".join(map(str, value)) if many else str(value)
-    return ""

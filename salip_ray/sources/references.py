@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,6 @@ from salip_ray.errors import ImageError, InputError, SalipError
 from salip_ray.schema import ImageRef
 from salip_ray.sources.decode import NIFTI_SUFFIXES
 from salip_ray.sources.fetch import fetch_all
-from salip_ray.sources.formats import nifti
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.formats.stack import Spacing
 from salip_ray.sources.locations import normalise, public_uri
@@ -40,6 +39,9 @@ from salip_ray.sources.reference_files import (
     whole_key,
 )
 from salip_ray.sources.stores import describe_error
+
+if TYPE_CHECKING:
+    from salip_ray.sources.formats.nifti import Grid
 
 _SAME = 1e-3  # share by which the spacing of a mask may differ from its image's
 
@@ -58,7 +60,7 @@ class References:
         self._slices = dict(slices or {})
         self._options = dict(storage_options or {})
         self._shared: dict[str | SliceKey, int] = {}
-        self._volume: tuple[tuple[object, ...], npt.NDArray[Any], nifti.Grid] | None = None
+        self._volume: tuple[tuple[object, ...], npt.NDArray[Any], Grid] | None = None
 
     @classmethod
     def open(cls, location: str, storage_options: Mapping[str, Any] | None = None) -> References:
@@ -204,6 +206,8 @@ class References:
     ) -> ClassIds:
         wanted = mask.uri, config.axis, config.volume_index
         if self._volume is None or self._volume[0] != wanted:
+            from salip_ray.sources.formats import nifti  # nibabel takes a third of a second
+
             # Its other slices come next.
             data = self._fetch(mask.uri, config)
             try:

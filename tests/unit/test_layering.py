@@ -42,7 +42,17 @@ def test_help_texts_are_shown_without_loading_the_configuration():
 
 
 def test_the_driver_of_a_job_loads_no_torch():
-    assert "torch" not in loaded_by(["salip_ray.pipeline"], ROOT)
+    assert "torch" not in loaded_by(["salip_ray.pipeline.job"], ROOT)
+
+
+@pytest.mark.parametrize("module", ["pipeline.job", "pipeline.actors", "pipeline.sink"])
+def test_a_process_of_a_job_loads_no_reader_that_its_files_do_not_need(module):
+    assert not loaded_by([f"salip_ray.{module}"], ROOT) & {"pydicom", "nibabel", "scipy"}
+
+
+def test_the_monitor_of_a_job_loads_no_data_frames():
+    loaded = loaded_by(["salip_ray.pipeline.monitoring.monitor"], ROOT)
+    assert not loaded & {"pandas", "cv2"}
 
 
 def cycles_of(package: Path) -> list[list[str]]:

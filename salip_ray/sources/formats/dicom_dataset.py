@@ -29,36 +29,14 @@ from pydicom.uid import (
 
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
+from salip_ray.sources.formats.dicom_marks import LONG_VRS, MARK, PREAMBLE, SHORT_VRS
 from salip_ray.sources.formats.stack import Spacing
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 HEAD_BYTES = 1 << 24  #: inflated bytes of a deflated data set that may come before its pixels
 _META_BYTES = 1 << 20
-_PREAMBLE, _MARK = 128, b"DICM"
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_LONG_VRS = frozenset(
-    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-)
-_SHORT_VRS = frozenset(
-    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN"}
-    | {b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
-)
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
-
-
-def is_dicom(head: bytes) -> bool:
-    """Return True if a file begins as DICOM does: with its mark, or with group 0002 or 0008."""
-    if head[_PREAMBLE : _PREAMBLE + len(_MARK)] == _MARK:
-        return True
-    if head[:2] not in {b"\x02\x00", b"\x08\x00"} or len(head) < 12:
-        return False
-    element, vr = int.from_bytes(head[2:4], "little"), head[4:6]
-    if element > 0x18:
-        return False
-    if vr in _SHORT_VRS | _LONG_VRS:
-        return True
-    length = int.from_bytes(head[4:8], "little")
-    return length < 256 and head[8 + length : 10 + length] == head[:2]
 
 
 def read_data(data: bytes, config: ImageConfig) -> Dataset:
@@ -194,7 +172,7 @@ def quiet() -> Iterator[None]:
 def _read_meta(file: IO[bytes]) -> tuple[int, UID]:
     """Return where the data set of a file begins, and its transfer syntax (empty if unknown)."""
     head = file.read(1 << 16)
-    start = _PREAMBLE + len(_MARK) if head[_PREAMBLE : _PREAMBLE + len(_MARK)] == _MARK else 0
+    start = PREAMBLE + len(MARK) if head[PREAMBLE : PREAMBLE + len(MARK)] == MARK else 0
     meta = _meta_end(head, start)
     if meta is None:
         head += file.read(_META_BYTES - len(head))
@@ -214,9 +192,9 @@ def _meta_end(head: bytes, start: int) -> tuple[int, UID] | None:
     at, syntax = start, ""
     while head[at : at + 2] == b"\x02\x00":
         vr = head[at + 4 : at + 6]
-        if vr in _LONG_VRS:
+        if vr in LONG_VRS:
             body, length = at + 12, int.from_bytes(head[at + 8 : at + 12], "little")
-        elif vr in _SHORT_VRS:
+        elif vr in SHORT_VRS:
             body, length = at + 8, int.from_bytes(head[at + 6 : at + 8], "little")
         else:  # implicit, against the standard
             body, length = at + 8, int.from_bytes(head[at + 4 : at + 8], "little")
@@ -231,7 +209,7 @@ def _meta_end(head: bytes, start: int) -> tuple[int, UID] | None:
 def _guess_syntax(head: bytes) -> UID:
     """Return the transfer syntax of a data set by its first element."""
     group, vr = head[:2], head[4:6]
-    if vr not in _LONG_VRS | _SHORT_VRS:
+    if vr not in LONG_VRS | SHORT_VRS:
         return UID(ImplicitVRLittleEndian)
     big = group[:1] == b"\0" and group[1:] != b"\0"
     return UID(ExplicitVRBigEndian if big else ExplicitVRLittleEndian)

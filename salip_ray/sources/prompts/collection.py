@@ -28,13 +28,13 @@ from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.locations import filesystem, normalise, public_uri
 from salip_ray.sources.prompts.files import GivenBox, read_bytes, read_coco
 from salip_ray.sources.prompts.names import Matches, match_names, spell
-from salip_ray.sources.prompts.segmentations import SUFFIXES, read_segmentation
 from salip_ray.sources.prompts.tables import is_mask_index, read_table
 from salip_ray.sources.prompts.yolo import read_yolo
 from salip_ray.sources.reference_files import whole_key
 from salip_ray.sources.references import References
 from salip_ray.sources.stores import describe_error
 
+_SEGMENTATIONS = frozenset({".dcm", ".dicom"})
 PromptKey: TypeAlias = tuple[str, int | None]  #: name of an image, and the index of a slice
 
 
@@ -105,7 +105,7 @@ class Prompts:
         is_folder = fs.isdir(path)
         if not is_folder and not fs.exists(path):
             raise InputError(f"prompts {shown} do not exist: check the path")
-        if kind in SUFFIXES and not is_folder:
+        if kind in _SEGMENTATIONS and not is_folder:
             return cls._of_segmentations(fs, [path], shown, classes)
         if kind in {".json", ".csv", ".parquet"} and not is_folder:
             data = read_bytes(fs, path)
@@ -115,7 +115,7 @@ class Prompts:
         elif is_folder:
             files = [name for name in sorted(fs.find(path)) if not _is_hidden(name, path)]
             names = [name for name in files if suffix(name) == ".txt"]
-            objects = [name for name in files if suffix(name) in SUFFIXES]
+            objects = [name for name in files if suffix(name) in _SEGMENTATIONS]
             if objects and not names:
                 return cls._of_segmentations(fs, objects, shown, classes)
             if not names and not any(suffix(name) in {*IMAGE_SUFFIXES, ".csv"} for name in files):
@@ -158,6 +158,8 @@ class Prompts:
     def _of_segmentations(
         cls, fs: Any, paths: Sequence[str], shown: str, classes: Sequence[ClassSpec]
     ) -> Prompts:
+        from salip_ray.sources.prompts.segmentations import read_segmentation  # loads pydicom
+
         masks: dict[str, list[Any]] = {}
         for path in paths:
             name = shown if len(paths) == 1 else f"{shown}/{posixpath.basename(path)}"

@@ -22,7 +22,6 @@ from salip_ray.sources.formats.dicom_dataset import quiet, read_data
 from salip_ray.sources.formats.stack import check_frames, check_pixels
 from salip_ray.wording import one_line
 
-SUFFIXES = frozenset({".dcm", ".dicom"})
 _SEGMENTATION, _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 _LONGEST_LABEL = 64  # characters of DICOM's value representation LO
 
