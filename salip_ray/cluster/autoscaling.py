@@ -25,6 +25,7 @@ def wait_for_pools(
     machine: Machine,
     report: Callable[[str], None],
     *,
+    images: int | None = None,
     look: Callable[[], Machine] = current_machine,
 ) -> tuple[Machine, dict[str, Pool]]:
     """Plan the pools of a job, and wait until they fit, for at most ``pools.wait.seconds``.
@@ -34,6 +35,7 @@ def wait_for_pools(
         stages: the stages of the job.
         machine: the resources that exist now.
         report: called once a minute with a line about what is missing.
+        images: how many the job has, if known.
         look: return the resources that exist at a later time.
 
     Returns:
@@ -46,7 +48,7 @@ def wait_for_pools(
     started = time.monotonic()
     requested, reported_at = False, -_REPORT_SECONDS
     while True:
-        pools = plan_pools(config, stages, machine)
+        pools = plan_pools(config, stages, machine, images=images)
         lacking = shortfall(pools, config.fetch_cpus, machine) or missing(config.wait, machine)
         waited = time.monotonic() - started
         if lacking is None or waited >= config.wait.seconds:

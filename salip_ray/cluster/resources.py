@@ -51,7 +51,12 @@ class Pool:
 
 
 def plan_pools(
-    config: PoolsConfig, stages: Sequence[str], machine: Machine, *, other_cpus: float = 0.0
+    config: PoolsConfig,
+    stages: Sequence[str],
+    machine: Machine,
+    *,
+    images: int | None = None,
+    other_cpus: float = 0.0,
 ) -> dict[str, Pool]:
     """Plan the pools, with defaults for what the configuration leaves open.
 
@@ -59,13 +64,15 @@ def plan_pools(
     GPUs, the first stage gets one actor per core, which runs the other stages, too; if stages are
     separate, the others get one actor per eight cores. Actors on CPUs have one thread: that wastes
     no time on synchronisation, and sums are the same to the last bit for any number of actors. An
-    actor asks
-    for one logical CPU, for half a CPU if it has a GPU, or for less if that would not fit.
+    actor asks for one logical CPU, for half a CPU if it has a GPU, or for less if that would not
+    fit. There are no more actors than images, unless the configuration sizes the pool: an actor
+    takes seconds of CPU to import torch and load its models.
 
     Args:
         config: the section ``pools``.
         stages: the stages of the job, in order.
         machine: the resources.
+        images: how many the job has, if known.
         other_cpus: logical CPUs that other operators of the same dataset need.
 
     Returns:
@@ -77,7 +84,12 @@ def plan_pools(
     sizes = {
         stage: _sizes(pool, machine, first=stage == stages[0]) for stage, pool in wanted.items()
     }
-    actors = sum(least for least, _ in sizes.values())
+    actors = sum(least for least, _ in sizes.values())  # the threads depend on the machine alone
+    if images is not None:
+        sizes = {
+            stage: sizes[stage] if _is_sized(pool) else _at_most(sizes[stage], images)
+            for stage, pool in wanted.items()
+        }
     free = machine.cpus - cpus_needed({}, config.fetch_cpus, other_cpus)
     open_cpus = [stage for stage, pool in wanted.items() if "cpus" not in pool.model_fields_set]
     fixed = sum(wanted[stage].cpus * sizes[stage][0] for stage in stages if stage not in open_cpus)
@@ -117,6 +129,15 @@ def _is_fused(config: PoolsConfig, machine: Machine) -> bool:
     if config.fused == "auto":
         return not machine.gpus and not config.own
     return config.fused
+
+
+def _is_sized(pool: PoolConfig) -> bool:
+    return any(size is not None for size in (pool.size, pool.min_size, pool.max_size))
+
+
+def _at_most(sizes: tuple[int, int], images: int) -> tuple[int, int]:
+    least, most = (max(1, min(size, images)) for size in sizes)
+    return least, most
 
 
 def _sizes(pool: PoolConfig, machine: Machine, *, first: bool) -> tuple[int, int]:

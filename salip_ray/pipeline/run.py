@@ -61,15 +61,18 @@ def run_on_ray(
     """
     run = uuid.uuid4().hex[:12]
     stages, pooled = list(stages_of(job.config)), stages_with_models(job.config)
-    pools_config = job.config.pools
+    pools_config, images = job.config.pools, count_images(todo)
 
     def cpus_for(machine: Machine) -> float:
-        return cpus_needed(plan_pools(pools_config, pooled, machine), pools_config.fetch_cpus)
+        planned = plan_pools(pools_config, pooled, machine, images=images)
+        return cpus_needed(planned, pools_config.fetch_cpus)
 
     private_folder()  # refuse a planted folder before Ray starts
     job.progress.report(f"starting Ray and the models (run {run})")
     with ray_session(cpus_for) as available:
-        machine, pools = wait_for_pools(pools_config, pooled, available, job.progress.report)
+        machine, pools = wait_for_pools(
+            pools_config, pooled, available, job.progress.report, images=images
+        )
         job = replace(job, config=pin_precision(job.config, pools))
         require_models(job.config, pools)
         record_precision(job.store, job.config.run.precision)
@@ -88,7 +91,7 @@ def run_on_ray(
         )
         work = Workload(
             stages=["fetch", *stages],
-            images=count_images(todo),
+            images=images,
             shards=len(pc.unique(todo["shard"])),
         )
         started = time.monotonic()

@@ -48,6 +48,26 @@ def test_threads_do_not_follow_from_the_pools_of_a_machine_without_gpus():
     assert pools["propose"].threads == 1
 
 
+def test_a_job_of_few_images_has_no_more_actors_than_images():
+    machine = Machine(cpus=16, gpus=0, cores=16)
+    assert plan_pools(PoolsConfig(), STAGES, machine, images=3)["propose"].min_size == 3
+    assert plan_pools(PoolsConfig(), STAGES, machine, images=99)["propose"].min_size == 16
+    separate = plan_pools(PoolsConfig(fused=False), STAGES, machine, images=1)
+    assert [pool.max_size for pool in separate.values()] == [1, 1, 1]
+    assert plan_pools(PoolsConfig(), STAGES, machine, images=0)["propose"].min_size == 1
+    asked = PoolsConfig.model_validate({"propose": {"size": 5}, "retrieve": {"min_size": 4}})
+    pools = plan_pools(asked, STAGES, machine, images=2)
+    assert [pool.min_size for pool in pools.values()] == [5, 4, 2]
+
+
+def test_threads_do_not_follow_from_the_number_of_images():
+    machine = Machine(cpus=16, gpus=4, cores=16)
+    few, many = (plan_pools(PoolsConfig(), STAGES, machine, images=n) for n in (1, 1000))
+    assert [pool.min_size for pool in few.values()] == [1, 1, 1]
+    assert few["propose"].threads == many["propose"].threads == 1
+    assert few["propose"].gpus == many["propose"].gpus
+
+
 def test_configured_values_are_used():
     config = PoolsConfig.model_validate(
         {

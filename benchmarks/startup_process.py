@@ -1,0 +1,92 @@
+"""A job of one image, or a cascade, in a new process: prints the seconds of each step as JSON.
+
+    python -m benchmarks.startup_process job IMAGE OUTPUT
+    python -m benchmarks.startup_process cascade IMAGE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_STEPS: dict[str, float] = {}
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Record the seconds of a block."""
+    began = time.perf_counter()
+    yield
+    _STEPS[name] = time.perf_counter() - began
+
+
+def job(image: str, output: str) -> None:
+    """Label one image as ``salip-ray label`` does."""
+    with step("import the command"):
+        from salip_ray.cli.label import make_config
+    with step("read the configuration"):
+        config = make_config("lungs")
+    with step("import the job"):
+        from salip_ray import pipeline
+        from salip_ray.pipeline import run
+
+        pipeline.label  # noqa: B018  (imported on first use)
+    session, dataflow = run.ray_session, run.label_and_commit
+
+    @contextmanager
+    def timed_session(cpus_for: object) -> Iterator[object]:
+        with session(cpus_for) as machine:
+            _STEPS["Ray starts"] = time.perf_counter() - began
+            yield machine
+            inside = time.perf_counter()
+        _STEPS["Ray stops"] = time.perf_counter() - inside
+
+    def timed_dataflow(*values: object) -> None:
+        with step("actors load models and label"):
+            dataflow(*values)
+
+    run.ray_session, run.label_and_commit = timed_session, timed_dataflow
+    began = time.perf_counter()
+    summary = pipeline.label(image, output, config, quiet=True)
+    assert summary.images == 1
+    _STEPS["of that, the image"] = _seconds_of_row(Path(output))
+    _STEPS["rest of the job"] = (
+        time.perf_counter()
+        - began
+        - sum(_STEPS[n] for n in ("Ray starts", "Ray stops", "actors load models and label"))
+    )
+
+
+def _seconds_of_row(output: Path) -> float:
+    from salip_ray.output.reader import LabelOutput
+
+    (row,) = LabelOutput(output).rows()
+    return float(sum(value for value in row["seconds"].values() if value))
+
+
+def cascade(path: str) -> None:
+    """Label one image twice in this process."""
+    with step("import the cascade"):
+        from salip_ray.cascade.cascade import Cascade
+        from salip_ray.config import load_config
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    image = cv2.imread(path)
+    assert image is not None
+    with step("load the models"):
+        label = Cascade(load_config("lungs"))
+    with step("first image"):
+        label(image)
+    with step("second image"):
+        label(image)
+
+
+if __name__ == "__main__":
+    {"job": job, "cascade": cascade}[sys.argv[1]](*sys.argv[2:])
+    print(json.dumps(_STEPS))
