@@ -1,7 +1,6 @@
 """A job of one image, or a cascade, in a new process: prints the seconds of each step as JSON.
 
-    python -m benchmarks.startup_process job IMAGE OUTPUT
-    python -m benchmarks.startup_process cascade IMAGE
+Arguments: ``job IMAGE OUTPUT`` or ``cascade IMAGE``.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 _STEPS: dict[str, float] = {}
 
@@ -53,19 +51,9 @@ def job(image: str, output: str) -> None:
     began = time.perf_counter()
     summary = pipeline.label(image, output, config, quiet=True)
     assert summary.images == 1
-    _STEPS["of that, the image"] = _seconds_of_row(Path(output))
-    _STEPS["rest of the job"] = (
-        time.perf_counter()
-        - began
-        - sum(_STEPS[n] for n in ("Ray starts", "Ray stops", "actors load models and label"))
-    )
-
-
-def _seconds_of_row(output: Path) -> float:
-    from salip_ray.output.reader import LabelOutput
-
-    (row,) = LabelOutput(output).rows()
-    return float(sum(value for value in row["seconds"].values() if value))
+    _STEPS["of that, the image"] = sum(stage.seconds for stage in summary.stages.values())
+    inside = ("Ray starts", "actors load models and label", "Ray stops")
+    _STEPS["rest of the job"] = time.perf_counter() - began - sum(_STEPS[n] for n in inside)
 
 
 def cascade(path: str) -> None:

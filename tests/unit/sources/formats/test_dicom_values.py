@@ -24,7 +24,8 @@ from pydicom.uid import (
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
 from salip_ray.sources.decode import decode, open_stack
-from salip_ray.sources.formats.dicom_dataset import is_dicom, read_head
+from salip_ray.sources.formats.dicom_dataset import read_head
+from salip_ray.sources.formats.dicom_marks import is_dicom
 from tests.unit.sources.formats.test_dicom import CONFIG, RAMP, grey, make
 
 DEEP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
