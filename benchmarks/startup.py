@@ -37,6 +37,7 @@ _IMPORTS = {
 _SUBREAPER = 36  # of prctl: processes whose parent ends become children of this one
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE_SECONDS = 0.05
+_LEAST_CPU = 0.2  # seconds; processes with less are not shown
 
 
 def main(
@@ -75,8 +76,10 @@ def started(root: Path, *arguments: str) -> dict[str, float]:
         text=True,
     )
     cpu: dict[int, float] = {}
+    names: dict[int, str] = {}
     while process.poll() is None:
-        cpu |= cpu_of_children(os.getpid())
+        cpu |= (sampled := cpu_of_children(os.getpid()))
+        names |= {pid: name for pid in sampled if (name := name_of(pid))}
         time.sleep(_SAMPLE_SECONDS)
     seconds = time.perf_counter() - began
     # Processes of Ray end a little later; those that ended without a parent are reaped here.
@@ -88,7 +91,24 @@ def started(root: Path, *arguments: str) -> dict[str, float]:
         raise RuntimeError(f"{arguments[0]} failed with status {process.returncode}")
     assert process.stdout is not None
     steps: dict[str, float] = json.loads(process.stdout.read().splitlines()[-1])
-    return {**steps, "whole": seconds, "CPU of all processes": sum(cpu.values())}
+    kinds: collections.Counter[str] = collections.Counter()
+    for pid, spent in cpu.items():
+        kinds[names.get(pid, "short-lived")] += spent
+    by_kind = {f"  {name}": spent for name, spent in kinds.most_common() if spent >= _LEAST_CPU}
+    return {**steps, "whole": seconds, "CPU of all processes": sum(cpu.values()), **by_kind}
+
+
+def name_of(pid: int) -> str:
+    """Return what a process runs: the title of a worker of Ray, or the name of a program."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:  # it has just ended
+        return ""
+    first = words[0].decode(errors="replace")
+    if first.startswith("ray::"):
+        return first.partition("(")[0].strip()
+    scripts = [Path(word.decode(errors="replace")).name for word in words[:4]]
+    return next((name for name in scripts if name.endswith(".py")), scripts[0])
 
 
 def cpu_of_children(parent: int) -> dict[int, float]:
@@ -126,15 +146,15 @@ def _reap() -> None:
 def show(title: str, runs: list[dict[str, float]]) -> None:
     """Print the median and the range of each step."""
     print(f"\n{title}: seconds, median (least to most); the first run may read from a cold disk")
-    for name in runs[0]:
-        values = [run[name] for run in runs]
+    for name in dict.fromkeys(name for run in runs for name in run):
+        values = [run.get(name, 0.0) for run in runs]
         spread = f"({min(values):.2f} to {max(values):.2f})"
         print(f"{name:30} {statistics.median(values):8.2f} {spread}")
 
 
 def imported(root: Path, modules: str) -> str:
     """Import modules in a new process; return seconds of CPU, and the largest packages."""
-    code = f"import {modules}, time, sys; print(time.process_time(), file=sys.stderr)"
+    code = f"import {modules}, time; print(time.process_time())"
     process = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code],
         cwd=root,
@@ -143,15 +163,14 @@ def imported(root: Path, modules: str) -> str:
         text=True,
         check=True,
     )
-    *lines, seconds = process.stderr.splitlines()
     packages: collections.Counter[str] = collections.Counter()
-    for line in lines:
+    for line in process.stderr.splitlines():
         own, _, rest = line.removeprefix("import time:").partition("|")
         if own.strip().isdigit():
             name = rest.rpartition("|")[2].strip()
             packages[name.partition(".")[0]] += int(own)
     most = ", ".join(f"{name} {own / 1e6:.1f}" for name, own in packages.most_common(6))
-    return f"{float(seconds):6.2f}   {most}"
+    return f"{float(process.stdout):6.2f}   {most}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from benchmarks.startup import _ROOT, cpu_of_children, imported, show
+from benchmarks.startup import _ROOT, cpu_of_children, imported, name_of, show
 
 _BUSY = "import time\nwhile time.process_time() < 0.3: pass\n"
 _CHILD = f"""
@@ -27,6 +27,7 @@ def test_processes_below_a_process_are_counted_with_their_own_children():
         assert process.stdout.readline() == "busy\n"
         spent = cpu_of_children(os.getpid())
         assert spent[process.pid] >= 0.25
+        assert name_of(process.pid).startswith("python")
         assert len([pid for pid, seconds in spent.items() if seconds >= 0.25]) >= 2
     finally:
         process.communicate("\n")
@@ -37,6 +38,12 @@ def test_imports_are_summed_by_package():
     text = imported(_ROOT, "json.tool, xml.dom.minidom")
     assert float(text.split()[0]) > 0
     assert "json" in text or "xml" in text
+
+
+def test_imports_at_the_end_of_the_interpreter_are_no_error(tmp_path):
+    late = "import atexit\natexit.register(lambda: __import__('json.tool'))\n"
+    (tmp_path / "late.py").write_text(late)
+    assert float(imported(tmp_path, "late").split()[0]) > 0
 
 
 def test_steps_are_shown_with_their_range(capsys):
