@@ -106,8 +106,8 @@ docs: $(ENV)  ## build the documentation site into site/
 notebooks: $(ENV)  ## run the notebooks in docs/notebooks and store what they print
 	$(BIN)/python tools/notebooks.py
 
-documented: $(ENV)  ## the slow tests of the docs: all notebooks
-	$(BIN)/python -m pytest tests/packaging/test_notebooks.py -m slow
+documented: $(ENV)  ## the slow tests of the docs: all notebooks, and the commands of five pages
+	$(BIN)/python -m pytest tests/packaging/test_notebooks.py tests/packaging/test_documented_pages.py -m slow
 
 wheel: $(ENV)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .

@@ -18,7 +18,8 @@ from tests.unit.cli.command_tree import all_commands, parse
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Shown in place of a value that the reader fills in.
 PLACEHOLDERS = {"...", "FORMAT"}
-#: Commands of other programs -> what runs them.
+PAGES_WITH_JOBS = "tests/packaging/test_documented_pages.py"
+#: Commands that ``tests/unit/cli/test_documented_commands.py`` cannot run -> what runs them.
 RUN_ELSEWHERE = {
     "make env": "every run of the tests in a new checkout",
     "make demo": "tests/packaging/test_wheel.py",
@@ -29,7 +30,7 @@ RUN_ELSEWHERE = {
     "salip-ray evaluate LABELS ID_MAPS --instance-ids": "tests/unit/evaluation/test_instances.py",
     "salip-ray evaluate LABELS instances.json": "tests/unit/evaluation/test_instances.py",
     "salip-ray calibrate ./labels ./masks --images 30": "tests/unit/calibration/test_job.py",
-    "salip-ray label ./xrays ./labels --config lungs-mine.yaml": "tests/unit/cascade/",
+    "salip-ray label ./xrays ./labels --config lungs-mine.yaml": PAGES_WITH_JOBS,
 }
 #: Task files that a command of the same page writes.
 MADE_BY_COMMANDS = {"plan.yaml", "tuned/tuned.yaml"}
@@ -174,7 +175,7 @@ def test_mark_of_a_command_names_a_need(page):
 
 @pages
 def test_every_command_is_run_by_a_test_or_marked(page):
-    """Those of ``salip-ray`` run in ``tests/unit/cli/test_documented_commands.py``."""
+    """Those of ``salip-ray`` run in ``tests/unit/cli/test_documented_commands.py``, or as a job."""
     for words, mark in marked_lines(page):
         if not mark and words[0] not in {"salip-ray", "export", "."}:
             assert " ".join(words).startswith(tuple(RUN_ELSEWHERE)), words

@@ -1,12 +1,11 @@
 """The commands of the pages that read an output or one image run, unless they are marked.
 
-A folder holds what the commands name. Those in :data:`JOBS` start Ray or need a complete job; the
-tests in ``tests/pipeline`` run them on other images.
+A folder holds what the commands name. Those in :data:`JOBS` start Ray or need a complete job:
+``tests/packaging/test_documented_pages.py`` runs those of some pages.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typer.testing import CliRunner
 from salip_ray.cli import app
 from salip_ray.models.bundled.phantoms import make_phantom, make_volume
 from tests.infra.test_docs import PAGES, PLACEHOLDERS, RUN_ELSEWHERE, marked_lines
+from tests.packaging.reader_files import write_models
 from tests.unit.datasets.conftest import CONFIDENCES, draw, write_output
 
 #: Commands that start Ray or need a complete job.
@@ -63,17 +63,8 @@ def folder(tmp_path_factory) -> Iterator[Path]:
         slices = make_volume(0, bank="test", size=64, slices=46)
         volume = np.stack([phantom.image[:, :, 0] for phantom in slices], axis=2)
         nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), "brain.nii.gz")
-        write_models_of_the_reader()
+        write_models(Path())
         yield folder
-
-
-def write_models_of_the_reader() -> None:
-    """Write the files of docs/extending.md: its models, and the task that names them."""
-    (page,) = (page for page in PAGES if page.stem == "extending")
-    text = page.read_text()
-    Path("mine.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)))
-    (task,) = re.findall(r"```yaml\n(# lungs-mine.yaml\n.*?)```", text, re.DOTALL)
-    Path("lungs-mine.yaml").write_text(task)
 
 
 @pytest.mark.parametrize(("page", "lines"), CHOSEN)

@@ -1,0 +1,148 @@
+"""The commands of some pages run in order, jobs included, as a reader would give them.
+
+Each page has a separate folder, with phantoms in the layouts that its commands name, and all jobs
+join one Ray. The commands of other pages run in ``tests/unit/cli/test_documented_commands.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from salip_ray.cli import app
+from tests.conftest import BIN, ROOT
+from tests.infra.test_docs import PAGES, marked_lines
+from tests.packaging.reader_files import SLICES, write_files
+
+FEW = 3  # images in the folder ``xrays``
+
+#: Words of the commands of a page -> what the folder has.
+STANDS_FOR: dict[str, dict[str, str]] = {
+    "label": {"INPUT": "./xrays", "OUTPUT": "./labels-first"},
+}
+
+#: Outputs of the jobs of a page -> how many rows have which status.
+ROWS: dict[str, dict[str, dict[str, int]]] = {
+    "README": {"labels": {"ok": FEW}},
+    "index": {"labels": {"ok": FEW}},
+    "extending": {"labels": {"ok": FEW}},
+    "formats": {"labels": {"ok": SLICES}},
+    "label": {
+        "labels-first": {"ok": FEW},
+        "labels-sample": {"ok": FEW},
+        "labels-study": {"ok": 2},
+        "labels": {"ok": FEW},
+        "labels-listed": {"ok": 2},
+        "labels-boxes": {"ok": FEW},
+    },
+}
+
+#: Files that the commands of a page write: pattern -> number.
+FILES: dict[str, dict[str, int]] = {
+    "index": {"labels/report.html": 1, "label-maps/**/*.png": FEW},
+    "extending": {"xray.walk.png": 1},
+    "formats": {"label-volumes/brain.nii.gz": 1, "tidied/brain.nii.gz": 1},
+}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of the commands of a page that are not marked."""
+    programs = {"salip-ray", "python", "export"}
+    lines = [words for words, mark in marked_lines(page) if not mark]
+    return [words for words in lines if words[0] in programs]
+
+
+CHOSEN = [page for page in PAGES if page.stem in ROWS]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("reader") / "files"
+    folder.mkdir()
+    write_files(folder, FEW)
+    return folder
+
+
+@pytest.fixture
+def folder(files, tmp_path, request) -> Path:
+    """The current folder of the commands of a page."""
+    page = request.getfixturevalue("page").stem
+    return shutil.copytree(files, tmp_path / page)
+
+
+class Reader:
+    """Gives commands in the current folder, in an environment that the page may change.
+
+    ``salip-ray`` runs in this process, because a new one imports torch for as long as a job of few
+    images takes. In an environment of the page, and for other programs, it is a process.
+    """
+
+    def __init__(self) -> None:
+        self.exported: dict[str, str] = {}
+
+    def run(self, words: list[str]) -> None:
+        """Run a command; it must succeed."""
+        if words[0] == "export":
+            self.exported.update(word.split("=", 1) for word in words[1:])
+        elif words[0] == "salip-ray" and not self.exported:
+            done = CliRunner().invoke(app, words[1:])
+            assert done.exit_code == 0, f"{shlex.join(words)}\n{done.output}\n{done.exception}"
+        else:
+            self._run_process(words)
+
+    def _run_process(self, words: list[str]) -> None:
+        import ray
+
+        paths = [self.exported.get("PYTHONPATH", ""), str(ROOT)]
+        environment = {
+            **os.environ,
+            **self.exported,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": ":".join(filter(None, paths)),
+            "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        }
+        done = subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=900, check=False
+        )
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+
+
+def as_in(page: str, words: list[str], number: int) -> list[str]:
+    """Return a command with the names of the folder; each export gets a new one."""
+    line = f" {shlex.join(words)} "
+    new = {name: f"{name}-{number}" for name in ("DEST", "nnUNet_raw", "EXPORT")}
+    for name, meant in {**new, **STANDS_FOR.get(page, {})}.items():
+        line = line.replace(f" {name} ", f" {meant} ")
+    return shlex.split(line)
+
+
+def rows(output: Path) -> dict[str, int]:
+    """Return the number of rows of an output by status."""
+    return dict(Counter(pq.read_table(output / "shards", columns=["status"])["status"].to_pylist()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", CHOSEN, ids=lambda page: page.stem)
+def test_commands_of_the_page_run_in_order(page, folder, local_ray, monkeypatch):
+    monkeypatch.chdir(folder)
+    name, reader = page.stem, Reader()
+    for number, words in enumerate(commands(page)):
+        reader.run(as_in(name, words, number))
+    assert {out: rows(folder / out) for out in ROWS[name]} == ROWS[name]
+    written = {name: len([*folder.glob(name)]) for name in FILES.get(name, {})}
+    assert written == FILES.get(name, {})
+
+
+@pytest.mark.parametrize("page", CHOSEN, ids=lambda page: page.stem)
+def test_stand_ins_are_on_the_page(page):
+    lines = [f" {shlex.join(words)} " for words in commands(page)]
+    for name in STANDS_FOR.get(page.stem, {}):
+        assert any(f" {name} " in line for line in lines), name
