@@ -1,11 +1,12 @@
-"""How much of the object store a large volume takes while it streams: ``make formats``.
+"""How much memory a large volume takes while it streams: ``make formats``.
 
     python -m benchmarks.large_volume --slices 600 --side 512 --store 500
+    python -m benchmarks.large_volume --slices 500 --slices 1000 --slices 2000 --long-side 128
 
 A synthetic volume (315 MB unpacked by default) goes through the real job: its headers, one decode
 task that holds it, its slices as rows of ``image.long_side`` 512, the bundled SAM on a grid of
-2 x 2 points, and the commits. Prints the peak of the object store and the limit that Ray was
-given, and fails where the peak comes above it.
+2 x 2 points, and the commits. Prints the peaks of the object store, of the largest task (the one
+that decodes), of the actors and of the driver, and fails where the store comes above its limit.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from salip_ray.models.bundled.phantoms import make_phantom
 
 _SMALL = (
     "run.modes=[unprompted]",
-    "image.long_side=512",
     "propose.points_per_side=2",
     "run.rows_per_shard=64",
 )
@@ -51,11 +51,18 @@ def main(
     output: Annotated[Path, typer.Option(help="Where everything is written.")] = Path(
         "bench-output/large-volume"
     ),
-    slices: Annotated[int, typer.Option(min=1)] = 600,
+    slices: Annotated[list[int], typer.Option(min=1, help="Can be repeated.")] = [600],  # noqa: B006
     side: Annotated[int, typer.Option(min=16, help="Rows and columns of a slice.")] = 512,
     store: Annotated[int, typer.Option(min=100, help="Limit of the object store, MB.")] = 500,
+    long_side: Annotated[int, typer.Option(min=16, help="Of working images.")] = 512,
 ) -> None:
-    """Stream a large volume and watch the object store."""
+    """Stream large volumes, one after the other, and watch their memory."""
+    for count in slices:
+        stream(output, count, side, store, long_side)
+
+
+def stream(output: Path, slices: int, side: int, store: int, long_side: int) -> None:
+    """Label a volume, print its peaks, and exit if slices are lost or the store is too full."""
     shutil.rmtree(output, ignore_errors=True)
     size = write_volume(output / "in" / "volume.nii", side, slices)
     os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(32).hex())
@@ -70,7 +77,7 @@ def main(
     try:
         with watched() as peaks:
             began = time.perf_counter()
-            config = load_config("brain", overrides=_SMALL)
+            config = load_config("brain", overrides=[*_SMALL, f"image.long_side={long_side}"])
             summary = label(output / "in", output / "out", config, quiet=True)
             wall = time.perf_counter() - began
     finally:
@@ -80,7 +87,10 @@ def main(
     print(
         f"{side} x {side} x {slices} voxels, {size / 1e6:.0f} MB: {summary.images} slices "
         f"({summary.status}) in {wall:.0f} s; object store: {peak:.0f} MB at most of {store} MB, "
-        f"{through:.0f} MB of working images passed through it"
+        f"{through:.0f} MB of working images passed through it; largest task "
+        f"{peaks['task_bytes'] / 1e6:.0f} MB, actors {peaks['worker_bytes'] / 1e6:.0f} MB, driver "
+        f"{peaks['driver_bytes'] / 1e6:.0f} MB",
+        flush=True,
     )
     if summary.images != slices or peak > store:
         sys.exit(f"large_volume: {summary.images} of {slices} slices, {peak:.0f} of {store} MB")

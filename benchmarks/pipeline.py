@@ -151,12 +151,19 @@ def growth(folder: Path, small: int, factor: int, cores: int) -> dict[str, Any]:
     }
 
 
+_ACTOR = b"ray::MapWorker"
+
+
 @contextmanager
 def watched() -> Iterator[dict[str, float]]:
-    """Peaks within the block: private memory of Ray's workers, and bytes in the object store."""
+    """Peaks within the block: private memory of processes, and bytes in the object store.
+
+    ``worker_bytes`` is that of the actors, ``task_bytes`` that of the largest task (the commits
+    included), ``driver_bytes`` that of this process.
+    """
     import ray
 
-    peaks = {"worker_bytes": 0.0, "store_bytes": 0.0}
+    peaks = dict.fromkeys(("worker_bytes", "store_bytes", "task_bytes", "driver_bytes"), 0.0)
     over = threading.Event()
 
     def watch() -> None:
@@ -164,7 +171,13 @@ def watched() -> Iterator[dict[str, float]]:
             has = ray.cluster_resources().get("object_store_memory", 0.0)
             free = ray.available_resources().get("object_store_memory", has)
             peaks["store_bytes"] = max(peaks["store_bytes"], has - free)
-            peaks["worker_bytes"] = max(peaks["worker_bytes"], _worker_bytes())
+            private = _private_bytes()
+            tasks = [size for name, size in private if not name.startswith(_ACTOR)]
+            actors = sum(size for name, size in private if name.startswith(_ACTOR))
+            peaks["worker_bytes"] = max(peaks["worker_bytes"], actors)
+            peaks["task_bytes"] = max(peaks["task_bytes"], *tasks, 0.0)
+            own = _rss_anon(Path("/proc/self"))
+            peaks["driver_bytes"] = max(peaks["driver_bytes"], own)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -175,14 +188,19 @@ def watched() -> Iterator[dict[str, float]]:
         watcher.join()
 
 
-def _worker_bytes() -> float:
-    total = 0.0
+def _private_bytes() -> list[tuple[bytes, float]]:
+    """Return name and private memory of each process of Ray's that works or has worked."""
+    private = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if not (process / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
-                continue
-            status = (process / "status").read_text().splitlines()
+            name = (process / "cmdline").read_bytes()
+            if name.startswith(b"ray::"):
+                private.append((name, _rss_anon(process)))
         except OSError:
             continue  # it ended meanwhile
-        total += sum(1024 * int(line.split()[1]) for line in status if line.startswith("RssAnon"))
-    return total
+    return private
+
+
+def _rss_anon(process: Path) -> float:
+    status = (process / "status").read_text().splitlines()
+    return sum(1024.0 * int(line.split()[1]) for line in status if line.startswith("RssAnon"))
