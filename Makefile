@@ -73,8 +73,8 @@ parity: $(ENV)  ## the slow parity tests: ViT-B at its full size (minutes)
 kills: $(ENV)  ## the slow tests of searches, trainings and reproductions that are killed (minutes)
 	$(BIN)/python -m pytest tests/tuning tests/student tests/reproduction -m slow
 
-own-models: $(ENV)  ## the slow tests of jobs with models of other packages (minutes)
-	$(BIN)/python -m pytest tests/pipeline/test_own_models.py -m slow
+own-models: $(ENV)  ## the slow tests of jobs with models of other packages, or with candidates (minutes)
+	$(BIN)/python -m pytest tests/pipeline/test_own_models.py tests/pipeline/test_candidates.py -m slow
 
 ablation: $(ENV)  ## measure the recipe, its options and presence; tables into benchmarks/results/
 	$(BIN)/python benchmarks/ablation.py

@@ -56,7 +56,7 @@ def main(
     store: Annotated[int, typer.Option(min=100, help="Limit of the object store, MB.")] = 500,
     long_side: Annotated[int, typer.Option(min=16, help="Of working images.")] = 512,
 ) -> None:
-    """Stream large volumes, one after the other, and watch their memory."""
+    """Stream large volumes in sequence, and watch their memory."""
     for count in slices:
         stream(output, count, side, store, long_side)
 

@@ -62,13 +62,19 @@ class Points:
         return min(xs), min(ys), max(xs), max(ys)
 
 
+#: What exists of an object before a job: a box or points to prompt with, or a candidate's mask.
+Given: TypeAlias = Box | Points | Mask
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A mask proposed by SAM, on the working image.
+    """A mask proposed by SAM, or given (:mod:`salip_ray.cascade.given`), on the working image.
 
     ``id`` is the candidate's place in the generator's own order and its identity ever after: crops,
     scores and selections refer to it, never to a position in a list that a filter may shorten.
-    ``points`` prompt SAM instead of the box, if a job was given points.
+    Below 0 it counts the candidates that were given next to the proposed ones, the first being -1.
+    They have no scores (NaN). ``original`` is the mask on the original pixels, if it was given as
+    the label itself. ``points`` prompt SAM instead of the box, if a job was given points.
     """
 
     id: int
@@ -80,6 +86,7 @@ class Candidate:
     point: Point
     crop_box: Box
     points: Points | None = None
+    original: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from segment_anything.modeling import Sam
 
 from salip_ray.cascade.compose import compose
 from salip_ray.cascade.geometry import check_image, make_working
+from salip_ray.cascade.given import with_given
 from salip_ray.cascade.interfaces import (
     OwnProposer,
     OwnRefiner,
@@ -24,10 +26,10 @@ from salip_ray.cascade.proposer import SamProposer
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.config import Config
-from salip_ray.errors import InputError
+from salip_ray.errors import ImageError, InputError
 from salip_ray.models.registry import needs_refiner, shares_embedding
 from salip_ray.models.task_check import require_taught_classes
-from salip_ray.schema import Candidate, ClassMask, Image, Mask, Outcome, Selection
+from salip_ray.schema import Candidate, ClassMask, Image, Mask, Outcome, Selection, Size
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +120,11 @@ class Cascade:
         self._shares = config.refine.sam is None if own else shares_embedding(config)
 
     def __call__(
-        self, image: Image, *, references: Mapping[str, Mask] | None = None
+        self,
+        image: Image,
+        *,
+        references: Mapping[str, Mask] | None = None,
+        candidates: Sequence[Mask] = (),
     ) -> CascadeResult:
         """Label one image.
 
@@ -126,9 +132,12 @@ class Cascade:
             image: uint8 RGB, [H, W, 3].
             references: the reference mask of each class, bool [H, W], by label; needed if
                 ``run.modes`` has ``gt_sam``.
+            candidates: masks of single objects made elsewhere, bool [H, W], not empty. CLIP ranks
+                them with the proposed ones; their ids are -1, -2, ...
 
         Raises:
-            ImageError: the array is not such an image, or a reference has another size.
+            ImageError: the array is not such an image, or a reference or candidate has another
+                size.
             InputError: ``run.modes`` has ``gt_sam`` and there are no references.
         """
         check_image(image)
@@ -136,7 +145,7 @@ class Cascade:
         if references is None and "gt_sam" in self.config.run.modes:
             raise InputError("run.modes has gt_sam, which needs references, found None")
         working = make_working(image, self.config.image)
-        proposals = self.propose(working)
+        proposals = self._with_given(self.propose(working), candidates, working, original_size)
         selections = proposals.selections or ()
         if self.retrieve is not None:
             selections = self.retrieve(working, proposals.candidates)
@@ -160,6 +169,20 @@ class Cascade:
             masks=result.masks,
             outcomes=result.outcomes,
         )
+
+    def _with_given(
+        self, proposals: Proposals, given: Sequence[Mask], working: Image, original_size: Size
+    ) -> Proposals:
+        if given and self.retrieve is None:
+            raise InputError("candidates need a retriever, and this cascade has none")
+        for number, mask in enumerate(given, start=1):
+            if mask.shape != original_size or not mask.any():
+                raise ImageError(
+                    f"candidate {number} has the shape {mask.shape} and {np.count_nonzero(mask):,} "
+                    f"pixels: it must be a mask of the image, {original_size}, that is not empty"
+                )
+        size = working.shape[0], working.shape[1]
+        return with_given(proposals, given, self.config, size, original_size)
 
     def _embedding(self, proposals: Proposals, working: Image) -> Any:
         if self.refine is None:

@@ -8,12 +8,13 @@ from typing import Any
 
 from salip_ray.cascade.baselines import gt_sam, unprompted
 from salip_ray.cascade.class_labels import ClassLabeller
+from salip_ray.cascade.given import is_given
 from salip_ray.cascade.interfaces import Refiner
 from salip_ray.cascade.layers import in_layers
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError
-from salip_ray.models.registry import is_prompted
+from salip_ray.models.registry import is_prompted, needs_proposer
 from salip_ray.schema import Candidate, ClassMask, Mask, Outcome, Selection, Size
 from salip_ray.wording import counted
 
@@ -98,7 +99,8 @@ def compose(
             hidden = whole - {mask.label for mask in masks}
             outcomes = [_hidden(o.label) if o.label in hidden else o for o in outcomes]
     if "unprompted" in config.run.modes:
-        masks += unprompted(config.task.classes, candidates, original_size)
+        proposed = [candidate for candidate in candidates if not is_given(candidate)]
+        masks += unprompted(config.task.classes, proposed, original_size)
     if "gt_sam" in config.run.modes:
         references = references or {}
         for label, reference in references.items():
@@ -167,6 +169,8 @@ def _why_none(
         )
     if is_prompted(config):
         return "no prompt is given for it"
+    if n_proposed == 0 and not needs_proposer(config):
+        return "no candidate is given"
     if n_proposed == 0:
         proposer = "SAM" if config.propose.model == "sam" else "the proposer"
         return f"{proposer} proposed no candidate"

@@ -83,6 +83,12 @@ def to_original(mask: Mask, size: tuple[int, int]) -> Mask:
     return _resized(mask, size)
 
 
+def original_mask(candidate: Candidate, size: Size) -> Mask:
+    """Return the mask of a candidate on the original image of ``size`` (height, width)."""
+    exact = candidate.original
+    return to_original(candidate.mask, size) if exact is None else exact
+
+
 def to_working_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """Resize an original mask to the working ``size`` (height, width), by nearest neighbour."""
     return _resized(mask, size)
@@ -136,8 +142,16 @@ def union_of(candidates: Sequence[Candidate], original_size: Size) -> Mask:
     """Return the union of the candidates' masks, bool [H, W] of the original size."""
     union: Mask = np.zeros(original_size, np.bool_)
     for candidate in candidates:
-        union |= to_original(candidate.mask, original_size)
+        union |= original_mask(candidate, original_size)
     return union
+
+
+def mask_window(mask: Mask) -> tuple[int, int, int, int]:
+    """Return top, left, bottom and right of a mask, the ends exclusive; 0 if it is empty."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return 0, 0, 0, 0
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 def shared_area(one: Candidate, other: Candidate) -> float:
@@ -206,6 +220,21 @@ def reference_boxes(mask: Mask, min_share: float = MIN_SHARE) -> list[Box]:
         for x, y, width, height, area in stats[1:]  # the first is the background
         if area >= min_share * mask.size
     ]
+
+
+def component_masks(mask: Mask) -> list[Mask]:
+    """Return the parts of a mask [H, W] that :func:`reference_boxes` puts boxes around, as masks.
+
+    If all parts are smaller, the largest is the only one.
+    """
+    _count, numbers, stats, _centres = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=8
+    )
+    areas = stats[1:, cv2.CC_STAT_AREA]  # the first is the background
+    large = np.flatnonzero(areas >= MIN_SHARE * mask.size)
+    if not large.size:
+        large = np.argsort(-areas, kind="stable")[:1]
+    return [numbers == index + 1 for index in large]
 
 
 def contour_boxes(mask: Mask, size: Size, count: int = 2) -> list[Box]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from segment_anything.modeling import Sam
 
+from salip_ray.cascade.given import NoProposer
 from salip_ray.cascade.interfaces import ModelContext, Proposer, Refiner, Retriever
 from salip_ray.cascade.own_models import ProposerOf, RefinerOf, RetrieverOf
 from salip_ray.cascade.proposer import SamProposer
@@ -23,7 +24,7 @@ from salip_ray.models.clip.hugging_face import load_hugging_face_clip
 from salip_ray.models.clip.load import load_clip
 from salip_ray.models.devices import resolve_device, resolve_precision
 from salip_ray.models.identity import local_weights
-from salip_ray.models.registry import PROMPTS, Family, family, shares_embedding, weights_of
+from salip_ray.models.registry import NONE, PROMPTS, Family, family, shares_embedding, weights_of
 from salip_ray.models.sam.load import load_sam
 from salip_ray.wording import one_line
 
@@ -44,6 +45,8 @@ def load_proposer(config: Config, device: Device = None) -> Proposer:
             f"{model.shown} has no model: it takes the boxes of label --prompts. Choose another "
             "proposer for a single image"
         )
+    if model.name == NONE:
+        return NoProposer()
     if not model.target:
         return load_sam_proposer(config, device)
     built = _build(model, config, device)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from salip_ray.cascade.geometry import shared_area
+from salip_ray.cascade.geometry import mask_window, shared_area
 from salip_ray.config import ClassSpec, Config, RetrieveConfig
-from salip_ray.schema import Candidate, ClipScores, Mask, RunnerUp, Selection
+from salip_ray.schema import Candidate, ClipScores, RunnerUp, Selection
 
 _MIN_QUALITY = 1e-3  # the logarithm of a quality is taken
 
@@ -106,9 +106,15 @@ def _with_prior(merit: Tensor, candidates: Sequence[Candidate], config: Retrieve
 def quality(candidates: Sequence[Candidate]) -> Tensor:
     """Return predicted IoU times stability score of each candidate, float32 [n], above 0.
 
-    A stability score that is NaN (an empty mask) counts as 0.
+    A stability score that is NaN (an empty mask) counts as 0. A candidate that no model scored
+    counts as 1: it is neither better nor worse than one that SAM is sure of.
     """
-    qualities = torch.tensor([c.predicted_iou * c.stability_score for c in candidates])
+    qualities = torch.tensor(
+        [
+            1.0 if math.isnan(c.predicted_iou) else c.predicted_iou * c.stability_score
+            for c in candidates
+        ]
+    )
     return qualities.nan_to_num(0.0).clamp_min(_MIN_QUALITY)
 
 
@@ -289,18 +295,10 @@ def _first_distinct(
         if len(chosen) == k:
             break
         # Hundreds of objects may be chosen: only those within reach are compared.
-        own = windows[len(chosen)] = _window(candidates[index].mask)
+        own = windows[len(chosen)] = mask_window(candidates[index].mask)
         earlier = windows[: len(chosen)]
         near = np.flatnonzero((earlier[:, :2] < own[2:]).all(1) & (own[:2] < earlier[:, 2:]).all(1))
         shares = (shared_area(candidates[index], candidates[chosen[at]]) for at in near)
         if all(share <= max_overlap for share in shares):
             chosen.append(index)
     return chosen
-
-
-def _window(mask: Mask) -> tuple[int, int, int, int]:
-    """Return top, left, bottom and right of a mask, the ends exclusive; 0 if it is empty."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
-        return 0, 0, 0, 0
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from salip_ray.cascade import sam_ops
 from salip_ray.cascade.cleaning import clean
-from salip_ray.cascade.geometry import to_original
+from salip_ray.cascade.geometry import original_mask, to_original
 from salip_ray.cascade.interfaces import RefinedMasks, Refiner
 from salip_ray.cascade.prompts import Prompt, jittered
 from salip_ray.config import Config, RefineConfig
@@ -155,7 +155,7 @@ def own_masks(
         config: the ``refine`` section.
         original_size: height, width.
     """
-    masks = np.stack([to_original(candidate.mask, original_size) for candidate in candidates])
+    masks = np.stack([original_mask(candidate, original_size) for candidate in candidates])
     scores = np.array([(c.predicted_iou, c.stability_score) for c in candidates], np.float32)
     return clean(RefinedMasks(masks, scores[:, 0], scores[:, 1]), config)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from salip_ray.cli.options import (
+    Candidates,
     Exclude,
     Extend,
     Include,
@@ -37,6 +38,7 @@ def label(
     mode: Mode = None,
     reference: Reference = None,
     prompts: Prompts = None,
+    candidates: Candidates = None,
     extend: Extend = False,
     include: Include = None,
     exclude: Exclude = None,
@@ -70,6 +72,7 @@ def label(
         settings,
         references=reference,
         prompts=prompts,
+        candidates=candidates,
         manifest=manifest,
         quiet=quiet,
         extend=extend,

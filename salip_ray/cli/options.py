@@ -97,6 +97,14 @@ Prompts = Annotated[
         "YOLO files or masks.",
     ),
 ]
+Candidates = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MASKS",
+        help="Masks or boxes made elsewhere, which CLIP ranks with the proposed ones. Forms as for "
+        "--prompts.",
+    ),
+]
 Extend = Annotated[
     bool, typer.Option("--extend", help="Label images that INPUT has gained, into new shards.")
 ]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from salip_ray.cli.options import (
+    Candidates,
     Exclude,
     Extend,
     Include,
@@ -55,6 +56,7 @@ def submit(
     mode: Mode = None,
     reference: Reference = None,
     prompts: Prompts = None,
+    candidates: Candidates = None,
     extend: Extend = False,
     include: Include = None,
     exclude: Exclude = None,
@@ -100,6 +102,7 @@ def submit(
         settings,
         references=reference,
         prompts=prompts,
+        candidates=candidates,
         manifest=manifest,
         quiet=quiet,
         extend=extend,

@@ -86,6 +86,7 @@ def submit(
     *,
     references: str | None = None,
     prompts: str | None = None,
+    candidates: str | None = None,
     manifest: str | None = None,
     quiet: bool = False,
     extend: bool = False,
@@ -104,6 +105,7 @@ def submit(
         config: from :func:`salip_ray.load_config`.
         references: reference masks for the mode ``gt_sam``.
         prompts: boxes of the images, as for :func:`salip_ray.label`.
+        candidates: masks or boxes made elsewhere, as for :func:`salip_ray.label`.
         manifest: as for :func:`salip_ray.label`, and so are the next five.
         quiet: show no progress.
         extend: label images that the input has gained.
@@ -124,6 +126,8 @@ def submit(
         command += ["--reference", shown("--reference", references)]
     if prompts is not None:
         command += ["--prompts", shown("--prompts", prompts)]
+    if candidates is not None:
+        command += ["--candidates", shown("--candidates", candidates)]
     if manifest is not None:
         command += ["--manifest", shown("--manifest", manifest)]
     command += [f"--include={pattern}" for pattern in include]

@@ -97,7 +97,7 @@ class _Stage(Section):
 
 
 class ProposeConfig(_Stage):
-    """Which model proposes candidates: by default SAM (``sam``).
+    """Which model proposes candidates: by default SAM (``sam``). With ``none`` all are given.
 
     Most settings are those of SAM's automatic mask generator by its own names, with upstream's
     defaults. ``min_area`` and ``max_area`` hold for any model. They replace those of the task, in

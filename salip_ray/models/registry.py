@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 ROLES = ("propose", "retrieve", "refine")
 ENTRY_POINTS = "salip_ray.models"
-NONE = "none"  #: as refiner: the masks of the candidates are the result
+#: As refiner: the masks of the candidates are the result. As proposer: all candidates are given.
+NONE = "none"
 PROMPTS = "prompts"  #: as proposer: the boxes are given, with their classes, and no model is needed
 
 #: Families of this package: their code, by role and name. An empty text is a model that the
@@ -36,6 +37,7 @@ PROMPTS = "prompts"  #: as proposer: the boxes are given, with their classes, an
 _BUILT_IN: dict[str, dict[str, str]] = {
     "propose": {
         PROMPTS: "",
+        NONE: "",
         "sam": "",
         "sam-hq": "salip_ray.cascade.sam_hq:SamHqProposer",
         "sam2": "salip_ray.cascade.sam2:Sam2Proposer",
@@ -178,6 +180,11 @@ def is_prompted(config: Config) -> bool:
     return config.propose.model == PROMPTS
 
 
+def needs_proposer(config: Config) -> bool:
+    """Return True if candidates are proposed, whether others are given next to them or not."""
+    return config.propose.model not in {PROMPTS, NONE}
+
+
 def needs_retriever(config: Config) -> bool:
     """Return True if a mode retrieves candidates and the proposer does not label them."""
     return "cascade" in config.run.modes and not family(config, "propose").labels_candidates
@@ -192,7 +199,7 @@ def needs_refiner(config: Config) -> bool:
 def needed(config: Config) -> dict[str, Family]:
     """Return the families that a job loads, by role in the order of the stages."""
     roles = {
-        "propose": not is_prompted(config),
+        "propose": needs_proposer(config),
         "retrieve": needs_retriever(config),
         "refine": needs_refiner(config),
     }

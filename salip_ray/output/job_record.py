@@ -46,6 +46,7 @@ def make_fingerprint(
     *,
     models: Mapping[str, Any] | None = None,
     prompts: Mapping[str, str] | None = None,
+    candidates: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return all that decides the labels of a job, as JSON-ready data.
 
@@ -57,9 +58,11 @@ def make_fingerprint(
         selection: which files of the input are taken, if not all of them.
         models: code of the models that are not part of this package, by role.
         prompts: location and SHA-256 of the boxes that are given, if they are.
+        candidates: the same of candidates that are given.
     """
     other: dict[str, Any] = {"models": dict(models)} if models else {}
     other |= {"prompts": dict(prompts)} if prompts else {}
+    other |= {"candidates": dict(candidates)} if candidates else {}
     chosen = {"selection": dict(selection)} if selection else {}
     return {
         "recipe": dict(recipe),

@@ -21,13 +21,16 @@ from salip_ray.models.identity import identify
 from salip_ray.models.registry import is_prompted
 from salip_ray.models.task_check import require_taught_classes
 from salip_ray.pipeline.dataflow import add_actors, assign_stages
+from salip_ray.pipeline.decoding.annotations import components_of
+from salip_ray.pipeline.inputs import require_use_of_candidates
 from salip_ray.pipeline.monitoring.monitor import StageReporter
 from salip_ray.pipeline.rows import columns, tables
 from salip_ray.pipeline.rows.tables import in_tables
 from salip_ray.pipeline.stages import stages_with_models
 from salip_ray.pipeline.workers.model_check import require_models
-from salip_ray.schema import Image
+from salip_ray.schema import Image, Size
 from salip_ray.sources.decode import decode
+from salip_ray.sources.mask_files import ClassIds
 
 #: CPUs of one task of an operator that the user may append, such as ``write_parquet``.
 _CONSUMER_CPUS = 1.0
@@ -35,7 +38,12 @@ _PROJECT_CPUS = 0.1
 
 
 def label_dataset(
-    images: Dataset, config: Config, *, image: str = "image", reference: str | None = None
+    images: Dataset,
+    config: Config,
+    *,
+    image: str = "image",
+    reference: str | None = None,
+    candidates: str | None = None,
 ) -> Dataset:
     """Append the label columns to a dataset of images.
 
@@ -49,14 +57,16 @@ def label_dataset(
         config: from :func:`salip_ray.load_config`; its section ``pools`` sets the number of actors.
         image: name of the column of images.
         reference: name of a column of reference masks, integer arrays [H, W], for ``gt_sam``.
+        candidates: name of a column of masks made elsewhere, integer arrays [H, W] or null: each
+            component of a value above 0 is a candidate, which CLIP ranks with the proposed ones.
 
     Returns:
         The rows with ``height, width, status, outcomes, error, masks, ranking`` and the like, as in
         :data:`salip_ray.schema.LABEL_SCHEMA`.
 
     Raises:
-        ConfigError: ``gt_sam`` is a mode but ``reference`` is None, or the bundled CLIP was not
-            taught a class.
+        ConfigError: ``gt_sam`` is a mode but ``reference`` is None, no retriever would rank the
+            candidates, or the bundled CLIP was not taught a class.
         InputError: the dataset lacks a column, or has one with the name of a label column.
         WeightsError: a checkpoint is missing or altered.
         ModelError: a worker cannot import or build a model of another package.
@@ -77,12 +87,13 @@ def label_dataset(
         raise ConfigError("run.modes has gt_sam: name the column of reference masks as reference")
     if is_prompted(config):
         raise ConfigError("propose.model prompts takes its boxes from label(prompts=...)")
+    require_use_of_candidates(config, given=candidates is not None)
     config = config.without_volumes()  # rows leave one by one, in any order
     require_taught_classes(config)
     identify(config)
     schema = images.schema(fetch_if_missing=False)
     if schema is not None:
-        _check_columns(schema.names, image, reference)
+        _check_columns(schema.names, image, reference, candidates)
     machine = current_machine()
     fetch_cpus = config.pools.fetch_cpus
     # Actors hold their CPUs to the end: the reads and maps around them need some, too.
@@ -92,7 +103,7 @@ def label_dataset(
     config = pin_precision(config, pools)
     require_models(config, pools)
     rows = images.map_batches(
-        partial(prepare, config=config, image=image, reference=reference),
+        partial(prepare, config=config, image=image, reference=reference, candidates=candidates),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -105,16 +116,20 @@ def label_dataset(
 
 
 def prepare(
-    batch: pa.Table, config: Config, image: str, reference: str | None
+    batch: pa.Table,
+    config: Config,
+    image: str,
+    reference: str | None,
+    candidates: str | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the rows of a batch with the columns that PROPOSE needs."""
-    _check_columns(batch.column_names, image, reference)
-    rows = map(tables.as_arrays, _rows(batch, config, image, reference))
+    _check_columns(batch.column_names, image, reference, candidates)
+    rows = map(tables.as_arrays, _rows(batch, config, image, reference, candidates))
     yield from in_tables(batch, rows, columns.DECODED)
 
 
 def _rows(
-    batch: pa.Table, config: Config, image: str, reference: str | None
+    batch: pa.Table, config: Config, image: str, reference: str | None, candidates: str | None
 ) -> Iterator[Mapping[str, Any]]:
     """Yield the new cells of each row."""
     for index in range(batch.num_rows):
@@ -122,30 +137,43 @@ def _rows(
         began = time.perf_counter()
         values: dict[str, Any] = dict.fromkeys(columns.DECODED)
         try:
-            values |= _prepared(row, config, image, reference)
+            values |= _prepared(row, config, image, reference, candidates)
         except Exception as problem:  # noqa: BLE001  (a bad row must not end the job)
             values |= {"status": "error", "error": columns.error("decode", problem)}
         yield {**values, "_seconds": {"fetch": time.perf_counter() - began}}
 
 
-def _prepared(row: pa.Table, config: Config, image: str, reference: str | None) -> dict[str, Any]:
+def _prepared(
+    row: pa.Table, config: Config, image: str, reference: str | None, candidates: str | None
+) -> dict[str, Any]:
     pixels = _pixels(row[image][0].as_py(), config)
     height, width = pixels.shape[:2]
-    masks = None
-    if reference is not None and (stored := row[reference][0].as_py()) is not None:
-        ids = np.asarray(stored)
-        if ids.shape != (height, width):
-            raise ImageError(
-                f"the reference has the shape {list(ids.shape)}, its image {height} x {width}"
-            )
+    masks = given = None
+    if (ids := _ids(row, reference, "reference", (height, width))) is not None:
         masks = class_references(ids, config.task.classes)
+    if (ids := _ids(row, candidates, "mask of candidates", (height, width))) is not None:
+        given = components_of(ids, config)
     return {
         "status": "ok",
         "height": height,
         "width": width,
         "_references": columns.pack_references(masks),
+        "_prompts": columns.pack_prompts(given),
         **columns.pack_working(make_working(pixels, config.image)),
     }
+
+
+def _ids(row: pa.Table, column: str | None, what: str, size: Size) -> ClassIds | None:
+    """Return the values of a mask in a row, [H, W]; None if it has none."""
+    if column is None or (stored := row[column][0].as_py()) is None:
+        return None
+    ids = np.asarray(stored)
+    if ids.shape != size:
+        height, width = size
+        raise ImageError(
+            f"the {what} has the shape {list(ids.shape)}, its image {height} x {width}"
+        )
+    return ids
 
 
 def _pixels(value: Any, config: Config) -> Image:
@@ -160,8 +188,8 @@ def _pixels(value: Any, config: Config) -> Image:
     return pixels
 
 
-def _check_columns(names: list[str], image: str, reference: str | None) -> None:
-    for wanted in filter(None, (image, reference)):
+def _check_columns(names: list[str], *wanted_names: str | None) -> None:
+    for wanted in filter(None, wanted_names):
         if wanted not in names:
             raise InputError(
                 f"the dataset has no column {wanted!r}; its columns are {', '.join(names)}"

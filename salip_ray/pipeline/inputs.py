@@ -11,14 +11,24 @@ import ray
 from ray.exceptions import RayTaskError
 
 from salip_ray.cluster.session import ray_session
-from salip_ray.config import Config, ProposeConfig
-from salip_ray.errors import ConfigError, SalipError
-from salip_ray.models.registry import PROMPTS, is_prompted
+from salip_ray.config import ClassSpec, Config, ProposeConfig
+from salip_ray.errors import ConfigError, InputError, SalipError
+from salip_ray.models.registry import (
+    NONE,
+    PROMPTS,
+    is_prompted,
+    needs_proposer,
+    needs_refiner,
+    needs_retriever,
+)
+from salip_ray.output.layout import RUN
 from salip_ray.output.manifest import Manifest, make_manifest
+from salip_ray.output.store import Store
 from salip_ray.schema import ImageRef
 from salip_ray.sources.expand import expand, read_all_headers
 from salip_ray.sources.headers import Header
 from salip_ray.sources.listing import list_images
+from salip_ray.sources.locations import public_uri
 from salip_ray.sources.overview import describe_listing
 from salip_ray.sources.patterns import FileFilter
 from salip_ray.sources.prompts import Prompts
@@ -107,13 +117,62 @@ def open_prompts(prompts: str | None, config: Config) -> Prompts | None:
         raise ConfigError(f"propose.model is {PROMPTS}: give the boxes (--prompts)")
     if "unprompted" in config.run.modes:
         raise ConfigError("run.modes has unprompted, which needs proposals: leave out the prompts")
-    opened = Prompts.open(prompts, config.task.classes, config.storage.input)
+    outlines = not needs_refiner(config)  # which are the labels then
+    opened = _open_given(prompts, config.task.classes, config, outlines=outlines)
     if opened.has_points and config.refine.model != "sam":
         raise ConfigError(
             f"prompts {opened.location} have points, which need refine.model: sam, found "
             f"{config.refine.model}: give boxes"
         )
     return opened
+
+
+def open_candidates(candidates: str | None, config: Config) -> Prompts | None:
+    """Return the candidates that are given to a job, or None if it proposes all of them.
+
+    Raises:
+        ConfigError: there are none although the job proposes nothing, or no retriever would rank
+            them.
+        InputError: they cannot be read, or are points.
+    """
+    require_use_of_candidates(config, given=candidates is not None)
+    if candidates is None:
+        return None
+    opened = _open_given(candidates, None, config)
+    if opened.has_points:
+        raise InputError(f"candidates {opened.location} have points: give boxes or masks")
+    return opened
+
+
+def _open_given(
+    location: str, classes: Sequence[ClassSpec] | None, config: Config, *, outlines: bool = False
+) -> Prompts:
+    try:
+        return Prompts.open(location, classes, config.storage.input, outlines=outlines)
+    except InputError:
+        if Store(location, config.storage.input).exists(RUN):
+            raise InputError(
+                f"{public_uri(location)} is an output: export its masks with salip-ray export png "
+                "(nifti or dicom-seg for volumes), and give those"
+            ) from None
+        raise
+
+
+def require_use_of_candidates(config: Config, *, given: bool) -> None:
+    """Raise ConfigError if a job needs candidates and has none, or has some and cannot use them."""
+    if not given:
+        if not (needs_proposer(config) or is_prompted(config)):
+            raise ConfigError(f"propose.model is {NONE}: give the candidates (--candidates)")
+        return
+    if is_prompted(config):
+        raise ConfigError("prompts are segmented as they are, without candidates: give one of both")
+    if not needs_retriever(config):
+        raise ConfigError(
+            f"no retriever ranks the candidates: run.modes needs cascade, and propose.model a "
+            f"proposer that does not label its own (found {config.propose.model})"
+        )
+    if "unprompted" in config.run.modes and not needs_proposer(config):
+        raise ConfigError("run.modes has unprompted, which needs proposals: set propose.model")
 
 
 def with_prompts(config: Config, prompts: str | None) -> Config:
@@ -140,13 +199,13 @@ def among_images(
 
 
 def note_unused(prompts: Prompts | None) -> list[str]:
-    """Return a line on prompts of images that are not in the input, if there are any."""
+    """Return a line on those of images that are not in the input, if there are any."""
     if prompts is None or not prompts.unused:
         return []
     verb = "is" if len(prompts.unused) == 1 else "are"
     images = counted(len(prompts.unused), "image")
     first = prompts.unused[0]
-    return [f"note: {images} of the prompts {verb} not in the input (the first: {first})"]
+    return [f"note: {images} of the {prompts.noun} {verb} not in the input (the first: {first})"]
 
 
 def _read_headers(addresses: Sequence[str], config: Config) -> list[Header]:

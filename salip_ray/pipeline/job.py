@@ -22,6 +22,7 @@ from salip_ray.pipeline.inputs import (
     among_images,
     list_input,
     note_unused,
+    open_candidates,
     open_prompts,
     open_references,
     with_prompts,
@@ -45,7 +46,7 @@ class Job:
         manifest: all images of the job.
         store: the output.
         references: reference masks, if a mode needs them.
-        prompts: boxes of the images, if they are given.
+        prompts: prompts or candidates of the images, if they are given.
         lease: of the output; lost if another driver takes it over.
         progress: shows progress to the user.
         version: schema version of the output.
@@ -68,6 +69,7 @@ def label(
     *,
     references: str | None = None,
     prompts: str | None = None,
+    candidates: str | None = None,
     manifest: str | None = None,
     quiet: bool = False,
     extend: bool = False,
@@ -90,6 +92,8 @@ def label(
         references: reference masks for the mode ``gt_sam``: a folder or an ``index.csv``.
         prompts: boxes to prompt SAM with, instead of the candidates that CLIP retrieves
             (:mod:`salip_ray.sources.prompts`). Each is labelled as its class.
+        candidates: masks or boxes made elsewhere, in the forms of prompts. CLIP ranks them with the
+            candidates that are proposed, or alone if ``propose.model`` is ``none``.
         manifest: write the manifest to this file, not into the output. If ``privacy.hash_uris`` is
             on, only the manifest holds the names of images.
         quiet: show no progress.
@@ -123,6 +127,7 @@ def label(
     require_taught_classes(config)
     reference_masks = open_references(references, config)
     boxes = open_prompts(prompts, config)
+    given = open_candidates(candidates, config) or boxes
     selection = FileFilter(tuple(include), tuple(exclude), limit)
     listed = list_input(input, config, selection)
     progress.report(*listed.notes)
@@ -131,7 +136,7 @@ def label(
     # Without slices the section does nothing, and its defaults must not refuse a resume.
     if listed.manifest.table["volume"].null_count == listed.manifest.n_images:
         config = config.without_volumes()
-    among_images(None, boxes, listed.manifest)  # nothing is written if no image has a prompt
+    among_images(None, given, listed.manifest)  # nothing is written if no image has a prompt
     weights = identify(config)
     of_references = None if reference_masks is None else public_uri(str(references))
     fingerprint = make_fingerprint(
@@ -141,7 +146,7 @@ def label(
         of_references,
         selection.to_json(),
         models=describe(config),
-        prompts=None if boxes is None else {"uri": boxes.location, "sha256": boxes.sha256},
+        **({} if given is None else {given.noun: given.identity}),
     )
     store = Store(
         output, config.storage.output, elsewhere={} if manifest is None else {MANIFEST: manifest}
@@ -150,15 +155,15 @@ def label(
     with held(store) as lease:
         claimed = claim_or_resume_job(store, listed.manifest, fingerprint, extend=extend)
         progress.report(*(f"note: {note}" for note in claimed.notes))
-        reference_masks, boxes = among_images(reference_masks, boxes, claimed.manifest)
-        progress.report(*note_unused(boxes))
+        reference_masks, given = among_images(reference_masks, given, claimed.manifest)
+        progress.report(*note_unused(given))
         # A worker that fetches pinned weights itself refuses any other file.
         job = Job(
             pin(config, weights),
             claimed.manifest,
             store,
             reference_masks,
-            boxes,
+            given,
             lease,
             progress,
             claimed.version,

@@ -31,7 +31,13 @@ from salip_ray.output.manifest import Manifest, align_to_blocks, from_frozen
 from salip_ray.output.run_record import read_run
 from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary
-from salip_ray.pipeline.inputs import among_images, list_input, open_prompts, open_references
+from salip_ray.pipeline.inputs import (
+    among_images,
+    list_input,
+    open_candidates,
+    open_prompts,
+    open_references,
+)
 from salip_ray.pipeline.job import Job, conclude, summarise_run
 from salip_ray.pipeline.monitoring.progress import ProgressReporter
 from salip_ray.pipeline.run import run_on_ray
@@ -130,13 +136,18 @@ def _rows_to_label(table: pa.Table, failed: pa.Array, config: Config) -> pa.Tabl
 
 
 def _open_prompts(store: Store, fingerprint: Mapping[str, Any], config: Config) -> Prompts | None:
-    recorded = fingerprint.get("prompts") or {}
-    prompts = open_prompts(recorded.get("uri"), config)
-    if prompts is not None and prompts.sha256 != recorded["sha256"]:
-        raise ResumeError(
-            f"output {store} was made with other prompts: {prompts.location} has changed since"
-        )
-    return prompts
+    """Return the prompts or candidates that the output was made with."""
+    for name, opened in (("prompts", open_prompts), ("candidates", open_candidates)):
+        recorded = fingerprint.get(name) or {}
+        given = opened(recorded.get("uri"), config)
+        if given is None:
+            continue
+        if given.sha256 != recorded["sha256"]:
+            raise ResumeError(
+                f"output {store} was made with other {name}: {given.location} has changed since"
+            )
+        return given
+    return None
 
 
 def _require_complete(job: Job) -> None:

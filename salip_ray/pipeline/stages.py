@@ -13,6 +13,7 @@ from salip_ray.config import Config
 from salip_ray.models.registry import (
     is_prompted,
     needed,
+    needs_proposer,
     needs_refiner,
     needs_retriever,
     shares_embedding,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from salip_ray.cascade.interfaces import Refiner
 
 BLANK = "the slice is blank"
+_CANDIDATES = ("_n_proposed", "_candidates")
 
 
 class Stage(ABC):
@@ -76,7 +78,7 @@ class Propose(Stage):
 
     name = "propose"
     adds = ("n_candidates",)
-    passes: tuple[str, ...] = ("_n_proposed", "_candidates", "_embedding", "_tensors")
+    passes: tuple[str, ...] = (*_CANDIDATES, "_embedding", "_tensors")
 
     def __init__(self, config: Config) -> None:
         from salip_ray.cascade.loading import load_proposer
@@ -84,7 +86,7 @@ class Propose(Stage):
         super().__init__(config)
         self.shares_embedding = shares_embedding(config)
         if not self.shares_embedding:
-            self.passes = ("_n_proposed", "_candidates")
+            self.passes = _CANDIDATES
         if _is_labelling(config):
             self.passes += ("_selections",)
         self.drops = () if needs_retriever(config) or _encodes(config) else ("_working",)
@@ -98,7 +100,7 @@ class Propose(Stage):
     def work(self, row: Row) -> dict[str, Any]:
         """Propose candidates, and return their number."""
         proposals = self.propose(row.working)
-        row.candidates, row.n_proposed = proposals.candidates, proposals.n_proposed
+        row.set_proposals(proposals, self.config)
         if self.shares_embedding:
             row.embedding = proposals.embedding
         if proposals.selections is not None:
@@ -107,10 +109,7 @@ class Propose(Stage):
 
     def pack(self, row: Row) -> dict[str, Any]:
         """Return candidates, embedding and selections, as far as they are needed."""
-        cells: dict[str, Any] = {
-            "_n_proposed": row.n_proposed,
-            "_candidates": columns.pack_candidates(row.candidates),
-        }
+        cells = _pack_candidates(row)
         if self.shares_embedding:
             cells |= columns.pack_embedding(row.embedding)
         if "_selections" in self.passes:
@@ -122,7 +121,7 @@ class Retrieve(Stage):
     """Select candidates for each class, unless no mode needs it or the proposer labels them."""
 
     name = "retrieve"
-    passes = ("_selections",)
+    passes: tuple[str, ...] = ("_selections",)
 
     def __init__(self, config: Config) -> None:
         from salip_ray.cascade.loading import load_retriever
@@ -130,6 +129,10 @@ class Retrieve(Stage):
         super().__init__(config)
         self.drops = () if _encodes(config) else ("_working",)
         self.retrieve = load_retriever(config)
+        # Without PROPOSE this is the first stage: all candidates are given.
+        self.proposes = not needs_proposer(config)
+        if self.proposes:
+            self.adds, self.passes = ("n_candidates",), (*_CANDIDATES, *self.passes)
         self.batch_size = _batch_size(self.retrieve, config.retrieve.batch_size)
 
     def use_batches(self, size: int) -> None:
@@ -137,13 +140,18 @@ class Retrieve(Stage):
         self.retrieve.set_batch_size(size)
 
     def work(self, row: Row) -> dict[str, Any]:
-        """Select candidates."""
+        """Select candidates; return their number if all of them are given."""
+        if self.proposes:
+            from salip_ray.cascade.interfaces import Proposals
+
+            row.set_proposals(Proposals((), 0), self.config)
         row.selections = self.retrieve(row.working, row.candidates)
-        return {}
+        return {"n_candidates": len(row.candidates)} if self.proposes else {}
 
     def pack(self, row: Row) -> dict[str, Any]:
-        """Return the selections."""
-        return {"_selections": columns.pack_selections(row.selections)}
+        """Return the selections, and the candidates if they are given."""
+        cells = _pack_candidates(row) if self.proposes else {}
+        return {**cells, "_selections": columns.pack_selections(row.selections)}
 
 
 class Refine(Stage):
@@ -255,6 +263,12 @@ def _batch_size(model: Any, configured: int) -> int:
     return configured if getattr(model, "has_batches", True) else 1
 
 
+def _pack_candidates(row: Row) -> dict[str, Any]:
+    """Return the cells of candidates, and of their number before the area filter."""
+    candidates = columns.pack_candidates(row.candidates)
+    return {"_n_proposed": row.n_proposed, "_candidates": candidates}
+
+
 STAGES: dict[str, type[Stage]] = {"propose": Propose, "retrieve": Retrieve, "refine": Refine}
 
 
@@ -263,10 +277,13 @@ def stages_of(config: Config) -> dict[str, type[Stage]]:
 
     REFINE is always one of them: it packs the result, with or without a refiner.
     """
-    left_out = {"propose": is_prompted(config), "retrieve": not needs_retriever(config)}
+    left_out = {"propose": not needs_proposer(config), "retrieve": not needs_retriever(config)}
     return {name: stage for name, stage in STAGES.items() if not left_out.get(name)}
 
 
 def stages_with_models(config: Config) -> list[str]:
-    """Return the stages that load a model, in order; the others need no pool of actors."""
-    return [stage for stage in stages_of(config) if stage in needed(config)]
+    """Return the stages that need a pool of actors, in order: those that load a model.
+
+    If none does, REFINE runs alone.
+    """
+    return [stage for stage in stages_of(config) if stage in needed(config)] or ["refine"]

@@ -12,8 +12,10 @@ import pytest
 from salip_ray import Cascade, label, load_config
 from salip_ray.cascade.geometry import reference_boxes
 from salip_ray.cascade.prompts import innermost
-from salip_ray.errors import ConfigError, ImageError, ResumeError
+from salip_ray.consensus.job import make_consensus
+from salip_ray.errors import ConfigError, ImageError, JobError, ResumeError
 from salip_ray.models.bundled.phantoms import make_phantom
+from salip_ray.output.masks import decode_rle
 from salip_ray.output.verify import verify
 from salip_ray.pipeline.decoding.annotations import find_prompts
 from salip_ray.pipeline.inputs import open_prompts
@@ -138,6 +140,27 @@ def test_points_are_labelled_and_recorded(images, tmp_path):
     assert rows["2"]["status"] == "empty"
     assert "has the point 500, 1, which is not in the image" in rows["5"]["error"]["message"]
     assert verify(str(output)).problems == ()
+
+
+def test_without_a_refiner_masks_are_labels_that_vote_in_a_consensus(images, prompted, tmp_path):
+    output = tmp_path / "out"
+    config = config_of("refine.model=none")
+    label(images / "images", output, config, prompts=str(images / "masks"), quiet=True)
+    assert verify(str(output)).problems == ()
+    rows = rows_of(output)
+    for index in range(4):
+        ids = cv2.imread(str(images / "masks" / f"{index}.png"), cv2.IMREAD_UNCHANGED)
+        assert [mask["label"] for mask in rows[f"{index}"]["masks"]] == ["lungs", "tumour"]
+        for mask in rows[f"{index}"]["masks"]:
+            # The working image is smaller: no pixel is lost on the way.
+            np.testing.assert_array_equal(decode_rle(mask["rle"]), ids == mask["class_id"])
+            assert mask["agreement"] == 1
+    with pytest.raises(JobError, match="1 of 6 images"):  # that has a box outside of it
+        make_consensus([str(output), str(prompted)], str(tmp_path / "agreed"), quiet=True)
+    agreed, boxed = rows_of(tmp_path / "agreed"), rows_of(prompted)
+    for name in ("0", "1"):
+        votes = [decode_rle(row[name]["masks"][0]["rle"]) for row in (rows, boxed, agreed)]
+        np.testing.assert_array_equal(votes[2], votes[0] & votes[1])
 
 
 def test_a_folder_of_masks_gives_the_boxes_of_gt_sam(images):

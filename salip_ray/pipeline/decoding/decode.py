@@ -45,7 +45,7 @@ def fetch_and_decode(
         batch: rows of the manifest, as :data:`salip_ray.output.manifest.TODO_SCHEMA`.
         config: its ``image``, ``task`` and ``storage.input`` are used.
         references: the reference masks, for GT-SAM.
-        prompts: the boxes of images, if they are given.
+        prompts: the prompts or candidates of images, if they are given.
         reporter: counts the rows.
     """
     of_manifest = pa.table(
@@ -125,7 +125,7 @@ def _decoded(
         values["_references"] = columns.pack_references(
             find_references(picture, image, config, references, stack)
         )
-        stage = "prompts"
+        stage = "prompts" if prompts is None else prompts.noun
         values["_prompts"] = columns.pack_prompts(
             find_prompts(picture, image, config, prompts, stack)
         )

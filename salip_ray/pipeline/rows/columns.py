@@ -7,7 +7,7 @@ commit drops them. Each stage adds columns, and drops the heavy ones that no lat
     _working        decode        RETRIEVE (*)    RGB bytes of the working image
     _working_size   decode        REFINE          its [height, width]
     _references     decode        REFINE          reference masks by class, as RLEs
-    _prompts        decode        REFINE          given boxes of the original image, by class
+    _prompts        decode        REFINE          what is given on the original image, by class
     _candidates     PROPOSE       REFINE          candidates, their masks bit-packed
     _n_proposed     PROPOSE       REFINE          number of candidates before the area filter
     _embedding      PROPOSE (*)   REFINE          the bytes of its tensors
@@ -42,9 +42,9 @@ from salip_ray.schema import (
     MASK_TYPE,
     RLE_TYPE,
     SELECTION_TYPE,
-    Box,
     Candidate,
     ClipScores,
+    Given,
     Image,
     Mask,
     Points,
@@ -60,9 +60,10 @@ REFERENCE_TYPE = pa.struct([pa.field("label", pa.string()), pa.field("rle", RLE_
 PROMPT_TYPE = pa.struct(
     [
         pa.field("label", pa.string()),
-        pa.field("box", pa.list_(pa.float64(), 4)),  # null for points
+        pa.field("box", pa.list_(pa.float64(), 4)),  # null for points and masks
         pa.field("inside", pa.list_(pa.list_(pa.float64(), 2))),
         pa.field("outside", pa.list_(pa.list_(pa.float64(), 2))),
+        pa.field("rle", RLE_TYPE),  # of a mask
     ]
 )
 TENSOR_TYPE = pa.struct(
@@ -271,26 +272,30 @@ def unpack_references(cells: Mapping[str, pa.Scalar]) -> dict[str, Mask]:
 
 
 def pack_prompts(
-    prompts: Sequence[tuple[str, Box | Points]] | None,
+    prompts: Sequence[tuple[str, Given]] | None,
 ) -> list[dict[str, Any]] | None:
-    """Return the ``_prompts`` cell: class, and box or points; None if nothing is prompted."""
+    """Return the ``_prompts`` cell: class, and what is given; None if the job was given nothing."""
     if prompts is None:
         return None
-    return [
-        {"label": label, **asdict(given)}
-        if isinstance(given, Points)
-        else {"label": label, "box": list(given)}
-        for label, given in prompts
-    ]
+    return [{"label": label, **_pack_given(given)} for label, given in prompts]
 
 
-def unpack_prompts(cells: Mapping[str, pa.Scalar]) -> list[tuple[str, Box | Points]]:
-    """Return class, and box (xyxy) or points, of each prompt of a row, on the original image."""
-    return [
-        (item["label"], _points(item) if item["box"] is None else tuple(item["box"]))
-        for item in cells["_prompts"].as_py() or ()
-    ]
+def _pack_given(given: Given) -> dict[str, Any]:
+    if isinstance(given, Points):
+        return asdict(given)
+    return {"rle": encode_rle(given)} if isinstance(given, np.ndarray) else {"box": list(given)}
 
 
-def _points(item: Mapping[str, Any]) -> Points:
+def unpack_prompts(cells: Mapping[str, pa.Scalar]) -> list[tuple[str, Given]]:
+    """Return class, and box (xyxy), points or mask, of each prompt of a row's original image."""
+    packed = cells["_prompts"].as_py() if "_prompts" in cells else None
+    return [(item["label"], _unpack_given(item)) for item in packed or ()]
+
+
+def _unpack_given(item: Mapping[str, Any]) -> Given:
+    if item["rle"] is not None:
+        return decode_rle(item["rle"])
+    if item["box"] is not None:
+        x0, y0, x1, y1 = item["box"]
+        return x0, y0, x1, y1
     return Points(*(tuple(map(tuple, item[name] or ())) for name in ("inside", "outside")))

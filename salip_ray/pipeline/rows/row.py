@@ -13,7 +13,7 @@ from salip_ray.pipeline.rows import columns
 from salip_ray.schema import Candidate, Image, Mask, Selection
 
 if TYPE_CHECKING:
-    from salip_ray.cascade.interfaces import Embedding
+    from salip_ray.cascade.interfaces import Embedding, Proposals
 
 
 class Row:
@@ -44,13 +44,21 @@ class Row:
 
     def use_prompts(self, config: Config) -> None:
         """Set candidates and selections from the boxes that are given for the image."""
-        from salip_ray.cascade.given_boxes import given_candidates
+        from salip_ray.cascade.given import given_candidates
 
         boxes = columns.unpack_prompts(self.cells)
         self.candidates, self.selections = given_candidates(
             boxes, config.task.classes, working_size=self.working_size, original_size=self.size
         )
         self.n_proposed = len(boxes)
+
+    def set_proposals(self, proposals: Proposals, config: Config) -> None:
+        """Set candidates from proposals, and from those that are given for the image."""
+        from salip_ray.cascade.given import with_given
+
+        given = [item for _, item in columns.unpack_prompts(self.cells)]
+        both = with_given(proposals, given, config, self.working_size, self.size)
+        self.candidates, self.n_proposed = both.candidates, both.n_proposed
 
     @cached_property
     def embedding(self) -> Embedding | None:

@@ -5,6 +5,9 @@ Five forms are read: a COCO file (``.json``) of boxes, outlines or keypoints, a 
 or of DICOM Segmentations, whose components become boxes as GT-SAM's do. An image has the prompts of
 its whole URI, or else of the last parts of its path (:mod:`salip_ray.sources.prompts.names`); a
 segmentation names it by SOPInstanceUID.
+
+The candidates of a location are read in the same way. They have no class, and masks and outlines
+stay masks.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from salip_ray.sources.coco_masks import decode_mask
 from salip_ray.sources.decode import IMAGE_SUFFIXES, NOT_DICOM_SUFFIXES
 from salip_ray.sources.formats.names import suffix
 from salip_ray.sources.locations import filesystem, normalise, public_uri
+from salip_ray.sources.prompts.checks import label_of, refuse_shares
 from salip_ray.sources.prompts.files import GivenBox, read_bytes, read_coco
 from salip_ray.sources.prompts.names import Matches, match_names, spell
 from salip_ray.sources.prompts.tables import is_mask_index, read_table
@@ -44,6 +48,7 @@ class Prompts:
 
     Attributes:
         location: public URI.
+        are_candidates: whether they are shown to CLIP, instead of having a class.
         sha256: of all boxes and their classes, or of the content of masks.
         boxes: by the names that the files give to images, as one spelling has them; as JSON, since
             every task that decodes images loads all of them.
@@ -63,55 +68,77 @@ class Prompts:
     unused: tuple[str, ...] = field(default=(), repr=False)
     has_points: bool = False
     segments: Mapping[str, str] = field(default_factory=dict, repr=False)
+    are_candidates: bool = False
 
     @classmethod
     def open(
         cls,
         location: str,
-        classes: Sequence[ClassSpec],
+        classes: Sequence[ClassSpec] | None,
         storage_options: Mapping[str, Any] | None = None,
+        *,
+        outlines: bool = False,
     ) -> Prompts:
         """Read the boxes of a file or folder.
 
         Args:
             location: a file or folder, as described above.
-            classes: of the task; a box of no class belongs to the only one.
+            classes: of the task; a box of no class belongs to the only one. None: they are
+                candidates, and the classes that the location names mean nothing.
             storage_options: of the location's store.
+            outlines: take the masks of a COCO file, not their boxes.
 
         Raises:
             InputError: the location cannot be read, names a class that the task lacks, or names no
                 class although the task has several.
         """
         where = normalise(location)
-        shown = public_uri(where)
+        shown = f"{_noun(classes is None)} {public_uri(where)}"
         try:
-            return cls._open(where, shown, classes, storage_options)
+            outlines = outlines or classes is None
+            opened = cls._open(where, shown, classes, storage_options, outlines)
+            return replace(opened, location=public_uri(where), are_candidates=classes is None)
         except SalipError:
             raise
         except Exception as error:  # noqa: BLE001  (clients of stores raise many types)
             problem = describe_error(error, where)
-            raise InputError(f"prompts {shown} cannot be read: {problem}") from None
+            raise InputError(f"{shown} cannot be read: {problem}") from None
+
+    @property
+    def noun(self) -> str:
+        """What they are called: ``prompts`` or ``candidates``."""
+        return _noun(self.are_candidates)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Location and content, for the fingerprint of a job."""
+        return {"uri": self.location, "sha256": self.sha256}
 
     @classmethod
     def _open(
         cls,
         where: str,
         shown: str,
-        classes: Sequence[ClassSpec],
+        classes: Sequence[ClassSpec] | None,
         options: Mapping[str, Any] | None,
+        outlines: bool,
     ) -> Prompts:
         fs, path = filesystem(where, options)
         kind = suffix(where)
         is_folder = fs.isdir(path)
         if not is_folder and not fs.exists(path):
-            raise InputError(f"prompts {shown} do not exist: check the path")
+            raise InputError(f"{shown} do not exist: check the path")
         if kind in _SEGMENTATIONS and not is_folder:
             return cls._of_segmentations(fs, [path], shown, classes)
         if kind in {".json", ".csv", ".parquet"} and not is_folder:
             data = read_bytes(fs, path)
             if kind == ".csv" and is_mask_index(data, shown):
                 return cls._of_masks(where, shown, options)
-            read = read_coco(data, shown) if kind == ".json" else read_table(data, kind, shown)
+            read = (
+                read_coco(data, shown, outlines=outlines)
+                if kind == ".json"
+                else read_table(data, kind, shown)
+            )
         elif is_folder:
             files = [name for name in sorted(fs.find(path)) if not _is_hidden(name, path)]
             names = [name for name in files if suffix(name) == ".txt"]
@@ -120,7 +147,7 @@ class Prompts:
                 return cls._of_segmentations(fs, objects, shown, classes)
             if not names and not any(suffix(name) in {*IMAGE_SUFFIXES, ".csv"} for name in files):
                 raise InputError(
-                    f"prompts {shown} hold neither text files of YOLO nor masks nor DICOM "
+                    f"{shown} hold neither text files of YOLO nor masks nor DICOM "
                     "Segmentations: check the folder"
                 )
             if not names:
@@ -128,19 +155,19 @@ class Prompts:
             read = read_yolo(fs, path, names, shown)
         else:
             raise InputError(
-                f"prompts {shown} are no file of boxes or points: give .json (COCO), .csv or "
+                f"{shown} are no file of boxes or points: give .json (COCO), .csv or "
                 ".parquet, a DICOM Segmentation (.dcm), or a folder of those, of YOLO's text files "
                 "or of masks"
             )
-        known = [spec.label for spec in classes]
+        known = None if classes is None else [spec.label for spec in classes]
         boxes: dict[PromptKey, list[GivenBox]] = {}
         spelled = functools.cache(spell)
         for name, index, box in read:
-            label = _label_of(box.label, known, shown)
+            label = str(box.label) if known is None else label_of(box.label, known, shown)
             boxes.setdefault((spelled(name), index), []).append(box.labelled(label))
         if not boxes:
-            raise InputError(f"prompts {shown} hold no box and no point")
-        _refuse_shares(boxes, shown)
+            raise InputError(f"{shown} hold no box and no point")
+        refuse_shares((box for of_image in boxes.values() for box in of_image), shown)
         frozen = {
             key: json.dumps([box.to_json() for box in boxes[key]]) for key in sorted(boxes, key=str)
         }
@@ -156,7 +183,7 @@ class Prompts:
 
     @classmethod
     def _of_segmentations(
-        cls, fs: Any, paths: Sequence[str], shown: str, classes: Sequence[ClassSpec]
+        cls, fs: Any, paths: Sequence[str], shown: str, classes: Sequence[ClassSpec] | None
     ) -> Prompts:
         from salip_ray.sources.prompts.segmentations import read_segmentation  # loads pydicom
 
@@ -166,7 +193,7 @@ class Prompts:
             for item in read_segmentation(read_bytes(fs, path), name, classes):
                 masks.setdefault(item.instance, []).append([item.frame, item.label, item.rle])
         if not masks:
-            raise InputError(f"prompts {shown} hold no pixel of a segment")
+            raise InputError(f"{shown} hold no pixel of a segment")
         segments = {uid: json.dumps(masks[uid]) for uid in sorted(masks)}
         digest = hashlib.sha256(json.dumps(list(segments.items())).encode()).hexdigest()
         return cls(shown, digest, segments=segments)
@@ -201,7 +228,7 @@ class Prompts:
             count = len(self.boxes) - len(unused)
         if not count and not unclear:
             raise InputError(
-                f"no image of the input has a prompt in {self.location} (the first is of "
+                f"no image of the input has a {self.noun[:-1]} in {self.location} (the first is of "
                 f"{unused[0]}): check the names, and slices if the images are volumes"
             )
         return chosen
@@ -248,42 +275,8 @@ class Prompts:
         return masks
 
 
-def _label_of(label: str | int | None, known: Sequence[str], shown: str) -> str:
-    """Return the class that a box belongs to."""
-    if isinstance(label, int):
-        if 0 <= label < len(known):
-            return known[label]
-        raise InputError(
-            f"prompts {shown} have the class number {label}, but the task has {len(known)} classes "
-            f"({', '.join(known)}): name them in classes.txt or data.yaml"
-        )
-    if label is None and len(known) == 1:
-        return known[0]
-    if label is None:
-        raise InputError(
-            f"prompts {shown} have a prompt without a class, and the task has several "
-            f"({', '.join(known)}): add a column label"
-        )
-    if label not in known:
-        raise InputError(
-            f"prompts {shown} have the class {label!r}, but the task has {', '.join(known)}: give "
-            "a task with that class, or rename it"
-        )
-    return label
-
-
-def _refuse_shares(boxes: Mapping[PromptKey, Sequence[GivenBox]], shown: str) -> None:
-    """Raise InputError if boxes in pixels are shares of the image, all of them from 0 to 1."""
-    given = [box for of_image in boxes.values() for box in of_image if not box.relative]
-    if not given:
-        return
-    if all(-1 <= value <= 1 for box in given for value in box.values) and any(
-        not value.is_integer() for box in given for value in box.values
-    ):
-        raise InputError(
-            f"all numbers of prompts {shown} lie between 0 and 1, so they are shares of the image: "
-            "give pixels"
-        )
+def _noun(are_candidates: bool) -> str:
+    return "candidates" if are_candidates else "prompts"
 
 
 def _is_hidden(name: str, path: str) -> bool:

@@ -34,6 +34,7 @@ class GivenBox:
         relative: whether they are shares.
         size: height and width of the image that the box is of, if the file has them.
         points: of one object, instead of the box, which is then the one around them.
+        rle: of the mask that the box is around, if it is a candidate with an outline.
     """
 
     label: str | int | None
@@ -41,6 +42,7 @@ class GivenBox:
     relative: bool = False
     size: Size | None = None
     points: Points | None = None
+    rle: Mapping[str, Any] | None = None
 
     def labelled(self, label: str) -> GivenBox:
         """Return the box with the name of its class."""
@@ -65,19 +67,24 @@ class GivenBox:
     def to_json(self) -> list[Any]:
         """Return the box as JSON-ready data."""
         box = [self.label, list(self.values), self.relative, self.size]
+        points = None if self.points is None else [self.points.inside, self.points.outside]
+        if self.rle is not None:
+            return [*box, points, dict(self.rle)]
         # Without points as before they were known: jobs record the digest.
-        return box if self.points is None else [*box, [self.points.inside, self.points.outside]]
+        return box if points is None else [*box, points]
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> GivenBox:
         """Return the box of :meth:`to_json`."""
-        label, (x0, y0, x1, y1), relative, size, *points = data
+        label, (x0, y0, x1, y1), relative, size, *more = data
+        points, rle = [*more, None, None][:2]
         return cls(
             label,
             (x0, y0, x1, y1),
             relative,
             None if size is None else (size[0], size[1]),
-            Points(*(tuple((x, y) for x, y in side) for side in points[0])) if points else None,
+            Points(*(tuple((x, y) for x, y in side) for side in points)) if points else None,
+            rle,
         )
 
 
@@ -111,7 +118,7 @@ def as_text(data: bytes, shown: str) -> str:
     try:
         return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"prompts {shown} are not UTF-8: save the file in UTF-8") from None
+        raise InputError(f"{shown} are not UTF-8: save the file in UTF-8") from None
 
 
 def slice_index(value: object, at: str) -> int | None:
@@ -131,16 +138,21 @@ def slice_index(value: object, at: str) -> int | None:
     return int(index)
 
 
-def read_coco(data: bytes, shown: str) -> Read:
+def read_coco(data: bytes, shown: str, *, outlines: bool = False) -> Read:
     """Yield the boxes of a COCO file of object detection or instances, or its keypoints.
 
     An annotation without a box has that of its ``segmentation``, or else its labelled keypoints,
     which are points on one object.
 
+    Args:
+        data: the file.
+        shown: its name, for messages.
+        outlines: also take the masks of annotations that have a ``segmentation``.
+
     Raises:
         InputError: it is no such file, a field is missing, or two images or categories have one id.
     """
-    problem = f"prompts {shown} are no COCO file"
+    problem = f"{shown} are no COCO file"
     text = as_text(data, shown)
     try:
         content = json.loads(text)
@@ -162,11 +174,13 @@ def read_coco(data: bytes, shown: str) -> Read:
             missing = item["category_id"]
             raise InputError(f"{at} has the category_id {missing!r}, which is no category's id")
         size = _size_of(image)
-        index = slice_index(item.get("slice"), f"annotation {number} of prompts {shown}")
+        index = slice_index(item.get("slice"), f"annotation {number} of {shown}")
         given = _keypoints(item, at)
         if given is None:
             x, y, width, height = _coco_box(item, size, at)
             given = GivenBox(None, (x, y, last_pixel(x, x + width), last_pixel(y, y + height)))
+            if outlines and item.get("segmentation"):
+                given = replace(given, rle=_rle(item["segmentation"], size, at))
         yield image["file_name"], index, replace(given, label=category["name"].strip(), size=size)
 
 
@@ -257,10 +271,14 @@ def _coco_box(item: Mapping[str, Any], size: Size | None, at: str) -> Box:
     return x, y, width, height
 
 
-def _rle(outline: Mapping[str, Any], size: Size | None, at: str) -> dict[str, Any]:
-    """Return a checked RLE, of the size that it states if its image has none."""
-    height, width = map(int, outline["size"])
+def _rle(outline: Any, size: Size | None, at: str) -> dict[str, Any]:
+    """Return a checked RLE of an outline, of the size that it states if its image has none."""
     try:
-        return coco_rle(outline, size or (height, width))
+        if size is None:
+            stated = outline.get("size") if isinstance(outline, Mapping) else None
+            if not isinstance(stated, list) or [type(side) for side in stated] != [int, int]:
+                raise ValueError("its image needs height and width")
+            size = stated[0], stated[1]
+        return coco_rle(outline, size)
     except ValueError as error:
         raise InputError(f"{at}: {error}") from None

@@ -49,14 +49,14 @@ def segment_label(label: str) -> str:
 
 
 def read_segmentation(
-    data: bytes, shown: str, classes: Sequence[ClassSpec]
+    data: bytes, shown: str, classes: Sequence[ClassSpec] | None
 ) -> Iterator[SegmentMask]:
     """Yield the masks of a segmentation that are not empty.
 
     Args:
         data: the file.
         shown: its name, for messages.
-        classes: of the task.
+        classes: of the task; None if the labels of segments need not be classes.
 
     Raises:
         InputError: it is no segmentation, cannot be read, has a segment of no class, or does not
@@ -68,7 +68,7 @@ def read_segmentation(
             ds = read_data(data, config)
             if str(ds.get("SOPClassUID")) not in {_SEGMENTATION, _LABEL_MAP}:
                 raise InputError(
-                    f"prompts {shown} are no DICOM Segmentation, but {ds.get('Modality')}: give "
+                    f"{shown} are no DICOM Segmentation, but {ds.get('Modality')}: give "
                     "the segmentation alone"
                 )
             check_pixels(int(ds.Columns), int(ds.Rows), config)
@@ -77,14 +77,14 @@ def read_segmentation(
     except (InputError, MemoryError):
         raise
     except ImageError as error:
-        raise InputError(f"prompts {shown} cannot be read: {error}") from None
+        raise InputError(f"{shown} cannot be read: {error}") from None
     except Exception as error:  # noqa: BLE001  (corrupt files make pydicom raise anything)
         raise InputError(
-            f"prompts {shown} are no DICOM Segmentation that can be read: {one_line(error)}"
+            f"{shown} are no DICOM Segmentation that can be read: {one_line(error)}"
         ) from None
 
 
-def _masks(ds: Dataset, shown: str, classes: Sequence[ClassSpec]) -> Iterator[SegmentMask]:
+def _masks(ds: Dataset, shown: str, classes: Sequence[ClassSpec] | None) -> Iterator[SegmentMask]:
     label_of = _labels(ds, shown, classes)
     kind = str(ds.get("SegmentationType") or "BINARY")
     # A fraction of more than a half counts.
@@ -92,7 +92,7 @@ def _masks(ds: Dataset, shown: str, classes: Sequence[ClassSpec]) -> Iterator[Se
     groups = ds.PerFrameFunctionalGroupsSequence
     shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     for number, (group, pixels) in enumerate(zip(groups, iter_pixels(ds), strict=True), start=1):
-        instance, frame = _source(group, shared, f"frame {number} of prompts {shown}")
+        instance, frame = _source(group, shared, f"frame {number} of {shown}")
         if kind == "LABELMAP":
             masks = {value: pixels == value for value in label_of if (pixels == value).any()}
         else:
@@ -102,16 +102,20 @@ def _masks(ds: Dataset, shown: str, classes: Sequence[ClassSpec]) -> Iterator[Se
                 yield SegmentMask(instance, frame, label_of[segment], encode_mask(mask))
 
 
-def _labels(ds: Dataset, shown: str, classes: Sequence[ClassSpec]) -> dict[int, str]:
-    known = {segment_label(spec.label): spec.label for spec in classes}
+def _labels(ds: Dataset, shown: str, classes: Sequence[ClassSpec] | None) -> dict[int, str]:
+    known = {segment_label(spec.label): spec.label for spec in classes or ()}
     labels = {}
     for item in ds.SegmentSequence:
         number, label = int(item.SegmentNumber), str(item.SegmentLabel).strip()
         if str(ds.get("SegmentationType")) == "LABELMAP" and number == 0:
             continue  # the background
+        if classes is None:
+            # Segments of one label stay apart.
+            labels[number] = f"{number} {label}"
+            continue
         if label not in known:
             raise InputError(
-                f"prompts {shown} have the segment {label!r}, but the task has "
+                f"{shown} have the segment {label!r}, but the task has "
                 f"{', '.join(known.values())}: give a task with that class, or rename it"
             )
         labels[number] = known[label]

@@ -33,17 +33,17 @@ def read_table(data: bytes, kind: str, shown: str) -> Read:
     try:
         table = pq.read_table(io.BytesIO(data)) if kind == ".parquet" else _read_csv(data, shown)
     except pa.ArrowException as error:
-        raise InputError(f"prompts {shown} cannot be read: {error}") from None
+        raise InputError(f"{shown} cannot be read: {error}") from None
     names = [name.strip().casefold() for name in table.column_names]
     if doubled := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"prompts {shown} have the column {min(doubled)!r} twice: leave one out")
+        raise InputError(f"{shown} have the column {min(doubled)!r} twice: leave one out")
     table = table.rename_columns(names)
     columns = next((c for c in (_CORNERS, _SIDES, _POINT) if set(c) <= set(names)), None)
     # Half of a box is not a point.
     half = columns == _POINT and {"width", "height"} & set(names)
     if "image" not in names or columns is None or half:
         raise InputError(
-            f"prompts {shown} need the columns image, and x0, y0, x1, y1 or x, y, width, height, "
+            f"{shown} need the columns image, and x0, y0, x1, y1 or x, y, width, height, "
             f"or x, y of points; their columns are {', '.join(names)}"
         )
     rows = _rows(table, columns, shown)
@@ -65,7 +65,7 @@ def _rows(table: pa.Table, columns: Sequence[str], shown: str) -> Iterator[Promp
     for batch in table.select(wanted).to_batches(max_chunksize=10_000):
         for row in batch.to_pylist():
             number += 1
-            at = f"row {number} of prompts {shown}"
+            at = f"row {number} of {shown}"
             values = [None if row[name] == "" else row[name] for name in columns]
             if not (image := _cell(row["image"])):
                 raise InputError(f"{at} has no image: fill it in")

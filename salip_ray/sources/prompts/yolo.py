@@ -43,7 +43,7 @@ def read_yolo(fs: Any, path: str, names: Sequence[str], shown: str) -> Read:
             except ValueError as error:
                 reason = str(error) if isinstance(error, _LineError) else "numbers are needed"
                 raise InputError(
-                    f"line {number} of {below} in prompts {shown} is no box of YOLO ({reason}): "
+                    f"line {number} of {below} in {shown} is no box of YOLO ({reason}): "
                     f"{line[:80]!r}"
                 ) from None
             yield posixpath.splitext(below)[0], None, GivenBox(label, box, relative=True)

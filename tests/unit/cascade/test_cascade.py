@@ -12,7 +12,7 @@ from salip_ray.cascade.cascade import Cascade
 from salip_ray.cascade.cleaning import filled, without_small_parts
 from salip_ray.cascade.compose import compose
 from salip_ray.cascade.geometry import to_original
-from salip_ray.cascade.given_boxes import given_candidates
+from salip_ray.cascade.given import given_candidates
 from salip_ray.cascade.prompts import Prompt
 from salip_ray.cascade.refiner import SamRefiner, refine
 from salip_ray.config import TaskConfig

@@ -8,7 +8,7 @@ import torch
 
 from salip_ray.cascade.cascade import Cascade
 from salip_ray.cascade.compose import compose
-from salip_ray.cascade.given_boxes import given_candidates
+from salip_ray.cascade.given import given_candidates
 from salip_ray.cascade.interfaces import RefinedMasks
 from salip_ray.cascade.layers import in_layers
 from salip_ray.cascade.ranking import Ranking, select_classes

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from segment_anything import SamPredictor
 
+from salip_ray.cascade import prompts as cascade_prompts
 from salip_ray.cascade.cleaning import filled, without_small_parts
 from salip_ray.cascade.prompts import Prompt, innermost, jittered, prompts_for
 from salip_ray.cascade.refiner import SamRefiner, refine
@@ -125,6 +128,27 @@ def test_other_candidates_are_negative_where_they_are_not_ones_own():
     (alone,) = prompts_for([own], [disc(7, 40, 30, 5)], config)
     assert alone.outside == ()
     assert prompts_for([own], [heart], RefineConfig()) == (Prompt(own.box),)
+
+
+def test_hundreds_of_objects_need_the_point_of_each_only_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    some = [disc(n, *rng.integers(10, 80, 2), int(rng.integers(2, 9))) for n in range(24)]
+    own, others = (
+        some[:16],
+        [*some[16:], some[3], replace(some[0], id=99, mask=np.zeros_like(some[0].mask))],
+    )
+    config = RefineConfig(negative_points=True)
+    expected = []
+    for one in own:
+        foreign = [each.mask & ~one.mask for each in (*own, *others) if each.id != one.id]
+        expected.append(tuple(innermost(mask) for mask in foreign if mask.any()))
+    pairs = sum((a.mask & b.mask).any() for a in own for b in (*own, *others) if a.id != b.id)
+    calls = []
+    monkeypatch.setattr(
+        cascade_prompts, "innermost", lambda mask: calls.append(0) or innermost(mask)
+    )
+    assert [prompt.outside for prompt in prompts_for(own, others, config)] == expected
+    assert len(calls) <= len(own) + len(others) + pairs < sum(map(len, expected))
 
 
 def test_innermost_is_away_from_outline_and_border():

@@ -45,7 +45,7 @@ def test_label_passes_every_argument_on(job):
         *("label", "s3://in", "s3://out", "--config", "lungs"),
         *("--set", "propose.points_per_side=8", "--mode", "cascade,unprompted"),
         *("--mode", "gt_sam", "--reference", "s3://masks", "--quiet"),
-        *("--prompts", "s3://boxes.json"),
+        *("--prompts", "s3://boxes.json", "--candidates", "s3://masks-elsewhere"),
         *("--include", "images/*", "--include", "*.dcm", "--exclude", "masks", "--limit", "7"),
         *("--input-option", "anon=true"),
         *("--output-option", "client_kwargs.endpoint_url=http://127.0.0.1:9000"),
@@ -62,6 +62,7 @@ def test_label_passes_every_argument_on(job):
     assert kwargs == {
         "references": "s3://masks",
         "prompts": "s3://boxes.json",
+        "candidates": "s3://masks-elsewhere",
         "manifest": None,
         "quiet": True,
         "extend": False,

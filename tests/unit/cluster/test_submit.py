@@ -117,6 +117,7 @@ def test_label_on_the_cluster_gets_every_option_of_submit(monkeypatch):
     monkeypatch.setattr(jobs, "connect", lambda address: server)
     options = ["--include", "a b/*.png", "--include", "-x*", "--exclude", "*_mask.png", "--quiet"]
     options += ["--limit", "7", "--extend", "--manifest", "s3://b/names.parquet"]
+    options += ["--candidates", "s3://b/masks"]
     given = ["submit", "s3://b/in", "s3://b/out", "--config", "lungs", *options]
     done = CliRunner().invoke(app, [*given, "--address", "http://head:8265"])
     assert done.exit_code == 0, done.output
@@ -129,6 +130,7 @@ def test_label_on_the_cluster_gets_every_option_of_submit(monkeypatch):
     assert arguments == {
         "references": None,
         "prompts": None,
+        "candidates": "s3://b/masks",
         "manifest": "s3://b/names.parquet",
         "quiet": True,
         "extend": True,

@@ -118,4 +118,11 @@ def test_boxes_and_points_come_back():
     for prompts in (given, []):
         cells = {"_prompts": pa.scalar(columns.pack_prompts(prompts), columns.TYPES["_prompts"])}
         assert columns.unpack_prompts(cells) == prompts
+    mask = np.zeros((5, 7), np.bool_)
+    mask[1:3, 2:6] = True
+    packed = columns.pack_prompts([("2", mask)])
+    cells = {"_prompts": pa.scalar(packed, columns.TYPES["_prompts"])}
+    ((label, unpacked),) = columns.unpack_prompts(cells)
+    assert label == "2"
+    np.testing.assert_array_equal(unpacked, mask)
     assert columns.pack_prompts(None) is None
