@@ -173,9 +173,12 @@ class Cascade:
     def _with_given(
         self, proposals: Proposals, given: Sequence[Mask], working: Image, original_size: Size
     ) -> Proposals:
-        if given and self.retrieve is None:
+        if len(given) and self.retrieve is None:
             raise InputError("candidates need a retriever, and this cascade has none")
         for number, mask in enumerate(given, start=1):
+            if not isinstance(mask, np.ndarray):
+                kind = type(mask).__name__
+                raise ImageError(f"candidate {number} must be a NumPy array [H, W], found {kind}")
             if mask.shape != original_size or not mask.any():
                 raise ImageError(
                     f"candidate {number} has the shape {mask.shape} and {np.count_nonzero(mask):,} "

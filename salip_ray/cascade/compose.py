@@ -76,7 +76,9 @@ def compose(
             chosen = [choice for choice in present if choice.class_id == spec.class_id]
             if not chosen:
                 refused = [s for s in selections if s.class_id == spec.class_id]
-                reason = _why_none(spec.label, n_proposed, len(candidates), refused, config)
+                taken = len({s.candidate_id for s in selections}) if config.task.layered else 0
+                left = len(candidates) - taken
+                reason = _why_none(spec.label, n_proposed, len(candidates), left, refused, config)
                 outcomes.append(Outcome(spec.label, "empty", reason))
                 continue
             _require_memory(spec.label, len(chosen), original_size, config)
@@ -142,6 +144,8 @@ def _hidden(label: str) -> Outcome:
 
 def _why_withheld(mask: ClassMask | None, refiner: Refiner | None, config: Config) -> str:
     """Return why a class is left empty although candidates were retrieved for it, or ""."""
+    if mask is None and refiner is None:
+        return "the retrieved candidates have no pixel at the size of the image"
     if mask is None:
         whose = "SAM's" if isinstance(refiner, SamRefiner) else "the refiner's"
         return f"{whose} mask from the retrieved boxes is empty"
@@ -160,7 +164,12 @@ def _is_present(selection: Selection, config: Config) -> bool:
 
 
 def _why_none(
-    label: str, n_proposed: int, n_within: int, refused: Sequence[Selection], config: Config
+    label: str,
+    n_proposed: int,
+    n_within: int,
+    n_left: int,
+    refused: Sequence[Selection],
+    config: Config,
 ) -> str:
     if refused:
         return (
@@ -174,9 +183,11 @@ def _why_none(
     if n_proposed == 0:
         proposer = "SAM" if config.propose.model == "sam" else "the proposer"
         return f"{proposer} proposed no candidate"
+    if n_within and not n_left:
+        return "other classes have all candidates (task.layered)"
     if n_within and config.retrieve.min_score is not None:
         return (
-            f"none of the {counted(n_within, 'candidate')} reaches retrieve.min_score "
+            f"none of the {counted(n_left, 'candidate')} reaches retrieve.min_score "
             f"{config.retrieve.min_score:g}"
         )
     if n_within:

@@ -16,6 +16,7 @@ from salip_ray.errors import WeightsError
 from salip_ray.models.weight_problems import state_problem
 from salip_ray.output.masks import LabelMap
 from salip_ray.schema import Image, Mask
+from salip_ray.student.options import StudentOptions
 from salip_ray.student.samples import square_input
 from salip_ray.student.targets import label_map_of
 from salip_ray.student.unet import make_net
@@ -74,14 +75,16 @@ class Student:
         """Return a student, ready to label, from the content of its file.
 
         Raises:
-            WeightsError: the file was not made by :meth:`to_bytes`.
+            WeightsError: the file was not made by :meth:`to_bytes`, or its weights are NaN.
         """
         try:
             length = int.from_bytes(data[:8], "little")
             about: dict[str, Any] = json.loads(
                 json.loads(data[8 : 8 + length])["__metadata__"][_HEAD]
             )
-            net = make_net(len(about["class_ids"]), about["width"])
+            options = StudentOptions(size=about["size"], width=about["width"])
+            class_ids = dict(about["class_ids"])
+            net = make_net(len(class_ids), options.width)
             net.load_state_dict(load(data))
         except Exception as error:  # noqa: BLE001  (safetensors and torch raise many types)
             raise WeightsError(
@@ -89,4 +92,6 @@ class Student:
                 f"{state_problem(error) or 'it cannot be read'}. "
                 "Give the student.safetensors that jobs/train_student.py wrote"
             ) from None
-        return cls(net.eval(), about["class_ids"], about["size"], about["width"])
+        if not all(values.isfinite().all() for values in net.state_dict().values()):
+            raise WeightsError(f"{name} has NaN or infinite weights: train it again")
+        return cls(net.eval(), class_ids, options.size, options.width)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from salip_ray.cascade.interfaces import Instances, ModelContext
-from salip_ray.errors import ConfigError, WeightsError
-from salip_ray.output.masks import component_rles, decode_rle
+from salip_ray.errors import ConfigError, ImageError, WeightsError
+from salip_ray.output.masks import Rle, component_rles, decode_rle, encode_rle
 from salip_ray.schema import Image
 from salip_ray.student.network import Student
 
@@ -51,22 +51,39 @@ class StudentProposer:
                 f"{', '.join(self.student.class_ids)}"
             )
         self.several = wanted
+        self.max_bytes = context.config.image.max_bytes
         self.student.net.requires_grad_(False).to(context.device)
 
     def __call__(self, working: Image) -> Instances:
-        """Return the instances of all classes in a working image, uint8 RGB [H, W, 3]."""
+        """Return the instances of all classes in a working image, uint8 RGB [H, W, 3].
+
+        Raises:
+            ImageError: their masks do not fit in ``image.max_bytes``.
+        """
         probabilities = self.student.logits(working).softmax(dim=0).cpu().numpy()
         channels = probabilities.argmax(axis=0)
-        masks, scores, labels = [], [], []
+        objects: list[tuple[int, str, Rle]] = []
         for channel, label in enumerate(self.student.class_ids, start=1):
             if label not in self.several:
                 continue
             whole = channels == channel
-            several = self.several[label]
-            parts = map(decode_rle, component_rles(whole)) if several else [whole]
-            for mask in filter(np.any, parts):
-                masks.append(mask)
-                scores.append(float(probabilities[channel][mask].mean()))
-                labels.append(label)
-        stack = np.stack(masks) if masks else np.zeros((0, *working.shape[:2]), np.bool_)
-        return Instances(np.array(scores, np.float32), stack, labels=labels)
+            if whole.any():
+                parts = component_rles(whole) if self.several[label] else [encode_rle(whole)]
+                objects += [(channel, label, part) for part in parts]
+        self._require_memory(len(objects), working)
+        masks = np.zeros((len(objects), *working.shape[:2]), np.bool_)
+        scores = np.zeros(len(objects), np.float32)
+        for number, (channel, _, part) in enumerate(objects):
+            masks[number] = decode_rle(part)
+            scores[number] = probabilities[channel][masks[number]].mean()
+        return Instances(scores, masks, labels=[label for _, label, _ in objects])
+
+    def _require_memory(self, count: int, working: Image) -> None:
+        height, width = working.shape[:2]
+        needed = count * height * width
+        if needed > self.max_bytes:
+            raise ImageError(
+                f"the student found {count:,} objects in {width} x {height} pixels, whose masks "
+                f"need {needed:,} bytes, above image.max_bytes = {self.max_bytes:,}: set "
+                "task.top_k to 1, lower image.long_side, or raise the limit"
+            )

@@ -91,15 +91,21 @@ def _masks(ds: Dataset, shown: str, classes: Sequence[ClassSpec] | None) -> Iter
     above = int(ds.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0
     groups = ds.PerFrameFunctionalGroupsSequence
     shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    background = {0, ds.get("PixelPaddingValue")}  # of label maps
     for number, (group, pixels) in enumerate(zip(groups, iter_pixels(ds), strict=True), start=1):
-        instance, frame = _source(group, shared, f"frame {number} of {shown}")
+        at = f"frame {number} of {shown}"
+        instance, frame = _source(group, shared, at)
         if kind == "LABELMAP":
-            masks = {value: pixels == value for value in label_of if (pixels == value).any()}
+            values = np.unique(pixels).tolist()
+            masks = {value: pixels == value for value in values if value not in background}
         else:
             masks = {_segment(group, shared): pixels > above}
         for segment, mask in masks.items():
-            if np.any(mask):
-                yield SegmentMask(instance, frame, label_of[segment], encode_mask(mask))
+            if not np.any(mask):
+                continue
+            if segment not in label_of:
+                raise InputError(f"{at} has pixels of segment {segment}, which the file lacks")
+            yield SegmentMask(instance, frame, label_of[segment], encode_mask(mask))
 
 
 def _labels(ds: Dataset, shown: str, classes: Sequence[ClassSpec] | None) -> dict[int, str]:
@@ -109,6 +115,8 @@ def _labels(ds: Dataset, shown: str, classes: Sequence[ClassSpec] | None) -> dic
         number, label = int(item.SegmentNumber), str(item.SegmentLabel).strip()
         if str(ds.get("SegmentationType")) == "LABELMAP" and number == 0:
             continue  # the background
+        if number in labels:
+            raise InputError(f"{shown} have two segments with the number {number}")
         if classes is None:
             # Segments of one label stay apart.
             labels[number] = f"{number} {label}"
@@ -135,6 +143,8 @@ def _source(group: Dataset, shared: Dataset, at: str) -> tuple[str, int | None]:
             sources: list[Dataset] = list(derivation.get("SourceImageSequence") or ())
             if len(sources) == 1:
                 frame = sources[0].get("ReferencedFrameNumber")
+                if frame is not None and int(frame) < 1:
+                    raise InputError(f"{at} names frame {frame} of its image: frames count from 1")
                 return str(sources[0].ReferencedSOPInstanceUID), (
                     None if frame is None else int(frame) - 1
                 )

@@ -17,6 +17,7 @@ _CORNERS, _SIDES = ("x0", "y0", "x1", "y1"), ("x", "y", "width", "height")
 _POINT = ("x", "y")
 _OPTIONAL = ("label", "slice", "object", "positive")
 _TEXTS = {"image", "label", "object", "positive"}
+_MISSING = {"", "nan", "na", "<na>"}  # as pandas and R write a cell without a value
 
 
 def read_table(data: bytes, kind: str, shown: str) -> Read:
@@ -81,14 +82,20 @@ def _rows(table: pa.Table, columns: Sequence[str], shown: str) -> Iterator[Promp
                 slice_index(row.get("slice"), at),
                 _cell(row.get("label")) or None,
                 numbers,
-                _cell(row.get("object")),
+                _object(row.get("object")),
                 _is_positive(row.get("positive"), at),
             )
 
 
+def _object(value: object) -> str:
+    """Return what groups the points of an object; "" if the cell has no value."""
+    text = _cell(value)
+    return "" if text.casefold() in _MISSING else text
+
+
 def _is_positive(value: object, at: str) -> bool:
     text = _cell(value).casefold()
-    if text in {"", "nan", "1", "1.0", "true"}:
+    if text in _MISSING | {"1", "1.0", "true"}:
         return True
     if text in {"0", "0.0", "false"}:
         return False

@@ -543,3 +543,14 @@ def test_alternatives_of_a_union_are_no_duplicates(sam, clip, configure, picture
     pairs = [item.candidate_ids for item in result.alternatives if len(item.candidate_ids) == 2]
     assert pairs
     assert not any((masks[one] & masks[other]).any() for one, other in pairs)
+
+
+def test_candidates_may_be_a_stack_and_what_is_no_mask_is_refused(sam, clip, configure, picture):
+    image = picture(90, 128)
+    masks = np.zeros((2, 90, 128), dtype=bool)
+    masks[0, 20:70, 30:60] = masks[1, 10:80, 70:120] = True
+    cascade = Cascade(configure(propose={"model": "none"}), sam=sam, clip=clip)
+    assert cascade(image, candidates=masks).n_proposed == 2
+    for wrong in (masks[0], [None], ["mask.png"], masks.tolist()):
+        with pytest.raises(ImageError, match=r"candidate 1 "):
+            cascade(image, candidates=wrong)

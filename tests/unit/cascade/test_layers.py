@@ -144,3 +144,16 @@ def test_layers_exclude_consistent_volumes_and_are_not_in_older_recipes():
     assert "layered" not in load_config("lungs").recipe()["task"]
     on = load_config("lungs", overrides=["task.layered=true"])
     assert on.recipe()["task"]["layered"] is True
+
+
+def test_a_class_whose_candidates_all_went_to_another_says_so(sam, clip, configure, picture):
+    task = {**TASK, "layered": True, "min_area": 0, "max_area": 1}
+    mask = np.zeros((90, 128), dtype=bool)
+    mask[20:70, 30:90] = True
+    for limit in (None, -101.0):
+        config = configure(task=task, propose={"model": "none"}, retrieve={"min_score": limit})
+        result = Cascade(config, sam=sam, clip=clip)(picture(90, 128), candidates=[mask])
+        assert [(o.label, o.reason) for o in result.outcomes] == [
+            ("lung", ""),
+            ("heart", "other classes have all candidates (task.layered)"),
+        ]

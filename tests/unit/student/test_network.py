@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,18 @@ def test_student_is_restored_from_its_file(student):
     again = Student.from_bytes(student.to_bytes())
     assert dict(again.class_ids) == {"lung": 3, "heart": 7}
     np.testing.assert_array_equal(again.label_map(image), student.label_map(image))
+
+
+def test_a_file_of_nan_or_of_an_impossible_size_is_refused(student):
+    for size in (0, 33, "32"):
+        file = replace(student, size=size).to_bytes()
+        with pytest.raises(WeightsError, match=r"it\.bin is not a trained student"):
+            Student.from_bytes(file, "it.bin")
+    diverged = make_net(2, 4)
+    with torch.no_grad():
+        next(diverged.parameters())[0] = torch.nan
+    with pytest.raises(WeightsError, match=r"it\.bin has NaN or infinite weights"):
+        Student.from_bytes(replace(student, net=diverged).to_bytes(), "it.bin")
 
 
 @pytest.mark.parametrize("data", [b"", b"not weights at all", b"\x02" + b"\0" * 7 + b"{}"])

@@ -11,7 +11,7 @@ import torch
 from salip_ray.cascade.cascade import Cascade
 from salip_ray.cascade.loading import load_proposer
 from salip_ray.config import load_config
-from salip_ray.errors import ConfigError, WeightsError
+from salip_ray.errors import ConfigError, ImageError, WeightsError
 from salip_ray.models.identity import identify
 from salip_ray.models.registry import needed
 from salip_ray.output.masks import component_rles, decode_rle
@@ -103,3 +103,18 @@ def test_a_file_that_is_no_student_is_refused(tmp_path):
     (tmp_path / "other.safetensors").write_bytes(b"other")
     with pytest.raises(WeightsError, match=r"other\.safetensors is not a trained student"):
         Cascade(config_of({"student": str(tmp_path / "other.safetensors")}))
+
+
+def test_objects_whose_masks_do_not_fit_in_memory_are_refused(file, image):
+    config = config_of({"student": str(file)}, "image.max_bytes=20000", top_k="all")
+    problem = r"the student found \d+ objects in 48 x 64 pixels, .*above image\.max_bytes = 20,000"
+    with pytest.raises(ImageError, match=problem):
+        load_proposer(config)(image)
+    single = config_of({"student": str(file)}, "image.max_bytes=20000")
+    assert load_proposer(single)(image).candidates
+
+
+def test_objects_too_small_for_the_image_are_empty_with_the_reason(file, image):
+    outcomes = Cascade(config_of({"student": str(file)}))(image[:1, :1]).outcomes
+    reasons = {outcome.reason for outcome in outcomes if outcome.outcome == "empty"}
+    assert "the retrieved candidates have no pixel at the size of the image" in reasons

@@ -446,6 +446,10 @@ CLICKS = "image,x,y,positive,object,label\n"
             "a.png,50,6,1,right,\nb.png,,,,,\n",
             [Points(((3, 4), (5, 6))), Points(((50, 6),), ((9, 9),))],
         ),
+        (
+            "image,x,y,positive,object\na.png,3,4,1,NA\na.png,50,6,NA,nan\n",
+            [Points(((3, 4),)), Points(((50, 6),))],
+        ),
     ],
 )
 def test_points_of_a_table_are_grouped_by_object(tmp_path, text, expected):

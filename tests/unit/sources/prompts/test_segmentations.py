@@ -156,6 +156,33 @@ def test_what_is_no_usable_segmentation_is_refused(series, tmp_path):
         Prompts.open(str(tmp_path / "s.dcm"), CLASSES)
 
 
+def test_a_segment_that_the_file_lacks_or_has_twice_is_refused(series, tmp_path):
+    def refused(problem, change, kind="BINARY"):
+        ds = pydicom.dcmread(write_seg(tmp_path / "s.dcm", series, planes(), kind=kind))
+        change(ds)
+        ds.save_as(tmp_path / "s.dcm")
+        with pytest.raises(InputError, match=problem):
+            Prompts.open(str(tmp_path / "s.dcm"), CLASSES)
+
+    def without_spleen(ds):
+        del ds.SegmentSequence[-1]
+
+    def renumbered(ds):
+        ds.SegmentSequence[1].SegmentNumber = ds.SegmentSequence[0].SegmentNumber
+
+    def of_frame_0(ds):
+        (source,) = (
+            ds.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence
+        )
+        source.ReferencedFrameNumber = 0
+
+    lacks = r"frame \d of prompts .* has pixels of segment 2, which the file lacks"
+    refused(lacks, without_spleen)
+    refused(lacks, without_spleen, "LABELMAP")
+    refused("two segments with the number 1", renumbered)
+    refused(r"frame 1 of prompts .* names frame 0 of its image", of_frame_0)
+
+
 def test_a_folder_of_masks_is_no_folder_of_segmentations(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), LIVER)
     assert not Prompts.open(str(tmp_path), CLASSES).segments
