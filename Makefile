@@ -106,7 +106,7 @@ docs: $(ENV)  ## build the documentation site into site/
 notebooks: $(ENV)  ## run the notebooks in docs/notebooks and store what they print
 	$(BIN)/python tools/notebooks.py
 
-documented: $(ENV)  ## the slow tests of the docs: all notebooks, and the commands of five pages
+documented: $(ENV)  ## the slow tests of the docs: all notebooks, and the commands of pages with jobs
 	$(BIN)/python -m pytest tests/packaging/test_notebooks.py tests/packaging/test_documented_pages.py -m slow
 
 wheel: $(ENV)  ## build the wheel into dist/

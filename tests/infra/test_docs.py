@@ -25,11 +25,11 @@ RUN_ELSEWHERE = {
     "make demo": "tests/packaging/test_wheel.py",
     "pip install .": "tests/packaging/test_wheel.py",
     "uv pip install --torch-backend cpu .": ".github/workflows/release.yml",
-    "python jobs/train_student.py": "tests/student/test_trainer.py",
+    "python jobs/train_student.py": PAGES_WITH_JOBS,
     "salip-ray import-review BACK LABELS": "tests/unit/review/test_round_trips.py",
-    "salip-ray evaluate LABELS ID_MAPS --instance-ids": "tests/unit/evaluation/test_instances.py",
-    "salip-ray evaluate LABELS instances.json": "tests/unit/evaluation/test_instances.py",
-    "salip-ray calibrate ./labels ./masks --images 30": "tests/unit/calibration/test_job.py",
+    "salip-ray evaluate LABELS ID_MAPS --instance-ids": PAGES_WITH_JOBS,
+    "salip-ray evaluate LABELS instances.json": PAGES_WITH_JOBS,
+    "salip-ray calibrate ./labels ./masks --images 30": PAGES_WITH_JOBS,
     "salip-ray label ./xrays ./labels --config lungs-mine.yaml": PAGES_WITH_JOBS,
 }
 #: Task files that a command of the same page writes.

@@ -1,4 +1,4 @@
-"""The commands of some pages run in order, jobs included, as a reader would give them.
+"""The commands of every page that needs a job run in order, as a reader would give them.
 
 Each page has a separate folder, with phantoms in the layouts that its commands name, and all jobs
 join one Ray. The commands of other pages run in ``tests/unit/cli/test_documented_commands.py``.
@@ -21,12 +21,47 @@ from salip_ray.cli import app
 from tests.conftest import BIN, ROOT
 from tests.infra.test_docs import PAGES, marked_lines
 from tests.packaging.reader_files import SLICES, write_files
+from tests.unit.cli.test_documented_commands import JOBS, OTHER_OUTPUTS
 
-FEW = 3  # images in the folder ``xrays``
+#: Images in the folder ``xrays``; a fit of confidences needs ten.
+IMAGES = {"labels": 12, "train": 8}
+FEW = 3
+
+#: What a page takes for granted, as commands.
+BEFORE = {
+    "labels": (
+        "salip-ray demo --images 2 --kind chest_xray --quiet",
+        "salip-ray label ./xrays ./labels --config lungs",
+    ),
+    "reliability": ("salip-ray label late.csv labels --config lungs --set run.max_error_share=1",),
+    "train": (
+        "salip-ray label ./xrays ./labels --config lungs",
+        "salip-ray label ./others/images ./test-labels --config lungs",
+    ),
+    "viewers": ("salip-ray label ./volumes ./labels --config brain",),
+}
 
 #: Words of the commands of a page -> what the folder has.
 STANDS_FOR: dict[str, dict[str, str]] = {
     "label": {"INPUT": "./xrays", "OUTPUT": "./labels-first"},
+    "labels": {
+        "IMAGES": "./xrays",
+        "REFERENCES": "./masks",
+        "ALL_IMAGES": "./xrays",
+        "LABELS": "./labels-tuned",
+        "ID_MAPS": "./ids",
+        # A search of 50 recipes on 20 images takes an hour.
+        "--trials 50": "--trials 3",
+        "--images 20": "--images 4",
+    },
+    "reliability": {"s3://out/labels": "./labels"},
+    "train": {
+        "LABELS": "./labels",
+        "TEST_LABELS": "./test-labels",
+        "MASKS": "./others/masks",
+        "jobs/train_student.py": f"{ROOT}/jobs/train_student.py --epochs 2 --size 64",
+    },
+    "viewers": {"LABELS": "./labels"},
 }
 
 #: Outputs of the jobs of a page -> how many rows have which status.
@@ -43,6 +78,22 @@ ROWS: dict[str, dict[str, dict[str, int]]] = {
         "labels-listed": {"ok": 2},
         "labels-boxes": {"ok": FEW},
     },
+    "labels": {
+        "labels-a": {"ok": 12},
+        "labels-b": {"ok": 12},
+        "agreed": {"ok": 12},
+        "labels-tuned": {"ok": 12},
+    },
+    "public-data": {
+        "labels-nih": {"ok": 2},
+        "labels-mimic": {"ok": 1},
+        "labels-hc18": {"ok": 1},
+        "labels-cc359": {"ok": SLICES},
+    },
+    "recipe": {"labels": {"ok": 1, "empty": 2}},  # an X-ray, and a head with a low confidence
+    "reliability": {"labels": {"ok": 3}},  # the last one by the retry
+    "train": {},
+    "viewers": {"labels": {"ok": 2 * SLICES}},
 }
 
 #: Files that the commands of a page write: pattern -> number.
@@ -50,6 +101,33 @@ FILES: dict[str, dict[str, int]] = {
     "index": {"labels/report.html": 1, "label-maps/**/*.png": FEW},
     "extending": {"xray.walk.png": 1},
     "formats": {"label-volumes/brain.nii.gz": 1, "tidied/brain.nii.gz": 1},
+    "labels": {
+        "scores/evaluation.json": 1,
+        "scores/summary_nnunet.json": 1,
+        "labels/calibration.json": 1,
+        "agreed/review.html": 1,
+        "tuned/tuning.json": 1,
+        "tuned/tuned.yaml": 1,
+        "tuned/trials.csv": 1,
+        "tuned/tuning.svg": 1,
+        "nnUNet_raw*/Dataset501_*/labelsTr/*": 12,
+        "DEST*/dataset.json": 1,
+        "DEST*/data.yaml": 1,
+    },
+    "train": {
+        "STUDENT/student.safetensors": 1,
+        "STUDENT/student.json": 1,
+        "STUDENT/images.parquet": 1,
+        "STUDENT/history.json": 1,
+        "STUDENT/scores/*/evaluation.json": 1,
+        "DEST*/data.yaml": 1,
+    },
+    "viewers": {
+        "EXPORT*/case.nii.gz": 1,
+        "EXPORT*/labels.itksnap.txt": 1,
+        "EXPORT*/labels.ctbl": 1,
+        "EXPORT*/*.dcm": 1,
+    },
 }
 
 
@@ -60,14 +138,22 @@ def commands(page: Path) -> list[list[str]]:
     return [words for words in lines if words[0] in programs]
 
 
-CHOSEN = [page for page in PAGES if page.stem in ROWS]
+def needs_job(words: list[str]) -> bool:
+    return words[0] == "python" or (words[0] == "salip-ray" and words[1] in JOBS)
+
+
+CHOSEN = [
+    page
+    for page in PAGES
+    if page.stem in OTHER_OUTPUTS or any(needs_job(words) for words in commands(page))
+]
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reader") / "files"
     folder.mkdir()
-    write_files(folder, FEW)
+    write_files(folder, max(IMAGES.values()))
     return folder
 
 
@@ -75,7 +161,10 @@ def files(tmp_path_factory) -> Path:
 def folder(files, tmp_path, request) -> Path:
     """The current folder of the commands of a page."""
     page = request.getfixturevalue("page").stem
-    return shutil.copytree(files, tmp_path / page)
+    folder = shutil.copytree(files, tmp_path / page)
+    for image in sorted((folder / "xrays").iterdir())[IMAGES.get(page, FEW) :]:
+        image.unlink()
+    return folder
 
 
 class Reader:
@@ -134,11 +223,21 @@ def rows(output: Path) -> dict[str, int]:
 def test_commands_of_the_page_run_in_order(page, folder, local_ray, monkeypatch):
     monkeypatch.chdir(folder)
     name, reader = page.stem, Reader()
+    for line in BEFORE.get(name, ()):
+        reader.run(shlex.split(line))
+    if name == "reliability":  # the store has the image again
+        assert rows(folder / "labels") == {"ok": 2, "error": 1}
+        shutil.copy(folder / "xray.png", folder / "late.png")
     for number, words in enumerate(commands(page)):
         reader.run(as_in(name, words, number))
     assert {out: rows(folder / out) for out in ROWS[name]} == ROWS[name]
     written = {name: len([*folder.glob(name)]) for name in FILES.get(name, {})}
     assert written == FILES.get(name, {})
+
+
+def test_every_page_with_a_job_has_its_rows_counted():
+    assert {page.stem for page in CHOSEN} == set(ROWS)
+    assert set(BEFORE) | set(STANDS_FOR) | set(FILES) | set(IMAGES) <= set(ROWS)
 
 
 @pytest.mark.parametrize("page", CHOSEN, ids=lambda page: page.stem)

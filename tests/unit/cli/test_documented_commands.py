@@ -1,7 +1,7 @@
 """The commands of the pages that read an output or one image run, unless they are marked.
 
 A folder holds what the commands name. Those in :data:`JOBS` start Ray or need a complete job:
-``tests/packaging/test_documented_pages.py`` runs those of some pages.
+``tests/packaging/test_documented_pages.py`` runs them.
 """
 
 from __future__ import annotations
