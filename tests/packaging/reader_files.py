@@ -37,7 +37,7 @@ def write_files(folder: Path, xrays: int) -> None:
     write_models(folder)
     draw_phantoms("chest_xray", 3, folder / "others", first=1000)
     draw_phantoms("brain_mri", 2, folder / "heads", complete=True)
-    shutil.copytree(folder / "heads/images", folder / "mixed")
+    (folder / "heads/images").rename(folder / "mixed")
     shutil.copy(images[0], folder / "mixed")
 
 
@@ -95,8 +95,6 @@ def _write_volumes(folder: Path) -> None:
     _write_nifti(folder / "brain-masks/brain.nii.gz", masks)
     _write_nifti(folder / "Reconstructed/CC0001.nii.gz", [p.image[..., 0] for p in slices])
     _write_nifti(folder / "Reconstructed/CC0001_ss.nii.gz", masks)
-    whole = make_volume(0, bank="test", size=64, slices=46)
-    _write_nifti(folder / "brain.nii.gz", [phantom.image[..., 0] for phantom in whole])
     (folder / "volumes").mkdir()
     shutil.copy(folder / "t1/brain.nii.gz", folder / "volumes/case.nii.gz")
     _write_series(folder / "volumes/series", slices)

@@ -30,7 +30,7 @@ FEW = 3
 #: What a page takes for granted, as commands.
 BEFORE = {
     "labels": (
-        "salip-ray demo --images 2 --kind chest_xray --quiet",
+        "salip-ray demo --images 2 --kind chest_xray",
         "salip-ray label ./xrays ./labels --config lungs",
     ),
     "reliability": ("salip-ray label late.csv labels --config lungs --set run.max_error_share=1",),
@@ -110,9 +110,13 @@ FILES: dict[str, dict[str, int]] = {
         "tuned/tuned.yaml": 1,
         "tuned/trials.csv": 1,
         "tuned/tuning.svg": 1,
-        "nnUNet_raw*/Dataset501_*/labelsTr/*": 12,
-        "DEST*/dataset.json": 1,
-        "DEST*/data.yaml": 1,
+        "DEST*/annotations/instances_train.json": 1,
+        "DEST*/chest_xray-*.png": 12,
+        "nnUNet_raw*/Dataset501_lungs/labelsTr/*.png": 12,
+        "DEST*/train-*.tar": 1,
+        "DEST*/data/train-*.parquet": 1,
+        "DEST*/labels/*/*.txt": 12,
+        "DEST*/labelsTr/*.png": 12,
     },
     "train": {
         "STUDENT/student.safetensors": 1,
@@ -120,10 +124,14 @@ FILES: dict[str, dict[str, int]] = {
         "STUDENT/images.parquet": 1,
         "STUDENT/history.json": 1,
         "STUDENT/scores/*/evaluation.json": 1,
-        "DEST*/data.yaml": 1,
+        "nnUNet_raw*/Dataset501_lungs/labelsTr/*.png": 8,
+        "DEST*/labelsTr/*.png": 8,
+        "DEST*/labels/*/*.txt": 8,
+        "DEST*/data/train-*.parquet": 1,
     },
     "viewers": {
         "EXPORT*/case.nii.gz": 1,
+        "EXPORT*/*.nii.gz": 2,
         "EXPORT*/labels.itksnap.txt": 1,
         "EXPORT*/labels.ctbl": 1,
         "EXPORT*/*.dcm": 1,
@@ -178,12 +186,13 @@ class Reader:
         self.exported: dict[str, str] = {}
 
     def run(self, words: list[str]) -> None:
-        """Run a command; it must succeed."""
+        """Run a command; it must succeed and say something."""
         if words[0] == "export":
             self.exported.update(word.split("=", 1) for word in words[1:])
         elif words[0] == "salip-ray" and not self.exported:
             done = CliRunner().invoke(app, words[1:])
             assert done.exit_code == 0, f"{shlex.join(words)}\n{done.output}\n{done.exception}"
+            assert done.output, f"{shlex.join(words)} printed nothing"
         else:
             self._run_process(words)
 
@@ -202,6 +211,7 @@ class Reader:
             words, env=environment, capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+        assert done.stdout + done.stderr, f"{shlex.join(words)} printed nothing"
 
 
 def as_in(page: str, words: list[str], number: int) -> list[str]:
