@@ -77,11 +77,15 @@ ROWS: dict[str, dict[str, dict[str, int]]] = {
         "labels": {"ok": FEW},
         "labels-listed": {"ok": 2},
         "labels-boxes": {"ok": FEW},
+        "labels-more": {"ok": FEW},
+        "labels-chosen": {"ok": FEW},
     },
     "labels": {
         "labels-a": {"ok": 12},
         "labels-b": {"ok": 12},
         "agreed": {"ok": 12},
+        "votes": {"ok": 12},
+        "agreed-with-masks": {"ok": 12},
         "labels-tuned": {"ok": 12},
     },
     "public-data": {
@@ -248,6 +252,13 @@ def test_commands_of_the_page_run_in_order(page, folder, local_ray, monkeypatch)
 def test_every_page_with_a_job_has_its_rows_counted():
     assert {page.stem for page in CHOSEN} == set(ROWS)
     assert set(BEFORE) | set(STANDS_FOR) | set(FILES) | set(IMAGES) <= set(ROWS)
+
+
+@pytest.mark.parametrize("page", CHOSEN, ids=lambda page: page.stem)
+def test_rows_of_every_labelled_output_are_counted(page):
+    lines = [as_in(page.stem, words, number) for number, words in enumerate(commands(page))]
+    made = {str(Path(words[3])) for words in lines if words[:2] == ["salip-ray", "label"]}
+    assert made <= set(ROWS[page.stem])
 
 
 @pytest.mark.parametrize("page", CHOSEN, ids=lambda page: page.stem)
