@@ -33,7 +33,8 @@ def find_prompts(
         return None
     size = image.shape[0], image.shape[1]
     if prompts.segments:
-        segments = prompts.segmented(stack.instance, picture.index, size)
+        plane = None if stack.plane is None else stack.plane(picture.index or 0)
+        segments = prompts.segmented(stack.instance, picture.index, size, plane)
         if prompts.are_candidates:
             return _components(segments.items(), size, config)
         ordered = [s.label for s in config.task.classes if s.label in segments]

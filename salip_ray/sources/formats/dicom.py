@@ -10,6 +10,7 @@ Messages quote neither the file's data set, whose values may name a patient, nor
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -23,6 +24,7 @@ from salip_ray.sources.formats.dicom_dataset import (
     frame_count,
     frame_dataset,
     pair_of,
+    plane_of,
     quiet,
     read_data,
 )
@@ -78,7 +80,15 @@ def read(data: bytes, config: ImageConfig) -> Stack:
     pictures = _Frames(ds, frames, config)
     kind = "frame" if frames > 1 else "image"
     instance = str(ds.get("SOPInstanceUID") or "") or None
-    return Stack(frames, kind, pictures.picture, spacing, pictures.intensities, instance)
+    return Stack(
+        frames,
+        kind,
+        pictures.picture,
+        spacing,
+        pictures.intensities,
+        instance,
+        partial(plane_of, ds),
+    )
 
 
 def _check_attributes(ds: Dataset) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, BinaryIO, cast
 
+import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
@@ -30,7 +31,7 @@ from pydicom.uid import (
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
 from salip_ray.sources.formats.dicom_marks import LONG_VRS, MARK, PREAMBLE, SHORT_VRS
-from salip_ray.sources.formats.stack import Spacing
+from salip_ray.sources.formats.stack import Plane, Spacing
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 HEAD_BYTES = 1 << 24  #: inflated bytes of a deflated data set that may come before its pixels
@@ -103,6 +104,28 @@ def functional_groups(ds: Dataset, index: int) -> Iterator[Dataset]:
         for element in group:
             if element.VR == "SQ":
                 yield from element.value
+
+
+def plane_of(ds: Dataset, index: int) -> Plane | None:
+    """Return where a frame lies in the patient; None if the file does not say so."""
+    if frame_count(ds) > 1 and _PER_FRAME not in ds:
+        return None  # what it says is of the first frame
+
+    def value(keyword: str) -> Any:
+        items = (*functional_groups(ds, index), ds)
+        return next((item[keyword].value for item in items if item.get(keyword)), None)
+
+    try:
+        with quiet():
+            position, turn = value("ImagePositionPatient"), value("ImageOrientationPatient")
+            spacing = pair_of(value("PixelSpacing"))
+        first = np.array([float(part) for part in position])
+        turns = np.array([float(part) for part in turn]).reshape(2, 3)
+        down, right = np.array(spacing) * (ds.Rows - 1, ds.Columns - 1)
+        corners = np.stack([first, first + right * turns[0], first + down * turns[1]])
+    except Exception:  # noqa: BLE001  (values of a corrupt file raise anything)
+        return None
+    return tuple(corners.ravel().tolist()) if np.isfinite(corners).all() else None
 
 
 def frame_dataset(ds: Dataset, index: int) -> Dataset:

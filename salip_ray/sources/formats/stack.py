@@ -16,6 +16,10 @@ Values: TypeAlias = npt.NDArray[Any]
 Spacing: TypeAlias = tuple[float, float]  #: mm from row to row, and from column to column
 
 
+#: x, y, z in mm of three corners: the first pixel, the last of its row, the last of its column.
+Plane: TypeAlias = tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Stack:
     """Pictures of an opened file: one, or its slices, frames or pages.
@@ -30,6 +34,7 @@ class Stack:
             file, the brighter the larger; None if they have 8 bits or are colours. It is None if no
             picture of the file has more.
         instance: SOPInstanceUID of a DICOM file.
+        plane: where the picture of an index lies in the patient, if a DICOM file says so.
     """
 
     count: int
@@ -38,6 +43,7 @@ class Stack:
     spacing: Spacing | None = None
     intensities: Callable[[int], Values | None] | None = None
     instance: str | None = None
+    plane: Callable[[int], Plane | None] | None = None
 
 
 Reader: TypeAlias = Callable[[bytes, ImageConfig], Stack]

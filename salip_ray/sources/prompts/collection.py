@@ -28,10 +28,12 @@ from salip_ray.schema import ImageRef, Mask, Size
 from salip_ray.sources.coco_masks import decode_mask
 from salip_ray.sources.decode import IMAGE_SUFFIXES, NOT_DICOM_SUFFIXES
 from salip_ray.sources.formats.names import suffix
+from salip_ray.sources.formats.stack import Plane
 from salip_ray.sources.locations import filesystem, normalise, public_uri
 from salip_ray.sources.prompts.checks import label_of, refuse_shares
 from salip_ray.sources.prompts.files import GivenBox, read_bytes, read_coco
 from salip_ray.sources.prompts.names import Matches, match_names, spell
+from salip_ray.sources.prompts.placing import require_same_plane
 from salip_ray.sources.prompts.tables import is_mask_index, read_table
 from salip_ray.sources.prompts.yolo import read_yolo
 from salip_ray.sources.reference_files import whole_key
@@ -55,7 +57,7 @@ class Prompts:
         masks: masks whose components are the boxes, instead of ``boxes``.
         has_points: whether points are among them.
         segments: masks of DICOM Segmentations whose components are the boxes, by SOPInstanceUID of
-            their image; frame, class and RLE of each, as JSON.
+            their image; frame, class, RLE and plane of each, as JSON.
         matches: which name each image of the input has; :meth:`among` finds it.
         unused: prompts of no image of the input, as they are shown to the user.
     """
@@ -191,11 +193,14 @@ class Prompts:
         for path in paths:
             name = shown if len(paths) == 1 else f"{shown}/{posixpath.basename(path)}"
             for item in read_segmentation(read_bytes(fs, path), name, classes):
-                masks.setdefault(item.instance, []).append([item.frame, item.label, item.rle])
+                cells = [item.frame, item.label, item.rle, item.plane]
+                masks.setdefault(item.instance, []).append(cells)
         if not masks:
             raise InputError(f"{shown} hold no pixel of a segment")
         segments = {uid: json.dumps(masks[uid]) for uid in sorted(masks)}
-        digest = hashlib.sha256(json.dumps(list(segments.items())).encode()).hexdigest()
+        # The plane decides no label: it only refuses a mask.
+        named = [(uid, json.dumps([cells[:3] for cells in masks[uid]])) for uid in sorted(masks)]
+        digest = hashlib.sha256(json.dumps(named).encode()).hexdigest()
         return cls(shown, digest, segments=segments)
 
     def among(self, images: Iterable[ImageRef]) -> Prompts:
@@ -246,19 +251,22 @@ class Prompts:
         cells = json.loads(self.boxes.get((name or "", image.index), "[]"))
         return tuple(map(GivenBox.from_json, cells))
 
-    def segmented(self, instance: str | None, index: int | None, size: Size) -> dict[str, Mask]:
+    def segmented(
+        self, instance: str | None, index: int | None, size: Size, plane: Plane | None = None
+    ) -> dict[str, Mask]:
         """Return the masks [H, W] of the classes on a DICOM image.
 
         Args:
             instance: its SOPInstanceUID.
             index: of its frame; None if it has one.
             size: its height and width.
+            plane: where it lies in the patient, if known.
 
         Raises:
-            ImageError: a mask has another size, or does not name its frame.
+            ImageError: a mask has another size, lies elsewhere, or does not name its frame.
         """
         masks: dict[str, Mask] = {}
-        for frame, label, rle in json.loads(self.segments.get(instance or "", "[]")):
+        for frame, label, rle, own in json.loads(self.segments.get(instance or "", "[]")):
             if frame is None and index is not None:
                 raise ImageError(
                     "its segmentation does not name the frame (ReferencedFrameNumber) of this "
@@ -271,6 +279,7 @@ class Prompts:
                     f"its segmentation has {rle['size'][0]} x {rle['size'][1]} pixels, its image "
                     f"{size[0]} x {size[1]}"
                 )
+            require_same_plane(own, plane, size)
             masks[label] = masks.get(label, np.zeros(size, np.bool_)) | decode_mask(rle)
         return masks
 

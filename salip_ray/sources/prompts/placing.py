@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError
 from salip_ray.schema import Box, Given, Points, Size
 from salip_ray.sources.coco_masks import decode_mask
+from salip_ray.sources.formats.stack import Plane
 from salip_ray.sources.prompts.files import GivenBox
 
 _MOST_POINTS = 1000  # of an object: SAM compares each with all others
@@ -76,6 +79,21 @@ def require_memory(count: int, size: Size, config: ImageConfig, noun: str = "pro
         raise ImageError(
             f"{count:,} {noun} for {width} x {height} pixels need {needed:,} bytes of masks, above "
             f"image.max_bytes = {limit:,}: cut the image into tiles, or raise the limit"
+        )
+
+
+def require_same_plane(own: Plane | None, image: Plane | None, size: Size) -> None:
+    """Raise ImageError if a mask of ``size`` lies more than a pixel from its image."""
+    if own is None or image is None:
+        return
+    corners, expected = (np.reshape(plane, (3, 3)) for plane in (own, image))
+    sides = np.linalg.norm(expected[1:] - expected[0], axis=1)
+    pixel = (sides / np.maximum((size[1] - 1, size[0] - 1), 1)).max()
+    apart = float(np.linalg.norm(corners - expected, axis=1).max())
+    if apart > pixel:
+        raise ImageError(
+            f"its segmentation lies {apart:.1f} mm from it in the patient: resample the "
+            "segmentation on the grid of the image"
         )
 
 

@@ -18,8 +18,8 @@ from pydicom.pixels.utils import iter_pixels
 from salip_ray.config import ClassSpec, ImageConfig
 from salip_ray.errors import ImageError, InputError
 from salip_ray.sources.coco_masks import encode_mask
-from salip_ray.sources.formats.dicom_dataset import quiet, read_data
-from salip_ray.sources.formats.stack import check_frames, check_pixels
+from salip_ray.sources.formats.dicom_dataset import plane_of, quiet, read_data
+from salip_ray.sources.formats.stack import Plane, check_frames, check_pixels
 from salip_ray.wording import one_line
 
 _SEGMENTATION, _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
@@ -35,12 +35,14 @@ class SegmentMask:
         frame: number of the frame of it, from 0; None if it has one.
         label: the class.
         rle: the mask.
+        plane: where it lies in the patient, if the segmentation says so.
     """
 
     instance: str
     frame: int | None
     label: str
     rle: dict[str, Any]
+    plane: Plane | None
 
 
 def segment_label(label: str) -> str:
@@ -105,7 +107,8 @@ def _masks(ds: Dataset, shown: str, classes: Sequence[ClassSpec] | None) -> Iter
                 continue
             if segment not in label_of:
                 raise InputError(f"{at} has pixels of segment {segment}, which the file lacks")
-            yield SegmentMask(instance, frame, label_of[segment], encode_mask(mask))
+            plane = plane_of(ds, number - 1)
+            yield SegmentMask(instance, frame, label_of[segment], encode_mask(mask), plane)
 
 
 def _labels(ds: Dataset, shown: str, classes: Sequence[ClassSpec] | None) -> dict[int, str]:

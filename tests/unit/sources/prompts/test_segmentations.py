@@ -112,11 +112,11 @@ def test_a_folder_has_several_and_the_digest_is_of_the_pixels(series, tmp_path):
 
 def test_frames_of_a_multi_frame_object_have_their_own_masks():
     rle = encode_mask(LIVER)
-    named = Prompts("s.dcm", "", segments={"1.2": json.dumps([[1, "liver", rle]])})
+    named = Prompts("s.dcm", "", segments={"1.2": json.dumps([[1, "liver", rle, None]])})
     assert named.segmented("1.2", 0, SIZE) == {}
     assert np.array_equal(named.segmented("1.2", 1, SIZE)["liver"], LIVER > 0)
     assert named.segmented(None, 1, SIZE) == named.segmented("1.3", 1, SIZE) == {}
-    unnamed = Prompts("s.dcm", "", segments={"1.2": json.dumps([[None, "liver", rle]])})
+    unnamed = Prompts("s.dcm", "", segments={"1.2": json.dumps([[None, "liver", rle, None]])})
     assert np.array_equal(unnamed.segmented("1.2", None, SIZE)["liver"], LIVER > 0)
     with pytest.raises(ImageError, match="does not name the frame"):
         unnamed.segmented("1.2", 0, SIZE)
@@ -127,6 +127,31 @@ def test_an_image_of_another_size_is_refused(series, tmp_path):
     other = write_slice(tmp_path / "x.dcm", np.zeros((10, 30), np.int16), 0.0, number=1)
     with pytest.raises(ImageError, match="its segmentation has 20 x 30 pixels, its image 10 x 30"):
         prompts_of(prompts, other)
+
+
+@pytest.mark.parametrize("change", ["mirrored", "moved", "coarser", "within a pixel", "unknown"])
+def test_a_segmentation_that_lies_elsewhere_is_refused(series, tmp_path, change):
+    path = write_seg(tmp_path / "s.dcm", series, planes())
+    ds = pydicom.dcmread(path)
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    if change == "mirrored":
+        turned = shared.PlaneOrientationSequence[0]
+        turned.ImageOrientationPatient = [-1, 0, 0, 0, 1, 0]
+    if change == "coarser":
+        shared.PixelMeasuresSequence[0].PixelSpacing = [9, 9]
+    shift = {"moved": 7.0, "within a pixel": 0.4}.get(change, 0.0)
+    for group in ds.PerFrameFunctionalGroupsSequence:
+        x, y, z = group.PlanePositionSequence[0].ImagePositionPatient
+        group.PlanePositionSequence[0].ImagePositionPatient = [x + shift, y, z]
+        if change == "unknown":
+            del group.PlanePositionSequence
+    ds.save_as(path)
+    prompts = Prompts.open(str(path), CLASSES)
+    if change in {"within a pixel", "unknown"}:
+        assert len(prompts_of(prompts, series[0])) == 1
+        return
+    with pytest.raises(ImageError, match=r"lies \d+\.\d mm from it in the patient"):
+        prompts_of(prompts, series[0])
 
 
 def test_what_is_no_usable_segmentation_is_refused(series, tmp_path):
