@@ -47,10 +47,10 @@ def main(
     task: Annotated[str, typer.Option(help=f"One of {', '.join(ORGANS)}.")] = "lungs",
     output: Annotated[Path, typer.Option(help="Where everything is written.")] = PROJECT
     / "student-output",
-    train: Annotated[int, typer.Option(min=10, help="Phantoms to label and train on.")] = 150,
+    train: Annotated[int, typer.Option(min=10, help="Phantoms to label and train on.")] = 300,
     test: Annotated[int, typer.Option(min=2, help="Phantoms to score on.")] = 60,
     size: Annotated[int, typer.Option(help="Long side of the student's pictures.")] = 128,
-    epochs: int = 60,
+    epochs: int = 30,
     workers: int = 1,
     consensus: Annotated[
         bool, typer.Option("--consensus", help="Train on the agreement of recipes, too.")
