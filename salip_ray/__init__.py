@@ -85,7 +85,7 @@ _MODULES = {
     "label": "salip_ray.pipeline",
     "label_dataset": "salip_ray.pipeline",
     "load_config": "salip_ray.config",
-    "retry": "salip_ray.pipeline.retry",  # the package has a module of that name, too
+    "retry": "salip_ray.pipeline",
     "status": "salip_ray.api",
     "verify": "salip_ray.api",
 }

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from salip_ray.output.summary import Summary
     from salip_ray.pipeline.dataset import label_dataset
     from salip_ray.pipeline.job import label
-    from salip_ray.pipeline.retry import retry
+    from salip_ray.pipeline.retry_errors import retry
 
 __all__ = ["Summary", "label", "label_dataset", "retry"]
 
@@ -21,7 +21,7 @@ _MODULES = {
     "Summary": "salip_ray.output.summary",
     "label": "salip_ray.pipeline.job",
     "label_dataset": "salip_ray.pipeline.dataset",
-    "retry": "salip_ray.pipeline.retry",
+    "retry": "salip_ray.pipeline.retry_errors",
 }
 
 

@@ -21,7 +21,7 @@ from salip_ray.errors import ConfigError, InputError, ResumeError
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.output.masks import decode_rle
 from salip_ray.output.verify import verify
-from salip_ray.pipeline.retry import retry
+from salip_ray.pipeline.retry_errors import retry
 from tests.conftest import check_exactly_once, tree
 from tests.ray_cluster import RayCluster
 

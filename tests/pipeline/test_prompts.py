@@ -19,7 +19,7 @@ from salip_ray.output.masks import decode_rle
 from salip_ray.output.verify import verify
 from salip_ray.pipeline.decoding.annotations import find_prompts
 from salip_ray.pipeline.inputs import open_prompts
-from salip_ray.pipeline.retry import retry
+from salip_ray.pipeline.retry_errors import retry
 from salip_ray.schema import ImageRef
 from salip_ray.sources.formats.stack import Stack
 from tests.conftest import SMALL, check_exactly_once, tree

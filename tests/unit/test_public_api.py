@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import salip_ray
+import salip_ray.pipeline
 from salip_ray import errors
 
 
@@ -55,3 +57,8 @@ def test_import_loads_no_heavy_package():
 @pytest.mark.parametrize("name", salip_ray.__all__)
 def test_every_public_name_has_an_example(name):
     assert ">>>" in inspect.getdoc(getattr(salip_ray, name))
+
+
+def test_no_module_of_the_pipeline_hides_what_it_exports():
+    modules = {module.name for module in pkgutil.iter_modules(salip_ray.pipeline.__path__)}
+    assert not modules & set(salip_ray.pipeline.__all__)

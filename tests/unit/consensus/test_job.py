@@ -22,7 +22,7 @@ from salip_ray.output.cells import read_mask
 from salip_ray.output.masks import decode_png
 from salip_ray.output.reader import LabelOutput
 from salip_ray.output.verify import verify
-from salip_ray.pipeline.retry import retry
+from salip_ray.pipeline.retry_errors import retry
 from salip_ray.sources.locations import image_id
 from tests.conftest import check_exactly_once, tree
 from tests.unit.consensus.runs import SIZE, block, write_run

@@ -7,7 +7,6 @@ it forks.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import os
@@ -28,6 +27,7 @@ from salip_ray.output.manifest import make_manifest
 from salip_ray.output.store import Store
 from salip_ray.output.summary import summarise, write_summary
 from salip_ray.output.verify import verify
+from salip_ray.pipeline import retry_errors as retries
 from salip_ray.pipeline.sink import ShardSink
 from tests.conftest import tree
 from tests.unit.output.outputs import TASK, commit
@@ -36,7 +36,6 @@ from tests.unit.output.test_job_record import listing
 
 WEIGHTS = {"sam": "a", "clip": "b"}
 MOMENTS = ("before", "after")  #: a write: with a temporary file on disk, or with the file replaced
-retries = importlib.import_module("salip_ray.pipeline.retry")  # the package exports the function
 
 
 def write_output(folder: Path) -> Store:

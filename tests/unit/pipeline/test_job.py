@@ -18,7 +18,7 @@ from salip_ray.output.commit import commit_shard
 from salip_ray.output.committed_rows import merge_committed_rows
 from salip_ray.output.layout import LEASE
 from salip_ray.pipeline.job import label
-from salip_ray.pipeline.retry import retry
+from salip_ray.pipeline.retry_errors import retry
 from salip_ray.pipeline.rows import columns
 from salip_ray.schema import LABEL_SCHEMA, ImageRef, label_schema
 

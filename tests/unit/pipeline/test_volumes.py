@@ -12,7 +12,7 @@ from salip_ray.config import load_config
 from salip_ray.output.cells import pack_masks, pack_outcomes
 from salip_ray.output.masks import decode_png, decode_rle
 from salip_ray.output.verify_row import check_row
-from salip_ray.pipeline.retry import _rows_to_label
+from salip_ray.pipeline.retry_errors import _rows_to_label
 from salip_ray.pipeline.rows.columns import TYPES
 from salip_ray.pipeline.stages import BLANK
 from salip_ray.pipeline.volumes import choose_labels

@@ -11,7 +11,7 @@ from salip_ray.config import StorageConfig, load_config
 from salip_ray.errors import ConfigError
 from salip_ray.output.manifest import TODO_SCHEMA, align_to_blocks, make_manifest
 from salip_ray.pipeline import inputs
-from salip_ray.pipeline.retry import _group_similar, _load_recipe, _with_addresses
+from salip_ray.pipeline.retry_errors import _group_similar, _load_recipe, _with_addresses
 from salip_ray.sources.expand import expand
 from salip_ray.sources.listing import Listing, list_images
 
