@@ -10,12 +10,28 @@ from segment_anything.modeling import ImageEncoderViT, PromptEncoder, Sam
 from torch import nn
 from torch.nn import functional as F
 
+from salip_ray.cascade.cascade import Cascade
 from salip_ray.config import Config, SamConfig
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.clip.load import ClipModel
 from salip_ray.models.sam.load import load_sam
+from salip_ray.schema import Candidate
 
 GRID, CHANNELS, SIDE = 16, 32, 128
+TASK = {"prompts": {"lung": ["a lobe"], "heart": ["a blob", "a ball"]}, "top_k": {"lung": 2}}
+ALL = ["cascade", "unprompted", "gt_sam"]
+
+
+def of(result, method):
+    return {mask.label: mask for mask in result.masks if mask.method == method}
+
+
+def part(number, columns, predicted_iou, height=40, width=60):
+    mask = np.zeros((height, width), dtype=bool)
+    mask[5:15, columns] = True
+    return Candidate(
+        number, mask, int(mask.sum()), (0, 0, 1, 1), predicted_iou, 0.8, (0, 0), (0, 0, 1, 1)
+    )
 
 
 class BlobDecoder(nn.Module):
@@ -143,3 +159,15 @@ def configure():
         return Config.model_validate(data)
 
     return build
+
+
+@pytest.fixture
+def cascade(sam, clip, configure):
+    return Cascade(configure(task=TASK, run={"modes": ALL}), sam=sam, clip=clip)
+
+
+@pytest.fixture
+def references():
+    lung, heart = np.zeros((2, 180, 256), dtype=bool)
+    lung[20:100, 20:80] = lung[30:110, 160:230] = heart[100:160, 100:150] = True
+    return {"lung": lung, "heart": heart}

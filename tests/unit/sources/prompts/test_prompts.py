@@ -9,18 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-import pycocotools.mask
 import pytest
 from PIL import Image as Pil
 
-from salip_ray.config import ImageConfig, load_config
+from salip_ray.config import ImageConfig
 from salip_ray.errors import ImageError, InputError
-from salip_ray.schema import ImageRef, Points
+from salip_ray.schema import ImageRef
 from salip_ray.sources.prompts import Prompts, boxes_in_image
+from tests.unit.sources.prompts.prompt_files import CLASSES, LINE, SIZE, coco, opened
 
-SIZE = (120, 160)  # height, width
 BOXES = {"a": [("lungs", (10, 20, 59, 99)), ("heart", (100, 5, 130, 119))], "b": []}
-CLASSES = load_config("chest").task.classes
 
 
 def as_coco(folder):
@@ -80,12 +78,6 @@ def as_outlines(folder):
         )
     (path / "a.txt").write_text("\n".join(lines))
     return path
-
-
-def opened(path, *uris, index=None, classes=CLASSES):
-    """Return the prompts of a file for images, or for one slice of each."""
-    prompts = Prompts.open(str(path), classes)
-    return prompts.among([ImageRef(uri, index) for uri in uris])
 
 
 FORMS = {
@@ -262,60 +254,6 @@ def test_a_mask_edited_in_place_changes_the_digest(tmp_path):
     assert before[1] != changed[1]
 
 
-def coco(folder, *annotations, **more):
-    path = folder / "boxes.json"
-    content = {
-        "images": [{"id": 1, "file_name": "a.png", "height": 120, "width": 160}],
-        "categories": [{"id": 1, "name": "lungs"}, {"id": 2, "name": "heart"}],
-        "annotations": [{"image_id": 1, "category_id": 1, **item} for item in annotations],
-    }
-    path.write_text(json.dumps(content | more))
-    return path
-
-
-LINE = {"bbox": [10, 20, 5, 5]}
-IDS = [{"id": 1, "file_name": "a.png", "name": "lungs"}] * 2
-
-
-@pytest.mark.parametrize(
-    ("annotation", "more", "problem"),
-    [
-        ({"bbox": [1, 2, 3]}, {}, "annotation 1 has no usable bbox: .* found \\[1, 2, 3\\]"),
-        ({"bbox": [10**400, 2, 3, 4]}, {}, "annotation 1 has no usable bbox"),
-        ({}, {}, "annotation 1 has neither a bbox nor a segmentation"),
-        ({"segmentation": [[1, 2, 3, 4, 5]]}, {}, "a polygon that is no list of x, y"),
-        (
-            {"segmentation": {"size": [9, 9], "counts": [81]}},
-            {},
-            "annotation 1: its segmentation is of",
-        ),
-        ({**LINE, "category_id": 7}, {}, "the category_id 7, which is no category's id"),
-        ({**LINE, "image_id": "1"}, {}, "the image_id '1', which is no image's id"),
-        ({**LINE, "slice": True}, {}, "has the slice True"),
-        (LINE, {"images": IDS}, "entry 2 of images has the id 1 of an earlier one"),
-        (LINE, {"categories": IDS}, "entry 2 of categories has the id 1 of an earlier one"),
-        (LINE, {"annotations": None}, "it has no list 'annotations'"),
-        ({"bbox": [0.1, 0.1, 0.5, 0.5]}, {}, "are shares of the image: give pixels"),
-    ],
-)
-def test_problems_of_coco_name_the_annotation(tmp_path, annotation, more, problem):
-    with pytest.raises(InputError, match=problem):
-        Prompts.open(str(coco(tmp_path, annotation, **more)), CLASSES)
-
-
-def test_outlines_of_coco_have_the_boxes_of_their_pixels(tmp_path):
-    mask = np.zeros(SIZE, np.uint8, order="F")
-    mask[20:30, 10:15] = 1
-    packed = pycocotools.mask.encode(mask)
-    rle = {"size": [*SIZE], "counts": packed["counts"].decode()}
-    runs = np.diff(np.flatnonzero(np.diff(np.r_[2, mask.ravel("F"), 2])))
-    polygons = [[10, 20, 15, 20, 15, 30], [10, 20, 10, 30, 15, 30]]
-    items = [rle, {"size": [*SIZE], "counts": runs.tolist()}, polygons]
-    prompts = opened(coco(tmp_path, *({"segmentation": item} for item in items)), "a.png")
-    boxes = boxes_in_image(prompts.find(ImageRef("a.png")), SIZE)
-    assert boxes == [("lungs", (10, 20, 14, 29))] * 3
-
-
 def test_boxes_of_an_image_of_another_size_are_refused(tmp_path):
     prompts = opened(coco(tmp_path, LINE), "a.png")
     with pytest.raises(ImageError, match="of an image of 160 x 120 pixels, but it has 80 x 60"):
@@ -328,51 +266,6 @@ def test_more_prompts_than_fit_into_memory_are_refused(tmp_path):
     assert len(boxes_in_image(given, SIZE, limits[0])) == 8
     with pytest.raises(ImageError, match=r"8 prompts for 160 x 120 .* above image\.max_bytes"):
         boxes_in_image(given, SIZE, limits[1])
-
-
-@pytest.mark.parametrize("line", ["0 .5 .5 0 .1", "0 .5 .5 -.2 -.2", "0 nan .5 .1 .1"])
-def test_a_box_of_yolo_without_an_area_is_refused(tmp_path, line):
-    (tmp_path / "a.txt").write_text(line)
-    given = opened(tmp_path, "a.png").find(ImageRef("a.png"))
-    with pytest.raises(ImageError, match="is no box"):
-        boxes_in_image(given, SIZE)
-
-
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        ("0 80 60 20 20", "shares of the image are needed, not pixels"),
-        ("-1 .5 .5 .1 .1", "its class must be 0, 1, 2"),
-        ("0.5 .5 .5 .1 .1", "its class must be 0, 1, 2"),
-        ("7 .5 .5 .1 .1", "its class has no name: 2 have one"),
-        ("0 .1 .1 .2 .2 .3 .3 .9", "or x, y of 3 points or more"),
-        ("0,.5,.5,.1,.1", "numbers are needed"),
-    ],
-)
-def test_problems_of_yolo_name_the_line(tmp_path, line, problem):
-    (tmp_path / "classes.txt").write_text("lungs\nheart\n")
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "a.txt").write_text(f"0 .5 .5 .1 .1\n{line}\n")
-    with pytest.raises(InputError, match=f"line 2 of sub/a.txt in prompts .*{problem}"):
-        Prompts.open(str(tmp_path), CLASSES)
-
-
-@pytest.mark.parametrize(
-    "text", ["names: [lungs", "names: lungs", "hello", "names: {a: lungs}", "names: !!python/x y"]
-)
-def test_a_list_of_names_that_cannot_be_used_is_refused(tmp_path, text):
-    (tmp_path / "a.txt").write_text("0 .5 .5 .1 .1")
-    (tmp_path / "data.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"data.yaml has no usable list of names of classes"):
-        Prompts.open(str(tmp_path), CLASSES)
-
-
-def test_of_poses_the_box_is_taken_and_hidden_files_are_not_read(tmp_path):
-    (tmp_path / "data.yaml").write_text("names: [lungs]\nkpt_shape: [1, 3]")
-    (tmp_path / "a.txt").write_text("0 .5 .5 .2 .2 .9 .9 2")
-    (tmp_path / "._a.txt").write_bytes(b"\0\xff")
-    boxes = boxes_in_image(opened(tmp_path, "a.png").find(ImageRef("a.png")), SIZE)
-    assert boxes == [("lungs", (64, 48, 95, 71))]
 
 
 HEAD, ROW = "image,x0,y0,x1,y1,label\n", "a.png,1,2.5,3,4,lungs\n"
@@ -429,97 +322,3 @@ def test_a_fifo_is_not_waited_for(tmp_path):
 
 
 # -------------------------------------------------------------------------------------- points
-
-CLICKS = "image,x,y,positive,object,label\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("image,x,y\na.png,3,4\na.png,50,6.5\n", [Points(((3, 4),)), Points(((50, 6.5),))]),
-        (
-            "image,x,y,positive\na.png,3,4,1\na.png,9,9,0\na.png,50,6,\n",
-            [Points(((3, 4),), ((9, 9),)), Points(((50, 6),), ((9, 9),))],
-        ),
-        (
-            CLICKS + "a.png,3,4,1,left,\na.png,9,9,0,right,\na.png,5,6,true,left,\n"
-            "a.png,50,6,1,right,\nb.png,,,,,\n",
-            [Points(((3, 4), (5, 6))), Points(((50, 6),), ((9, 9),))],
-        ),
-        (
-            "image,x,y,positive,object\na.png,3,4,1,NA\na.png,50,6,NA,nan\n",
-            [Points(((3, 4),)), Points(((50, 6),))],
-        ),
-    ],
-)
-def test_points_of_a_table_are_grouped_by_object(tmp_path, text, expected):
-    (tmp_path / "points.csv").write_text(text)
-    prompts = opened(tmp_path / "points.csv", "a.png", classes=CLASSES[:1])
-    assert prompts.has_points
-    given = boxes_in_image(prompts.find(ImageRef("a.png")), SIZE)
-    assert given == [("lungs", points) for points in expected]
-
-
-def test_points_of_classes_and_slices_are_apart(tmp_path):
-    rows = [
-        {"image": "v.nii", "slice": 3, "x": 1, "y": 2, "label": "lungs", "positive": 1},
-        {"image": "v.nii", "slice": 3, "x": 5, "y": 6, "label": "lungs", "positive": 0},
-        {"image": "v.nii", "slice": 3, "x": 7, "y": 8, "label": "heart", "positive": 1},
-        {"image": "v.nii", "slice": 4, "x": 9, "y": 10, "label": "heart", "positive": 1},
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "points.parquet")
-    prompts = opened(tmp_path / "points.parquet", "v.nii", index=3)
-    of_slice = boxes_in_image(prompts.find(ImageRef("v.nii", 3)), SIZE)
-    assert of_slice == [("lungs", Points(((1, 2),), ((5, 6),))), ("heart", Points(((7, 8),)))]
-
-
-def test_keypoints_of_coco_are_points_if_there_is_no_box(tmp_path):
-    file = coco(tmp_path, {"keypoints": [1, 2, 2, 0, 0, 0, 5, 6, 1]})
-    (((label, points),)) = boxes_in_image(opened(file, "a.png").find(ImageRef("a.png")), SIZE)
-    assert (label, points) == ("lungs", Points(((1, 2), (5, 6))))
-    file = coco(tmp_path, {**LINE, "keypoints": [1, 2, 2]})
-    prompts = opened(file, "a.png")
-    assert not prompts.has_points
-    assert boxes_in_image(prompts.find(ImageRef("a.png")), SIZE) == [("lungs", (10, 20, 14, 24))]
-
-
-@pytest.mark.parametrize("keypoints", [[1, 2], [1, 2, 0], ["a", 2, 1], "abc"])
-def test_keypoints_that_cannot_be_used_name_the_annotation(tmp_path, keypoints):
-    with pytest.raises(InputError, match="annotation 1 has no usable keypoints"):
-        opened(coco(tmp_path, {"keypoints": keypoints}), "a.png")
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("image,x,y,width\na,1,2,3\n", "need the columns image, and x0, y0, x1, y1"),
-        ("image,x,y\na,1,\n", "row 1 of prompts .* has no point"),
-        ("image,x,y,label\na,.1,.2,lungs\na,.5,.5,lungs\n", "are shares of the image: give pixels"),
-        ("image,x,y,positive\na,1,2,0\n", "row 1 of prompts .* is on no object"),
-        ("image,x,y,positive\na,1,2,yes\n", "has the value 'yes' in the column positive"),
-        (
-            CLICKS + "a,1,2,1,t,lungs\na,3,4,1,t,heart\n",
-            "row 2 .* is of the class 'heart', but object t of a has the class 'lungs'",
-        ),
-    ],
-)
-def test_problems_of_points_name_the_row(tmp_path, text, problem):
-    (tmp_path / "points.csv").write_text(text)
-    with pytest.raises(InputError, match=problem):
-        Prompts.open(str(tmp_path / "points.csv"), CLASSES)
-
-
-@pytest.mark.parametrize("point", ["160,5", "-1,5", "5,120", "inf,5"])
-def test_a_point_outside_of_the_image_is_refused(tmp_path, point):
-    (tmp_path / "points.csv").write_text(f"image,x,y\na.png,5,5\na.png,{point}\n")
-    prompts = opened(tmp_path / "points.csv", "a.png", classes=CLASSES[:1])
-    with pytest.raises(ImageError, match=r"prompt 2 \(lungs\) has the point .* not in the image"):
-        boxes_in_image(prompts.find(ImageRef("a.png")), SIZE)
-
-
-def test_thousands_of_points_of_an_object_are_refused(tmp_path):
-    lines = "".join(f"a.png,{n % 160},{n // 160},1\n" for n in range(1001))
-    (tmp_path / "points.csv").write_text("image,x,y,object\n" + lines)
-    prompts = opened(tmp_path / "points.csv", "a.png", classes=CLASSES[:1])
-    with pytest.raises(ImageError, match="has 1,001 points, more than 1,000: give a box"):
-        boxes_in_image(prompts.find(ImageRef("a.png")), SIZE)
