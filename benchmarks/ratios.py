@@ -57,7 +57,7 @@ def images(count: int, size: int = 256) -> list[Image]:
 def bundled(count: int, precision: str = "exact", device: str = "cpu") -> Setup:
     """Return the bundled models under their preset."""
     torch_device = torch.device(device)
-    config = load_config("lungs", overrides=[f"run.precision={precision}"])
+    config = load_config("lungs", overrides=[f"run.precision={precision}", "task.min_confidence=0"])
     sam = load_bundled_sam().requires_grad_(False).to(torch_device)
     clip = load_clip(config.clip, device=torch_device)
     return _setup("bundled", config, sam, clip, images(count), torch_device)
@@ -88,7 +88,8 @@ def official_size(
     pictures = images(count, size=1024)
     overrides = {
         "image": {"long_side": 1024},
-        "task": {"min_area": 0, "max_area": 1},
+        # The serial loop has no confidence, and leaves no class empty.
+        "task": {"min_area": 0, "max_area": 1, "min_confidence": 0},
         "retrieve": {"max_overlap": 1},
         "propose": {
             **settings,
