@@ -44,6 +44,9 @@ def main(
         list[str] | None,
         typer.Option(metavar="MASKS", help="Their reference masks: a folder or index.csv."),
     ] = None,
+    network: Annotated[
+        str, typer.Option(help="unet, or sam: the bundled SAM's encoder below a small decoder.")
+    ] = _USUAL.network,
     size: Annotated[int, typer.Option(help="Long side of the net's pictures.")] = _USUAL.size,
     width: Annotated[int, typer.Option(help="Channels of its finest level.")] = _USUAL.width,
     epochs: int = _USUAL.epochs,
@@ -84,6 +87,7 @@ def main(
             f"every --test needs its --references, found {len(tests)} and {len(masks)} of them"
         )
     options = StudentOptions(
+        network=network,  # type: ignore[arg-type]
         size=size,
         width=width,
         epochs=epochs,

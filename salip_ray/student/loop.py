@@ -20,6 +20,7 @@ from salip_ray.student.loss import hard_dice, student_loss
 from salip_ray.student.options import StudentOptions
 
 _AVERAGING = 0.99  # per step
+_PRETRAINED_SHARE = 0.1  # of the learning rate: trained weights need small steps
 Batch = Mapping[str, Tensor]  #: of :class:`salip_ray.student.samples.Example`, collated
 
 
@@ -50,7 +51,7 @@ class TrainingRun:
 
     def __init__(self, net: nn.Module, options: StudentOptions, device: torch.device) -> None:
         self.net, self.options, self.device = net, options, device
-        self.optimiser = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=1e-4)
+        self.optimiser = torch.optim.AdamW(_groups(net), lr=options.rate, weight_decay=1e-4)
         self.averaged = AveragedModel(unwrapped(net), avg_fn=_average)
         self.epochs_done = 0
         self.best_dice = -math.inf
@@ -61,7 +62,7 @@ class TrainingRun:
         """Train for one epoch; return the loss, summed over batches."""
         rate = self.options.rate * _decay(self.epochs_done / self.options.epochs)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.net.train()
         loss_sum, steps = 0.0, 0
         for batch in batches:
@@ -151,6 +152,16 @@ def unwrapped(net: nn.Module) -> nn.Module:
     inner = getattr(net, "module", net)
     assert isinstance(inner, nn.Module)
     return inner
+
+
+def _groups(net: nn.Module) -> list[dict[str, Any]]:
+    """Return the parameters by the share of the learning rate that they get."""
+    pretrained = getattr(unwrapped(net), "pretrained", None)
+    gentle = [] if pretrained is None else list(pretrained.parameters())
+    known = {id(parameter) for parameter in gentle}
+    new = [parameter for parameter in net.parameters() if id(parameter) not in known]
+    groups = [{"params": new, "share": 1.0}, {"params": gentle, "share": _PRETRAINED_SHARE}]
+    return [group for group in groups if group["params"]]
 
 
 def _average(averaged: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:

@@ -16,12 +16,27 @@ from salip_ray.errors import WeightsError
 from salip_ray.models.weight_problems import state_problem
 from salip_ray.output.masks import LabelMap
 from salip_ray.schema import Image, Mask
-from salip_ray.student.options import StudentOptions
+from salip_ray.student.options import Network, StudentOptions
+from salip_ray.student.sam_encoder import SamEncoderNet
 from salip_ray.student.samples import square_input
 from salip_ray.student.targets import label_map_of
 from salip_ray.student.unet import make_net
 
 _HEAD = "student"  # of the file's metadata
+_OPTIONS = ("size", "width", "network")  # of the training that are in the file, too
+
+
+def build(options: StudentOptions, n_classes: int, *, pretrained: bool = False) -> nn.Module:
+    """Return the network of these options, from [n, 3, s, s] to logits [n, 1 + n_classes, s, s].
+
+    Args:
+        options: of these, ``network`` and ``width`` matter here.
+        n_classes: number of classes without the background.
+        pretrained: start with the weights of the bundled SAM, where the network has its encoder.
+    """
+    if options.network == "sam":
+        return SamEncoderNet(n_classes, options.width, pretrained=pretrained)
+    return make_net(n_classes, options.width)
 
 
 @dataclass(frozen=True)
@@ -32,13 +47,15 @@ class Student:
         net: the network.
         class_ids: ids in label maps by class label, in the order of the network's channels.
         size: long side of the images that the network sees, in pixels.
-        width: channels at full resolution.
+        width: channels at the finest resolution.
+        network: ``unet`` or ``sam``.
     """
 
     net: nn.Module
     class_ids: Mapping[str, int]
     size: int
     width: int
+    network: Network = "unet"
 
     @torch.inference_mode()
     def logits(self, image: Image) -> Tensor:
@@ -66,7 +83,10 @@ class Student:
 
     def to_bytes(self) -> bytes:
         """Return the student as a safetensors file."""
-        about = {"class_ids": dict(self.class_ids), "size": self.size, "width": self.width}
+        about = {
+            "class_ids": dict(self.class_ids),
+            **{name: getattr(self, name) for name in _OPTIONS},
+        }
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
         return save(tensors, metadata={_HEAD: json.dumps(about)})
 
@@ -82,9 +102,9 @@ class Student:
             about: dict[str, Any] = json.loads(
                 json.loads(data[8 : 8 + length])["__metadata__"][_HEAD]
             )
-            options = StudentOptions(size=about["size"], width=about["width"])
+            options = StudentOptions(**{name: about[name] for name in _OPTIONS if name in about})
             class_ids = dict(about["class_ids"])
-            net = make_net(len(class_ids), options.width)
+            net = build(options, len(class_ids))
             net.load_state_dict(load(data))
         except Exception as error:  # noqa: BLE001  (safetensors and torch raise many types)
             raise WeightsError(
@@ -94,4 +114,4 @@ class Student:
             ) from None
         if not all(values.isfinite().all() for values in net.state_dict().values()):
             raise WeightsError(f"{name} has NaN or infinite weights: train it again")
-        return cls(net.eval(), class_ids, options.size, options.width)
+        return cls(net.eval(), class_ids, options.size, options.width, options.network)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from salip_ray.errors import ConfigError
 
+Network = Literal["unet", "sam"]
+
 _SIDE_UNIT = 16  # the network halves the image four times
+_SAM_SIDE = 256  # of the bundled SAM's input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +18,11 @@ class StudentOptions:
     """The options of a training run.
 
     Attributes:
+        network: a ``unet`` that starts from random weights, or the image encoder of the bundled
+            ``sam`` below a small decoder, which needs a ``size`` of 256.
         size: long side of the images that the network sees, in pixels; a multiple of 16.
-        width: channels at full resolution; each lower resolution has twice as many.
+        width: channels at the finest resolution of the U-Net or decoder; each lower resolution has
+            twice as many.
         epochs: how often every image is shown.
         batch_size: images per step and worker.
         rate: the highest learning rate; it falls to 0 along half a cosine.
@@ -34,6 +41,7 @@ class StudentOptions:
         ConfigError: a value is out of range.
     """
 
+    network: Network = "unet"
     size: int = 256
     width: int = 16
     epochs: int = 40
@@ -49,6 +57,15 @@ class StudentOptions:
     loaders: int = 0
 
     def __post_init__(self) -> None:
+        if self.network not in get_args(Network):
+            raise ConfigError(
+                f"network must be one of {', '.join(get_args(Network))}, found {self.network}"
+            )
+        if self.network == "sam" and self.size != _SAM_SIDE:
+            raise ConfigError(
+                f"size must be {_SAM_SIDE} with the network sam, whose encoder has learnt from "
+                f"such images, found {self.size}"
+            )
         if self.size < 2 * _SIDE_UNIT or self.size % _SIDE_UNIT:
             raise ConfigError(
                 f"size must be a multiple of {_SIDE_UNIT} from {2 * _SIDE_UNIT} on, "

@@ -130,8 +130,8 @@ def _train_worker(config: Mapping[str, Any]) -> None:
     from torch.utils.data import DataLoader
 
     from salip_ray.student.loop import Total, TrainingRun
+    from salip_ray.student.network import build
     from salip_ray.student.samples import Examples, MixedOrder
-    from salip_ray.student.unet import make_net
 
     options: StudentOptions = config["options"]
     parts: Mapping[str, PseudoLabels] = config["parts"]
@@ -140,7 +140,7 @@ def _train_worker(config: Mapping[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     torch.manual_seed(options.seed)  # the same weights on every worker
     device = ray.train.torch.get_device()
-    net = make_net(len(parts["train"].class_ids), options.width)
+    net = build(options, len(parts["train"].class_ids), pretrained=True)
     loaders, orders = {}, {}
     for part, labels in parts.items():
         examples = Examples(labels, options.size, augment=part == "train", seed=options.seed)
@@ -182,9 +182,8 @@ def _train_worker(config: Mapping[str, Any]) -> None:
 
 
 def _student_of(state: Mapping[str, Any], labels: PseudoLabels, options: StudentOptions) -> Any:
-    from salip_ray.student.network import Student
-    from salip_ray.student.unet import make_net
+    from salip_ray.student.network import Student, build
 
-    net = make_net(len(labels.class_ids), options.width)
+    net = build(options, len(labels.class_ids))
     net.load_state_dict(state["best"])
-    return Student(net.eval(), labels.class_ids, options.size, options.width)
+    return Student(net.eval(), labels.class_ids, options.size, options.width, options.network)

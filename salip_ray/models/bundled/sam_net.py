@@ -91,13 +91,18 @@ class SmallImageEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [B, 3, 256, 256] to embeddings [B, 96, 16, 16]."""
-        at_64: Tensor = self.to_64(x)
+        return self.features(x)[-1]
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the features at 128 (16 channels), 64 (32), 32 (64) and 16 px (the embedding)."""
+        at_128: Tensor = self.to_64[0](x)
+        at_64: Tensor = self.to_64[1](at_128)
         at_32: Tensor = self.to_32(at_64)
         tokens = self.to_16(at_32).permute(0, 2, 3, 1) + self.pos_embed
         tokens = self.blocks(tokens)
         embedding = self.project(tokens.permute(0, 3, 1, 2))
         out: Tensor = self.neck(embedding + self.fold_32(at_32) + self.fold_64(at_64))
-        return out
+        return at_128, at_64, at_32, out
 
 
 def build_bundled_sam() -> Sam:

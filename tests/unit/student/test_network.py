@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from salip_ray.errors import ConfigError, WeightsError
-from salip_ray.student.network import Student
+from salip_ray.models.bundled.sam_net import load_bundled_sam
+from salip_ray.student.loop import TrainingRun
+from salip_ray.student.network import Student, build
 from salip_ray.student.options import StudentOptions
 from salip_ray.student.unet import make_net
 
@@ -54,6 +56,47 @@ def test_student_is_restored_from_its_file(student):
     np.testing.assert_array_equal(again.label_map(image), student.label_map(image))
 
 
+def test_the_network_sam_starts_with_the_bundled_encoder_and_trains_it_gently():
+    options = StudentOptions(network="sam", width=4)
+    torch.manual_seed(0)
+    net = build(options, 2, pretrained=True)
+    before = load_bundled_sam().image_encoder.state_dict()
+    for name, value in net.pretrained.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    start = {name: value.clone() for name, value in net.state_dict().items()}
+    run = TrainingRun(net, options, torch.device("cpu"))
+    batch = {
+        "image": torch.randn(2, 3, 256, 256),
+        "target": torch.randint(0, 3, (2, 256, 256)),
+        "confidence": torch.ones(2),
+    }
+    run.learn([batch])
+    # The first step of Adam has the length of the rate in every parameter.
+    moved = {name: (value - start[name]).abs().max() for name, value in net.state_dict().items()}
+    assert 0 < moved["pretrained.neck.1.weight"] < 0.2 * options.rate
+    assert moved["head.weight"] > 0.5 * options.rate
+
+
+def test_a_student_on_the_bundled_encoder_is_restored_from_its_file():
+    options = StudentOptions(network="sam", width=4)
+    torch.manual_seed(0)
+    net = build(options, 1, pretrained=True).eval()
+    student = Student(net, {"lung": 3}, options.size, options.width, options.network)
+    image = np.random.default_rng(1).integers(0, 255, (300, 190, 3)).astype(np.uint8)
+    again = Student.from_bytes(student.to_bytes())
+    assert again.network == "sam"
+    assert again.logits(image).shape == (2, 300, 190)
+    torch.testing.assert_close(again.logits(image), student.logits(image), rtol=0, atol=0)
+
+
+def test_a_file_of_a_student_without_a_network_is_of_a_u_net(student):
+    data = student.to_bytes().replace(
+        b', \\"network\\": \\"unet\\"', b" " * len(', \\"network\\": \\"unet\\"')
+    )
+    assert b"network" not in data
+    assert Student.from_bytes(data).network == "unet"
+
+
 def test_a_file_of_nan_or_of_an_impossible_size_is_refused(student):
     for size in (0, 33, "32"):
         file = replace(student, size=size).to_bytes()
@@ -76,6 +119,8 @@ def test_another_file_is_refused_by_name(data):
     ("change", "message"),
     [
         ({"size": 100}, "size must be a multiple of 16"),
+        ({"network": "sam", "size": 128}, "size must be 256 with the network sam"),
+        ({"network": "vit"}, "network must be one of unet, sam, found vit"),
         ({"epochs": 0}, "epochs must be at least 1, found 0"),
         ({"rate": 0.0}, "rate must be above 0"),
         ({"val_share": 1.0}, "val_share must be from 0"),
