@@ -55,7 +55,7 @@ confidence: $(ENV)  ## measure how well confidence predicts Dice, on phantoms an
 consensus: $(ENV)  ## measure how well the agreement of several models ranks labels
 	$(BIN)/python benchmarks/consensus.py
 
-student: $(ENV)  ## train a U-Net on the cascade's labels of phantoms; does it beat its teacher?
+student: $(ENV)  ## train a small network on the cascade's labels of phantoms; does it beat its teacher?
 	$(BIN)/python benchmarks/student.py
 
 resume: $(ENV)  ## label 10,000 small images, kill -9 the job three times, count the rows

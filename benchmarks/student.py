@@ -1,10 +1,11 @@
 """Does a student beat its teacher? ``make student``.
 
-The teacher is the cascade with the bundled models, the student a small U-Net that sees nothing but
-the labels the cascade gave to phantoms of the train bank (of indices that no bundled model was
-trained on). Both are scored on phantoms of the test bank and, if available, on the real
-images (see realdata.py), whose references neither ever saw. Writes labels, the student and
-``scores/`` to ``student-output/``; run it again to resume.
+The teacher is the cascade with the bundled models. The student sees nothing but the labels the
+cascade gave to phantoms of the train bank (of indices that no bundled model was trained on); it
+starts with the encoder of the bundled SAM, or as a U-Net with random weights. Both are scored on
+phantoms of the test bank and, if available, on the real images (see realdata.py), whose references
+neither ever saw. Writes labels, the student and ``scores/`` to ``student-output/``; run it again to
+resume.
 
 With ``--consensus``, a second student learns from labels on which three recipes of the cascade
 agree, from the same images, and the two students are compared image by image.
@@ -49,8 +50,9 @@ def main(
     / "student-output",
     train: Annotated[int, typer.Option(min=10, help="Phantoms to label and train on.")] = 300,
     test: Annotated[int, typer.Option(min=2, help="Phantoms to score on.")] = 60,
-    size: Annotated[int, typer.Option(help="Long side of the student's pictures.")] = 128,
-    epochs: int = 30,
+    network: Annotated[str, typer.Option(help="Of the student: sam or unet.")] = "sam",
+    size: Annotated[int, typer.Option(help="Long side of the student's pictures.")] = 256,
+    epochs: int = 15,
     workers: int = 1,
     consensus: Annotated[
         bool, typer.Option("--consensus", help="Train on the agreement of recipes, too.")
@@ -91,7 +93,8 @@ def main(
     tests = [
         part for s in studies[1:] for part in ("--test", s.output, "--references", s.references)
     ]
-    shared = (*tests, "--size", size, "--epochs", epochs, "--workers", workers, *(options or ()))
+    chosen = ("--network", network, "--size", size, "--epochs", epochs, "--workers", workers)
+    shared = (*tests, *chosen, *(options or ()))
     _train(studies[0].output, here / _STUDENTS[0], *shared)
     if consensus:
         _train(_agreed(task, studies[0], here), here / _STUDENTS[1], *shared)

@@ -1,4 +1,4 @@
-"""Train a small U-Net on pseudo-labels with Ray Train, and score it next to its teacher.
+"""Train a small network on pseudo-labels with Ray Train, and score it next to its teacher.
 
     python jobs/train_student.py LABELS OUTPUT --test TEST_LABELS --references MASKS
 

@@ -1,1 +1,1 @@
-"""A student: a small U-Net that learns from pseudo-labels and is scored against references."""
+"""A student: a small network that learns from pseudo-labels and is scored against references."""

@@ -27,7 +27,8 @@ class StudentProposer:
         context: of the factory; its weights have ``student``, the file of a training.
 
     Raises:
-        ConfigError: no file is named, there are options, or the student lacks a class of the task.
+        ConfigError: not this file alone is named, there are options, or the student lacks a class
+            of the task.
         WeightsError: the file is not a trained student.
     """
 
@@ -39,6 +40,10 @@ class StudentProposer:
         if "student" not in context.weights:
             raise ConfigError(
                 f"{_FAMILY}: propose.weights needs student: the student.safetensors of a training"
+            )
+        if others := sorted(context.weights.keys() - {"student"}):
+            raise ConfigError(
+                f"{_FAMILY} uses no propose.weights but student: remove {', '.join(others)}"
             )
         path = context.weights["student"]
         if not path.is_file():

@@ -94,6 +94,11 @@ def test_options_are_refused(file):
         Cascade(config_of({"student": str(file)}, "propose.options.size=3"))
 
 
+def test_weights_that_would_be_ignored_are_refused(file):
+    with pytest.raises(ConfigError, match=r"uses no propose\.weights but student: remove other"):
+        Cascade(config_of({"student": str(file), "other": str(file)}))
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(ConfigError, match=r"propose\.weights needs student"):
         Cascade(config_of({}))
