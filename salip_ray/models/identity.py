@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from salip_ray.models.bundled import CLIP_WEIGHTS, SAM_WEIGHTS
 from salip_ray.models.registry import family, needed
-from salip_ray.models.weights import digest, digest_folder, fetch, fetch_folder, is_folder
+from salip_ray.models.weights import digest, digest_folder, fetch, fetch_folder, is_folder, verify
 
 if TYPE_CHECKING:
-    from salip_ray.config import Config, WeightsFile
+    from salip_ray.config import ClipConfig, Config, SamConfig, WeightsFile
 
 
 def identify(config: Config) -> dict[str, str]:
@@ -25,19 +26,15 @@ def identify(config: Config) -> dict[str, str]:
         WeightsError: a file is missing, altered, unsafe or of another model.
         ConfigError: a model or tag is unknown.
     """
-    # The loaders are built on this module's imports.
-    from salip_ray.models.clip import load as clip
-    from salip_ray.models.sam import load as sam
-
     options = config.storage.weights
     digests: dict[str, str] = {}
     models = needed(config)
     if uses_sam(config):
-        digests["sam"] = digest(sam.check(config.sam, storage_options=options))
+        digests["sam"] = digest(_checked_sam(config.sam, options))
     if "retrieve" in models and models["retrieve"].name == "clip":
-        digests["clip"] = digest(clip.check(config.clip, storage_options=options))
+        digests["clip"] = digest(_checked_clip(config.clip, options))
     if config.refine.sam is not None:
-        digests["refine"] = digest(sam.check(config.refine.sam, storage_options=options))
+        digests["refine"] = digest(_checked_sam(config.refine.sam, options))
     for role, model in models.items():
         if model.target:
             model.factory()  # report code that cannot be imported before any worker starts
@@ -48,6 +45,28 @@ def identify(config: Config) -> dict[str, str]:
                     digest_folder(file.uri, path) if folder else digest(path)
                 )
     return digests
+
+
+# The bundled weights are as the package has them. To load them, too, would import torch into the
+# driver, which takes as long as starting Ray.
+def _checked_sam(config: SamConfig, storage_options: Mapping[str, Any]) -> Path:
+    """Return the local file of a SAM's weights; those of a file must fit their model."""
+    if config.model == "bundled":
+        verify(SAM_WEIGHTS, config.sha256, "the bundled SAM")
+        return SAM_WEIGHTS
+    from salip_ray.models.sam.load import check
+
+    return check(config, storage_options=storage_options)
+
+
+def _checked_clip(config: ClipConfig, storage_options: Mapping[str, Any]) -> Path:
+    """Return the local file of a CLIP's weights; those of a file must fit their model."""
+    if config.model == "bundled":
+        verify(CLIP_WEIGHTS, config.sha256, "the bundled CLIP")
+        return CLIP_WEIGHTS
+    from salip_ray.models.clip.load import check
+
+    return check(config, storage_options=storage_options)
 
 
 def uses_sam(config: Config) -> bool:

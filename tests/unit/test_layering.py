@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,16 @@ def test_help_texts_are_shown_without_loading_the_configuration():
 
 def test_the_driver_of_a_job_loads_no_torch():
     assert "torch" not in loaded_by(["salip_ray.pipeline.job"], ROOT)
+
+
+def test_the_driver_identifies_the_bundled_weights_without_torch():
+    code = (
+        "import sys; from salip_ray import load_config; "
+        "from salip_ray.models.identity import identify; "
+        "identify(load_config('lungs')); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("module", ["pipeline.job", "pipeline.actors", "pipeline.sink"])

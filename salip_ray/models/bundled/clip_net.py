@@ -19,13 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from salip_ray.errors import WeightsError
+from salip_ray.models.bundled import CLIP_WEIGHTS
 from salip_ray.models.clip.transform import accept_thin_images
 
 IMAGE_SIZE = 64  #: side of the vision tower's input, pixels
 EMBED_DIM = 128
 CONTEXT_LENGTH = 77  #: tokens of a sentence, start and end included: open_clip's standard
 VOCABULARY = 49_408  #: tokens of open_clip's standard tokenizer
-WEIGHTS = Path(__file__).parent / "clip.safetensors"
+WEIGHTS = CLIP_WEIGHTS
 
 _TABLE = "token_embedding.weight"
 _STORED_ROWS = "token_embedding.rows"  # of the tokens below; the last row is any other token's

@@ -22,11 +22,12 @@ from segment_anything.modeling.image_encoder import Block
 from torch import Tensor, nn
 
 from salip_ray.errors import WeightsError
+from salip_ray.models.bundled import SAM_WEIGHTS
 
 IMAGE_SIZE = 256  #: side of the encoder's input, pixels
 GRID = 16  #: side of the embedding; the decoder's masks are 4 * GRID wide
 EMBED_DIM = 96
-WEIGHTS = Path(__file__).parent / "sam.safetensors"
+WEIGHTS = SAM_WEIGHTS
 
 _STEM = (16, 32, 64, 128)
 
