@@ -1,11 +1,11 @@
 """Does a student beat its teacher? ``make student``.
 
-The teacher is the cascade with the bundled models. The student sees nothing but the labels the
-cascade gave to phantoms of the train bank (of indices that no bundled model was trained on); it
-starts with the encoder of the bundled SAM, or as a U-Net with random weights. Both are scored on
-phantoms of the test bank and, if available, on the real images (see realdata.py), whose references
-neither ever saw. Writes labels, the student and ``scores/`` to ``student-output/``; run it again to
-resume.
+The teacher is the cascade with the bundled models. The student learns from the labels the cascade
+gave to phantoms of the train bank (of indices that no bundled model was trained on). It starts with
+the encoder of the bundled SAM, which was trained on the masks of other phantoms, or as a U-Net with
+random weights. Both are scored on phantoms of the test bank and, if available, on the real images
+(see realdata.py), whose references neither ever saw. Writes labels, the student and ``scores/`` to
+``student-output/``; run it again to resume.
 
 With ``--consensus``, a second student learns from labels on which three recipes of the cascade
 agree, from the same images, and the two students are compared image by image.

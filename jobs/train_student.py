@@ -45,7 +45,7 @@ def main(
         typer.Option(metavar="MASKS", help="Their reference masks: a folder or index.csv."),
     ] = None,
     network: Annotated[
-        str, typer.Option(help="unet, or sam: the bundled SAM's encoder below a small decoder.")
+        str, typer.Option(help="unet, or sam: the bundled SAM's encoder and a small decoder.")
     ] = _USUAL.network,
     size: Annotated[int, typer.Option(help="Long side of the net's pictures.")] = _USUAL.size,
     width: Annotated[int, typer.Option(help="Channels of its finest level.")] = _USUAL.width,

@@ -205,15 +205,16 @@ class SamProposer:
         x0, y0, x1, y1 = crop_box
         height, width = size
         view_size = y1 - y0, x1 - x0
-        levels = sam_ops.levels(
+        counts = sam_ops.count_thresholds(
             self.upscale(logits, view_size), self.threshold, settings.stability_score_offset
         )
-        stability = sam_ops.stability(levels)
+        stability = sam_ops.stability(counts)
         if settings.stability_score_thresh > 0:
+            # First, so that no boxes of unstable masks are computed.
             (stable,) = torch.nonzero(stability >= settings.stability_score_thresh, as_tuple=True)
-            levels, stability = levels.index_select(0, stable), stability[stable]
+            counts, stability = counts.index_select(0, stable), stability[stable]
             predicted_iou, points = predicted_iou[stable], points[stable.cpu()]
-        masks = sam_ops.above(levels, 2)
+        masks = sam_ops.masks_of(counts)
         boxes = mask_boxes(masks)
         keep = ~is_box_near_crop_edge(boxes, crop_box, [0, 0, width, height])
         masks = uncrop_masks(masks[keep], crop_box, height, width)

@@ -20,8 +20,8 @@ from salip_ray.errors import ImageError
 from salip_ray.models.sam.decoder import Decoded, QuickMaskDecoder
 from salip_ray.schema import Image, Size
 
-#: From this number of masks on, a CPU resizes them faster if they are interleaved in memory.
-_INTERLEAVED = 4
+#: From this number on, a CPU resizes masks faster if they are stored pixel by pixel.
+_MIN_INTERLEAVED = 4
 
 
 def input_size(sam: Sam, size: Size) -> Size:
@@ -165,13 +165,13 @@ def upscale(sam: Sam, logits: Tensor, size: Size, output_size: Size) -> Tensor:
         output_size: height, width to return.
 
     Returns:
-        float32 [n, H, W], on a CPU perhaps with the masks interleaved in memory.
+        float32 [n, H, W]. On a CPU, four or more masks may be stored pixel by pixel.
     """
     square, low_res = int(sam.image_encoder.img_size), (logits.shape[-2], logits.shape[-1])
     height, width = input_size(sam, size)
     if (height, width) == output_size:
         stack = logits[None].float()
-        if logits.device.type == "cpu" and len(logits) >= _INTERLEAVED:
+        if logits.device.type == "cpu" and len(logits) >= _MIN_INTERLEAVED:
             stack = stack.contiguous(memory_format=torch.channels_last)
         full = F.interpolate(stack, (square, square), mode="bilinear", align_corners=False)[0]
         return full[:, :height, :width]
@@ -191,45 +191,54 @@ def _resize_matrix(low_res: int, square: int, unpadded: int, output: int) -> Ten
 
 def stability_score(logits: Tensor, threshold: float, offset: float) -> Tensor:
     """Return the stability score [n] of the masks of logits [n, H, W]: :func:`stability`."""
-    return stability(levels(logits, threshold, offset))
+    return stability(count_thresholds(logits, threshold, offset))
 
 
-def levels(logits: Tensor, threshold: float, offset: float) -> Tensor:
-    """Count for each logit which of three thresholds it is above: uint8 [n, H, W], 0 to 3.
+def count_thresholds(logits: Tensor, threshold: float, offset: float) -> Tensor:
+    """Count how many of three thresholds each logit is above: uint8 [n, H, W], 0 to 3.
 
     Args:
         logits: float32 [n, H, W]; in any order in memory.
-        threshold: of the mask, which is where 2 or more are exceeded.
-        offset: the other two are ``threshold - offset`` and ``threshold + offset``.
+        threshold: of the mask.
+        offset: at least 0; the other two are ``threshold - offset`` and ``threshold + offset``.
     """
-    thresholds = (threshold - offset, threshold, threshold + offset)
+    first, *others = (threshold - offset, threshold, threshold + offset)
     if logits.device.type != "cpu":
-        return torch.stack([logits > value for value in thresholds]).sum(0, dtype=torch.uint8)
+        counts = (logits > first).to(torch.uint8)
+        for value in others:
+            counts += logits > value
+        return counts
     values = logits.numpy()  # NumPy compares 5 times as fast as torch
-    first, *others = (np.float32(value) for value in thresholds)
-    counts = (values > first).view(np.uint8)
+    above = (values > np.float32(first)).view(np.uint8)
     for value in others:
-        counts += values > value
-    return torch.from_numpy(np.ascontiguousarray(counts))
+        above += values > np.float32(value)
+    return torch.from_numpy(np.ascontiguousarray(above))
 
 
-def stability(levels: Tensor) -> Tensor:
-    """Return the IoU [n] of the masks at the upper and at the lower threshold of :func:`levels`.
+def masks_of(counts: Tensor) -> Tensor:
+    """Return the masks of :func:`count_thresholds`, bool [n, H, W]."""
+    return _at_least(counts, 2)
+
+
+def stability(counts: Tensor) -> Tensor:
+    """Return the IoU [n] of the masks at the highest and at the lowest threshold.
 
     NaN if both are empty. Equal to the official ``calculate_stability_score``, which fails for
     some widths.
+
+    Args:
+        counts: of :func:`count_thresholds`.
     """
-    return _count(above(levels, 3)) / _count(above(levels, 1))
+    return _areas(_at_least(counts, 3)) / _areas(_at_least(counts, 1))
 
 
-def above(levels: Tensor, number: int) -> Tensor:
-    """Return where at least ``number`` of the thresholds are exceeded, bool [n, H, W]."""
-    if levels.device.type != "cpu":
-        return levels >= number
-    return torch.from_numpy(levels.numpy() >= number)
+def _at_least(counts: Tensor, number: int) -> Tensor:
+    if counts.device.type != "cpu":
+        return counts >= number
+    return torch.from_numpy(counts.numpy() >= number)
 
 
-def _count(masks: Tensor) -> Tensor:
+def _areas(masks: Tensor) -> Tensor:
     """Return the number of pixels of each bool mask [n, H, W], int64 [n]."""
     if masks.device.type != "cpu":
         return masks.flatten(1).sum(1)

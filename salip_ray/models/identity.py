@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from salip_ray.errors import WeightsError
 from salip_ray.models.bundled import CLIP_WEIGHTS, SAM_WEIGHTS
 from salip_ray.models.registry import family, needed
 from salip_ray.models.weights import digest, digest_folder, fetch, fetch_folder, is_folder, verify
@@ -18,7 +19,8 @@ def identify(config: Config) -> dict[str, str]:
     """Return the sha256 of all weights that a job uses, by role.
 
     Fetch and verify the files, and check that those of SAM and CLIP fit their model, so that a
-    wrong file is reported before any worker starts. The roles are ``sam``, ``clip`` (if a mode
+    wrong file is reported before any worker starts. Bundled weights are hashed only: workers load
+    them. The roles are ``sam``, ``clip`` (if a mode
     needs it), ``refine`` (if the refiner is another SAM), and ``propose.NAME`` and the like for the
     ``weights`` of other families.
 
@@ -47,26 +49,30 @@ def identify(config: Config) -> dict[str, str]:
     return digests
 
 
-# The bundled weights are as the package has them. To load them, too, would import torch into the
-# driver, which takes as long as starting Ray.
 def _checked_sam(config: SamConfig, storage_options: Mapping[str, Any]) -> Path:
-    """Return the local file of a SAM's weights; those of a file must fit their model."""
+    """Return the local file of a SAM's weights, after a check that it fits its model."""
     if config.model == "bundled":
-        verify(SAM_WEIGHTS, config.sha256, "the bundled SAM")
-        return SAM_WEIGHTS
+        return _bundled(SAM_WEIGHTS, config.sha256, "the bundled SAM")
     from salip_ray.models.sam.load import check
 
     return check(config, storage_options=storage_options)
 
 
 def _checked_clip(config: ClipConfig, storage_options: Mapping[str, Any]) -> Path:
-    """Return the local file of a CLIP's weights; those of a file must fit their model."""
+    """Return the local file of a CLIP's weights, after a check that it fits its model."""
     if config.model == "bundled":
-        verify(CLIP_WEIGHTS, config.sha256, "the bundled CLIP")
-        return CLIP_WEIGHTS
+        return _bundled(CLIP_WEIGHTS, config.sha256, "the bundled CLIP")
     from salip_ray.models.clip.load import check
 
     return check(config, storage_options=storage_options)
+
+
+def _bundled(path: Path, sha256: str | None, name: str) -> Path:
+    """Return a file of the package without loading it: torch takes longer to import than Ray."""
+    if not path.is_file():
+        raise WeightsError(f"{name}: {path} is missing: install the package again")
+    verify(path, sha256, name)
+    return path
 
 
 def uses_sam(config: Config) -> bool:

@@ -155,12 +155,18 @@ def unwrapped(net: nn.Module) -> nn.Module:
 
 
 def _groups(net: nn.Module) -> list[dict[str, Any]]:
-    """Return the parameters by the share of the learning rate that they get."""
-    pretrained = getattr(unwrapped(net), "pretrained", None)
-    gentle = [] if pretrained is None else list(pretrained.parameters())
-    known = {id(parameter) for parameter in gentle}
-    new = [parameter for parameter in net.parameters() if id(parameter) not in known]
-    groups = [{"params": new, "share": 1.0}, {"params": gentle, "share": _PRETRAINED_SHARE}]
+    """Return the optimiser's groups: the parameters of ``net.pretrained``, if any, and the rest.
+
+    ``share`` is what a group gets of the learning rate.
+    """
+    encoder = getattr(unwrapped(net), "pretrained", None)
+    pretrained = [] if encoder is None else list(encoder.parameters())
+    ids = {id(parameter) for parameter in pretrained}
+    rest = [parameter for parameter in net.parameters() if id(parameter) not in ids]
+    groups = [
+        {"params": rest, "share": 1.0},
+        {"params": pretrained, "share": _PRETRAINED_SHARE},
+    ]
     return [group for group in groups if group["params"]]
 
 

@@ -32,7 +32,7 @@ def build(options: StudentOptions, n_classes: int, *, pretrained: bool = False) 
     Args:
         options: of these, ``network`` and ``width`` matter here.
         n_classes: number of classes without the background.
-        pretrained: start with the weights of the bundled SAM, where the network has its encoder.
+        pretrained: start with the weights of the bundled SAM, if the network has its encoder.
     """
     if options.network == "sam":
         return SamEncoderNet(n_classes, options.width, pretrained=pretrained)
@@ -47,7 +47,7 @@ class Student:
         net: the network.
         class_ids: ids in label maps by class label, in the order of the network's channels.
         size: long side of the images that the network sees, in pixels.
-        width: channels at the finest resolution.
+        width: channels at the finest resolution of the U-Net, or of the decoder.
         network: ``unet`` or ``sam``.
     """
 

@@ -19,13 +19,14 @@ class StudentOptions:
 
     Attributes:
         network: a ``unet`` that starts from random weights, or the image encoder of the bundled
-            ``sam`` below a small decoder, which needs a ``size`` of 256.
+            ``sam`` followed by a small decoder, which needs a ``size`` of 256.
         size: long side of the images that the network sees, in pixels; a multiple of 16.
         width: channels at the finest resolution of the U-Net or decoder; each lower resolution has
             twice as many.
         epochs: how often every image is shown.
         batch_size: images per step and worker.
-        rate: the highest learning rate; it falls to 0 along half a cosine.
+        rate: the highest learning rate; it falls to 0 along half a cosine. The encoder of ``sam``
+            gets a tenth of it.
         seed: seed of the split, the weights, the order and the augmentation.
         val_share: share of the images that choose the best epoch and are not trained on. With 0,
             the last epoch counts.

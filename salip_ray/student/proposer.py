@@ -27,8 +27,8 @@ class StudentProposer:
         context: of the factory; its weights have ``student``, the file of a training.
 
     Raises:
-        ConfigError: not this file alone is named, there are options, or the student lacks a class
-            of the task.
+        ConfigError: the file is not named, other weights or options are, or the student lacks a
+            class of the task.
         WeightsError: the file is not a trained student.
     """
 

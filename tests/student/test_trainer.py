@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from salip_ray.datasets.pseudo_labels import PseudoLabels
 from salip_ray.errors import JobError, LeaseError, OutputError, ResumeError
+from salip_ray.models.bundled.sam_net import load_bundled_sam
 from salip_ray.output.layout import LEASE
 from salip_ray.output.lease import held
 from salip_ray.output.store import Store
@@ -111,6 +112,17 @@ def test_failed_training_resumes_and_is_scored(local_ray, tmp_path, monkeypatch)
     assert sum(map(len, patients.values())) == 3
     assert not patients["train"] & patients["val"]
     assert "is complete" in run_command(learnt, student, *AS_WORDS)
+
+
+def test_a_student_on_the_encoder_of_sam_is_trained_by_the_command(local_ray, tmp_path):
+    labels, student = write_output(tmp_path / "a"), tmp_path / "student"
+    words = ("--network", "sam", "--width", "2", "--epochs", "1", "--val", "0", "--rate", "1e-9")
+    run_command(labels, student, *words)
+    trained = load_student(Store(str(student)))
+    assert trained.network == "sam"
+    # At this rate the encoder is still that of the bundled SAM.
+    encoder = load_bundled_sam().image_encoder
+    torch.testing.assert_close(trained.net.pretrained.pos_embed, encoder.pos_embed)
 
 
 # Trains a student; the process is killed at the first checkpoint, or before the last file.

@@ -325,3 +325,12 @@ def test_a_pinned_configuration_refuses_other_files():
     assert pinned.task == config.task
     with pytest.raises(WeightsError, match="the bundled SAM: its sha256 is"):
         identity.identify(identity.pin(config, {**known, "refine": "0" * 64}))
+    with pytest.raises(WeightsError, match="the bundled CLIP: its sha256 is"):
+        identity.identify(identity.pin(config, {**known, "clip": "0" * 64}))
+
+
+def test_bundled_weights_that_are_missing_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(identity, "CLIP_WEIGHTS", tmp_path / "clip.safetensors")
+    config = load_config({"task": {"name": "t", "prompts": {"a": ["an organ"]}}})
+    with pytest.raises(WeightsError, match=r"CLIP: .*clip\.safetensors is missing: install the"):
+        identity.identify(config)

@@ -71,6 +71,12 @@ def test_the_network_sam_starts_with_the_bundled_encoder_and_trains_it_gently():
         "confidence": torch.ones(2),
     }
     run.learn([batch])
+    # Also in the wrapper that several workers have, and after a resume.
+    for wrapped in (net, torch.nn.DataParallel(net)):
+        again = TrainingRun(wrapped, options, torch.device("cpu"))
+        assert [len(g["params"]) for g in again.optimiser.param_groups] == [26, 89]
+    again.load_state(run.state())
+    assert [group["share"] for group in again.optimiser.param_groups] == [1.0, 0.1]
     # The first step of Adam has the length of the rate in every parameter.
     moved = {name: (value - start[name]).abs().max() for name, value in net.state_dict().items()}
     assert 0 < moved["pretrained.neck.1.weight"] < 0.2 * options.rate
