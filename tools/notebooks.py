@@ -72,8 +72,9 @@ def texts(notebook: nbformat.NotebookNode) -> list[str]:
     printed = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            parts = [o.get("text") or shown(o) for o in cell.outputs]
-            printed.append(re.sub(r"\d+(\.\d+)?", "0", "\n".join(parts)))
+            # How a kernel cuts the text of a slow cell into outputs is chance.
+            parts = [o.get("text") or f"{shown(o)}\n" for o in cell.outputs]
+            printed.append(re.sub(r"\d+(\.\d+)?", "0", "".join(parts)))
     return printed
 
 

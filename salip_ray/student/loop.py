@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from salip_ray.errors import ResumeError
+from salip_ray.errors import JobError, ResumeError
 from salip_ray.student.loss import hard_dice, student_loss
 from salip_ray.student.options import StudentOptions
 
@@ -59,7 +59,11 @@ class TrainingRun:
         self.history: list[dict[str, float]] = []
 
     def learn(self, batches: Iterable[Batch]) -> Total:
-        """Train for one epoch; return the loss, summed over batches."""
+        """Train for one epoch; return the loss, summed over batches.
+
+        Raises:
+            JobError: the loss is not finite.
+        """
         rate = self.options.rate * _decay(self.epochs_done / self.options.epochs)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["share"]
@@ -77,6 +81,11 @@ class TrainingRun:
             self.optimiser.step()
             self.averaged.update_parameters(unwrapped(self.net))
             loss_sum, steps = loss_sum + loss.item(), steps + 1
+        if not math.isfinite(loss_sum):
+            raise JobError(
+                f"the loss of epoch {self.epochs_done + 1} is {loss_sum}: train into a new output "
+                "with a lower rate"
+            )
         return Total(loss_sum, steps)
 
     def _weights(self, confidence: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from salip_ray.errors import WeightsError
+from salip_ray.cascade.geometry import check_image
+from salip_ray.errors import ConfigError, WeightsError
 from salip_ray.models.weight_problems import state_problem
 from salip_ray.output.masks import LabelMap
 from salip_ray.schema import Image, Mask
@@ -24,6 +25,7 @@ from salip_ray.student.unet import make_net
 
 _HEAD = "student"  # of the file's metadata
 _OPTIONS = ("size", "width", "network")  # of the training that are in the file, too
+_LARGEST_ID = 65_534  # of a label map of 16 bits, whose last value is for pixels to ignore
 
 
 def build(options: StudentOptions, n_classes: int, *, pretrained: bool = False) -> nn.Module:
@@ -59,7 +61,12 @@ class Student:
 
     @torch.inference_mode()
     def logits(self, image: Image) -> Tensor:
-        """Return the logits of each channel, float32 [1 + classes, H, W], at the image's size."""
+        """Return the logits of each channel, float32 [1 + classes, H, W], at the image's size.
+
+        Raises:
+            ImageError: the image is not uint8 RGB [H, W, 3].
+        """
+        check_image(image)
         device = next(self.net.parameters()).device
         picture, (height, width) = square_input(image, self.size)
         logits = self.net(picture[None].to(device))[:, :, :height, :width]
@@ -102,16 +109,38 @@ class Student:
             about: dict[str, Any] = json.loads(
                 json.loads(data[8 : 8 + length])["__metadata__"][_HEAD]
             )
-            options = StudentOptions(**{name: about[name] for name in _OPTIONS if name in about})
-            class_ids = dict(about["class_ids"])
+            size, width = about["size"], about["width"]
+            if type(size) is not int or type(width) is not int:
+                raise ConfigError(f"its size is {size!r}, its width {width!r}")
+            # Files without a network are older than the choice of one.
+            options = StudentOptions(size=size, width=width, network=about.get("network", "unet"))
+            class_ids = _usable(about["class_ids"])
             net = build(options, len(class_ids))
             net.load_state_dict(load(data))
         except Exception as error:  # noqa: BLE001  (safetensors and torch raise many types)
             raise WeightsError(
                 f"{name} is not a trained student, or is damaged: "
-                f"{state_problem(error) or 'it cannot be read'}. "
+                f"{_reason(error)}. "
                 "Give the student.safetensors that jobs/train_student.py wrote"
             ) from None
         if not all(values.isfinite().all() for values in net.state_dict().values()):
             raise WeightsError(f"{name} has NaN or infinite weights: train it again")
         return cls(net.eval(), class_ids, options.size, options.width, options.network)
+
+
+def _usable(class_ids: Any) -> dict[str, int]:
+    """Return the classes of a file.
+
+    Raises:
+        ConfigError: a label is empty, or an id is none of a label map's.
+    """
+    for label, value in dict(class_ids).items():
+        if not label or type(value) is not int or not 0 < value <= _LARGEST_ID:
+            raise ConfigError(f"its class {label!r} has the id {value!r}")
+    return dict(class_ids)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    return state_problem(error) or "it cannot be read"

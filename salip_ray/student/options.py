@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -76,9 +77,11 @@ class StudentOptions:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
         for name in ("seed", "loaders", "confidence_power"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, found {getattr(self, name)}")
-        if not self.rate > 0:
-            raise ConfigError(f"rate must be above 0, found {self.rate}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"{name} must be a number and not negative, found {getattr(self, name)}"
+                )
+        if not 0 < self.rate < math.inf:
+            raise ConfigError(f"rate must be a number above 0, found {self.rate}")
         if not 0 <= self.val_share < 1:
             raise ConfigError(f"val_share must be from 0 to below 1, found {self.val_share}")

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from salip_ray.errors import ResumeError
+from salip_ray.errors import JobError, ResumeError
 from salip_ray.student.loop import Total, TrainingRun
 from salip_ray.student.options import StudentOptions
 from salip_ray.student.unet import make_net
@@ -43,6 +43,14 @@ def test_training_fits_the_labels():
     run(learner, 6)
     assert learner.history[-1]["loss"] < 0.8 * learner.history[0]["loss"]
     assert learner.best_dice > 0.8
+
+
+def test_a_training_that_diverges_is_stopped():
+    learner = course()
+    for parameter in learner.net.parameters():
+        parameter.data.fill_(1e30)
+    with pytest.raises(JobError, match=r"the loss of epoch 1 is .*lower rate"):
+        learner.learn(batches())
 
 
 def test_resumed_training_equals_an_uninterrupted_one(tmp_path):

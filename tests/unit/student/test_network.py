@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from salip_ray.errors import ConfigError, WeightsError
+from salip_ray.errors import ConfigError, ImageError, WeightsError
 from salip_ray.models.bundled.sam_net import load_bundled_sam
 from salip_ray.student.loop import TrainingRun
 from salip_ray.student.network import Student, build
@@ -47,6 +47,14 @@ def test_masks_have_the_size_of_the_image_and_are_disjoint(student):
     label_map = student.label_map(image)
     np.testing.assert_array_equal(label_map == 7, masks["heart"])
     assert set(np.unique(label_map)) <= {0, 3, 7}
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((40, 60, 3)), np.zeros((40, 60), np.uint8), np.zeros((0, 60, 3), np.uint8)]
+)
+def test_what_is_no_rgb_image_is_refused(student, image):
+    with pytest.raises(ImageError):
+        student(image)
 
 
 def test_student_is_restored_from_its_file(student):
@@ -108,6 +116,13 @@ def test_a_file_of_nan_or_of_an_impossible_size_is_refused(student):
         file = replace(student, size=size).to_bytes()
         with pytest.raises(WeightsError, match=r"it\.bin is not a trained student"):
             Student.from_bytes(file, "it.bin")
+    for ids in ({"lung": "1"}, {"lung": 0}, {"": 1}, {"lung": 65_535}, {"lung": 1.0}):
+        file = replace(student, class_ids=ids).to_bytes()
+        with pytest.raises(WeightsError, match=r"it\.bin is not .*: its class .* has the id"):
+            Student.from_bytes(file, "it.bin")
+    file = replace(student, size=64, network="sam").to_bytes()
+    with pytest.raises(WeightsError, match="size must be 256 with the network sam"):
+        Student.from_bytes(file)
     diverged = make_net(2, 4)
     with torch.no_grad():
         next(diverged.parameters())[0] = torch.nan
@@ -128,9 +143,11 @@ def test_another_file_is_refused_by_name(data):
         ({"network": "sam", "size": 128}, "size must be 256 with the network sam"),
         ({"network": "vit"}, "network must be one of unet, sam, found vit"),
         ({"epochs": 0}, "epochs must be at least 1, found 0"),
-        ({"rate": 0.0}, "rate must be above 0"),
+        ({"rate": 0.0}, "rate must be a number above 0"),
+        ({"rate": float("inf")}, "rate must be a number above 0"),
+        ({"confidence_power": float("nan")}, "confidence_power must be a number"),
         ({"val_share": 1.0}, "val_share must be from 0"),
-        ({"confidence_power": -1.0}, "confidence_power must not be negative"),
+        ({"confidence_power": -1.0}, "confidence_power must be a number and not negative"),
     ],
 )
 def test_options_out_of_range_are_named(change, message):
