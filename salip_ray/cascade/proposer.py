@@ -201,22 +201,17 @@ class SamProposer:
         self, logits: Tensor, predicted_iou: Tensor, points: Tensor, crop_box: _Box, size: Size
     ) -> DecodedMasks:
         """Upscale logits [n, 4h, 4w]; drop masks that are unstable or cut off by their view."""
-        settings = self.settings
+        settings, threshold = self.settings, self.threshold
         x0, y0, x1, y1 = crop_box
         height, width = size
         view_size = y1 - y0, x1 - x0
-        counts = sam_ops.count_thresholds(
-            self.upscale(logits, view_size), self.threshold, settings.stability_score_offset
-        )
-        stability = sam_ops.stability(counts)
-        if settings.stability_score_thresh > 0:
-            # First, so that no boxes of unstable masks are computed.
-            (stable,) = torch.nonzero(stability >= settings.stability_score_thresh, as_tuple=True)
-            counts, stability = counts.index_select(0, stable), stability[stable]
-            predicted_iou, points = predicted_iou[stable], points[stable.cpu()]
-        masks = sam_ops.masks_of(counts)
+        logits = self.upscale(logits, view_size)
+        stability = sam_ops.stability_score(logits, threshold, settings.stability_score_offset)
+        masks = sam_ops.above(logits, threshold)
         boxes = mask_boxes(masks)
         keep = ~is_box_near_crop_edge(boxes, crop_box, [0, 0, width, height])
+        if settings.stability_score_thresh > 0:
+            keep &= stability >= settings.stability_score_thresh
         masks = uncrop_masks(masks[keep], crop_box, height, width)
         boxes = uncrop_boxes_xyxy(boxes[keep], crop_box)
         return DecodedMasks(
