@@ -23,7 +23,7 @@ from rich.console import Console
 from salip_ray.cli.options import Manifest, OutputOption, storage_option, storage_options
 from salip_ray.errors import ConfigError, JobError, SalipError
 from salip_ray.sources.locations import normalise
-from salip_ray.student.options import StudentOptions
+from salip_ray.student.options import Network, StudentOptions
 
 if TYPE_CHECKING:
     from salip_ray.output.reader import LabelOutput
@@ -45,7 +45,7 @@ def main(
         typer.Option(metavar="MASKS", help="Their reference masks: a folder or index.csv."),
     ] = None,
     network: Annotated[
-        str, typer.Option(help="unet, or sam: the bundled SAM's encoder and a small decoder.")
+        Network, typer.Option(help="sam: the bundled SAM's encoder and a small decoder.")
     ] = _USUAL.network,
     size: Annotated[int, typer.Option(help="Long side of the net's pictures.")] = _USUAL.size,
     width: Annotated[int, typer.Option(help="Channels of its finest level.")] = _USUAL.width,
@@ -87,7 +87,7 @@ def main(
             f"every --test needs its --references, found {len(tests)} and {len(masks)} of them"
         )
     options = StudentOptions(
-        network=network,  # type: ignore[arg-type]
+        network=network,
         size=size,
         width=width,
         epochs=epochs,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
+
 from salip_ray.errors import WeightsError
 from salip_ray.models.bundled import CLIP_WEIGHTS, SAM_WEIGHTS
 from salip_ray.models.registry import family, needed
@@ -19,10 +21,9 @@ def identify(config: Config) -> dict[str, str]:
     """Return the sha256 of all weights that a job uses, by role.
 
     Fetch and verify the files, and check that those of SAM and CLIP fit their model, so that a
-    wrong file is reported before any worker starts. Bundled weights are hashed only: workers load
-    them. The roles are ``sam``, ``clip`` (if a mode
-    needs it), ``refine`` (if the refiner is another SAM), and ``propose.NAME`` and the like for the
-    ``weights`` of other families.
+    wrong file is reported before any worker starts. Bundled weights must be whole files; workers
+    load them. The roles are ``sam``, ``clip`` (if a mode needs it), ``refine`` (if the refiner is
+    another SAM), and ``propose.NAME`` and the like for the ``weights`` of other families.
 
     Raises:
         WeightsError: a file is missing, altered, unsafe or of another model.
@@ -68,9 +69,12 @@ def _checked_clip(config: ClipConfig, storage_options: Mapping[str, Any]) -> Pat
 
 
 def _bundled(path: Path, sha256: str | None, name: str) -> Path:
-    """Return a file of the package without loading it: torch takes longer to import than Ray."""
-    if not path.is_file():
-        raise WeightsError(f"{name}: {path} is missing: install the package again")
+    """Return a file of the package, opened but not loaded: torch takes seconds to import."""
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{name} {path}: {error}: install the package again") from None
     verify(path, sha256, name)
     return path
 

@@ -24,7 +24,6 @@ from salip_ray.student.targets import label_map_of
 from salip_ray.student.unet import make_net
 
 _HEAD = "student"  # of the file's metadata
-_OPTIONS = ("size", "width", "network")  # of the training that are in the file, too
 _LARGEST_ID = 65_534  # of a label map of 16 bits, whose last value is for pixels to ignore
 
 
@@ -92,7 +91,9 @@ class Student:
         """Return the student as a safetensors file."""
         about = {
             "class_ids": dict(self.class_ids),
-            **{name: getattr(self, name) for name in _OPTIONS},
+            "size": self.size,
+            "width": self.width,
+            "network": self.network,
         }
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
         return save(tensors, metadata={_HEAD: json.dumps(about)})

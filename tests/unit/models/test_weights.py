@@ -329,8 +329,14 @@ def test_a_pinned_configuration_refuses_other_files():
         identity.identify(identity.pin(config, {**known, "clip": "0" * 64}))
 
 
-def test_bundled_weights_that_are_missing_are_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(identity, "CLIP_WEIGHTS", tmp_path / "clip.safetensors")
+@pytest.mark.parametrize("size", [None, 0, 100_000])
+def test_bundled_weights_that_are_missing_or_cut_off_are_named(monkeypatch, tmp_path, size):
+    path = tmp_path / "clip.safetensors"
+    if size is not None:
+        path.write_bytes(clip_net.WEIGHTS.read_bytes()[:size])
+    monkeypatch.setattr(identity, "CLIP_WEIGHTS", path)
     config = load_config({"task": {"name": "t", "prompts": {"a": ["an organ"]}}})
-    with pytest.raises(WeightsError, match=r"CLIP: .*clip\.safetensors is missing: install the"):
+    with pytest.raises(
+        WeightsError, match=r"the bundled CLIP .*clip\.safetensors.*: install the package again"
+    ):
         identity.identify(config)
