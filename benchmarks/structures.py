@@ -8,6 +8,7 @@ structure with a good box and no good candidate is one that SAM knows and does n
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -15,12 +16,12 @@ import torch
 import typer
 
 from salip_ray.cascade.geometry import make_working
-from salip_ray.cascade.loading import load_proposer
 from salip_ray.cascade.proposer import SamProposer
 from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.config import Config, load_config
 from salip_ray.evaluation import dice
 from salip_ray.models.bundled.phantoms import KINDS, Phantom, make_phantom
+from salip_ray.models.bundled.sam_net import load_bundled_sam
 from salip_ray.schema import Mask
 
 _EVERYTHING = ("task.min_area=0", "task.max_area=1")
@@ -31,18 +32,15 @@ Row = tuple[str, float, float, float, float]  #: name, area, and Dice of GT-SAM 
 def main(
     images: Annotated[int, typer.Option(min=1, help="Phantoms of each kind.")] = 30,
     bank: Annotated[str, typer.Option(help="train, tune or test.")] = "tune",
-    weights: Annotated[str | None, typer.Option(help="Weights of another bundled SAM.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of another bundled SAM.")] = None,
 ) -> None:
     """Print the table as Markdown."""
     torch.set_num_threads(1)
-    other = () if weights is None else (f"sam.checkpoint={weights}",)
-    config = load_config("lungs", overrides=(*_EVERYTHING, *other))
-    strict = load_proposer(config)
-    assert isinstance(strict, SamProposer)
-    loose = SamProposer(
-        strict.sam, load_config("lungs", overrides=(*_EVERYTHING, *_NO_THRESHOLDS, *other))
-    )
-    refiner = SamRefiner(strict.sam, config)
+    config = load_config("lungs", overrides=_EVERYTHING)
+    sam = load_bundled_sam(weights)
+    strict = SamProposer(sam, config)
+    loose = SamProposer(sam, load_config("lungs", overrides=(*_EVERYTHING, *_NO_THRESHOLDS)))
+    refiner = SamRefiner(sam, config)
     print("| kind | structure | n | area | GT-SAM | best candidate | without thresholds |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for kind in KINDS:

@@ -9,12 +9,12 @@ are cleaner than those of a small SAM, and wrong in other ways.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from segment_anything.modeling import Sam
 
 from salip_ray.cascade.proposer import SamProposer
 from salip_ray.config import load_config
@@ -49,15 +49,21 @@ def open_mined_bank(folder: Path) -> list[CropBank]:
     return [read_crop_bank(folder, _STEM)] if (folder / f"{_STEM}.done").exists() else []
 
 
-def mine(folder: Path, count: int, sam: Sam) -> None:
-    """Write the proposals of `sam` on `count` augmented training phantoms into `folder`."""
-    proposer = SamProposer(sam, load_config(_PROPOSE))
-    write_crop_bank(folder, _STEM, count, _mined(proposer, count))
+def mine(folder: Path, count: int, sam: Path | None, *, workers: int = 2) -> None:
+    """Write the proposals of a SAM on `count` augmented training phantoms into `folder`."""
+    make = partial(_mined, sam=sam)
+    with ProcessPoolExecutor(workers) as pool:
+        write_crop_bank(folder, _STEM, count, pool.map(make, range(count), chunksize=16))
 
 
-def _mined(proposer: SamProposer, count: int) -> Iterator[Group]:
-    for index in range(count):
-        yield mined_group(proposer, index, split="train", first=_FIRST)
+def _mined(index: int, *, sam: Path | None) -> Group:
+    return mined_group(_proposer(sam), index, split="train", first=_FIRST)
+
+
+@cache  # one a process
+def _proposer(sam: Path | None) -> SamProposer:
+    torch.set_num_threads(1)
+    return SamProposer(load_bundled_sam(sam), load_config(_PROPOSE))
 
 
 def mined_group(proposer: SamProposer, index: int, *, split: Split, first: int = 0) -> Group:
@@ -84,9 +90,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("training-output"))
     parser.add_argument("--count", type=int, default=600, help="phantoms, all kinds together")
     parser.add_argument("--sam", type=Path, help="SAM's safetensors, if not the shipped ones")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    mine(arguments.out / "crops", arguments.count, load_bundled_sam(arguments.sam))
+    mine(arguments.out / "crops", arguments.count, arguments.sam, workers=arguments.workers)
 
 
 if __name__ == "__main__":

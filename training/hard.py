@@ -45,6 +45,8 @@ def hard_groups(clip: CLIP, bank: CropBank, texts: Tensor) -> Chances:
     lacks = np.zeros(len(bank))
     for index in range(len(bank)):
         shown = bank.labels[index, :, 0] >= 0
+        if not shown.any():  # SAM proposed nothing on this phantom
+            continue
         pixels = torch.from_numpy(bank.crops[index][shown]).permute(0, 3, 1, 2) / 255
         images = F.normalize(clip.encode_image(normalise(pixels.to(texts.device))), dim=-1)
         chosen = int((images @ texts[bank.kinds[index]]).argmax())

@@ -7,13 +7,18 @@ organ does not, so the best of its three masks is the better score.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 
 from training.bank import Bank, BitField
 from training.sam_prompts import OTHER_ORGANS, TARGET_ORGANS
+
+Ious = npt.NDArray[np.float64]  #: [P, masks], of P prompts
 
 
 def prompt_ious(sam: Sam, banks: Iterable[Bank], *, seed: int = 0) -> dict[str, float]:
@@ -65,28 +70,38 @@ def _organ_ious(
     """Return name and (box, best point, chosen point) IoU of each organ in one phantom."""
     rgb = torch.from_numpy(image.astype(np.float32)).to(sam.device).expand(3, -1, -1)
     embedding = sam.image_encoder(sam.preprocess(rgb[None]))
-    position = sam.prompt_encoder.get_dense_pe()
-    rows = []
     asked = (*TARGET_ORGANS[bank.kind], *OTHER_ORGANS[bank.kind])
+    names, organs, boxes, points = [], [], [], []
     for s, name in enumerate(bank.names):
         organ = (labels >> s & 1).astype(bool)
         if name not in asked or organ.sum() < 0.005 * organ.size:
             continue
         ys, xs = np.nonzero(organ)
         chosen = rng.integers(len(ys))
-        box = torch.tensor(
-            [[xs.min(), ys.min(), xs.max(), ys.max()]], dtype=torch.float32, device=sam.device
-        )
-        point = torch.tensor([[[xs[chosen], ys[chosen]]]], dtype=torch.float32, device=sam.device)
-        ones = torch.ones(1, 1, device=sam.device)
-        ious, predicted = [], []
-        for points, boxes, multimask in ((None, box, False), ((point, ones), None, True)):
-            sparse, dense = sam.prompt_encoder(points, boxes, None)
-            low, quality = sam.mask_decoder(embedding, position, sparse, dense, multimask)
-            masks = sam.postprocess_masks(low, image.shape, image.shape)[0].cpu().numpy() > 0
-            union = np.maximum((masks | organ).sum((1, 2)), 1)
-            ious.append((masks & organ).sum((1, 2)) / union)
-            predicted.append(int(quality[0].argmax()))
-        row = float(ious[0][0]), float(ious[1].max()), float(ious[1][predicted[1]])
-        rows.append((name, row))
-    return rows
+        names.append(name)
+        organs.append(organ)
+        boxes.append((xs.min(), ys.min(), xs.max(), ys.max()))
+        points.append((xs[chosen], ys[chosen]))
+    if not names:
+        return []
+    wanted = np.stack(organs)[:, None]
+    position = sam.prompt_encoder.get_dense_pe()
+
+    def ious(points: Any, boxes: Any, *, multimask: bool) -> tuple[Ious, Ious]:
+        """Return IoU and predicted IoU [P, masks] of P prompts."""
+        sparse, dense = sam.prompt_encoder(points, boxes, None)
+        low, predicted = sam.mask_decoder(embedding, position, sparse, dense, multimask)
+        masks = sam.postprocess_masks(low, image.shape, image.shape).cpu().numpy() > 0
+        union = np.maximum((masks | wanted).sum((2, 3)), 1)
+        return (masks & wanted).sum((2, 3)) / union, predicted.cpu().numpy()
+
+    in_pixels = partial(torch.tensor, dtype=torch.float32, device=sam.device)
+    of_box, _ = ious(None, in_pixels(boxes), multimask=False)
+    ones = torch.ones(len(names), 1, device=sam.device)
+    of_point, predicted = ious((in_pixels(points)[:, None], ones), None, multimask=True)
+    best = np.arange(len(names)), predicted.argmax(1)
+    columns = of_box[:, 0], of_point.max(1), of_point[best]
+    return [
+        (name, (float(box), float(point), float(chosen)))
+        for name, box, point, chosen in zip(names, *columns, strict=True)
+    ]

@@ -72,11 +72,11 @@ class LabelLimits:
 #: Why an image is left out -> how a message puts it.
 REASONS = {
     "error": "without labels because of an error (salip-ray errors lists the reasons)",
-    "empty": "without a label (--negatives exports those)",
+    "empty": "without a label (exports take those with --negatives)",
     "rejected": "rejected by a reviewer",
     "unreviewed": "that no reviewer has accepted or corrected",
-    "confidence": "with a label below the confidence limit",
-    "presence": "with a label below the presence limit",
+    "confidence": "with a label whose confidence is below the limit, or unknown",
+    "presence": "with a label whose presence is below the limit, or unknown",
     "area": "with a label below the area limit",
     "unreadable": "that cannot be read (unreadable.csv in the export lists the reasons)",
 }

@@ -65,14 +65,16 @@ class LabelOutput:
 
         Raises:
             NoJobError: it has no ``run.json``.
-            OutputError: ``run.json`` cannot be read, or not by this version; or
-                ``calibration.json`` is damaged.
+            OutputError: ``run.json`` cannot be read, or not by this version; ``calibration.json``
+                is damaged; or ``manifest`` is given and the output holds its own.
         """
         elsewhere = {} if manifest is None else {MANIFEST: manifest}
         store = Store(output, storage_options, elsewhere=elsewhere)
         run = read_run(store)
         if run is None:
             raise NoJobError(f"{store} holds no {RUN}, so it is not the output of salip-ray label")
+        if manifest is not None and Store(output, storage_options).exists(MANIFEST):
+            raise OutputError(f"{store} holds its manifest itself: leave --manifest out")
         return cls(store, run, Calibrations.of(store))
 
     @property

@@ -116,8 +116,11 @@ class Student:
             # Files without a network are older than the choice of one.
             options = StudentOptions(size=size, width=width, network=about.get("network", "unet"))
             class_ids = _usable(about["class_ids"])
+            weights = load(data)
+            with torch.device("meta"):  # takes no memory, whatever width the file claims
+                build(options, len(class_ids)).load_state_dict(weights, assign=True)
             net = build(options, len(class_ids))
-            net.load_state_dict(load(data))
+            net.load_state_dict(weights)
         except Exception as error:  # noqa: BLE001  (safetensors and torch raise many types)
             raise WeightsError(
                 f"{name} is not a trained student, or is damaged: "

@@ -65,7 +65,7 @@ def test_every_format_receives_labels_destination_and_split(name, opened, monkey
     )
     assert done.exit_code == 0, done.output
     assert "1,234 images in s3://b/dest" in done.output
-    assert "left out 2 images without a label (--negatives exports those)" in done.stderr
+    assert "left out 2 images without a label (exports take those with --negatives)" in done.stderr
     ((output, options),) = opened
     assert output == "s3://b/labels"
     assert (options["min_confidence"], options["classes"]) == (0.7, ["lung"])

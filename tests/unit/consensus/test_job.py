@@ -87,7 +87,7 @@ def test_training_ignores_disputed_pixels(two, tmp_path):
     assert labels.may_ignore
     read = labels.label_map(labels.entries[0])
     assert np.array_equal(read, label_map_of(tmp_path / "out", "0.png"))
-    with pytest.raises(errors.InputError, match="below the confidence limit"):
+    with pytest.raises(errors.InputError, match="confidence is below the limit"):
         PseudoLabels(str(tmp_path / "out"), min_confidence=0.6)
 
 

@@ -32,7 +32,9 @@ def test_items_are_images_with_their_label_maps(output, scene):
 def test_images_with_an_uncertain_label_are_left_out(output):
     labels = PseudoLabels(str(output), min_confidence=0.6)
     assert [entry.confidence for entry in labels.entries] == pytest.approx([0.9, 0.7, 0.8, 0.95])
-    with pytest.raises(InputError, match="left out 6 images with a label below"):
+    with pytest.raises(
+        InputError, match="left out 6 images with a label whose confidence is below"
+    ):
         PseudoLabels(str(output), min_confidence=0.999)
     with pytest.raises(ConfigError, match="within 0 and 1, found 60"):
         PseudoLabels(str(output), min_confidence=60)

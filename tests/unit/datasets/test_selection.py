@@ -25,7 +25,7 @@ def test_images_without_a_label_and_error_rows_are_counted(output):
     assert labels.left_out == {"empty": 1, "error": 1}
     assert list(describe_left_out(labels.left_out)) == [
         "left out 1 image without labels because of an error (salip-ray errors lists the reasons)",
-        "left out 1 image without a label (--negatives exports those)",
+        "left out 1 image without a label (exports take those with --negatives)",
     ]
 
 
@@ -118,5 +118,5 @@ def test_limits_out_of_range_are_refused(limits, message):
 def test_an_output_without_a_usable_label_explains_why(output):
     with pytest.raises(InputError) as caught:
         PseudoLabels(str(output), min_presence=1)
-    assert "left out 6 images with a label below the presence limit" in str(caught.value)
+    assert "left out 6 images with a label whose presence is below the limit" in str(caught.value)
     assert "left out 1 image without a label" in str(caught.value)

@@ -90,3 +90,9 @@ def test_other_folders_are_refused(tmp_path, text, message):
         (tmp_path / "run.json").write_text(text)
     with pytest.raises(OutputError, match=message):
         LabelOutput.open(str(tmp_path))
+
+
+def test_a_manifest_that_the_output_holds_itself_is_not_taken_from_elsewhere(write_output):
+    out = write_output(rows("a"))
+    with pytest.raises(OutputError, match="holds its manifest itself: leave --manifest out"):
+        LabelOutput.open(str(out), manifest="names.parquet")

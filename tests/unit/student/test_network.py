@@ -130,6 +130,12 @@ def test_a_file_of_nan_or_of_an_impossible_size_is_refused(student):
         Student.from_bytes(replace(student, net=diverged).to_bytes(), "it.bin")
 
 
+def test_a_width_that_the_weights_do_not_have_takes_no_memory(student):
+    # A network this wide would take 4 TB.
+    with pytest.raises(WeightsError, match=r"it\.bin is not a trained student"):
+        Student.from_bytes(replace(student, width=100_000).to_bytes(), "it.bin")
+
+
 @pytest.mark.parametrize("data", [b"", b"not weights at all", b"\x02" + b"\0" * 7 + b"{}"])
 def test_another_file_is_refused_by_name(data):
     with pytest.raises(WeightsError, match=r"it\.bin is not a trained student"):

@@ -22,7 +22,7 @@ from training.clip_data import (
     write_crop_bank,
 )
 from training.clip_losses import Anchors, CropBatch, clip_loss, ranking_loss
-from training.clip_mining import _STEM, open_mined_bank
+from training.clip_mining import _STEM, mine, open_mined_bank
 from training.options import TrainOptions
 from training.sentences import LABELS
 
@@ -66,6 +66,15 @@ def test_incomplete_banks_are_written_again(tmp_path):
     write_crop_bank(tmp_path, _STEM, 1, iter([structure_group(0, split="train")]))
     [bank] = open_mined_bank(tmp_path)
     assert np.array_equal(bank.grades[0], structure_group(0, split="train")["grades"])
+
+
+def test_mined_groups_do_not_depend_on_the_number_of_processes(tmp_path):
+    banks = []
+    for workers in (1, 2):
+        mine(tmp_path / str(workers), 3, None, workers=workers)
+        banks += open_mined_bank(tmp_path / str(workers))
+    assert (banks[0].labels[:, :, 0] >= 0).any(axis=1).all()
+    assert np.array_equal(banks[0].crops, banks[1].crops)
 
 
 @pytest.mark.parametrize("init", [None, WEIGHTS])

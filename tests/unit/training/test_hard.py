@@ -10,7 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from salip_ray.models.bundled.clip_net import bundled_preprocess, load_bundled_clip
+from salip_ray.models.bundled.clip_net import (
+    EMBED_DIM,
+    bundled_preprocess,
+    load_bundled_clip,
+)
 from salip_ray.models.bundled.phantoms import KINDS
 from salip_ray.models.bundled.sam_net import load_bundled_sam
 from training.bank import Bank, open_bank
@@ -65,6 +69,15 @@ def test_a_group_whose_best_candidate_is_not_chosen_is_drawn_most(crops: CropBan
     assert chances[0] == pytest.approx(chances[2])
     assert chances[1] == pytest.approx(chances[0] * (0.75 + 0.03) / 0.03)
     assert not clip.training
+
+
+def test_a_group_without_candidates_is_easy(crops: CropBank) -> None:
+    labels = crops.labels.copy()
+    labels[1] = -1  # SAM proposed nothing
+    texts = F.normalize(torch.ones(len(KINDS), EMBED_DIM), dim=-1)
+    chances = hard_groups(load_bundled_clip()[0], replace(crops, labels=labels), texts)
+    assert chances.argmin() == 1
+    assert chances[1] > 0
 
 
 def test_batches_draw_by_probability(bank: Bank, crops: CropBank, tmp_path: Path) -> None:

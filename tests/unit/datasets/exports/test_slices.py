@@ -198,6 +198,7 @@ def test_hidden_names_need_the_manifest(output, tmp_path):
 
 def test_the_manifest_of_another_run_is_refused(output, tmp_path):
     manifest = pq.read_table(output / "manifest.parquet")
+    (output / "manifest.parquet").unlink()
     other = tmp_path / "other.parquet"
     pq.write_table(manifest.filter(pc.invert(pc.match_substring(manifest["uri"], "Doe"))), other)
     with pytest.raises(OutputError, match=r"other\.parquet is the manifest of another run"):
