@@ -45,7 +45,8 @@ def write_labels(
             }
         )
     (out / "shards").mkdir(parents=True)
-    run = {"schema_version": SCHEMA_VERSION, "fingerprint": {"recipe": config.recipe()}}
+    fingerprint = {"recipe": config.recipe(), "manifest": {"images": plan.n_images}}
+    run = {"schema_version": SCHEMA_VERSION, "fingerprint": fingerprint}
     (out / "run.json").write_text(json.dumps(run))
     pq.write_table(plan.frozen, out / "manifest.parquet")
     for shard in range(plan.n_shards):

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from salip_ray.errors import ResumeError
+from salip_ray.errors import OutputError, ResumeError
 from salip_ray.output.claim import Record, as_json, refusal, require_empty
 from salip_ray.output.commit import committed_shards
 from salip_ray.output.growth import Change, compare, extend_manifest
@@ -103,7 +103,8 @@ def claim_or_resume_job(
         extend: add images that are new in the input, in new shards.
 
     Raises:
-        OutputError: the location holds files of something else.
+        OutputError: the location holds files of something else, or the manifest is to be stored in
+            a file that holds another one.
         ResumeError: the output was created by a job with another fingerprint or with its manifest
             in another location, or has shards but no manifest; the message lists the changes.
     """
@@ -112,6 +113,7 @@ def claim_or_resume_job(
     version = SCHEMA_VERSION if run is None else run["schema_version"]
     if run is None:
         require_empty(store, KIND, RUN)
+        _require_free_manifest(store, manifest)
         record = Record(
             KIND,
             RUN,
@@ -132,6 +134,17 @@ def claim_or_resume_job(
     if store.read(MANIFEST) is None:
         store.write(MANIFEST, manifest_bytes(manifest))
     return ClaimedJob(manifest, frozenset(committed_shards(store)), version, tuple(notes))
+
+
+def _require_free_manifest(store: Store, manifest: Manifest) -> None:
+    """Check that a new job stores its manifest in a file that is free, or holds it already."""
+    if store.is_elsewhere(MANIFEST):
+        stored = store.read(MANIFEST)
+        if stored is not None and stored != manifest_bytes(manifest):
+            raise OutputError(
+                f"{store.path_of(MANIFEST)} exists, and is not the manifest of this job: "
+                "give --manifest a new file"
+            )
 
 
 def refuse_other_files(store: Store) -> None:

@@ -24,6 +24,7 @@ from salip_ray.output.store import Store
 from salip_ray.schema import ImageRef
 from salip_ray.sources.locations import image_id
 from salip_ray.sources.privacy import is_pseudonym, pseudonym
+from salip_ray.wording import counted
 
 _METHODS_OF_MODE: dict[Mode, tuple[str, ...]] = {
     "cascade": ("cascade",),
@@ -66,7 +67,8 @@ class LabelOutput:
         Raises:
             NoJobError: it has no ``run.json``.
             OutputError: ``run.json`` cannot be read, or not by this version; ``calibration.json``
-                is damaged; or ``manifest`` is given and the output holds its own.
+                is damaged; or ``manifest`` is given and the output holds its own, or the file has
+                another number of images.
         """
         elsewhere = {} if manifest is None else {MANIFEST: manifest}
         store = Store(output, storage_options, elsewhere=elsewhere)
@@ -75,7 +77,15 @@ class LabelOutput:
             raise NoJobError(f"{store} holds no {RUN}, so it is not the output of salip-ray label")
         if manifest is not None and Store(output, storage_options).exists(MANIFEST):
             raise OutputError(f"{store} holds its manifest itself: leave --manifest out")
-        return cls(store, run, Calibrations.of(store))
+        labels = cls(store, run, Calibrations.of(store))
+        if manifest is not None and store.exists(MANIFEST):
+            recorded, images = run["fingerprint"]["manifest"]["images"], labels.n_images()
+            if images != recorded:
+                raise OutputError(
+                    f"{store.path_of(MANIFEST)} is the manifest of another run: it has "
+                    f"{counted(images, 'image')}, {RUN} of {store} says {recorded:,}"
+                )
+        return labels
 
     @property
     def uri(self) -> str:

@@ -27,7 +27,12 @@ from salip_ray.output.committed_rows import find_errors, merge_committed_rows
 from salip_ray.output.job_record import read_manifest, require_manifest_location
 from salip_ray.output.layout import MANIFEST
 from salip_ray.output.lease import held
-from salip_ray.output.manifest import Manifest, align_to_blocks, from_frozen
+from salip_ray.output.manifest import (
+    Manifest,
+    align_to_blocks,
+    from_frozen,
+    manifest_digest,
+)
 from salip_ray.output.run_record import read_run
 from salip_ray.output.store import Store
 from salip_ray.output.summary import Summary
@@ -99,6 +104,12 @@ def retry(
         raise OutputError(
             f"output {store} is a consensus: retry its runs, then make the consensus of them in a "
             "new output"
+        )
+    rows_per_shard = fingerprint["recipe"]["run"]["rows_per_shard"]
+    if manifest_digest(frozen, rows_per_shard) != fingerprint["manifest"]["sha256"]:
+        raise OutputError(
+            f"{store.path_of(MANIFEST)} is not the manifest of {store}: give the right one with "
+            "--manifest, or resume the label command if it was stopped"
         )
     config = _load_recipe(fingerprint["recipe"], storage, overrides)
     weights = identify(config)

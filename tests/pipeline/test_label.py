@@ -165,6 +165,10 @@ def test_retry_labels_only_error_rows(images, small_config, tmp_path):
         (tmp_path / f"{index}.png").rename(inputs / f"{index}.png")
     with pytest.raises(ResumeError, match="again with --manifest"):
         retry(output, quiet=True)
+    wrong = tmp_path / "wrong.parquet"
+    pq.write_table(pq.read_table(names["manifest"]).slice(1), wrong)
+    with pytest.raises(OutputError, match=r"wrong\.parquet is not the manifest of"):
+        retry(output, quiet=True, manifest=str(wrong))
     assert "error" not in retry(output, quiet=True, **names).status
     calm = {"manifest": str(tmp_path / "calm.parquet")}
     label(listed, tmp_path / "calm", small_config(), quiet=True, **calm)

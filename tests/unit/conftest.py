@@ -35,7 +35,9 @@ def write_output(tmp_path: Path, lungs_config: Config) -> Callable[..., Path]:
     def write(*shards: Sequence[Row], pending: int = 0, config: Config = lungs_config) -> Path:
         out = tmp_path / "labels"
         (out / "shards").mkdir(parents=True)
-        run = {"schema_version": SCHEMA_VERSION, "fingerprint": {"recipe": config.recipe()}}
+        images = pending + sum(map(len, shards))
+        fingerprint = {"recipe": config.recipe(), "manifest": {"images": images}}
+        run = {"schema_version": SCHEMA_VERSION, "fingerprint": fingerprint}
         (out / "run.json").write_text(json.dumps(run))
         for number, rows in enumerate(shards):
             table = pa.Table.from_pylist(list(rows), schema=LABEL_SCHEMA)

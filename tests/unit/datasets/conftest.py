@@ -109,7 +109,8 @@ def write_output(
     prompts = {names[0]: ("a lobe",), names[1]: ("a blob",)}
     config = load_config("lungs")
     recipe = config.model_copy(update={"task": TaskConfig(name=task, prompts=prompts)}).recipe()
-    run = {"schema_version": SCHEMA_VERSION, "fingerprint": {"recipe": recipe}}
+    fingerprint = {"recipe": recipe, "manifest": {"images": len(table)}}
+    run = {"schema_version": SCHEMA_VERSION, "fingerprint": fingerprint}
     (output / "run.json").write_text(json.dumps(run))
     return output
 

@@ -242,3 +242,15 @@ def test_devices_are_recorded_once_each(store):
     for cpus in (2, 2, 4):
         record_devices(store, {"cpus": cpus})
     assert json.loads(store.read("run.json"))["devices"] == [{"cpus": 2}, {"cpus": 4}]
+
+
+def test_a_new_job_does_not_take_the_manifest_of_another_for_its_own(store, tmp_path):
+    file = tmp_path / "names.parquet"
+    other = make_manifest(listing(["/x"]), 2)
+    file.write_bytes(job_record.manifest_bytes(other))
+    apart = Store(store.location, elsewhere={"manifest.parquet": str(file)})
+    with pytest.raises(OutputError, match=r"names\.parquet exists, .* give --manifest a new file"):
+        job_record.claim_or_resume_job(apart, THREE_IMAGES, fingerprint())
+    assert store.names() == []
+    file.write_bytes(job_record.manifest_bytes(THREE_IMAGES))  # of a claim that was killed
+    job_record.claim_or_resume_job(apart, THREE_IMAGES, fingerprint())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
 from salip_ray.config import load_config
@@ -96,3 +97,12 @@ def test_a_manifest_that_the_output_holds_itself_is_not_taken_from_elsewhere(wri
     out = write_output(rows("a"))
     with pytest.raises(OutputError, match="holds its manifest itself: leave --manifest out"):
         LabelOutput.open(str(out), manifest="names.parquet")
+
+
+def test_a_manifest_with_another_number_of_images_is_that_of_another_run(write_output, tmp_path):
+    out = write_output(rows("a"), rows("b"))
+    other = tmp_path / "other.parquet"
+    pq.write_table(pq.read_table(out / "manifest.parquet").slice(1), other)
+    (out / "manifest.parquet").unlink()
+    with pytest.raises(OutputError, match=r"of another run: it has 1 image, .* says 2"):
+        LabelOutput.open(str(out), manifest=str(other))
