@@ -14,14 +14,14 @@ from dataclasses import dataclass
 GOOD = 0.8
 """Dice from which a label counts as good."""
 
-LOSSES = {
-    "proposal": "no good candidate",
-    "pick": "wrong pick",
-    "refine": "bad refine",
-    "empty": "left empty",
-    "proposal_or_pick": "no good candidate or wrong pick",
-}
-"""The stages at which a label can fail, and their names for people.
+LOSSES = (
+    "proposal",  # no good candidate
+    "pick",  # a good candidate, and another was retrieved
+    "refine",  # a good candidate was retrieved, and its box gave a bad mask
+    "empty",
+    "proposal_or_pick",
+)
+"""The stages at which a label can fail.
 
 ``empty`` is for labels that the cascade withheld, because presence or confidence was below the
 limit of the recipe. ``proposal_or_pick`` is for runs without references, which recorded nothing
@@ -37,7 +37,7 @@ class StageDice:
         proposed: Dice of the best candidates; NaN if the run did not record them.
         picked: Dice of the retrieved candidates; NaN if the run did not record them.
         refined: Dice of the label.
-        failed: a key of :data:`LOSSES`; empty for a good label.
+        failed: one of :data:`LOSSES`; empty for a good label.
     """
 
     image_id: str

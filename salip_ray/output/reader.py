@@ -83,7 +83,8 @@ class LabelOutput:
             if images != recorded:
                 raise OutputError(
                     f"{store.path_of(MANIFEST)} is the manifest of another run: it has "
-                    f"{counted(images, 'image')}, {RUN} of {store} says {recorded:,}"
+                    f"{counted(images, 'image')}, {RUN} of {store} says {recorded:,}. "
+                    "Give its own, or resume the label command if it was stopped"
                 )
         return labels
 

@@ -10,6 +10,7 @@ import torch
 
 from salip_ray.errors import ConfigError, ImageError, WeightsError
 from salip_ray.models.bundled.sam_net import load_bundled_sam
+from salip_ray.student import network
 from salip_ray.student.loop import TrainingRun
 from salip_ray.student.network import Student, build
 from salip_ray.student.options import StudentOptions
@@ -130,10 +131,17 @@ def test_a_file_of_nan_or_of_an_impossible_size_is_refused(student):
         Student.from_bytes(replace(student, net=diverged).to_bytes(), "it.bin")
 
 
-def test_a_width_that_the_weights_do_not_have_takes_no_memory(student):
-    # A network this wide would take 4 TB.
+def test_a_width_that_the_weights_do_not_have_takes_no_memory(student, monkeypatch):
+    devices = []
+
+    def recorded(*args, **kwargs):
+        devices.append(torch.empty(0).device.type)
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(network, "build", recorded)
     with pytest.raises(WeightsError, match=r"it\.bin is not a trained student"):
         Student.from_bytes(replace(student, width=100_000).to_bytes(), "it.bin")
+    assert devices == ["meta"]
 
 
 @pytest.mark.parametrize("data", [b"", b"not weights at all", b"\x02" + b"\0" * 7 + b"{}"])
