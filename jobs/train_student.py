@@ -103,35 +103,47 @@ def main(
         loaders=loaders,
     )
     from salip_ray.datasets.pseudo_labels import PseudoLabels
+    from salip_ray.output.layout import STUDENT_WEIGHTS
     from salip_ray.output.reader import LabelOutput
     from salip_ray.sources.references import References
+    from salip_ray.student.scoring import require_unseen
     from salip_ray.student.trainer import train_student
 
     console = Console()
+
+    def report(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     image_options = storage_options("image", image_option)
     test_options = storage_options("test", test_option)
     reference_options = storage_options("reference", reference_option)
-    # Opened before the training, so that a wrong location does not cost one.
+    # Opened and checked before the training, so that a mistake does not cost one.
     opened = [
         (LabelOutput.open(normalise(where), test_options), References.open(mask, reference_options))
         for where, mask in zip(tests, masks, strict=True)
     ]
+    teacher = PseudoLabels(
+        normalise(labels),
+        min_confidence=min_confidence,
+        reviewed=reviewed,
+        ignore_disagreement=ignore_disagreement,
+        images_root=images_root,
+        storage_options=storage_options("labels", labels_option),
+        image_options=image_options,
+        manifest=manifest,
+    )
+    learnt = {entry.image_id for entry in teacher.entries}
+    for test_labels, test_references in opened:
+        require_unseen(test_labels, test_references, learnt)
     store = train_student(
-        PseudoLabels(
-            normalise(labels),
-            min_confidence=min_confidence,
-            reviewed=reviewed,
-            ignore_disagreement=ignore_disagreement,
-            images_root=images_root,
-            storage_options=storage_options("labels", labels_option),
-            image_options=image_options,
-            manifest=manifest,
-        ),
+        teacher,
         output,
         options,
         storage_options=storage_options("output", output_option),
-        report=lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
+        report=report,
     )
+    weights = store.path_of(STUDENT_WEIGHTS)
+    report(f"student: {weights}; label with it: propose.model=student (docs/train.md)")
     if opened:
         _score(store, opened, image_options, surfaces, console)
 

@@ -55,6 +55,8 @@ def demo(
     from salip_ray.cli.studies import Study, run_studies
     from salip_ray.config import MODES, load_config
 
+    for name in kinds:
+        _check_number(output, TASKS[name][0], images)
     studies = []
     for name in kinds:
         task, subtitle = TASKS[name]
@@ -82,6 +84,18 @@ def demo(
         f"labels: {', '.join(outputs)}\nscores: {output / EVALUATION}\n"
         f"picture: {output / 'overview.png'}\nreport: {output / REPORT}"
     )
+
+
+def _check_number(output: Path, task: str, images: int) -> None:
+    """Refuse a demo of another number of images before a phantom is drawn into it."""
+    from salip_ray.output.layout import RUN
+
+    earlier = len(list((output / "phantoms" / task / "images").glob("*.png")))
+    if (output / task / RUN).is_file() and earlier != images:
+        raise ConfigError(
+            f"{output} holds a demo of {counted(earlier, 'image')} per kind: give --images "
+            f"{earlier}, or another --output"
+        )
 
 
 def draw_phantoms(

@@ -13,6 +13,7 @@ from rich.console import Console
 from salip_ray.config import Config
 from salip_ray.output.layout import EVALUATION, SUMMARY
 from salip_ray.report.tables import METHOD_NAMES, dice_table, notes
+from salip_ray.wording import counted
 
 if TYPE_CHECKING:
     from salip_ray.evaluation import Evaluation
@@ -74,13 +75,14 @@ def run_studies(
         evaluation += result
         bands.append(_band(study, labels, references, result, shown))
     folder.mkdir(parents=True, exist_ok=True)
+    drawn = max(len(band.panels) for band in bands)
     (folder / EVALUATION).write_text(as_json(evaluation), encoding="utf-8")
     overview(
         bands,
         folder / "overview.png",
         method_names=METHOD_NAMES,
         heading=heading,
-        footnote=f"The first {shown} images of each set. Research use only.",
+        footnote=f"The first {counted(drawn, 'image')} of each set. Research use only.",
     )
     console = Console()
     organs = {s.config.task.name: [spec.label for spec in s.config.task.classes] for s in studies}

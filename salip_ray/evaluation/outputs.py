@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from salip_ray.cascade.geometry import class_references
 from salip_ray.errors import ConfigError, InputError, OutputError
 from salip_ray.evaluation import Evaluation, Score, as_json, nnunet_summary, score_rows
@@ -69,6 +71,7 @@ def evaluate_output(
     references = references.among(manifest["uri"].to_pylist())
 
     objects: dict[str, Sequence[Rle]] = {}  # the objects of the last row
+    joined: set[str] = set()  # ids of images whose mask has several values, for one class
 
     def masks_of(row: Mapping[str, Any]) -> Mapping[str, Mask] | None:
         image = labels.image_ref(row)
@@ -93,6 +96,8 @@ def evaluate_output(
             raise InputError(f"the reference of {row['uri']}: {message}") from None
         if instance_ids:
             objects[names[0]] = region_rles(ids)
+        elif len(names) == 1 and (values := ids[ids > 0]).size and np.ptp(values) > 0:
+            joined.add(row["image_id"])
         return class_references(ids, classes)
 
     def slice_mm(row: Mapping[str, Any]) -> float | None:
@@ -123,7 +128,8 @@ def evaluate_output(
         slice_mm=slice_mm,
         objects_of=(lambda _row: objects) if is_coco or instance_ids else None,
     )
-    return replace(evaluation, not_committed=labels.n_images() - evaluation.n_images)
+    missing = labels.n_images() - evaluation.n_images
+    return replace(evaluation, not_committed=missing, joined=len(joined))
 
 
 def write_results(

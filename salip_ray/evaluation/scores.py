@@ -110,6 +110,8 @@ class Evaluation:
         volume_surfaces: HD95 and NSD of whole volumes, as far as their slices are millimetres
             apart.
         instances: the matches of objects, per image, class and method.
+        joined: the number of reference masks whose values were joined: the task has one class, and
+            they have several values above 0.
     """
 
     scores: tuple[Score, ...]
@@ -118,6 +120,7 @@ class Evaluation:
     stages: tuple[StageDice, ...] = ()
     volume_surfaces: tuple[VolumeSurfaces, ...] = ()
     instances: tuple[InstanceScore, ...] = ()
+    joined: int = 0
 
     def __add__(self, other: Evaluation) -> Evaluation:
         return Evaluation(
@@ -127,6 +130,7 @@ class Evaluation:
             self.stages + other.stages,
             self.volume_surfaces + other.volume_surfaces,
             self.instances + other.instances,
+            self.joined + other.joined,
         )
 
     @property

@@ -221,6 +221,11 @@ def conclude(summary: Summary, config: Config, progress: ProgressReporter) -> Su
     # Not as the title of the table, which would wrap a long path.
     progress.report(f"{counted(summary.images, 'image')} in {summary.output}")
     progress.show(summary_table(summary))
+    if summary.status.get("empty") == summary.images:
+        progress.report(
+            "note: no image has a label. The column outcomes gives the reason of each, and "
+            "salip-ray show IMAGE --config TASK draws what SAM and CLIP made of one"
+        )
     if summary.error_share > config.run.max_error_share:
         errors = summary.status["error"]
         verb = "is an error row" if errors == 1 else "are error rows"

@@ -248,7 +248,7 @@ def comparison_table(comparisons: Mapping[str, Mapping[str, Mapping[str, Any]]])
 
 
 def notes(evaluation: Evaluation) -> Iterator[str]:
-    """Yield a line for each group of images that is in no mean."""
+    """Yield a line for each group of images that is in no mean, and one on joined values."""
     reasons = [item.reason for item in evaluation.unscored]
     for reason, text in (
         ("error", "in no mean: not labelled because of an error"),
@@ -264,6 +264,11 @@ def notes(evaluation: Evaluation) -> Iterator[str]:
             yield from (f"{n} of them: {message}" for message, n in messages.items() if message)
     if n := evaluation.not_committed:
         yield f"{counted(n, 'image')} in no mean: not labelled yet (resume the label command)"
+    if n := evaluation.joined:
+        yield (
+            f"{counted(n, 'reference mask')} with several values above 0: all of them count as "
+            f"{evaluation.scores[0].label}, the only class of these labels"
+        )
 
 
 def _table(title: str | None, *, narrow: bool = False) -> Table:

@@ -53,12 +53,9 @@ def score_student(
         )
     images = Images("", None, labels.image_config, dict(image_options or {}))
 
+    require_unseen(labels, references, trained_on)
+
     def cells(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        if row["image_id"] in trained_on:
-            raise InputError(
-                f"the student was trained on image {row['uri']} of {labels.uri}: "
-                "test it on other images"
-            )
         masks = student(images.load(labels.image_ref(row), row["uri"]))
         return [
             {"method": METHOD, "label": label, "rle": encode_rle(mask)}
@@ -66,6 +63,29 @@ def score_student(
         ]
 
     return evaluate_output(labels, references, surfaces=surfaces, others={METHOD: cells})
+
+
+def require_unseen(
+    labels: LabelOutput, references: References, trained_on: Collection[str]
+) -> None:
+    """Check that a student did not learn from an image of a test.
+
+    Args:
+        labels: the teacher's labels of the test.
+        references: the reference masks; images without one are not scored.
+        trained_on: ids of the images that the student learns from.
+
+    Raises:
+        InputError: it learns from an image that would be scored.
+    """
+    unscored = labels.tuned_on | labels.calibrated_on
+    for row in labels.rows(columns=["image_id", "uri", "slice", "status"]):
+        scored = row["status"] != "error" and row["image_id"] not in unscored
+        if scored and row["image_id"] in trained_on and references.find(labels.image_ref(row)):
+            raise InputError(
+                f"the student learns from image {row['uri']} of {labels.uri}: "
+                "test it on other images"
+            )
 
 
 def comparison(evaluation: Evaluation) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ import typer
 from typer.testing import CliRunner
 
 from salip_ray.datasets.pseudo_labels import PseudoLabels
-from salip_ray.errors import JobError, LeaseError, OutputError, ResumeError
+from salip_ray.errors import InputError, JobError, LeaseError, OutputError, ResumeError
 from salip_ray.models.bundled.sam_net import load_bundled_sam
 from salip_ray.output.layout import LEASE
 from salip_ray.output.lease import held
@@ -171,3 +171,14 @@ def test_second_training_at_the_same_time_is_refused_before_ray_starts(tmp_path)
     with held(Store(student)), pytest.raises(LeaseError, match=message):
         trainer.train_student(PseudoLabels(str(labels)), str(student), SMALL)
     assert list(student.iterdir()) == []
+
+
+def test_images_that_are_learnt_from_are_refused_as_tests_before_the_training(tmp_path):
+    labels, student, masks = write_output(tmp_path / "a"), tmp_path / "student", tmp_path / "masks"
+    masks.mkdir()
+    _, left, right = draw(1)
+    cv2.imwrite(str(masks / "view1.png"), (left + 2 * right).astype(np.uint8))
+    test = ("--test", labels, "--references", masks)
+    with pytest.raises(InputError, match=r"the student learns from image .*view1\.png"):
+        run_command(labels, student, *test, *AS_WORDS)
+    assert not student.exists()

@@ -233,6 +233,16 @@ def test_evaluate_names_the_reference_of_another_size(labelled):
     assert "/in/b.jpg is 10 x 8" in done.stderr
 
 
+def test_evaluate_says_that_values_of_a_mask_are_joined_for_one_class(labelled):
+    out, masks = labelled
+    assert "several values" not in run("evaluate", out, masks).stdout
+    two = np.zeros((8, 10), np.uint8)
+    two[2:6, 2:5], two[2:6, 5:7] = 1, 2
+    Image.fromarray(two).save(masks / "b.png")
+    done = run("evaluate", out, masks)
+    assert "1 reference mask with several values above 0: all of them count as" in done.stdout
+
+
 def test_evaluate_without_any_match_fails(labelled, tmp_path):
     out, masks = labelled
     for name in ("a", "b"):
@@ -299,6 +309,19 @@ def test_demo_with_fewer_images_than_before_is_refused(tmp_path):
     draw_phantoms("brain_mri", 2, tmp_path)
     with pytest.raises(ConfigError, match="1 image more than --images 1"):
         draw_phantoms("brain_mri", 1, tmp_path)
+
+
+def test_a_demo_that_has_run_is_not_drawn_with_another_number(tmp_path):
+    from salip_ray.cli.demo import draw_phantoms
+
+    folder = tmp_path / "phantoms" / "head"
+    draw_phantoms("brain_mri", 2, folder, classes=["head", "brain"], complete=True)
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head" / "run.json").write_text("{}")
+    done = run("demo", "--kind", "brain_mri", "--images", 3, "--output", tmp_path)
+    assert done.exit_code == 2
+    assert "holds a demo of 2 images per kind: give --images 2" in done.stderr
+    assert len(list((folder / "images").iterdir())) == 2
 
 
 def test_unknown_kind_is_refused_with_the_choices():

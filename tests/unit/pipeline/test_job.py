@@ -179,6 +179,18 @@ def test_the_summary_counts_what_was_left_out_and_quiet_shows_one_line(job, tmp_
     assert retry(tmp_path / "out", quiet=True).skipped == left_out
 
 
+@pytest.mark.parametrize(("status", "noted"), [({}, True), ({2: "ok"}, False)])
+def test_a_job_without_a_single_label_says_where_the_reasons_are(
+    tmp_path, fake_run, capfd, status, noted
+):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        add_image(tmp_path, number)
+    fake_run.status = status
+    label(tmp_path / "in", tmp_path / "out", load_config("lungs"))
+    assert ("note: no image has a label" in capfd.readouterr().err) is noted
+
+
 def test_a_retry_does_not_guess_which_image_a_name_means(tmp_path, fake_run):
     """Two images share a name: neither label nor retry gives them its mask or boxes."""
     for part in ("1", "2"):

@@ -59,7 +59,7 @@ def test_student_and_teacher_are_scored_on_the_same_images(tested):
 def test_training_images_are_refused_as_tests(tested):
     labels, references = tested
     trained = next(row["image_id"] for row in labels.rows() if row["uri"].endswith("view3.png"))
-    with pytest.raises(InputError, match=r"the student was trained on image .*view3\.png"):
+    with pytest.raises(InputError, match=r"the student learns from image .*view3\.png"):
         score_student(painter(), labels, references, trained_on={trained})
 
 
