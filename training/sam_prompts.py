@@ -26,7 +26,7 @@ TARGET_ORGANS = {
 #: Other organs of tasks with several classes: preferred to what is left, and judged apart.
 OTHER_ORGANS = {
     "chest_xray": ("heart", "abdomen", "spine"),
-    "brain_mri": ("ventricles", "cerebellum", "eye"),
+    "brain_mri": ("ventricles", "cerebellum", "eye", "head outline"),
     "fetal_ultrasound": ("placenta", "amniotic fluid", "fetal body"),
 }
 
@@ -36,6 +36,7 @@ NOT_ASKED_FOR = frozenset(
 )
 
 POINTS, BOXES = 7, 2  #: prompts per image
+_DEVIATIONS = (0.02, 0.1)  # at most, of a side of a box: as tight as a reference's, or loose
 _ON_TARGET, _ON_OTHER, _ON_NOTHING = 0.4, 0.35, 0.12
 _SMALLEST = 40  #: structures with fewer visible pixels are not prompted
 NOTHING = -1
@@ -129,12 +130,12 @@ def _by_role(
 def _jittered_box(
     sample: Sample, structure: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Return the box of a structure; move each side by up to a tenth of the box (deviation)."""
+    """Return the box of a structure; move each side by up to 2 or 10 % of the box (deviation)."""
     mask = sample.labels & (1 << structure)
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     box = np.array((columns[0], rows[0], columns[-1], rows[-1]), np.float32)
     sides = np.array((box[2] - box[0], box[3] - box[1]) * 2) + 1.0
-    jitter = rng.normal(0.0, rng.uniform(0.0, 0.1), 4) * sides
+    jitter = rng.normal(0.0, rng.uniform(0.0, rng.choice(_DEVIATIONS)), 4) * sides
     height, width = sample.content
     return np.clip(box + np.clip(jitter, -20, 20), 0, (width - 1, height - 1) * 2).astype(
         np.float32

@@ -35,6 +35,7 @@ RECORDS = Path(
     os.environ.get("SALIP_RECORDS", Path(__file__).resolve().parents[2].parent / "shared" / "salip")
 )
 NAMES = sorted(path.parent.name for path in RECORDS.glob("dev/*/record.json"))
+RECORDED_SAM = Path(__file__).with_name("sam-0.2.0.safetensors")
 MODES = tuple(PROMPTS)
 SETTINGS = (
     *("points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh"),
@@ -56,6 +57,12 @@ def official():
 @pytest.fixture(scope="module")
 def sam():
     return load_sam(SamConfig())
+
+
+@pytest.fixture(scope="module")
+def recorded_sam():
+    """The bundled SAM of 0.2.0, with which the published code was recorded."""
+    return load_bundled_sam(RECORDED_SAM).requires_grad_(False)
 
 
 def config_of(preset, prompts, k, **sections):
@@ -130,10 +137,12 @@ def test_visual_prompts_equal_the_recorded_ones(record, mode):
 
 
 @pytest.mark.salip
-def test_scores_picks_and_masks_equal_the_recorded_ones(record, sam, clip):
+def test_scores_picks_and_masks_equal_the_recorded_ones(record, recorded_sam, clip):
     folder, data = record
+    used = hashlib.sha256(RECORDED_SAM.read_bytes()).hexdigest()
+    assert data["versions"]["sam.safetensors"] == used
     image = np.asarray(PIL.Image.open(folder / "input.png"))
-    proposals = SamProposer(sam, config_of_record(data))(image)
+    proposals = SamProposer(recorded_sam, config_of_record(data))(image)
     assert [c.id for c in proposals.candidates] == [entry["id"] for entry in data["candidates"]]
     # The decoder adds in another order, so the sign of a logit that is nearly 0 may differ.
     strays = np.array(
@@ -149,7 +158,7 @@ def test_scores_picks_and_masks_equal_the_recorded_ones(record, sam, clip):
             assert len(data["candidates"]) == 1
             continue
         config = config_of_record(data, visual_prompt=mode)
-        scores, selections, result = label_with(config, image, proposals, sam, clip)
+        scores, selections, result = label_with(config, image, proposals, recorded_sam, clip)
         expected = np.array(recorded["scores"][label])
         np.testing.assert_allclose(scores[strays == 0], expected[strays == 0], atol=1e-4)
         np.testing.assert_allclose(scores, expected, atol=0.05)  # a stray pixel shows in crops

@@ -42,7 +42,7 @@ def mine(monkeypatch):
 
 def test_the_three_models_of_the_page_label_a_phantom(mine):
     config = load_config(yaml.safe_load(task_of_page()), overrides={"image": {"long_side": 128}})
-    phantom = make_phantom("chest_xray", 1, bank="tune", size=150)
+    phantom = make_phantom("chest_xray", 4, bank="tune", size=150)
     (mask,) = Cascade(config)(phantom.image).masks
     assert dice(mask.mask, phantom.mask("lungs")) > 0.5
     assert mask.confidence is None

@@ -106,7 +106,7 @@ def config_of(folder, *more, **propose):
 
 @pytest.fixture(scope="module")
 def image():
-    return make_phantom("chest_xray", 3, bank="tune", size=80).image
+    return make_phantom("chest_xray", 1, bank="tune", size=80).image
 
 
 def pixels_of(image):

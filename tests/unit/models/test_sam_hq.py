@@ -102,7 +102,7 @@ def config_of(folder, *more, **propose):
 
 @pytest.fixture(scope="module")
 def image():
-    return make_phantom("chest_xray", 3, bank="tune", size=SIDE + 8).image[:SIDE, 16:SIDE]
+    return make_phantom("brain_mri", 3, bank="tune", size=SIDE + 8).image[:SIDE, 16:SIDE]
 
 
 def padded(image):

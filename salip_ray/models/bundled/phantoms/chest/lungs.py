@@ -22,12 +22,12 @@ FLOOR_POINTS = 32
 
 
 def lung_outline(rng: np.random.Generator, side: float) -> Points:
-    """Return the closed outline of one lung field, with the part behind the heart and opacities."""
+    """Return the closed outline of one lung, with what lies behind heart, vessels and opacities."""
     apex = rng.uniform(-0.98, -0.78)
     base = rng.uniform(0.35, 0.6) + (0.05 if side == LEFT else 0.0)
-    inner = rng.uniform(0.1, 0.2)
+    inner = rng.uniform(0.04, 0.12)
     width = rng.uniform(0.72, 0.9)
-    notch = rng.uniform(0, 0.1) if side == LEFT else rng.uniform(0, 0.03)  # the aortic arch
+    notch = rng.uniform(0, 0.05) if side == LEFT else rng.uniform(0, 0.02)  # the aortic arch
     corner = base + rng.uniform(0.02, 0.3)  # costophrenic angle, blunt when full of fluid
     up = jitter(
         [
@@ -36,13 +36,13 @@ def lung_outline(rng: np.random.Generator, side: float) -> Points:
             (width - 0.03, -0.1),
             (width - 0.13, -0.45),
             (width - 0.27, -0.72),
-            (0.36, apex),
-            (0.2, apex * 0.85),
+            (0.32, apex),
+            (inner + rng.uniform(0.0, 0.06), apex * 0.85),
             (inner + 0.01, -0.55),
             (inner + notch, -0.38),
-            (inner + 0.02, -0.15),
-            (inner + rng.uniform(-0.03, 0.08), 0.15),
-            (inner + rng.uniform(-0.05, 0.1), base + rng.uniform(-0.05, 0.12)),
+            (inner + 0.04, -0.15),
+            (inner + rng.uniform(0.0, 0.1), 0.15),
+            (inner + rng.uniform(0.0, 0.14), base + rng.uniform(-0.05, 0.12)),
         ],
         rng,
         0.014,
