@@ -236,7 +236,10 @@ def test_prompt_ious_of_an_untrained_model_are_low(banks: list[Bank]) -> None:
     assert titles >= {*KINDS, "heart", "spine"}
     assert titles <= {*KINDS, *(name for names in OTHER_ORGANS.values() for name in names)}
     assert set(scores) == {f"{t}/{name}" for t in titles for name in ("box", "point", "chosen")}
-    assert all(0.0 <= score < 0.6 for score in scores.values())
+    # A head fills most of a picture: any large mask fits its outline.
+    of_head = {name for name in scores if name.startswith("head outline/")}
+    assert all(0.0 <= scores[name] < 0.6 for name in scores.keys() - of_head)
+    assert all(0.0 <= scores[name] < 0.9 for name in of_head)
 
 
 # ------------------------------------------------------------------------- budget and resume
