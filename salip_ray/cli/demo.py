@@ -91,7 +91,7 @@ def _check_number(output: Path, task: str, images: int) -> None:
     from salip_ray.output.layout import RUN
 
     earlier = len(list((output / "phantoms" / task / "images").glob("*.png")))
-    if (output / task / RUN).is_file() and earlier != images:
+    if (output / task / RUN).is_file() and earlier not in (0, images):
         raise ConfigError(
             f"{output} holds a demo of {counted(earlier, 'image')} per kind: give --images "
             f"{earlier}, or another --output"

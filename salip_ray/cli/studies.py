@@ -75,8 +75,8 @@ def run_studies(
         evaluation += result
         bands.append(_band(study, labels, references, result, shown))
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = max(len(band.panels) for band in bands)
     (folder / EVALUATION).write_text(as_json(evaluation), encoding="utf-8")
+    drawn = max(len(band.panels) for band in bands)
     overview(
         bands,
         folder / "overview.png",

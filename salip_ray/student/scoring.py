@@ -72,12 +72,14 @@ def require_unseen(
 
     Args:
         labels: the teacher's labels of the test.
-        references: the reference masks; images without one are not scored.
+        references: the reference masks; images without one, or with an ambiguous one, are not
+            scored.
         trained_on: ids of the images that the student learns from.
 
     Raises:
         InputError: it learns from an image that would be scored.
     """
+    references = references.among(labels.manifest(["uri"])["uri"].to_pylist())
     unscored = labels.tuned_on | labels.calibrated_on
     for row in labels.rows(columns=["image_id", "uri", "slice", "status"]):
         scored = row["status"] != "error" and row["image_id"] not in unscored

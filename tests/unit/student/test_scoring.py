@@ -7,15 +7,18 @@ import math
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from salip_ray.errors import ConfigError, InputError
 from salip_ray.evaluation import Evaluation, Score, as_json
 from salip_ray.output.reader import LabelOutput
+from salip_ray.schema import MANIFEST_SCHEMA
 from salip_ray.sources.references import References
 from salip_ray.student.network import Student
-from salip_ray.student.scoring import comparison, score_student
+from salip_ray.student.scoring import comparison, require_unseen, score_student
 from salip_ray.student.unet import make_net
 from tests.unit.datasets.conftest import CONFIDENCES, draw, write_output
 
@@ -61,6 +64,18 @@ def test_training_images_are_refused_as_tests(tested):
     trained = next(row["image_id"] for row in labels.rows() if row["uri"].endswith("view3.png"))
     with pytest.raises(InputError, match=r"the student learns from image .*view3\.png"):
         score_student(painter(), labels, references, trained_on={trained})
+
+
+def test_an_image_that_shares_its_reference_is_not_scored_and_may_be_learnt_from(tested):
+    labels, references = tested
+    rows = labels.manifest().to_pylist()
+    trained = next(row for row in rows if row["uri"].endswith("view3.png"))
+    with pytest.raises(InputError, match="learns from image"):
+        require_unseen(labels, references, {trained["image_id"]})
+    twin = {**trained, "image_id": "twin", "uri": trained["uri"].replace("patient1", "patient9")}
+    table = pa.Table.from_pylist([*rows, twin], MANIFEST_SCHEMA)
+    pq.write_table(table, f"{labels.uri}/manifest.parquet")
+    require_unseen(labels, references, {trained["image_id"]})
 
 
 def test_a_student_of_other_classes_is_refused(tested):
