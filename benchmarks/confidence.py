@@ -287,7 +287,7 @@ def main(
     / "confidence-output",
     tune: Annotated[
         int, typer.Option(min=10, help="Tune phantoms of each kind to fit on, with and without.")
-    ] = 60,
+    ] = 120,
     test: Annotated[
         int, typer.Option(min=5, help="Test phantoms of each kind, with and without.")
     ] = 40,

@@ -123,10 +123,13 @@ def structure_group(index: int, *, split: Split) -> Group:
 
 
 def augmented(
-    kind: str, index: int, split: Split, rng: np.random.Generator
+    kind: str, index: int, split: Split, rng: np.random.Generator, *, target: bool = True
 ) -> tuple[Image, list[NamedMask]]:
-    """Return an augmented phantom: image uint8 RGB [H, W, 3] and its visible structures."""
-    phantom = make_phantom(kind, index, bank=split)
+    """Return an augmented phantom: image uint8 RGB [H, W, 3] and its visible structures.
+
+    Without `target` it does not show the organ of its kind.
+    """
+    phantom = make_phantom(kind, index, bank=split, target=target)
     drawn = phantom.structures
     if len(drawn) > _MAX_STRUCTURES:  # there are many ribs, and some of them are enough
         ribs = [id(structure) for structure in drawn if structure.name == "rib"]

@@ -34,6 +34,9 @@ def hard_phantoms(sam: Sam, bank: Bank) -> Chances:
 def hard_groups(clip: CLIP, bank: CropBank, texts: Tensor) -> Chances:
     """Weight each group by the grade that the candidate nearest to its text lacks.
 
+    A group without a piece of the organ has no grades; it is drawn as often as the mean of the
+    others.
+
     Args:
         clip: the model.
         bank: of N groups.
@@ -43,15 +46,20 @@ def hard_groups(clip: CLIP, bank: CropBank, texts: Tensor) -> Chances:
     was_training = clip.training
     clip.eval()
     lacks = np.zeros(len(bank))
+    ungraded = []
     for index in range(len(bank)):
         shown = bank.labels[index, :, 0] >= 0
         if not shown.any():  # SAM proposed nothing on this phantom
             continue
+        grades = bank.grades[index][shown]
+        if grades.max() == 0:
+            ungraded.append(index)
+            continue
         pixels = torch.from_numpy(bank.crops[index][shown]).permute(0, 3, 1, 2) / 255
         images = F.normalize(clip.encode_image(normalise(pixels.to(texts.device))), dim=-1)
         chosen = int((images @ texts[bank.kinds[index]]).argmax())
-        grades = bank.grades[index][shown]
         lacks[index] = grades.max() - grades[chosen]
+    lacks[ungraded] = lacks.sum() / max(1, len(lacks) - len(ungraded))
     clip.train(was_training)
     return _chances(lacks)
 

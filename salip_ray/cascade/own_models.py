@@ -25,13 +25,8 @@ from salip_ray.cascade.interfaces import (
     RefinedMasks,
 )
 from salip_ray.cascade.own_results import Array, OwnModel, as_array
-from salip_ray.cascade.ranking import (
-    group_columns,
-    merit_ranking,
-    rank,
-    select_class,
-    select_classes,
-)
+from salip_ray.cascade.ranking import group_columns, merit_ranking, rank
+from salip_ray.cascade.selecting import select_class, select_classes
 from salip_ray.config import Config
 from salip_ray.schema import Box, Candidate, Image, Selection, Size
 

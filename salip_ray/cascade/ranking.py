@@ -1,4 +1,4 @@
-"""Step 4, second half: rank candidates for each class, and select the best.
+"""Step 4, second half: rank candidates for each class.
 
 SaLIP takes the candidates whose image features are closest to a class's text feature. Two options
 go beyond the paper: ``scoring: softmax`` lets the other classes and distractors compete for a
@@ -8,18 +8,17 @@ candidate, and ``sam_prior`` adds SAM's own scores of the candidate.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from salip_ray.cascade.geometry import mask_window, shared_area
+from salip_ray.cascade.selecting import select_classes
 from salip_ray.config import ClassSpec, Config, RetrieveConfig
-from salip_ray.schema import Candidate, ClipScores, RunnerUp, Selection
+from salip_ray.schema import Candidate, Selection
 
 _MIN_QUALITY = 1e-3  # the logarithm of a quality is taken
 
@@ -178,127 +177,9 @@ class Ranker:
         )
 
 
-def select_classes(
-    classes: Sequence[ClassSpec],
-    ranking: Ranking,
-    candidates: Sequence[Candidate],
-    config: RetrieveConfig,
-    signs: Container[str] = (),
-    *,
-    apart: bool = False,
-) -> tuple[Selection, ...]:
-    """Select candidates of every class, in class order, best first.
-
-    With ``apart`` no two classes get one candidate: it goes to the class for which its merit is
-    higher, then to the earlier one, and the other class takes its next best.
-    """
-    indices = {candidate.id: index for index, candidate in enumerate(candidates)}
-    refused: list[set[int]] = [set() for _ in classes]
-    while True:
-        selected = [
-            select_class(spec, column, ranking, candidates, config, signs, refused[column])
-            for column, spec in enumerate(classes)
-        ]
-        conflict = False
-        owner: dict[int, int] = {}
-        for column in range(len(classes)) if apart else ():
-            for index in (indices[selection.candidate_id] for selection in selected[column]):
-                rival = owner.setdefault(index, column)
-                if rival == column:
-                    continue
-                conflict = True
-                loser = min(column, rival, key=lambda c: (ranking.merit[index, c].item(), -c))
-                owner[index] = column + rival - loser
-                refused[loser].add(index)
-        if not conflict:
-            return tuple(selection for of_class in selected for selection in of_class)
-
-
-def select_class(
-    spec: ClassSpec,
-    column: int,
-    ranking: Ranking,
-    candidates: Sequence[Candidate],
-    config: RetrieveConfig,
-    signs: Container[str] = (),
-    refused: Container[int] = (),
-) -> list[Selection]:
-    """Select up to ``top_k`` distinct candidates of one class that reach ``min_score``, best first.
-
-    Args:
-        spec: the class.
-        column: of the class in the ranking.
-        ranking: of the candidates.
-        candidates: in the order of their ids.
-        config: ``max_overlap``, ``min_score`` and ``runners_up`` are used.
-        signs: labels of the classes that have signs, for the evidence.
-        refused: indices of candidates that belong to another class.
-    """
-    merit, score = ranking.merit[:, column], ranking.score[:, column]
-    # torch.topk does not define the order of ties; a stable sort does.
-    ranked = torch.sort(merit, descending=True, stable=True).indices.tolist()
-    order = [i for i in ranked if i not in refused]
-    limited = score if ranking.probability is None else ranking.probability[:, column]
-    least = -math.inf if config.min_score is None else config.min_score
-    eligible = [i for i in order if limited[i].item() >= least]
-    chosen = _first_distinct(eligible, candidates, spec.most(len(candidates)), config.max_overlap)
-    others = [i for i in order if i not in chosen]
-    best_other = score[others[0]].item() if others else None
-    has_evidence = spec.label in signs
-    runners_up = tuple(
-        RunnerUp(
-            candidates[i].id,
-            score[i].item(),
-            _value_at(ranking.probability, i, column),
-            _value_at(ranking.evidence, i, column) if has_evidence else None,
-        )
-        for i in others[: config.runners_up]
-    )
-    return [
-        Selection(
-            label=spec.label,
-            class_id=spec.class_id,
-            candidate_id=candidates[index].id,
-            rank=position,
-            clip=ClipScores(
-                score=score[index].item(),
-                margin=None if best_other is None else score[index].item() - best_other,
-                probability=_value_at(ranking.probability, index, column),
-                presence=_value_at(ranking.presence, column),
-                evidence=_value_at(ranking.evidence, index, column) if has_evidence else None,
-            ),
-            runners_up=() if position else runners_up,
-        )
-        for position, index in enumerate(chosen)
-    ]
-
-
 def group_columns(
     groups: Mapping[str, Sequence[str]], classes: Sequence[ClassSpec], known: Sequence[ClassSpec]
 ) -> Tensor:
     """Return the columns of each class and its group, bool [n_classes, n_known]."""
     named = [{spec.label, *groups.get(spec.label, ())} for spec in classes]
     return torch.tensor([[spec.label in names for spec in known] for names in named])
-
-
-def _value_at(values: Tensor | None, *index: int) -> float | None:
-    return None if values is None else values[index].item()
-
-
-def _first_distinct(
-    order: Sequence[int], candidates: Sequence[Candidate], k: int, max_overlap: float
-) -> list[int]:
-    """Return the first ``k`` indices of ``order`` whose masks do not duplicate an earlier one."""
-    chosen: list[int] = []
-    windows = np.zeros((len(order), 4), np.int64)  # of the chosen ones
-    for index in order:
-        if len(chosen) == k:
-            break
-        # Hundreds of objects may be chosen: only those within reach are compared.
-        own = windows[len(chosen)] = mask_window(candidates[index].mask)
-        earlier = windows[: len(chosen)]
-        near = np.flatnonzero((earlier[:, :2] < own[2:]).all(1) & (own[:2] < earlier[:, 2:]).all(1))
-        shares = (shared_area(candidates[index], candidates[chosen[at]]) for at in near)
-        if all(share <= max_overlap for share in shares):
-            chosen.append(index)
-    return chosen

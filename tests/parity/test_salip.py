@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 from salip_ray.cascade.cascade import Cascade
 from salip_ray.cascade.compose import compose
@@ -23,9 +24,10 @@ from salip_ray.cascade.refiner import SamRefiner
 from salip_ray.cascade.retriever import ClipRetriever
 from salip_ray.cascade.visual_prompts import visual_prompt
 from salip_ray.config import ClipConfig, SamConfig, load_config
+from salip_ray.models.bundled.clip_net import load_bundled_clip
 from salip_ray.models.bundled.phantoms import make_phantom
 from salip_ray.models.bundled.sam_net import load_bundled_sam
-from salip_ray.models.clip.load import load_clip
+from salip_ray.models.clip.load import ClipModel, load_clip
 from salip_ray.models.sam.load import load_sam
 from salip_ray.output.masks import decode_rle
 from salip_ray.schema import Candidate
@@ -35,7 +37,11 @@ RECORDS = Path(
     os.environ.get("SALIP_RECORDS", Path(__file__).resolve().parents[2].parent / "shared" / "salip")
 )
 NAMES = sorted(path.parent.name for path in RECORDS.glob("dev/*/record.json"))
-RECORDED_SAM = Path(__file__).with_name("sam-0.2.0.safetensors")
+# The bundled models of 0.2.0, with which the published code was recorded.
+RECORDED = {
+    f"{name}.safetensors": Path(__file__).with_name(f"{name}-0.2.0.safetensors")
+    for name in ("sam", "clip")
+}
 MODES = tuple(PROMPTS)
 SETTINGS = (
     *("points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh"),
@@ -61,8 +67,12 @@ def sam():
 
 @pytest.fixture(scope="module")
 def recorded_sam():
-    """The bundled SAM of 0.2.0, with which the published code was recorded."""
-    return load_bundled_sam(RECORDED_SAM).requires_grad_(False)
+    return load_bundled_sam(RECORDED["sam.safetensors"]).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def recorded_clip():
+    return ClipModel(*load_bundled_clip(RECORDED["clip.safetensors"]), torch.device("cpu"))
 
 
 def config_of(preset, prompts, k, **sections):
@@ -137,10 +147,10 @@ def test_visual_prompts_equal_the_recorded_ones(record, mode):
 
 
 @pytest.mark.salip
-def test_scores_picks_and_masks_equal_the_recorded_ones(record, recorded_sam, clip):
+def test_scores_picks_and_masks_equal_the_recorded_ones(record, recorded_sam, recorded_clip):
     folder, data = record
-    used = hashlib.sha256(RECORDED_SAM.read_bytes()).hexdigest()
-    assert data["versions"]["sam.safetensors"] == used
+    for name, path in RECORDED.items():
+        assert data["versions"][name] == hashlib.sha256(path.read_bytes()).hexdigest()
     image = np.asarray(PIL.Image.open(folder / "input.png"))
     proposals = SamProposer(recorded_sam, config_of_record(data))(image)
     assert [c.id for c in proposals.candidates] == [entry["id"] for entry in data["candidates"]]
@@ -158,7 +168,9 @@ def test_scores_picks_and_masks_equal_the_recorded_ones(record, recorded_sam, cl
             assert len(data["candidates"]) == 1
             continue
         config = config_of_record(data, visual_prompt=mode)
-        scores, selections, result = label_with(config, image, proposals, recorded_sam, clip)
+        scores, selections, result = label_with(
+            config, image, proposals, recorded_sam, recorded_clip
+        )
         expected = np.array(recorded["scores"][label])
         np.testing.assert_allclose(scores[strays == 0], expected[strays == 0], atol=1e-4)
         np.testing.assert_allclose(scores, expected, atol=0.05)  # a stray pixel shows in crops

@@ -11,7 +11,8 @@ from salip_ray.cascade.compose import compose
 from salip_ray.cascade.given import given_candidates
 from salip_ray.cascade.interfaces import RefinedMasks
 from salip_ray.cascade.layers import in_layers
-from salip_ray.cascade.ranking import Ranking, select_classes
+from salip_ray.cascade.ranking import Ranking
+from salip_ray.cascade.selecting import select_classes
 from salip_ray.config import RetrieveConfig, TaskConfig, load_config
 from salip_ray.errors import ConfigError
 from salip_ray.output.masks import label_map
@@ -98,19 +99,26 @@ def test_a_candidate_is_retrieved_for_one_class_only(sam, clip, configure, pictu
     assert heart not in lungs
 
 
+def candidate(number: int, *covered: int) -> Candidate:
+    """Return a candidate that covers whole rows of a picture of 6 by 4 pixels."""
+    mask = rows(*covered)
+    box = (0, min(covered), 3, max(covered))
+    return Candidate(number, mask, int(mask.sum()), box, 1.0, 1.0, (0, 0), (0, 0, 3, 5))
+
+
+def chosen(classes, merit, candidates, *, apart=True) -> list[tuple[str, int]]:
+    ranking = Ranking(merit, merit)
+    selections = select_classes(classes, ranking, candidates, RetrieveConfig(), apart=apart)
+    return [(selection.label, selection.candidate_id) for selection in selections]
+
+
 def test_a_candidate_goes_to_the_class_with_the_higher_merit():
     classes = TaskConfig(name="t", prompts={"a": ("x",), "b": ("y",)}).classes
-    mask = np.ones((2, 2), dtype=bool)
-    candidates = [
-        Candidate(n, mask, 4, (0, 0, 1, 1), 1.0, 1.0, (0, 0), (0, 0, 2, 2)) for n in (3, 5, 8)
-    ]
+    candidates = [candidate(3, 0), candidate(5, 1), candidate(8, 2)]
     score = torch.tensor([[9.0, 8.0], [1.0, 7.0], [2.0, 0.0]])
 
     def select(apart: bool) -> list[tuple[str, int]]:
-        chosen = select_classes(
-            classes, Ranking(score, score), candidates, RetrieveConfig(), apart=apart
-        )
-        return [(selection.label, selection.candidate_id) for selection in chosen]
+        return chosen(classes, score, candidates, apart=apart)
 
     assert select(apart=False) == [("a", 3), ("b", 3)]
     assert select(apart=True) == [("a", 3), ("b", 5)]
@@ -118,6 +126,54 @@ def test_a_candidate_goes_to_the_class_with_the_higher_merit():
     assert select(apart=True) == [("a", 5), ("b", 3)]
     score = torch.tensor([[9.0, 9.5], [8.0, 8.5], [1.0, 0.0]])  # b has the better of both
     assert select(apart=True) == [("a", 5), ("b", 3)]
+
+
+HEAD_AND_BRAIN = TaskConfig(name="t", prompts={"head": ("x",), "brain": ("y",)}).classes
+
+
+def test_no_class_gets_a_candidate_that_one_of_a_later_class_covers():
+    brain, head, eye = candidate(0, 2, 3), candidate(1, 1, 2, 3, 4), candidate(2, 0)
+    taken_for_each_other = torch.tensor([[-0.4, -0.9], [-0.5, -0.3]])
+    both = [brain, head]
+    assert chosen(HEAD_AND_BRAIN, taken_for_each_other, both, apart=False) == [
+        ("head", 0),
+        ("brain", 1),
+    ]
+    assert chosen(HEAD_AND_BRAIN, taken_for_each_other, both) == [("head", 1), ("brain", 0)]
+    # With a third candidate: the highest sum of those that are possible.
+    for eyes, expected in (
+        ((-0.5, -9), [("head", 2), ("brain", 1)]),
+        ((-2, -9), [("head", 1), ("brain", 0)]),
+    ):
+        merit = torch.cat((taken_for_each_other, torch.tensor([eyes])))
+        assert chosen(HEAD_AND_BRAIN, merit, [*both, eye]) == expected
+
+
+def test_a_later_class_may_lie_inside_an_earlier_one():
+    merit = torch.tensor([[-1.0, -0.1], [-0.1, -1.0]])
+    for brain in (candidate(0, 2, 3), candidate(0, 1, 2, 3)):
+        assert chosen(HEAD_AND_BRAIN, merit, [brain, candidate(1, 1, 2, 3, 4)]) == [
+            ("head", 1),
+            ("brain", 0),
+        ]
+
+
+def test_two_labels_are_better_than_one_of_a_higher_merit():
+    merit = torch.tensor([[-0.1, -8.0], [-9.0, -0.1]])
+    assert chosen(HEAD_AND_BRAIN, merit, [candidate(0, 2), candidate(1, 1, 2)]) == [
+        ("head", 1),
+        ("brain", 0),
+    ]
+
+
+def test_many_objects_of_two_classes_are_chosen_in_a_bounded_search():
+    task = TaskConfig(name="t", prompts={"cell": ("x",), "nucleus": ("y",)}, top_k="all")
+    candidates = [candidate(n, n % 6) for n in range(60)]
+    merit = -torch.rand((60, 2), generator=torch.Generator().manual_seed(0))
+    pairs = chosen(task.classes, merit, candidates)
+    cells, nuclei = ({n % 6 for label, n in pairs if label == name} for name in ("cell", "nucleus"))
+    assert pairs
+    assert not cells & nuclei
 
 
 def test_a_class_whose_pixels_are_all_taken_is_empty_with_the_reason(configure):

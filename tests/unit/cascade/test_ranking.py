@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from salip_ray.cascade.geometry import shared_area
-from salip_ray.cascade.ranking import Ranking, quality, rank, select_class
+from salip_ray.cascade.ranking import Ranking, quality, rank
+from salip_ray.cascade.selecting import select_class
 from salip_ray.config import ClassSpec, RetrieveConfig
 from salip_ray.schema import Candidate
 

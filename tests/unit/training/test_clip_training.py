@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from salip_ray.cascade.proposer import SamProposer
+from salip_ray.config import load_config
 from salip_ray.models.bundled.clip_net import (
     EMBED_DIM,
     WEIGHTS,
     build_bundled_clip,
     load_bundled_clip,
 )
-from training import clip_train
+from salip_ray.models.bundled.sam_net import load_bundled_sam
+from training import clip_mining, clip_train
 from training.clip_data import (
     GROUP,
     open_crop_bank,
@@ -22,7 +25,7 @@ from training.clip_data import (
     write_crop_bank,
 )
 from training.clip_losses import Anchors, CropBatch, clip_loss, ranking_loss
-from training.clip_mining import _STEM, mine, open_mined_bank
+from training.clip_mining import _STEM, mine, mined_group, open_mined_bank
 from training.options import TrainOptions
 from training.sentences import LABELS
 
@@ -75,6 +78,16 @@ def test_mined_groups_do_not_depend_on_the_number_of_processes(tmp_path):
         banks += open_mined_bank(tmp_path / str(workers))
     assert (banks[0].labels[:, :, 0] >= 0).any(axis=1).all()
     assert np.array_equal(banks[0].crops, banks[1].crops)
+
+
+def test_one_mined_group_in_four_is_without_the_organ():
+    proposer = SamProposer(load_bundled_sam(), load_config(clip_mining._PROPOSE))
+    groups = [mined_group(proposer, index, split="train") for index in (0, 9)]
+    assert [int(group["kinds"]) for group in groups] == [0, 0]
+    assert [group["grades"].max() > 0 for group in groups] == [True, False]
+    assert (groups[1]["labels"] >= 0).any()
+    lungs = {LABELS.index("lungs"), LABELS.index("lung fragment")}
+    assert not lungs & set(groups[1]["labels"].ravel().tolist())
 
 
 @pytest.mark.parametrize("init", [None, WEIGHTS])

@@ -80,6 +80,18 @@ def test_a_group_without_candidates_is_easy(crops: CropBank) -> None:
     assert chances[1] > 0
 
 
+def test_a_group_without_the_organ_is_drawn_as_often_as_the_mean_of_the_others(
+    crops: CropBank,
+) -> None:
+    texts = F.normalize(torch.ones(len(KINDS), EMBED_DIM), dim=-1)
+    grades = crops.grades.copy()
+    grades[4] = 0.0
+    chances = hard_groups(load_bundled_clip()[0], replace(crops, grades=grades), texts)
+    others = np.delete(chances, 4)
+    assert others.max() > others.min()
+    assert chances[4] == pytest.approx(others.mean())
+
+
 def test_batches_draw_by_probability(bank: Bank, crops: CropBank, tmp_path: Path) -> None:
     only = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
     alone = replace(bank, images=bank.images[3:], labels=bank.labels[3:], shapes=bank.shapes[3:])
