@@ -71,7 +71,7 @@ parity: $(ENV)  ## the slow parity tests: ViT-B at its full size (minutes)
 	$(BIN)/python -m pytest tests/parity -m slow
 
 kills: $(ENV)  ## the slow tests of searches, trainings and reproductions that are killed (minutes)
-	$(BIN)/python -m pytest tests/tuning tests/student tests/reproduction -m slow
+	$(BIN)/python -m pytest tests/tuning tests/student tests/reproduction tests/unit/training -m slow
 
 own-models: $(ENV)  ## the slow tests of jobs with models of other packages, or with candidates (minutes)
 	$(BIN)/python -m pytest tests/pipeline/test_own_models.py tests/pipeline/test_candidates.py -m slow

@@ -14,15 +14,16 @@ from torch import Tensor
 
 from salip_ray.cascade.geometry import mask_window, shared_area
 from salip_ray.config import ClassSpec, RetrieveConfig
-from salip_ray.schema import Candidate, ClipScores, RunnerUp, Selection
+from salip_ray.schema import Candidate, ClipScores, Mask, RunnerUp, Selection
 
 if TYPE_CHECKING:
     from salip_ray.cascade.ranking import Ranking
 
 _COVERED = 0.9  # share of a candidate that a later class may not have
-_MOST_STATES = 64  # of the search for the best choice of all classes; then it is greedy
+_MOST_EXAMINED = 1000  # candidates, in all states of the search; then it is greedy
 
 _Choice = tuple[int, int]  # class column and candidate index
+_Conflict = tuple[_Choice, _Choice]
 _State = tuple[int, float, tuple[int, ...], frozenset[_Choice], list[list[Selection]]]
 
 
@@ -38,7 +39,7 @@ def select_classes(
     """Select candidates of every class, in class order, best first.
 
     With ``apart`` no two classes get one candidate, and no class one that a candidate of a later
-    class covers, because it would have no pixel of its own. Of all such choices the one with the
+    class covers, because no pixel would be left to it. Of all such choices the one with the
     most candidates and then the highest sum of merits is taken. Of equal ones, a candidate goes to
     the class for which its merit is higher, then to the earlier class.
     """
@@ -59,39 +60,55 @@ def select_classes(
         ]
         return -len(merits), -math.fsum(merits), path, refused, selected
 
-    queue = [state(frozenset(), ())]
-    for number in itertools.count():
-        _, _, path, refused, selected = heapq.heappop(queue)
+    queue, examined = [state(frozenset(), ())], 0
+    while True:
+        count, _, path, refused, selected = heapq.heappop(queue)
         chosen = [[indices[s.candidate_id] for s in of_class] for of_class in selected]
-        conflict = _conflict(chosen, candidates) if apart else None
-        if conflict is None:
+        conflicts = _conflicts(chosen, candidates) if apart else []
+        if not conflicts:
             return tuple(selection for of_class in selected for selection in of_class)
-        # The choice with the lower merit first; of equal ones, that of the later class.
-        losers = sorted(conflict, key=lambda c: (ranking.merit[c[1], c[0]].item(), -c[0]))
-        if number >= _MOST_STATES:
-            queue, losers = [], losers[:1]
-        for turn, loser in enumerate(losers):
+        examined -= count
+        if examined > _MOST_EXAMINED:
+            queue = [state(refused | _losers(conflicts, ranking), path)]
+            continue
+        for turn, loser in enumerate(_by_merit(conflicts[0], ranking)):
             heapq.heappush(queue, state(refused | {loser}, (*path, turn)))
-    raise AssertionError("a class that has refused all candidates has no conflict")
 
 
-def _conflict(
-    chosen: Sequence[Sequence[int]], candidates: Sequence[Candidate]
-) -> tuple[_Choice, _Choice] | None:
-    """Return two choices of different classes that exclude each other, if there are any."""
+def _by_merit(conflict: _Conflict, ranking: Ranking) -> list[_Choice]:
+    """Return both choices, that of the lower merit first; of equal ones, of the later class."""
+    return sorted(conflict, key=lambda c: (ranking.merit[c[1], c[0]].item(), -c[0]))
+
+
+def _losers(conflicts: Sequence[_Conflict], ranking: Ranking) -> set[_Choice]:
+    """Return the choices to refuse, so that no conflict is left."""
+    losers: set[_Choice] = set()
+    for conflict in conflicts:
+        if losers.isdisjoint(conflict):
+            losers.add(_by_merit(conflict, ranking)[0])
+    return losers
+
+
+def _conflicts(chosen: Sequence[Sequence[int]], candidates: Sequence[Candidate]) -> list[_Conflict]:
+    """Return the pairs of choices of different classes that exclude each other."""
+    conflicts: list[_Conflict] = []
     for (column, of_class), (later, of_later) in itertools.combinations(enumerate(chosen), 2):
-        for index, other in itertools.product(of_class, of_later):
-            if index == other or _covers(candidates[other], candidates[index]):
-                return (column, index), (later, other)
-    return None
+        if not of_class or not of_later:
+            continue
+        first, second = (
+            np.array([candidates[index].box for index in of_any]) for of_any in (of_class, of_later)
+        )
+        first, second = first[:, None], second[None]
+        near = (first[..., :2] <= second[..., 2:]) & (second[..., :2] <= first[..., 2:])
+        for row, place in np.argwhere(near.all(axis=-1)).tolist():
+            index, other = of_class[row], of_later[place]
+            if index == other or _covers(candidates[other].mask, candidates[index]):
+                conflicts.append(((column, index), (later, other)))
+    return conflicts
 
 
-def _covers(upper: Candidate, lower: Candidate) -> bool:
-    x0, y0, x1, y1 = lower.box
-    left, top, right, bottom = upper.box
-    if x0 > right or x1 < left or y0 > bottom or y1 < top:
-        return False
-    return bool(np.count_nonzero(upper.mask & lower.mask) >= _COVERED * lower.area)
+def _covers(above: Mask, below: Candidate) -> bool:
+    return bool(np.count_nonzero(above & below.mask) >= _COVERED * below.area)
 
 
 def select_class(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from salip_ray.cascade import selecting
 from salip_ray.cascade.cascade import Cascade
 from salip_ray.cascade.compose import compose
 from salip_ray.cascade.given import given_candidates
@@ -166,14 +167,37 @@ def test_two_labels_are_better_than_one_of_a_higher_merit():
     ]
 
 
-def test_many_objects_of_two_classes_are_chosen_in_a_bounded_search():
+@pytest.mark.parametrize("most", [0, 1000])
+def test_objects_of_two_classes_never_cover_each_other(monkeypatch, most):
+    monkeypatch.setattr(selecting, "_MOST_EXAMINED", most)
     task = TaskConfig(name="t", prompts={"cell": ("x",), "nucleus": ("y",)}, top_k="all")
     candidates = [candidate(n, n % 6) for n in range(60)]
     merit = -torch.rand((60, 2), generator=torch.Generator().manual_seed(0))
     pairs = chosen(task.classes, merit, candidates)
     cells, nuclei = ({n % 6 for label, n in pairs if label == name} for name in ("cell", "nucleus"))
-    assert pairs
+    assert cells
+    assert nuclei
     assert not cells & nuclei
+
+
+def test_a_thousand_objects_of_two_classes_are_chosen(monkeypatch):
+    task = TaskConfig(name="t", prompts={"cell": ("x",), "nucleus": ("y",)}, top_k="all")
+    candidates = []
+    for number in range(1000):
+        mask = np.zeros((100, 100), dtype=bool)
+        y, x = 10 * (number // 10 % 10), 10 * (number % 10)
+        mask[y : y + 3, x : x + 3] = True
+        box = (x, y, x + 2, y + 2)
+        candidates.append(Candidate(number, mask, 9, box, 1.0, 1.0, (x, y), (0, 0, 99, 99)))
+    merit = -torch.rand((1000, 2), generator=torch.Generator().manual_seed(0))
+    calls = []
+    select = selecting.select_class
+    monkeypatch.setattr(
+        selecting, "select_class", lambda *args: calls.append(args) or select(*args)
+    )
+    pairs = chosen(task.classes, merit, candidates)
+    assert len(calls) < 100
+    assert {label for label, _ in pairs} == {"cell", "nucleus"}
 
 
 def test_a_class_whose_pixels_are_all_taken_is_empty_with_the_reason(configure):

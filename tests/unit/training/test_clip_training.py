@@ -90,7 +90,7 @@ def test_one_mined_group_in_four_is_without_the_organ():
     assert not lungs & set(groups[1]["labels"].ravel().tolist())
 
 
-@pytest.mark.parametrize("init", [None, WEIGHTS])
+@pytest.mark.parametrize("init", [None, pytest.param(WEIGHTS, marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_in_the_same_bytes(init, tmp_path, crops, monkeypatch):
     whole = clip_train.train_clip(options(tmp_path / "whole", crops, init=init))
     broken = options(tmp_path / "broken", crops, checkpoint_minutes=1e-9, init=init)

@@ -273,7 +273,7 @@ def test_the_rate_rises_then_falls() -> None:
     assert all(a > b for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
 
 
-@pytest.mark.parametrize("init", [None, WEIGHTS])
+@pytest.mark.parametrize("init", [None, pytest.param(WEIGHTS, marks=pytest.mark.slow)])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     init: Path | None, tmp_path: Path, bank_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
