@@ -36,7 +36,7 @@ _STEM = "crops-mined"
 # First phantom of the training bank: CLIP's other crops use smaller indices.
 _FIRST = 100_000
 _SEED = 20_240_613
-# One phantom in so many does not show the organ of its kind: what SAM proposes there is none.
+# One phantom in so many does not show the organ of its kind.
 _ABSENT_EVERY = 4
 # The shipped thresholds with a coarse grid, as a group is small. Only the area limits of the task
 # would matter, and it has none.

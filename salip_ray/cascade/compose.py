@@ -12,6 +12,7 @@ from salip_ray.cascade.given import is_given
 from salip_ray.cascade.interfaces import Refiner
 from salip_ray.cascade.layers import in_layers
 from salip_ray.cascade.refiner import SamRefiner
+from salip_ray.cascade.selecting import covers
 from salip_ray.config import Config
 from salip_ray.errors import ConfigError, ImageError
 from salip_ray.models.registry import is_prompted, needs_proposer
@@ -76,9 +77,10 @@ def compose(
             chosen = [choice for choice in present if choice.class_id == spec.class_id]
             if not chosen:
                 refused = [s for s in selections if s.class_id == spec.class_id]
-                taken = len({s.candidate_id for s in selections}) if config.task.layered else 0
-                left = len(candidates) - taken
-                reason = _why_none(spec.label, n_proposed, len(candidates), left, refused, config)
+                taken = {s.candidate_id for s in selections} if config.task.layered else set()
+                others_have = [by_id[number] for number in taken]
+                left = [candidate for candidate in candidates if candidate.id not in taken]
+                reason = _why_none(spec.label, n_proposed, others_have, left, refused, config)
                 outcomes.append(Outcome(spec.label, "empty", reason))
                 continue
             _require_memory(spec.label, len(chosen), original_size, config)
@@ -166,8 +168,8 @@ def _is_present(selection: Selection, config: Config) -> bool:
 def _why_none(
     label: str,
     n_proposed: int,
-    n_within: int,
-    n_left: int,
+    taken: Sequence[Candidate],
+    left: Sequence[Candidate],
     refused: Sequence[Selection],
     config: Config,
 ) -> str:
@@ -183,13 +185,18 @@ def _why_none(
     if n_proposed == 0:
         proposer = "SAM" if config.propose.model == "sam" else "the proposer"
         return f"{proposer} proposed no candidate"
-    if n_within and not n_left:
+    if taken and not left:
         return "other classes have all candidates (task.layered)"
-    if n_within and config.retrieve.min_score is not None:
+    if taken and all(any(covers(a, b) or covers(b, a) for b in taken) for a in left):
         return (
-            f"none of the {counted(n_left, 'candidate')} reaches retrieve.min_score "
+            "the candidates that are left cover those of other classes, or are covered by them "
+            "(task.layered)"
+        )
+    if left and config.retrieve.min_score is not None:
+        return (
+            f"none of the {counted(len(left), 'candidate')} reaches retrieve.min_score "
             f"{config.retrieve.min_score:g}"
         )
-    if n_within:
-        return f"none of the {counted(n_within, 'candidate')} is labelled {label!r}"
+    if left:
+        return f"none of the {counted(len(taken) + len(left), 'candidate')} is labelled {label!r}"
     return f"none of the {n_proposed} candidates lies within the area limits"

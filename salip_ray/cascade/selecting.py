@@ -14,12 +14,12 @@ from torch import Tensor
 
 from salip_ray.cascade.geometry import mask_window, shared_area
 from salip_ray.config import ClassSpec, RetrieveConfig
-from salip_ray.schema import Candidate, ClipScores, Mask, RunnerUp, Selection
+from salip_ray.schema import Candidate, ClipScores, RunnerUp, Selection
 
 if TYPE_CHECKING:
     from salip_ray.cascade.ranking import Ranking
 
-_COVERED = 0.9  # share of a candidate that a later class may not have
+_COVERED = 0.9  # least share of the pixels of a candidate that is covered
 _MOST_EXAMINED = 1000  # candidates, in all states of the search; then it is greedy
 
 _Choice = tuple[int, int]  # class column and candidate index
@@ -38,21 +38,22 @@ def select_classes(
 ) -> tuple[Selection, ...]:
     """Select candidates of every class, in class order, best first.
 
-    With ``apart`` no two classes get one candidate, and no class one that a candidate of a later
-    class covers, because no pixel would be left to it. Of all such choices the one with the
-    most candidates and then the highest sum of merits is taken. Of equal ones, a candidate goes to
-    the class for which its merit is higher, then to the earlier class.
+    With ``apart`` no two classes get one candidate, and no class one of which a candidate of a
+    later class has 90 % of the pixels. A bounded search looks for the choice with the most
+    candidates, and of those for the one with the highest sum of merits. Of equal choices it takes
+    that in which a candidate goes to the class for which its merit is higher, then to the earlier
+    class.
     """
     indices = {candidate.id: index for index, candidate in enumerate(candidates)}
 
-    def state(refused: frozenset[_Choice], path: tuple[int, ...]) -> _State:
-        selected = [
-            select_class(
-                *(spec, column, ranking, candidates, config, signs),
-                {index for of_column, index in refused if of_column == column},
-            )
-            for column, spec in enumerate(classes)
-        ]
+    def select(column: int, refused: frozenset[_Choice]) -> list[Selection]:
+        own = {index for of_column, index in refused if of_column == column}
+        spec = classes[column]
+        return select_class(spec, column, ranking, candidates, config, signs, own)
+
+    def state(
+        refused: frozenset[_Choice], path: tuple[int, ...], selected: list[list[Selection]]
+    ) -> _State:
         merits = [
             ranking.merit[indices[selection.candidate_id], column].item()
             for column, of_class in enumerate(selected)
@@ -60,7 +61,9 @@ def select_classes(
         ]
         return -len(merits), -math.fsum(merits), path, refused, selected
 
-    queue, examined = [state(frozenset(), ())], 0
+    first = frozenset[_Choice]()
+    queue = [state(first, (), [select(column, first) for column in range(len(classes))])]
+    known, examined = {first}, 0
     while True:
         count, _, path, refused, selected = heapq.heappop(queue)
         chosen = [[indices[s.candidate_id] for s in of_class] for of_class in selected]
@@ -69,10 +72,17 @@ def select_classes(
             return tuple(selection for of_class in selected for selection in of_class)
         examined -= count
         if examined > _MOST_EXAMINED:
-            queue = [state(refused | _losers(conflicts, ranking), path)]
+            refused |= _losers(conflicts, ranking)
+            selected = [select(column, refused) for column in range(len(classes))]
+            queue = [state(refused, path, selected)]
             continue
         for turn, loser in enumerate(_by_merit(conflicts[0], ranking)):
-            heapq.heappush(queue, state(refused | {loser}, (*path, turn)))
+            more = refused | {loser}
+            if more not in known:
+                known.add(more)
+                other = [*selected]
+                other[loser[0]] = select(loser[0], more)
+                heapq.heappush(queue, state(more, (*path, turn), other))
 
 
 def _by_merit(conflict: _Conflict, ranking: Ranking) -> list[_Choice]:
@@ -96,19 +106,21 @@ def _conflicts(chosen: Sequence[Sequence[int]], candidates: Sequence[Candidate])
         if not of_class or not of_later:
             continue
         first, second = (
-            np.array([candidates[index].box for index in of_any]) for of_any in (of_class, of_later)
+            np.array([mask_window(candidates[index].mask) for index in of_any])
+            for of_any in (of_class, of_later)
         )
         first, second = first[:, None], second[None]
-        near = (first[..., :2] <= second[..., 2:]) & (second[..., :2] <= first[..., 2:])
-        for row, place in np.argwhere(near.all(axis=-1)).tolist():
-            index, other = of_class[row], of_later[place]
-            if index == other or _covers(candidates[other].mask, candidates[index]):
+        near = (first[..., :2] < second[..., 2:]) & (second[..., :2] < first[..., 2:])
+        for row, col in np.argwhere(near.all(axis=-1)).tolist():
+            index, other = of_class[row], of_later[col]
+            if index == other or covers(candidates[other], candidates[index]):
                 conflicts.append(((column, index), (later, other)))
     return conflicts
 
 
-def _covers(above: Mask, below: Candidate) -> bool:
-    return bool(np.count_nonzero(above & below.mask) >= _COVERED * below.area)
+def covers(above: Candidate, below: Candidate) -> bool:
+    """Return whether nearly all pixels of a candidate are those of another, too."""
+    return bool(np.count_nonzero(above.mask & below.mask) >= _COVERED * below.area)
 
 
 def select_class(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -237,3 +239,35 @@ def test_a_class_whose_candidates_all_went_to_another_says_so(sam, clip, configu
             ("lung", ""),
             ("heart", "other classes have all candidates (task.layered)"),
         ]
+
+
+def test_a_class_whose_candidates_are_covered_says_so(sam, clip, configure, picture):
+    task = {**TASK, "top_k": 1, "layered": True, "min_area": 0, "max_area": 1}
+    inner, outer = np.zeros((2, 90, 128), dtype=bool)
+    inner[20:70, 30:90] = outer[20:72, 30:90] = True
+    for limit in (None, -101.0):
+        config = configure(task=task, propose={"model": "none"}, retrieve={"min_score": limit})
+        result = Cascade(config, sam=sam, clip=clip)(picture(90, 128), candidates=[inner, outer])
+        assert sorted(o.reason for o in result.outcomes) == [
+            "",
+            "the candidates that are left cover those of other classes, or are covered by them "
+            "(task.layered)",
+        ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_choice_is_the_best_of_all_that_are_possible(seed):
+    rng = np.random.default_rng(seed)
+    nested = [candidate(n, *range(n // 2, 6 - (n + 1) // 2)) for n in range(6)]
+    other = [candidate(6 + n, *rng.permutation(6)[:2]) for n in range(4)]
+    candidates = [*nested, *other]
+    merit = torch.from_numpy(rng.normal(-1, 0.5, (10, 2)))
+    merit[:6, 0] += 1  # both classes want one of the nested masks
+    merit[:6, 1] += 1
+    possible = [
+        (merit[below, 0].item() + merit[above, 1].item(), below, above)
+        for below, above in itertools.permutations(range(10), 2)
+        if not selecting.covers(candidates[above], candidates[below])
+    ]
+    _, below, above = max(possible)
+    assert chosen(HEAD_AND_BRAIN, merit, candidates) == [("head", below), ("brain", above)]
