@@ -91,7 +91,7 @@ def _by_merit(conflict: _Conflict, ranking: Ranking) -> list[_Choice]:
 
 
 def _losers(conflicts: Sequence[_Conflict], ranking: Ranking) -> set[_Choice]:
-    """Return the choices to refuse, so that no conflict is left."""
+    """Return one choice of each conflict, to refuse all of them at once."""
     losers: set[_Choice] = set()
     for conflict in conflicts:
         if losers.isdisjoint(conflict):
@@ -141,7 +141,7 @@ def select_class(
         candidates: in the order of their ids.
         config: ``max_overlap``, ``min_score`` and ``runners_up`` are used.
         signs: labels of the classes that have signs, for the evidence.
-        refused: indices of candidates that belong to another class.
+        refused: indices of candidates that the class must not have.
     """
     merit, score = ranking.merit[:, column], ranking.score[:, column]
     # torch.topk does not define the order of ties; a stable sort does.
