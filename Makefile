@@ -97,7 +97,10 @@ formats: $(ENV)  ## pydicom's own files by outcome, bombs, and a large volume th
 	$(BIN)/python -m benchmarks.large_volume
 
 train-bundled: $(ENV)  ## train the bundled models again (hours; resumes)
-	$(BIN)/python jobs/train_bundled.py --model all --out training-output
+	$(BIN)/python jobs/train_bundled.py --model sam --out training-output
+	test -e training-output/crops/crops-mined.done || $(BIN)/python -m training.clip_mining \
+	  --out training-output --sam training-output/sam.safetensors --count 2400
+	$(BIN)/python jobs/train_bundled.py --model clip --out training-output
 
 docs: $(ENV)  ## build the documentation site into site/
 	$(BIN)/python tools/build_docs.py

@@ -44,7 +44,7 @@ def markdown(results: dict[str, Any]) -> str:
             f"{row['present']} | {row['absent']} |"
             for task, row in table.items()
         ]
-    lines += ["", "## Cost (CPU seconds per image, one thread)", ""]
+    lines += ["", "## Cost (CPU seconds per image, one thread, whatever else ran)", ""]
     lines += ["| | propose | retrieve |", "| --- | --- | --- |"]
     for name, table in results["methods"].items():
         for task, row in table.items():
@@ -62,7 +62,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def _cell(summary: dict[str, Any] | None, n: int | None = None) -> str:
-    """Mean and interval; the number of images where it is not the row's ``n``."""
+    """Mean and interval; the number of images if it is not the row's ``n``."""
     if summary is None:
         return ""
     low, high = summary["interval"]

@@ -1,11 +1,11 @@
-"""Fit the labels' confidence on phantoms of the tune bank, and measure it where it was not fitted.
+"""Fit the labels' confidence on phantoms of the tune bank, and measure it on other images.
 
     python benchmarks/confidence.py            # fit, measure, write confidence-output/
     python benchmarks/confidence.py --ship     # the same, and put the fit into the package
 
 Three sets are labelled by the cascade, image by image in this process and without a limit of
 confidence: phantoms of the ``tune`` bank (the only ones that the models are fitted on), phantoms of
-the ``test`` bank, and the real images of ``benchmarks/realdata.py`` where they are at hand. Half of
+the ``test`` bank, and the real images of ``benchmarks/realdata.py``, if they are at hand. Half of
 the phantoms do not show the organ; there the Dice is 0, and each counts a quarter in the fit: one
 image in five is without the organ.
 

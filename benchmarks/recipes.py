@@ -110,7 +110,7 @@ class Variant:
     def label(
         self, cached: CachedImage, selections: Sequence[Selection] | None = None
     ) -> CascadeMasks:
-        """Label an image; of given selections, where retrieval is not what is measured."""
+        """Label an image, by given selections if retrieval is not what is measured."""
         candidates = self.candidates(cached)
         if selections is None:
             selections = self._select(cached, candidates)

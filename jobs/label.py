@@ -2,7 +2,7 @@
 
     ray job submit --working-dir . -- python jobs/label.py INPUT OUTPUT --config lungs
 
-Takes what ``salip-ray label`` takes. Exits with 1 where the job ended badly and with 2 where its
+Takes what ``salip-ray label`` takes. Exits with 1 if the job failed and with 2 if its
 arguments are wrong, so that Ray marks it FAILED.
 """
 

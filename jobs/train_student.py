@@ -9,7 +9,7 @@ pairs. On a cluster:
     ray job submit --working-dir . -- python jobs/train_student.py s3://out/labels s3://out/student
 
 Run the same command again to resume after the last complete epoch. Exits with 1 if the
-training broke down and with 2 where something given is wrong.
+training failed and with 2 if an argument or an input is wrong.
 """
 
 from __future__ import annotations

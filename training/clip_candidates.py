@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from salip_ray.schema import Candidate, Mask
+from training.bank import Grey
 from training.sentences import LABELS
 
 CHEST, BRAIN, FETAL = "chest_xray", "brain_mri", "fetal_ultrasound"
-
-Grey = npt.NDArray[np.uint8]  #: [H, W]
 
 LEAST_PIXELS = 60  #: the proposer removes smaller masks, too (min_mask_region_area)
 

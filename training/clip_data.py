@@ -73,16 +73,29 @@ Group = dict[str, npt.NDArray[np.generic]]
 
 
 def open_crop_bank(folder: Path, split: Split, count: int, *, workers: int = 1) -> CropBank:
-    """Return `count` groups made from structures, read from `folder` or generated into it."""
+    """Return `count` groups made from structures, read from `folder` or generated into it.
+
+    A stored bank is reused only if its first groups are those that are made today.
+    """
     stem = f"crops-{split}-{count}"
-    if not (folder / f"{stem}.done").exists():
+    if not (folder / f"{stem}.done").exists() or _is_outdated(read_crop_bank(folder, stem), split):
         write_crop_bank(folder, stem, count, _made(split, count, workers))
     return read_crop_bank(folder, stem)
+
+
+def _is_outdated(bank: CropBank, split: Split) -> bool:
+    """Return whether the first group of a kind is not the one that is made today."""
+    return any(
+        not np.array_equal(getattr(bank, name)[index], value)
+        for index in range(min(len(KINDS), len(bank)))
+        for name, value in structure_group(index, split=split).items()
+    )
 
 
 def write_crop_bank(folder: Path, stem: str, count: int, groups: Iterator[Group]) -> None:
     """Write `count` groups as .npy files, and last the marker of a complete bank."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{stem}.done").unlink(missing_ok=True)
     arrays = {
         name: np.lib.format.open_memmap(
             folder / f"{stem}.{name}.npy", "w+", np.dtype(dtype), (count, *shape)

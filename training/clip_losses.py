@@ -76,24 +76,21 @@ def clip_loss(clip: CLIP, anchors: Anchors, batch: CropBatch, tokens: Tensor) ->
         clip: the model, in training mode.
         anchors: of the classes that `tokens` has sentences of.
         batch: groups of crops.
-        tokens: int64 [views, classes, length]: some sentences of every class.
+        tokens: int64 [classes, length], a sentence of every class.
     """
-    views, classes = tokens.shape[:2]
-    raw = encode_text(clip, tokens.flatten(0, 1)).unflatten(0, (views, classes))
-    if views > 1:  # each sentence, and the mean of a class, as the cascade does
-        raw = torch.cat((raw, raw.mean(dim=0, keepdim=True)))
-    texts = torch.cat((F.normalize(raw, dim=-1), anchors()[None]))
+    sentences = F.normalize(encode_text(clip, tokens), dim=-1)
+    texts = torch.stack((sentences, anchors()))  # two views of every class
     scale = clip.logit_scale.exp()
     valid = batch.labels[:, 0] >= 0
     images = F.normalize(clip.encode_image(batch.crops[valid]), dim=-1)
     similar = scale * torch.einsum("nd,vcd->vnc", images, texts)
-    logits = similar.new_zeros(len(texts), len(valid), classes)
+    logits = similar.new_zeros(len(texts), len(valid), len(tokens))
     logits[:, valid] = similar
 
     losses = {
         "name": _name(similar, batch.labels[valid], batch.shares[valid]),
         "rank": ranking_loss(logits, batch),
-        "read": _read(scale * texts[:-1] @ texts[-1].T),
+        "read": _read(scale * sentences @ texts[1].T),
         "find": _find(similar, batch.labels[valid, 0], batch.shares[valid]),
     }
     total = torch.stack([_WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
@@ -109,10 +106,8 @@ def _name(logits: Tensor, labels: Tensor, shares: Tensor) -> Tensor:
 
 
 def _read(logits: Tensor) -> Tensor:
-    """Return the text-to-anchor loss: each sentence [views, classes] names its class."""
-    views, classes = logits.shape[:2]
-    labels = torch.arange(classes, device=logits.device).repeat(views)
-    return F.cross_entropy(logits.flatten(0, 1), labels)
+    """Return the text-to-anchor loss: each sentence [classes, classes] names its class."""
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
 def ranking_loss(logits: Tensor, batch: CropBatch) -> Tensor:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -40,6 +38,7 @@ from training.clip_losses import (
 )
 from training.clip_mining import open_mined_bank
 from training.hard import hard_groups
+from training.loop import log_figures, prefetched
 from training.options import Progress, TrainOptions, warmup_cosine
 from training.resume import load_checkpoint, save_checkpoint
 from training.sentences import LABELS, train_sentence
@@ -51,7 +50,6 @@ _WEIGHT_DECAY = 0.05
 _CLIP_NORM = 1.0
 _AVERAGING = 0.98  # per step: weights averaged over the last fifty or so
 _HIGHEST_SCALE = math.log(100.0)  # CLIP's own bound of its logit scale
-_VIEWS = 1  # sentences a class and step
 _FORGOTTEN_WORDS = 0.06  # share of tokens replaced by "any other", as an unknown word is
 _LOG_EVERY = 20  # steps
 _SENTENCES_PER_ORGAN = 8  # in the search for groups that a model is bad at
@@ -84,7 +82,8 @@ def train_clip(options: TrainOptions) -> Path:
         clip.load_state_dict(compact_state(load_bundled_clip(options.init)[0], tokens))
     clip = clip.to(options.device)
     checkpoint = options.out / "clip.checkpoint.pt"
-    state = load_checkpoint(checkpoint, seed=options.seed)
+    run = {**options.recipe(), "groups": [len(bank) for bank in banks]}
+    state = load_checkpoint(checkpoint, run)
     chances: list[Tensor] | None = None if state is None else state["chances"]
     if state is None and options.init is not None and not options.evenly:
         log.info("searching for the groups that %s is bad at", options.init)
@@ -107,7 +106,7 @@ def train_clip(options: TrainOptions) -> Path:
         progress = Progress(options, step=state["step"], spent_seconds=state["seconds"])
         log.info("resuming at step %d, %.0f s", progress.step, progress.seconds)
 
-    weights = options.out / "clip.safetensors"
+    weights, log_file = options.out / "clip.safetensors", options.out / "clip.log.jsonl"
 
     def save() -> None:
         save_checkpoint(
@@ -115,7 +114,7 @@ def train_clip(options: TrainOptions) -> Path:
             {
                 **{name: part.state_dict() for name, part in trained.items()},
                 "chances": chances,
-                "seed": options.seed,
+                "run": run,
                 "step": progress.step,
                 "seconds": progress.seconds,
             },
@@ -123,14 +122,14 @@ def train_clip(options: TrainOptions) -> Path:
         save_bundled_clip(averaged.module.state_dict(), tokens, weights)
 
     saved_at = progress.seconds
-    for batch, texts in _prefetched(batches, progress.step):
+    for batch, texts in prefetched(batches.batch, progress.step):
         if progress.done:
             break
         batch, texts = _on(batch, options.device), texts.to(options.device)
         losses = _step(clip, anchors, averaged, optimiser, batch, texts, peak, progress)
         progress.step += 1
         if progress.step % _LOG_EVERY == 0:
-            _log(options.out, progress, losses)
+            log_figures(log_file, progress, losses)
         if progress.seconds - saved_at > 60.0 * options.checkpoint_minutes:
             save()
             saved_at = progress.seconds
@@ -148,21 +147,20 @@ class Sentences:
         self.tokens = used[used > 0].unique()
 
     def draw(self, rng: np.random.Generator) -> Tensor:
-        """Draw sentences of every class: int64 [_VIEWS, classes, 77]."""
+        """Draw a sentence of every class: int64 [classes, 77]."""
         classes = load_vocabulary().classes
-        texts = [train_sentence(taught, rng) for _ in range(_VIEWS) for taught in classes]
+        texts = [train_sentence(taught, rng) for taught in classes]
         ids = compact_tokens(self.tokenizer(texts), self.tokens)
         # CLIP finds the end of the text by its id, the highest one: it must stay.
         words = (ids > 0) & (ids < len(self.tokens) - 1)
         forgotten = torch.from_numpy(rng.random(ids.shape) < _FORGOTTEN_WORDS)
-        known = ids.masked_fill(words & forgotten, 0)
-        return known.reshape(_VIEWS, len(classes), -1)
+        return ids.masked_fill(words & forgotten, 0)
 
     @torch.no_grad()
     def of_organs(self, clip: CLIP, seed: int) -> Tensor:
         """Return text features of the organ of each kind, float32 [kinds, d]."""
         rng = np.random.default_rng(seed)
-        ids = torch.cat([self.draw(rng) for _ in range(_SENTENCES_PER_ORGAN)])[:, _TARGETS]
+        ids = torch.stack([self.draw(rng) for _ in range(_SENTENCES_PER_ORGAN)])[:, _TARGETS]
         features = encode_text(clip, ids.flatten(0, 1).to(clip.logit_scale.device))
         each: Tensor = F.normalize(features, dim=-1).unflatten(0, ids.shape[:2])
         return each.mean(dim=0)
@@ -190,7 +188,7 @@ class CropBatches:
         self.mean, self.std = (torch.tensor(values) for values in (normalise.mean, normalise.std))
 
     def batch(self, step: int) -> tuple[CropBatch, Tensor]:
-        """Return the augmented crops of one step, and sentences int64 [views, classes, 77]."""
+        """Return the augmented crops of one step, and sentences int64 [classes, 77]."""
         rng = np.random.default_rng((self.seed, step))
         groups = []
         for index in range(self.batch_size):
@@ -277,22 +275,3 @@ def _step(
 
 def _on(batch: CropBatch, device: str) -> CropBatch:
     return CropBatch(*(getattr(batch, name).to(device) for name in CropBatch.__dataclass_fields__))
-
-
-def _prefetched(batches: CropBatches, step: int) -> Iterator[tuple[CropBatch, Tensor]]:
-    """Yield batches from `step` on; prepare the next one while one is used."""
-    with ThreadPoolExecutor(1) as worker:
-        coming = worker.submit(batches.batch, step)
-        while True:
-            step += 1
-            ready, coming = coming.result(), worker.submit(batches.batch, step)
-            yield ready
-
-
-def _log(folder: Path, progress: Progress, figures: dict[str, float]) -> None:
-    """Append one line to `clip.log.jsonl`."""
-    line = {"step": progress.step, "seconds": round(progress.seconds, 1)}
-    line |= {name: round(value, 5) for name, value in figures.items()}
-    with (folder / "clip.log.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    log.info("%s", line)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from salip_ray.errors import ConfigError
 
@@ -51,11 +53,21 @@ class TrainOptions:
                 f"training needs either minutes or steps, got minutes={self.minutes} and "
                 f"steps={self.steps}: give exactly one of them"
             )
+        if self.evenly and self.init is None:
+            raise ConfigError(
+                "evenly needs init: a run from random weights draws all phantoms alike"
+            )
         counts = ("minutes", "steps", "threads", "batch_size", "bank_size", "tune_size")
         for name in (*counts, "peak_rate"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} is {value}: it must be greater than 0")
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the options that a resumed run must share, as plain values."""
+        names = ("seed", "batch_size", "bank_size", "peak_rate", "evenly")
+        init = None if self.init is None else hashlib.sha256(self.init.read_bytes()).hexdigest()
+        return {**{name: getattr(self, name) for name in names}, "init": init}
 
 
 class Progress:

@@ -19,11 +19,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def load_checkpoint(path: Path, *, seed: int) -> dict[str, Any] | None:
+def load_checkpoint(path: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what `save_checkpoint` wrote, on the CPU; None if there is no file.
 
     Raises:
-        WeightsError: the file is not a checkpoint, or belongs to a run with another seed.
+        WeightsError: the file is not a checkpoint, or its "run" is not `run`.
     """
     if not path.exists():
         return None
@@ -31,9 +31,11 @@ def load_checkpoint(path: Path, *, seed: int) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises whatever the broken bytes trigger
         raise WeightsError(f"training checkpoint {path} cannot be read: {error}") from None
-    if state["seed"] != seed:
-        raise WeightsError(
-            f"training checkpoint {path} is of a run with seed {state['seed']}, not {seed}: "
-            "give that seed, or another output folder"
-        )
+    stored = state.get("run", {})
+    for name, value in run.items():
+        if stored.get(name) != value:
+            raise WeightsError(
+                f"training checkpoint {path} is of a run with {name} {stored.get(name)}, not "
+                f"{value}: give that one, or another output folder"
+            )
     return state

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -18,6 +15,7 @@ from salip_ray.models.bundled.phantoms import KINDS
 from salip_ray.models.bundled.sam_net import build_bundled_sam, load_bundled_sam
 from training.bank import open_bank
 from training.hard import hard_phantoms
+from training.loop import log_figures, prefetched
 from training.options import Progress, TrainOptions, warmup_cosine
 from training.resume import load_checkpoint, save_checkpoint
 from training.sam_data import Batch, SamBatches
@@ -52,7 +50,8 @@ def train_sam(options: TrainOptions) -> Path:
     sam = build_bundled_sam() if options.init is None else load_bundled_sam(options.init)
     sam = sam.train().to(options.device)
     checkpoint = options.out / "sam.checkpoint.pt"
-    state = load_checkpoint(checkpoint, seed=options.seed)
+    run = options.recipe()
+    state = load_checkpoint(checkpoint, run)
     chances: list[Tensor] | None = None if state is None else state["chances"]
     if state is None and options.init is not None and not options.evenly:
         log.info("searching for the phantoms that %s is bad at", options.init)
@@ -75,18 +74,18 @@ def train_sam(options: TrainOptions) -> Path:
         progress = Progress(options, step=state["step"], spent_seconds=state["seconds"])
         log.info("resuming at step %d, %.0f s", progress.step, progress.seconds)
 
-    weights = options.out / "sam.safetensors"
+    weights, log_file = options.out / "sam.safetensors", options.out / "sam.log.jsonl"
 
     def save() -> None:
         scores = prompt_ious(averaged.module, tune)
-        _log(options.out, progress, scores)
+        log_figures(log_file, progress, scores)
         save_checkpoint(
             checkpoint,
             {
                 **{name: part.state_dict() for name, part in trained.items()},
                 "chances": chances,
                 "rng": torch.get_rng_state(),
-                "seed": options.seed,
+                "run": run,
                 "step": progress.step,
                 "seconds": progress.seconds,
             },
@@ -94,14 +93,14 @@ def train_sam(options: TrainOptions) -> Path:
         export_sam(averaged.module, weights)
 
     saved_at = progress.seconds
-    for batch in _prefetched(batches, progress.step):
+    for batch in prefetched(batches.batch, progress.step):
         if progress.done:
             break
         batch = batch.to(options.device)
         losses = _step(sam, head, averaged, optimiser, batch, peak, progress)
         progress.step += 1
         if progress.step % _LOG_EVERY == 0:
-            _log(options.out, progress, losses)
+            log_figures(log_file, progress, losses)
         if progress.seconds - saved_at > 60.0 * options.checkpoint_minutes:
             save()
             saved_at = progress.seconds
@@ -151,22 +150,3 @@ def _step(
     optimiser.step()
     averaged.update_parameters(sam)
     return {"rate": rate, **{name: loss.item() for name, loss in losses.items()}}
-
-
-def _prefetched(batches: SamBatches, step: int) -> Iterator[Batch]:
-    """Yield batches from `step` on; prepare the next one while one is used."""
-    with ThreadPoolExecutor(1) as worker:
-        coming = worker.submit(batches.batch, step)
-        while True:
-            step += 1
-            ready, coming = coming.result(), worker.submit(batches.batch, step)
-            yield ready
-
-
-def _log(folder: Path, progress: Progress, figures: dict[str, float]) -> None:
-    """Append one line to `sam.log.jsonl`."""
-    line = {"step": progress.step, "seconds": round(progress.seconds, 1)}
-    line |= {name: round(value, 5) for name, value in figures.items()}
-    with (folder / "sam.log.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    log.info("%s", line)

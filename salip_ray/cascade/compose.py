@@ -12,8 +12,8 @@ from salip_ray.cascade.given import is_given
 from salip_ray.cascade.interfaces import Refiner
 from salip_ray.cascade.layers import in_layers
 from salip_ray.cascade.refiner import SamRefiner
-from salip_ray.cascade.selecting import covers
-from salip_ray.config import Config
+from salip_ray.cascade.selecting import exclude_each_other
+from salip_ray.config import ClassSpec, Config
 from salip_ray.errors import ConfigError, ImageError
 from salip_ray.models.registry import is_prompted, needs_proposer
 from salip_ray.schema import Candidate, ClassMask, Mask, Outcome, Selection, Size
@@ -77,10 +77,9 @@ def compose(
             chosen = [choice for choice in present if choice.class_id == spec.class_id]
             if not chosen:
                 refused = [s for s in selections if s.class_id == spec.class_id]
-                taken = {s.candidate_id for s in selections} if config.task.layered else set()
-                others_have = [by_id[number] for number in taken]
-                left = [candidate for candidate in candidates if candidate.id not in taken]
-                reason = _why_none(spec.label, n_proposed, others_have, left, refused, config)
+                taken = selections if config.task.layered else ()
+                of_others = [(s.class_id, by_id[s.candidate_id]) for s in taken]
+                reason = _why_none(spec, n_proposed, candidates, of_others, refused, config)
                 outcomes.append(Outcome(spec.label, "empty", reason))
                 continue
             _require_memory(spec.label, len(chosen), original_size, config)
@@ -166,13 +165,17 @@ def _is_present(selection: Selection, config: Config) -> bool:
 
 
 def _why_none(
-    label: str,
+    spec: ClassSpec,
     n_proposed: int,
-    taken: Sequence[Candidate],
-    left: Sequence[Candidate],
+    candidates: Sequence[Candidate],
+    of_others: Sequence[tuple[int, Candidate]],
     refused: Sequence[Selection],
     config: Config,
 ) -> str:
+    """Return the reason why a class has no candidate.
+
+    ``of_others`` are the candidates that exclude some of the class, with the ids of their classes.
+    """
     if refused:
         return (
             f"its presence {refused[0].clip.presence:.3f} is below retrieve.min_presence "
@@ -185,9 +188,11 @@ def _why_none(
     if n_proposed == 0:
         proposer = "SAM" if config.propose.model == "sam" else "the proposer"
         return f"{proposer} proposed no candidate"
+    taken = {candidate.id for _, candidate in of_others}
+    left = [candidate for candidate in candidates if candidate.id not in taken]
     if taken and not left:
         return "other classes have all candidates (task.layered)"
-    if taken and all(any(covers(a, b) or covers(b, a) for b in taken) for a in left):
+    if taken and all(_is_excluded(candidate, spec, of_others) for candidate in left):
         return (
             "the candidates that are left cover those of other classes, or are covered by them "
             "(task.layered)"
@@ -198,5 +203,17 @@ def _why_none(
             f"{config.retrieve.min_score:g}"
         )
     if left:
-        return f"none of the {counted(len(taken) + len(left), 'candidate')} is labelled {label!r}"
+        return f"none of the {counted(len(candidates), 'candidate')} is labelled {spec.label!r}"
     return f"none of the {n_proposed} candidates lies within the area limits"
+
+
+def _is_excluded(
+    candidate: Candidate, spec: ClassSpec, of_others: Sequence[tuple[int, Candidate]]
+) -> bool:
+    """Return whether the class cannot have the candidate because of one that another class has."""
+    return any(
+        exclude_each_other(candidate, other)
+        if spec.class_id < class_id
+        else exclude_each_other(other, candidate)
+        for class_id, other in of_others
+    )

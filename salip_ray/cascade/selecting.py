@@ -24,6 +24,7 @@ _MOST_EXAMINED = 1000  # candidates, in all states of the search; then it is gre
 
 _Choice = tuple[int, int]  # class column and candidate index
 _Conflict = tuple[_Choice, _Choice]
+# Of a state: - number of candidates, - sum of merits, turns taken, refused, selected by class.
 _State = tuple[int, float, tuple[int, ...], frozenset[_Choice], list[list[Selection]]]
 
 
@@ -38,11 +39,12 @@ def select_classes(
 ) -> tuple[Selection, ...]:
     """Select candidates of every class, in class order, best first.
 
-    With ``apart`` no two classes get one candidate, and no class one of which a candidate of a
-    later class has 90 % of the pixels. A bounded search looks for the choice with the most
-    candidates, and of those for the one with the highest sum of merits. Of equal choices it takes
-    that in which a candidate goes to the class for which its merit is higher, then to the earlier
-    class.
+    With ``apart``, as ``task.layered`` asks for, no two classes get the same candidate, and no
+    candidate of a class is covered to 90 % by one of a later class. A search looks for the choice
+    with the most candidates, and of those for the one with the highest sum of merits. If two are
+    equal, a candidate goes to the class for which its merit is higher, then to the earlier class.
+    The search is bounded: past its limit each conflict costs the class of the lower merit its
+    candidate, and the choice need not be the best.
     """
     indices = {candidate.id: index for index, candidate in enumerate(candidates)}
 
@@ -59,18 +61,18 @@ def select_classes(
             for column, of_class in enumerate(selected)
             for selection in of_class
         ]
-        return -len(merits), -math.fsum(merits), path, refused, selected
+        return -len(merits), -math.fsum(merits), path, refused, selected  # a heap pops the least
 
     first = frozenset[_Choice]()
     queue = [state(first, (), [select(column, first) for column in range(len(classes))])]
     known, examined = {first}, 0
     while True:
-        count, _, path, refused, selected = heapq.heappop(queue)
+        negative_count, _, path, refused, selected = heapq.heappop(queue)
         chosen = [[indices[s.candidate_id] for s in of_class] for of_class in selected]
         conflicts = _conflicts(chosen, candidates) if apart else []
         if not conflicts:
             return tuple(selection for of_class in selected for selection in of_class)
-        examined -= count
+        examined -= negative_count
         if examined > _MOST_EXAMINED:
             refused |= _losers(conflicts, ranking)
             selected = [select(column, refused) for column in range(len(classes))]
@@ -113,9 +115,14 @@ def _conflicts(chosen: Sequence[Sequence[int]], candidates: Sequence[Candidate])
         near = (first[..., :2] < second[..., 2:]) & (second[..., :2] < first[..., 2:])
         for row, col in np.argwhere(near.all(axis=-1)).tolist():
             index, other = of_class[row], of_later[col]
-            if index == other or covers(candidates[other], candidates[index]):
+            if exclude_each_other(candidates[index], candidates[other]):
                 conflicts.append(((column, index), (later, other)))
     return conflicts
+
+
+def exclude_each_other(earlier: Candidate, later: Candidate) -> bool:
+    """Return whether an earlier and a later class of layers cannot have these two candidates."""
+    return earlier.id == later.id or covers(later, earlier)
 
 
 def covers(above: Candidate, below: Candidate) -> bool:

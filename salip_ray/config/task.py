@@ -48,9 +48,9 @@ class TaskConfig(Section):
     has a confidence below ``min_confidence`` is left empty.
 
     With ``layered`` a pixel of several classes belongs to the last of them alone, as in a label map
-    that was painted in the order of ``prompts``: first the head, then the brain in it. No class
-    then gets a candidate of another class, or one of which a candidate of a later class has 90 % of
-    the pixels. Without, masks overlap, and in a label map the class with the highest score has the
+    that was painted in the order of ``prompts``: first the head, then the brain in it. No two
+    classes then get the same candidate, and none is covered to 90 % by a candidate of a later
+    class. Without, masks overlap, and in a label map the class with the highest score has the
     pixel.
 
     ``tuned_on`` are the ids of the images that a search used to choose the recipe. They are

@@ -32,10 +32,12 @@ class StudentOptions:
         val_share: share of the images that choose the best epoch and are not trained on. With 0,
             the last epoch counts.
         group_by: what the split keeps together (see :mod:`salip_ray.datasets.splits`).
-        min_confidence: images with a label of lower confidence are left out.
+        min_confidence: of the labels (:class:`~salip_ray.datasets.PseudoLabels`), which leave out
+            images with a label of lower confidence; here for the record.
         confidence_power: the weight of an image is its confidence to this power; 0 weights all
             images alike.
-        ignore_disagreement: ignore pixels on which candidate and refined mask differ.
+        ignore_disagreement: of the labels, which then ignore pixels on which candidate and refined
+            mask differ; here for the record.
         workers: processes that train together, each with a GPU if the cluster has enough.
         loaders: processes that read images for each worker; 0 reads in the worker itself.
 

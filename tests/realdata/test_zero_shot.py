@@ -1,4 +1,4 @@
-"""The bundled models on real images that nothing here was trained or tuned on."""
+"""The bundled models on real images that nothing here was trained on."""
 
 from __future__ import annotations
 

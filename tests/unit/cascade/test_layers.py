@@ -19,7 +19,7 @@ from salip_ray.cascade.selecting import select_classes
 from salip_ray.config import RetrieveConfig, TaskConfig, load_config
 from salip_ray.errors import ConfigError
 from salip_ray.output.masks import label_map
-from salip_ray.schema import Candidate, ClassMask, Instance, ProposedMask
+from salip_ray.schema import Candidate, ClassMask, ClipScores, Instance, ProposedMask, Selection
 
 TASK = {"prompts": {"lung": ["a lobe"], "heart": ["a lobe"]}, "top_k": {"lung": 2}}
 
@@ -253,6 +253,36 @@ def test_a_class_whose_candidates_are_covered_says_so(sam, clip, configure, pict
             "the candidates that are left cover those of other classes, or are covered by them "
             "(task.layered)",
         ]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "expected"),
+    [
+        # A brain may lie in a head, so only the limit can have left the head empty.
+        ("brain", "none of the 1 candidate reaches retrieve.min_score -0.1"),
+        ("head", "other classes have all candidates (task.layered)"),
+    ],
+)
+def test_a_candidate_that_the_layers_allow_is_not_the_reason(configure, labelled, expected):
+    task = {"name": "t", "prompts": {"head": ["x"], "brain": ["y"]}, "layered": True}
+    config = configure(task=task, propose={"model": "none"}, retrieve={"min_score": -0.1})
+    inner, outer = candidate(0, 2, 3), candidate(1, 1, 2, 3, 4)
+    own = inner if labelled == "brain" else outer
+    [spec] = [c for c in config.task.classes if c.label == labelled]
+    selection = Selection(spec.label, spec.class_id, own.id, 0, ClipScores(0.0))
+    candidates = [inner, outer] if labelled == "brain" else [outer]
+    size = {"working_size": (6, 4), "original_size": (6, 4)}
+    result = compose(
+        config,
+        None,
+        candidates=candidates,
+        n_proposed=2,
+        embedding=None,
+        selections=[selection],
+        **size,
+    )
+    [empty] = [o for o in result.outcomes if o.outcome == "empty"]
+    assert empty.reason == expected
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -293,7 +293,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
         patch.setattr(sam_train, "_step", killed_in_the_third_step)
         with pytest.raises(KeyboardInterrupt):
             sam_train.train_sam(options("parts"))
-    state = load_checkpoint(tmp_path / "parts" / "sam.checkpoint.pt", seed=0)
+    state = load_checkpoint(tmp_path / "parts" / "sam.checkpoint.pt", options("parts").recipe())
     assert state is not None
     assert state["step"] == 2
 
@@ -318,13 +318,19 @@ def test_a_run_starts_from_given_weights_at_the_given_rate(
     assert not torch.allclose(cold[name], shipped[name], atol=1e-2)
 
 
-def test_a_checkpoint_of_another_seed_or_with_invalid_bytes_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_or_with_invalid_bytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sam.checkpoint.pt"
-    assert load_checkpoint(path, seed=0) is None
-    save_checkpoint(path, {"seed": 0, "step": 3})
-    assert load_checkpoint(path, seed=0) == {"seed": 0, "step": 3}
-    with pytest.raises(WeightsError, match="seed 0, not 1"):
-        load_checkpoint(path, seed=1)
+    run = TrainOptions(out=tmp_path, steps=1).recipe()
+    assert load_checkpoint(path, run) is None
+    save_checkpoint(path, {"run": run, "step": 3})
+    assert load_checkpoint(path, run) == {"run": run, "step": 3}
+    for changed in ({"seed": 1}, {"batch_size": 9}, {"bank_size": 9}, {"init": WEIGHTS}):
+        other = TrainOptions(out=tmp_path, steps=1, **changed).recipe()
+        with pytest.raises(WeightsError, match=f"of a run with {next(iter(changed))} .*, not "):
+            load_checkpoint(path, other)
+    save_checkpoint(path, {"step": 3})  # as before options were stored
+    with pytest.raises(WeightsError, match="of a run with seed None, not 0"):
+        load_checkpoint(path, run)
     path.write_bytes(b"rubbish")
     with pytest.raises(WeightsError, match="cannot be read"):
-        load_checkpoint(path, seed=0)
+        load_checkpoint(path, run)

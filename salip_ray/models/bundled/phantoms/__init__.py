@@ -58,7 +58,7 @@ def make_phantom(
     """Draw phantom `index` of `kind` in `bank`; its longer side is `size` pixels.
 
     Without `target` it is an image of the same kind that does not show the organ, such as a slice
-    above the brain. The bundled models were trained without these.
+    above the brain. The bundled SAM was trained without these, its CLIP with some.
 
     The same arguments give the same bytes. Raises ValueError for an unknown kind or bank, a
     negative index or a size under 64.
