@@ -2,6 +2,7 @@
 
     python benchmarks/confidence.py            # fit, measure, write confidence-output/
     python benchmarks/confidence.py --ship     # the same, and put the fit into the package
+    python benchmarks/confidence.py --clip FILE    # the same with other weights of the bundled CLIP
 
 Three sets are labelled by the cascade, image by image in this process and without a limit of
 confidence: phantoms of the ``tune`` bank (the only ones that the models are fitted on), phantoms of
@@ -18,6 +19,7 @@ What is labelled is cached in ``confidence-output/`` as long as the recipe is th
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -32,6 +34,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import realdata
+import torch
 import typer
 from intervals import interval
 from recipes import ORGANS
@@ -45,7 +48,9 @@ from salip_ray.cascade import confidence
 from salip_ray.cascade.cascade import CascadeResult
 from salip_ray.config import ImageConfig
 from salip_ray.evaluation import dice
+from salip_ray.models.bundled.clip_net import load_bundled_clip
 from salip_ray.models.bundled.phantoms import TARGETS, make_phantom
+from salip_ray.models.clip.load import ClipModel
 from salip_ray.models.identity import identify
 from salip_ray.schema import Image, ImageRef, Mask
 from salip_ray.sources.decode import decode
@@ -105,11 +110,13 @@ def _listed(images: Path) -> list[Path]:
     return [Path(line) for line in images.read_text().replace('"', "").splitlines()[1:]]
 
 
-def labelled(name: str, items: Iterator[_Item], folder: Path) -> list[Case]:
-    """Return the cases of a set, labelled now, or earlier by the same recipe."""
+def labelled(name: str, items: Iterator[_Item], folder: Path, weights: Path | None) -> list[Case]:
+    """Return the cases of a set, labelled now, or earlier by the same recipe and CLIP."""
     recipes = {task: load_config(task, overrides=["task.min_confidence=0"]) for task in ORGANS}
+    clip = None if weights is None else ClipModel(*load_bundled_clip(weights), torch.device("cpu"))
+    other = [] if weights is None else [hashlib.sha256(weights.read_bytes()).hexdigest()]
     key = json.dumps(
-        {task: [config.recipe(), identify(config)] for task, config in recipes.items()},
+        {task: [config.recipe(), identify(config), *other] for task, config in recipes.items()},
         sort_keys=True,
         default=str,
     )
@@ -132,7 +139,7 @@ def labelled(name: str, items: Iterator[_Item], folder: Path) -> list[Case]:
             if wanted[-1] in cases:
                 continue
             if task not in cascades:
-                cascades[task] = Cascade(recipes[task])
+                cascades[task] = Cascade(recipes[task], clip=clip)
             image, reference = load()
             case = _case(task, image_name, cascades[task](image), reference)
             cases[wanted[-1]] = case
@@ -292,13 +299,18 @@ def main(
         int, typer.Option(min=5, help="Test phantoms of each kind, with and without.")
     ] = 40,
     ship: Annotated[bool, typer.Option(help="Write the fit into the package.")] = False,
+    clip: Annotated[
+        Path | None, typer.Option(help="Weights of the bundled CLIP, if not the shipped ones.")
+    ] = None,
 ) -> None:
     """Fit the confidence on the tune bank and measure it on the test bank and on real images."""
-    sets = {"tune": labelled("tune", phantoms("tune", tune), output)}
+    if ship and clip:
+        raise typer.BadParameter("--ship is for the shipped weights: replace them first")
+    sets = {"tune": labelled("tune", phantoms("tune", tune), output, clip)}
     models = fitted(sets["tune"])
-    sets["test"] = labelled("test", phantoms("test", test), output)
+    sets["test"] = labelled("test", phantoms("test", test), output, clip)
     if realdata.real_data().is_dir():
-        sets["real"] = labelled("real", real(output), output)
+        sets["real"] = labelled("real", real(output), output, clip)
     expected = {name: [estimate(models, case) for case in cases] for name, cases in sets.items()}
     figures: dict[str, Any] = {"ranking": {}, "limit": {}}
     console = Console(width=120)
