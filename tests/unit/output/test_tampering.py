@@ -127,21 +127,22 @@ def test_every_file_that_is_damaged_is_named(output):
     assert findings(output) == []
 
 
-def test_every_field_of_every_json_file_is_covered(output):
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_fields_of_every_json_file_are_covered(output, every):
     count = 0
     for name in sorted(output.all_names()):
         if not name.endswith(".json"):
             continue
         data = output.read(name)
         document = json.loads(data)
-        for path in leaves(document):
+        for path in list(leaves(document))[::every]:
             if name == layout.DECISIONS and path[-1] == 0 and path[-2] == "values":
                 continue  # repeats what the label map holds
             output.write(name, json.dumps(with_other_value(document, path), indent=2).encode())
             assert findings(output), (name, path)
             count += 1
         output.write(name, data)
-    assert count > 150
+    assert count > 150 // every
     assert findings(output) == []
 
 
