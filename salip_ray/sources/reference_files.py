@@ -60,7 +60,8 @@ def _list_folder(fs: Any, path: str, where: str) -> tuple[dict[str, str], dict[S
     """Return the masks of a folder by stem, and those of single slices by stem and index."""
     shown = public_uri(where)
     if not fs.isdir(path):
-        raise InputError(f"reference {shown} is neither a folder nor an index.csv")
+        problem = "is neither a folder nor an index.csv" if fs.exists(path) else "does not exist"
+        raise InputError(f"reference {shown} {problem}")
     masks: dict[str, str] = {}
     slices: dict[SliceKey, str] = {}
     numbered: set[str] = set()  # 007.png of one volume is not that of another

@@ -95,8 +95,12 @@ def test_numbered_files_in_folders_of_equal_name_match_no_mask(tmp_path):
 
 
 def test_a_bad_location_or_index_is_named(tmp_path):
-    with pytest.raises(InputError, match="neither a folder nor an index"):
+    with pytest.raises(InputError, match="gone does not exist"):
         References.open(str(tmp_path / "gone"))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is neither a folder nor an index"):
+        References.open(str(tmp_path / "file"))
+    (tmp_path / "file").unlink()
     with pytest.raises(InputError, match="no mask found"):
         References.open(str(tmp_path))
     (tmp_path / "index.csv").write_text("image,file\na,b\n")
