@@ -128,7 +128,7 @@ def test_every_file_that_is_damaged_is_named(output):
 
 
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
-def test_fields_of_every_json_file_are_covered(output, every):
+def test_every_field_of_every_json_file_is_covered(output, every):
     count = 0
     for name in sorted(output.all_names()):
         if not name.endswith(".json"):

@@ -124,6 +124,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(init, tmp_path, crops, monkey
     load_bundled_clip(whole)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_logs_it(tmp_path, crops):
     before = options(tmp_path / "run", crops, steps=20)
     torch.manual_seed(before.seed)
