@@ -2,7 +2,7 @@
 
     python -m training.averaging a/clip.safetensors b/clip.safetensors --out mean.safetensors
 
-Both shipped models are such means. Add --shares 7 13 to weight the files.
+The shipped SAM is such a mean. Add --shares 7 13 to weight the files.
 """
 
 from __future__ import annotations
